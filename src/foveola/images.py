@@ -1,0 +1,191 @@
+"""Labelled images as arrays, validated once, where they are made."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveola.errors import DataError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one size with their labels.
+
+    Parameters
+    ----------
+    images : uint8 array, N×H×W×C, C = 1 (grey) or 3 (RGB), 0 = black
+    labels : integer array, N, each an index into `class_names`
+    class_names : K names, unique
+
+    Raises
+    ------
+    DataError
+        If shapes, types, counts or labels do not fit together.
+    """
+
+    images: Images
+    labels: Labels
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels, names = self.images, np.asarray(self.labels), tuple(map(str, self.class_names))
+        _check_images(images)
+        _check_labels(labels, len(images), names)
+        object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
+        object.__setattr__(self, "class_names", names)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Number of images of each class, K."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of images, labels and class names: equal content, equal fingerprint."""
+        digest = hashlib.sha256()
+        digest.update(repr((self.images.shape, self.class_names)).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
+        return digest.hexdigest()
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "ImageSet":
+        """The images at these indices, in this order."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return ImageSet(self.images[indices], self.labels[indices], self.class_names)
+
+    def split(self, fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
+        """Hold out a stratified, seeded part.
+
+        Every class gives round(fraction × its count) images, at least one, and keeps at least one.
+
+        Parameters
+        ----------
+        fraction : share to hold out, 0 < fraction < 1
+        seed : the same seed gives the same parts
+
+        Returns
+        -------
+        (rest, held_out), both in the original order
+
+        Raises
+        ------
+        DataError
+            If a class has a single image, so that it cannot be on both sides.
+        """
+        if not 0 < fraction < 1:
+            raise DataError(f"The share to hold out is {fraction}; it must lie between 0 and 1.")
+        generator = np.random.default_rng(seed)
+        held_out = np.zeros(len(self), dtype=bool)
+        for label, count in enumerate(self.class_counts):
+            if count == 0:
+                continue
+            if count == 1:
+                raise DataError(
+                    f"Class {self.class_names[label]!r} has a single image, so that it cannot be split into a part to "
+                    f"learn from and a part to measure on. Add images of this class, or remove the class."
+                )
+            share = min(max(round(fraction * count), 1), count - 1)
+            members = np.flatnonzero(self.labels == label)
+            held_out[generator.choice(members, share, replace=False)] = True
+        return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One data set: its training images, and the other splits that it brings along.
+
+    `validation` and `test` are None where the data has no such split; all splits share shape and class names.
+    `flip_safe` says whether a mirror image keeps its class: never assumed, only declared by the catalog.
+    """
+
+    name: str
+    train: ImageSet
+    validation: ImageSet | None = None
+    test: ImageSet | None = None
+    flip_safe: bool = False
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        for split in (self.validation, self.test):
+            if split is None:
+                continue
+            if split.class_names != self.train.class_names:
+                raise DataError(f"The splits of {self.name} name different classes; every split must have the same ones.")
+            if split.image_shape != self.train.image_shape:
+                raise DataError(
+                    f"The splits of {self.name} have images of {shape_text(self.train.image_shape)} and "
+                    f"{shape_text(split.image_shape)}; every split must have the same shape."
+                )
+        counts = self.train.class_counts
+        if np.count_nonzero(counts) < 2:
+            raise DataError(
+                f"{self.name} has images of {np.count_nonzero(counts)} class; a classifier needs at least two."
+            )
+        empty = [name for name, count in zip(self.train.class_names, counts, strict=True) if count == 0]
+        if empty:
+            raise DataError(
+                f"{self.name} has no training image of {', '.join(map(repr, empty))}. Add images, or remove the class."
+            )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.train.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.train.image_shape
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the fingerprints of all splits."""
+        splits = (self.train, self.validation, self.test)
+        return hashlib.sha256(repr([s and s.fingerprint for s in splits]).encode()).hexdigest()
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """28×28×1, as people write it."""
+    return "×".join(map(str, shape))
+
+
+def _check_images(images: object) -> None:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        found = getattr(images, "dtype", type(images).__name__)
+        raise DataError(f"Images must be a uint8 array with values 0 to 255; these are {found}. Convert them first.")
+    if images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise DataError(
+            f"Images must be N×H×W×C with C = 1 (grey) or 3 (RGB); these are {shape_text(images.shape)}. "
+            f"Reshape them first (grey images: images[..., None])."
+        )
+    if 0 in images.shape:
+        raise DataError(f"There are no images to use: the array is {shape_text(images.shape)}.")
+
+
+def _check_labels(labels: NDArray[np.int64], images: int, names: tuple[str, ...]) -> None:
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise DataError(f"Labels must be a list of integers; these are {labels.dtype} of shape {labels.shape}.")
+    if len(labels) != images:
+        raise DataError(f"There are {images} images but {len(labels)} labels; every image needs exactly one.")
+    if len(set(names)) != len(names):
+        raise DataError(f"Class names must differ from each other; these are {', '.join(names)}.")
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise DataError(
+            f"Labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes, "
+            f"so that they must lie between 0 and {len(names) - 1}. Correct the labels, or name all classes."
+        )

@@ -1,0 +1,76 @@
+"""What stands between a model and its judges: logits, labels, and figures with intervals."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveola.images import Images, Labels
+
+
+class Predictor(Protocol):
+    """A live classifier or a reopened export."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def predict_logits(self, images: Images) -> NDArray[np.float32]:
+        """Logits, float32 N×K, of images, uint8 N×H×W×C."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits with the true labels.
+
+    Parameters
+    ----------
+    logits : float array, N×K
+    labels : integer array, N
+    class_names : K names
+    held_out : True if the model has never learnt from these images
+    """
+
+    logits: NDArray[np.float32]
+    labels: Labels
+    class_names: tuple[str, ...]
+    held_out: bool
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Softmax of the logits, float64 N×K."""
+        return softmax(self.logits)
+
+    @cached_property
+    def predicted(self) -> Labels:
+        """The most probable class of each image, N."""
+        return self.logits.argmax(axis=1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval.
+
+    `low` and `high` bound the 95 % interval, `n` is the number of images behind it, `method` names the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} (95 % CI {self.low:.4f}–{self.high:.4f})"
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities, float64 N×K, that do not overflow."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
