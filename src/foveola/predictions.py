@@ -49,7 +49,8 @@ class Predictions:
     @cached_property
     def predicted(self) -> Labels:
         """The most probable class of each image, N."""
-        return self.logits.argmax(axis=1).astype(np.int64)
+        predicted: Labels = self.logits.argmax(axis=1).astype(np.int64)
+        return predicted
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,29 @@ class Estimate:
         return f"{self.value:.4f} (95 % CI {self.low:.4f}–{self.high:.4f})"
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one picture.
+
+    `top` holds (class, probability), most probable first; `findings` what looks unlike the training images.
+    """
+
+    image: str
+    top: list[tuple[str, float]]
+    findings: list[str]
+
+    @property
+    def class_name(self) -> str:
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        return self.top[0][1]
+
+
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Probabilities, float64 N×K, that do not overflow."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities

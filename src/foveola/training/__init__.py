@@ -1,0 +1,1 @@
+"""Training: arrays in, a fitted classifier out."""

@@ -1,0 +1,47 @@
+# make demo   set up and run the main job on the embedded digits
+# make test   set up and run every quick test
+# make help   the rest
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test test-slow check format bench clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+setup: $(VENV)/.ready  ## make .venv with pinned dependencies
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Foveola needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup  ## train on the embedded digits and measure on held-out ones
+	$(BIN)/foveola train digits
+
+test: setup  ## every quick test
+	$(BIN)/python -m pytest
+
+test-slow: setup  ## the tests that take minutes, on real data
+	$(BIN)/python -m pytest -m slow
+
+check: setup  ## linter, format, types, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup  ## seconds an epoch, images a second, memory, start-up
+	$(BIN)/python benchmarks/recipes.py
+
+clean:  ## remove what was made here, data and runs excepted
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,81 @@
+"""Foveola: small labelled images in, a classifier you can trust out.
+
+>>> import foveola
+>>> run = foveola.train("digits")              # doctest: +SKIP
+>>> run.evaluation["accuracy"]["value"]        # doctest: +SKIP
+>>> model = foveola.open(run.path)             # doctest: +SKIP
+>>> logits = model.predict_logits(images)      # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Loaded when first used, so that importing Foveola is quick and brings no torch.
+_PUBLIC = {
+    "load": "foveola.datasets",
+    "train": "foveola.workflow.train",
+    "open": "foveola.workflow.opening:open_model",
+    "evaluate": "foveola.workflow.evaluate",
+    "predict": "foveola.workflow.predict",
+    "Dataset": "foveola.images",
+    "ImageSet": "foveola.images",
+    "Predictions": "foveola.predictions",
+    "Estimate": "foveola.predictions",
+    "Predictor": "foveola.predictions",
+    "Recipe": "foveola.recipe",
+    "load_recipe": "foveola.recipe",
+    "Run": "foveola.run",
+    "Classifier": "foveola.models.classifier",
+    "Callback": "foveola.training.callbacks",
+    "FoveolaError": "foveola.errors",
+    "UserError": "foveola.errors",
+}
+
+__all__ = [
+    "Callback",
+    "Classifier",
+    "Dataset",
+    "Estimate",
+    "FoveolaError",
+    "ImageSet",
+    "Predictions",
+    "Predictor",
+    "Recipe",
+    "Run",
+    "UserError",
+    "evaluate",
+    "load",
+    "load_recipe",
+    "open",
+    "predict",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from foveola.datasets import load
+    from foveola.errors import FoveolaError, UserError
+    from foveola.images import Dataset, ImageSet
+    from foveola.models.classifier import Classifier
+    from foveola.predictions import Estimate, Predictions, Predictor
+    from foveola.recipe import Recipe, load_recipe
+    from foveola.run import Run
+    from foveola.training.callbacks import Callback
+    from foveola.workflow.evaluate import evaluate
+    from foveola.workflow.opening import open_model as open
+    from foveola.workflow.predict import predict
+    from foveola.workflow.train import train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'foveola' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    value = getattr(importlib.import_module(module), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

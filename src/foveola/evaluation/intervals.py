@@ -1,0 +1,42 @@
+"""95 % intervals: Wilson's for a share of images, the percentile bootstrap for everything else."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from foveola.predictions import Estimate
+
+
+def wilson(successes: int, n: int) -> Estimate:
+    """The share of successes with its score interval (Wilson 1927), which holds at 0 % and 100 % too."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high), n, "Wilson")
+
+
+def mean_interval(values: ArrayLike) -> Estimate:
+    """The mean of per-image values, N, with its bootstrap interval: no shape is assumed, so that skew shows."""
+    values = np.asarray(values, dtype=np.float64)
+    return bootstrap(lambda images: float(values[images].mean()), len(values))
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float], n: int, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Percentile bootstrap over images (Efron 1979), one resample in memory at a time.
+
+    Parameters
+    ----------
+    statistic : gives the figure for the images at these indices, int64 N, which may repeat
+    n : number of images
+    resamples : number of draws with replacement
+    seed : the same seed draws the same images
+    """
+    generator = np.random.default_rng(seed)
+    figures = [statistic(generator.integers(n, size=n)) for _ in range(resamples)]
+    low, high = np.percentile(figures, (2.5, 97.5))
+    return Estimate(
+        float(statistic(np.arange(n))), float(low), float(high), n, f"percentile bootstrap, {resamples} resamples"
+    )

@@ -1,0 +1,155 @@
+"""A stack of layers in PyTorch, computing and initialised as Keras does it.
+
+Activations are N×C×H×W in channels_last memory, so that `Flatten` in Keras' order (height, width, channel) is a view.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveola.architecture import Activation, AveragePool2D, BatchNorm, Conv2D, Dense, MaxPool2D, Step
+
+Initialization = Literal["glorot-uniform", "he-normal", "he-uniform"]
+Edges = tuple[int, int, int, int]
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "linear": lambda x: x,
+    "relu": F.relu,
+    "leaky-relu": F.leaky_relu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def build(steps: Sequence[Step]) -> nn.Sequential:
+    """The network of a traced stack: float N×C×H×W → logits N×K."""
+    return nn.Sequential(OrderedDict((step.name, _MODULES[step.layer.type](step.layer, step)) for step in steps))
+
+
+def initialize(network: nn.Module, how: Initialization, seed: int) -> None:
+    """Draw the weights of convolutions and dense layers, set their biases to zero.
+
+    Glorot and Bengio (2010), He et al. (2015), with the fan counts that Keras uses.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if how == "glorot-uniform":
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+            elif how == "he-normal":
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            else:
+                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class _Conv2D(nn.Conv2d):
+    def __init__(self, layer: Conv2D, step: Step) -> None:
+        super().__init__(step.input_shape[2], layer.filters, layer.kernel, layer.stride, bias=layer.bias)
+        self.edges = _edges(step, layer.kernel, layer.stride) if layer.padding == "same" else (0, 0, 0, 0)
+        left, right, top, bottom = self.edges
+        if left == right and top == bottom:  # the library pads evenly by itself, without a copy
+            self.padding, self.edges = (top, left), (0, 0, 0, 0)
+        self.activate = ACTIVATIONS[layer.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activate(super().forward(_pad(x, self.edges, 0.0)))
+
+
+class _Dense(nn.Linear):
+    def __init__(self, layer: Dense, step: Step) -> None:
+        super().__init__(step.input_shape[0], step.output_shape[0], bias=layer.bias)
+        self.activate = ACTIVATIONS[layer.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activate(super().forward(x))
+
+
+class _Pool2D(nn.Module):
+    def __init__(self, layer: MaxPool2D | AveragePool2D, step: Step) -> None:
+        super().__init__()
+        self.size, self.stride = layer.size, layer.step
+        self.edges = _edges(step, layer.size, layer.step) if layer.padding == "same" else (0, 0, 0, 0)
+
+
+class _MaxPool2D(_Pool2D):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(_pad(x, self.edges, -math.inf), self.size, self.stride)
+
+
+class _AveragePool2D(_Pool2D):
+    share: Tensor
+
+    def __init__(self, layer: AveragePool2D, step: Step) -> None:
+        super().__init__(layer, step)
+        inside = torch.ones(1, 1, *step.input_shape[:2])
+        share = F.avg_pool2d(_pad(inside, self.edges, 0.0), self.size, self.stride)
+        self.register_buffer("share", share, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = F.avg_pool2d(_pad(x, self.edges, 0.0), self.size, self.stride)
+        return mean / self.share.to(mean.dtype) if any(self.edges) else mean
+
+
+class _GlobalMaxPool2D(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax(dim=(2, 3))
+
+
+class _GlobalAveragePool2D(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+
+class _Flatten(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x
+
+
+class _Activation(nn.Module):
+    def __init__(self, function: Activation) -> None:
+        super().__init__()
+        self.activate = ACTIVATIONS[function]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activate(x)
+
+
+def _batch_norm(layer: BatchNorm, step: Step) -> nn.Module:
+    kind = nn.BatchNorm2d if len(step.input_shape) == 3 else nn.BatchNorm1d
+    return kind(step.input_shape[-1], eps=layer.epsilon, momentum=1 - layer.momentum)
+
+
+_MODULES: dict[str, Callable[[Any, Step], nn.Module]] = {
+    "Conv2D": _Conv2D,
+    "MaxPool2D": _MaxPool2D,
+    "AveragePool2D": _AveragePool2D,
+    "GlobalMaxPool2D": lambda layer, step: _GlobalMaxPool2D(),
+    "GlobalAveragePool2D": lambda layer, step: _GlobalAveragePool2D(),
+    "BatchNorm": _batch_norm,
+    "Dropout": lambda layer, step: nn.Dropout(layer.rate),
+    "Flatten": lambda layer, step: _Flatten(),
+    "Dense": _Dense,
+    "Activation": lambda layer, step: _Activation(layer.function),
+}
+
+
+def _edges(step: Step, size: int, stride: int) -> Edges:
+    """Left, right, top, bottom padding of "same": an odd pixel goes right and below, as in Keras."""
+    (height, width), (rows, columns) = step.input_shape[:2], step.output_shape[:2]
+    down = max((rows - 1) * stride + size - height, 0)
+    across = max((columns - 1) * stride + size - width, 0)
+    return across // 2, across - across // 2, down // 2, down - down // 2
+
+
+def _pad(x: Tensor, edges: Edges, value: float) -> Tensor:
+    return F.pad(x, edges, value=value) if any(edges) else x

@@ -1,0 +1,274 @@
+"""The training loop: one tensor of images, gathered, augmented and learnt from in whole batches on the device.
+
+The order of an epoch is a function of (seed, epoch); augmentation and dropout are functions of (seed, step). Nothing
+else is random, so that training can go on from any step as if it had never stopped.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveola.errors import NonFiniteLoss
+from foveola.images import ImageSet
+from foveola.models.classifier import Classifier
+from foveola.predictions import Predictions
+from foveola.recipe import Recipe
+from foveola.training.augment import augment_images, cutout, mixup
+from foveola.training.callbacks import Callback, Metrics
+from foveola.training.optimizers import build_optimizer, learning_rate
+
+# What separates the streams of random numbers that one seed gives
+_ORDER, _STEP = 1, 2
+
+
+@dataclass
+class Fit:
+    """Where a training stands; what callbacks see.
+
+    `epoch` and `step` count from 1 and give what was done; `metrics` are the figures of this epoch. Setting `stop` ends
+    the training after this epoch.
+    """
+
+    recipe: Recipe
+    classifier: Classifier
+    train: ImageSet
+    validation: ImageSet | None
+    epochs: int
+    steps_per_epoch: int
+    epoch: int = 0
+    step: int = 0
+    learning_rate: float = 0.0
+    loss: float = math.nan
+    metrics: Metrics = field(default_factory=dict)
+    stop: bool = False
+    chosen_epoch: int = 0
+    _validated: tuple[int, Predictions] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps in the whole training, early stops apart."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def validation_predictions(self) -> Predictions:
+        """Of the weights as they are after this epoch, on the validation images."""
+        if self.validation is None:
+            raise ValueError("There are no validation images: the recipe's validation is 0.")
+        if self._validated is None or self._validated[0] != self.step:
+            logits = self.classifier.predict_logits(self.validation.images)
+            predictions = Predictions(logits, self.validation.labels, self.validation.class_names, held_out=True)
+            self._validated = self.step, predictions
+        return self._validated[1]
+
+
+def fit(
+    classifier: Classifier,
+    train: ImageSet,
+    validation: ImageSet | None,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: torch.dtype,
+    flip: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Fit:
+    """Train a classifier in place.
+
+    Parameters
+    ----------
+    classifier : its network learns; parameters that need no gradient stay as they are
+    train : images of the classifier's own shape
+    validation : what selection may use; None for none
+    flip : whether half of the images are mirrored
+    precision : torch.bfloat16 or torch.float32, of the products; weights are float32
+
+    Raises
+    ------
+    NonFiniteLoss
+        When the loss or its gradient is NaN or infinite, before the optimizer steps; the last finite weights stay.
+    """
+    classifier.to(device)
+    batches = _Batches(train, recipe, seed, device)
+    state = Fit(recipe, classifier, train, validation, batches.epochs, batches.per_epoch)
+    step = _Step(classifier, recipe, device, precision, flip, _class_weights(train, recipe, device))
+    _call(callbacks, "on_fit_start", state)
+    while state.epoch < state.epochs and not state.stop:
+        state.epoch += 1
+        state.metrics = {}
+        _call(callbacks, "on_epoch_start", state)
+        _learning_mode(classifier)
+        seen, loss, right = 0, 0.0, 0
+        for images, labels in batches.of_epoch(state.epoch):
+            _seed_step(seed, state.step, device)
+            state.learning_rate = learning_rate(recipe, state.step, state.steps, state.steps_per_epoch)
+            state.loss, correct = step(images, labels, state)
+            state.step += 1
+            seen, loss, right = seen + len(labels), loss + state.loss * len(labels), right + correct
+            _call(callbacks, "on_step_end", state)
+        state.metrics |= {"loss": loss / seen, "accuracy": right / seen}
+        if validation is not None:
+            state.metrics |= _validate(state.validation_predictions)
+        state.chosen_epoch = state.epoch
+        _call(callbacks, "on_epoch_end", state)
+    _call(callbacks, "on_fit_end", state)
+    classifier.eval()
+    return state
+
+
+def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """bf16 where the processor multiplies in it (AVX-512 BF16, AMX, Arm BF16; any recent GPU), else float32.
+
+    A rule and no measurement, so that the same machine always computes the same.
+    """
+    if wanted != "auto":
+        return torch.bfloat16 if wanted == "bf16" else torch.float32
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        able = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if able else torch.float32
+
+
+class _Batches:
+    """The training images on the device, and their order."""
+
+    def __init__(self, train: ImageSet, recipe: Recipe, seed: int, device: torch.device) -> None:
+        self.images = torch.from_numpy(train.images).to(device)
+        self.labels = torch.from_numpy(train.labels).to(device)
+        self.size = min(recipe.batch_size, len(train))
+        self.random = recipe.batches == "random"
+        self.seed = seed
+        self.per_epoch = recipe.steps_per_epoch or self._whole_batches()
+        self.epochs = max(recipe.epochs, math.ceil(recipe.minimum_steps / self.per_epoch))
+
+    def _whole_batches(self) -> int:
+        """Batches an epoch, the last one smaller; a single image left over waits for the next epoch's order,
+        because batch normalisation has nothing to normalise in it.
+        """
+        whole, rest = divmod(len(self.images), self.size)
+        return whole + (rest > 1)
+
+    def of_epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(_mix(self.seed, _ORDER, epoch))
+        if self.random:
+            order = torch.randint(len(self.images), (self.per_epoch * self.size,), generator=generator)
+        else:
+            order = torch.randperm(len(self.images), generator=generator)
+        for chosen in order.to(self.images.device).split(self.size)[: self.per_epoch]:
+            yield self.images[chosen], self.labels[chosen]
+
+
+class _Step:
+    """One step: augment, forward, backward, check, optimize."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        recipe: Recipe,
+        device: torch.device,
+        precision: torch.dtype,
+        flip: bool,
+        class_weights: Tensor | None,
+    ) -> None:
+        self.classifier = classifier
+        self.recipe = recipe
+        self.flip = flip
+        self.class_weights = class_weights
+        self.optimizer = build_optimizer(classifier.network, recipe)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+    def __call__(self, images: Tensor, labels: Tensor, state: Fit) -> tuple[float, int]:
+        """Learn from a batch; its loss and the number of images classified correctly."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = state.learning_rate
+        loss, correct = self._forward(images, labels)
+        loss.backward()
+        value = self._checked(loss, state)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return value, int(correct)
+
+    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        augment = self.recipe.augment
+        x = self.classifier.normalize(augment_images(images, augment, self.flip))
+        if augment.cutout:
+            x = cutout(x, augment.cutout)
+        if not augment.mixup:
+            logits = self._logits(x)
+            return self._loss(logits, labels), (logits.detach().argmax(1) == labels).sum()
+        x, order, share = mixup(x, augment.mixup)
+        logits = self._logits(x)
+        loss = share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[order])
+        return loss, (logits.detach().argmax(1) == (labels if share >= 0.5 else labels[order])).sum()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with self.autocast:
+            logits: Tensor = self.classifier.network(x)
+        return logits.float()
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.recipe.label_smoothing)
+
+    def _checked(self, loss: Tensor, state: Fit) -> float:
+        """The loss as a number, if it and the gradient's norm are finite."""
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        value, length = (float(x) for x in torch.stack((loss.detach(), norm)).tolist())
+        if not math.isfinite(value + length):
+            what = "the loss" if not math.isfinite(value) else "the gradient of the loss"
+            raise NonFiniteLoss(
+                f"In epoch {state.epoch}, step {state.step + 1}, {what} was not finite (learning rate "
+                f"{state.learning_rate:.3g}). Training stopped before this step; the weights before it are kept. "
+                f"Lower the learning rate: --set learning_rate={state.recipe.learning_rate / 10:.3g}"
+            )
+        return value
+
+
+def _learning_mode(classifier: Classifier) -> None:
+    """Dropout and batch statistics on, except in frozen layers, whose running statistics stay as they are too."""
+    classifier.train()
+    for layer in classifier.network.children():
+        parameters = list(layer.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            layer.eval()
+
+
+def _class_weights(train: ImageSet, recipe: Recipe, device: torch.device) -> Tensor | None:
+    """Inverse to the classes' frequencies, 1 on average over the images (King and Zeng, 2001), K."""
+    if recipe.class_weights == "none":
+        return None
+    weights = len(train) / (len(train.class_names) * train.class_counts)
+    return torch.tensor(weights, dtype=torch.float32, device=device)
+
+
+def _validate(predictions: Predictions) -> Metrics:
+    chosen = predictions.probabilities[np.arange(len(predictions)), predictions.labels]
+    # the smallest normal number stands for a probability that underflowed
+    loss = -np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean()
+    return {"val_loss": float(loss), "val_accuracy": float((predictions.predicted == predictions.labels).mean())}
+
+
+def _seed_step(seed: int, step: int, device: torch.device) -> None:
+    """Make every draw of this step a function of (seed, step), the user's own modules included."""
+    mixed = _mix(seed, _STEP, step)
+    torch.default_generator.manual_seed(mixed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(mixed)
+
+
+def _mix(*numbers: int) -> int:
+    """One well-mixed 63-bit seed from several small numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _call(callbacks: Sequence[Callback], method: str, state: Fit) -> None:
+    for callback in callbacks:
+        handler: Callable[[Fit], None] = getattr(callback, method)
+        handler(state)

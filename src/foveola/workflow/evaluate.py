@@ -1,0 +1,73 @@
+"""A model measured on data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveola.datasets import Progress, load
+from foveola.errors import DataError, require
+from foveola.images import Dataset, ImageSet, Labels
+from foveola.models.card import ModelCard
+from foveola.predictions import Predictions, Predictor
+from foveola.workflow.opening import card_of, open_model
+from foveola.workflow.progress import console, reading
+from foveola.workflow.splits import Split, choose_split
+
+
+def evaluate(
+    model: str | Path | Predictor,
+    data: str | Path | Dataset,
+    *,
+    split: Split = "test",
+    skip_bad: int = 0,
+    verbose: bool = True,
+) -> dict[str, Any]:
+    """Measure a model on data: the document of `evaluation.json`.
+
+    Parameters
+    ----------
+    model : run directory, model file or predictor
+    data : catalog name, path or Dataset; classes are matched by name
+    split : without a test split of its own, data that the model was trained on is split again as it was then, and
+        other data is used whole
+
+    skip_bad : how many unreadable images of a folder may be left out
+    verbose : report progress on standard error
+
+    Raises
+    ------
+    UserError
+        If model or data cannot be used, or do not fit together.
+    """
+    require("sklearn", "train")
+    from foveola.evaluation import metrics
+
+    predictor = model if not isinstance(model, str | Path) else open_model(model)
+    card = card_of(predictor)
+    if not isinstance(data, Dataset):
+        with reading(console(verbose)) as progress:
+            data = _load_for(card, data, skip_bad, progress)
+    images, name, held_out = choose_split(data, card, split)
+    labels = _match_classes(images, predictor.class_names, data.name)
+    logits = predictor.predict_logits(images.images)
+    return metrics.evaluate(Predictions(logits, labels, tuple(predictor.class_names), held_out), name)
+
+
+def _load_for(card: ModelCard, data: str | Path, skip_bad: int, progress: Progress) -> Dataset:
+    """Read data in the shape that a model takes; colour for a grey model only if its recipe said so."""
+    channels = None if card.channels == "data" else card.image_shape[2]
+    return load(data, image_size=card.image_shape[:2], channels=channels, skip_bad=skip_bad, progress=progress)
+
+
+def _match_classes(images: ImageSet, class_names: Sequence[str], data_name: str) -> Labels:
+    """The images' labels as indices into the model's classes, matched by name."""
+    strange = [name for name in images.class_names if name not in class_names]
+    if strange:
+        raise DataError(
+            f"{data_name} has classes that the model does not know: {', '.join(strange[:10])}. "
+            f"The model knows: {', '.join(class_names[:20])}. Evaluate on data with these class names."
+        )
+    to_model = np.array([list(class_names).index(name) for name in images.class_names], dtype=np.int64)
+    return to_model[images.labels]

@@ -1,0 +1,250 @@
+"""Data → split → training → temperature → one look at the test split → run."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveola.datasets import load
+from foveola.errors import FoveolaError, UserError, require
+from foveola.images import Dataset
+from foveola.models.card import DataOrigin
+from foveola.predictions import Predictions
+from foveola.recipe import Recipe, load_recipe
+from foveola.run import Run
+from foveola.workflow.machine import versions
+from foveola.workflow.opening import Device, choose_device, model_path
+from foveola.workflow.progress import console, reading
+from foveola.workflow.splits import Parts, split
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from foveola.models.classifier import Classifier
+    from foveola.training.callbacks import Callback
+
+
+def train(
+    data: str | Path | Dataset,
+    recipe: str | Path | Recipe = "fast",
+    *,
+    out: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    force: bool = False,
+    init: str | Path | None = None,
+    freeze: bool = False,
+    skip_bad: int = 0,
+    network: "nn.Module | None" = None,
+    callbacks: Sequence["Callback"] = (),
+    verbose: bool = True,
+) -> Run:
+    """Train a classifier, measure it once on the test split, and write everything into a run directory.
+
+    Parameters
+    ----------
+    data : catalog name, path, or a loaded Dataset
+    recipe : name, path of a TOML file, or a Recipe
+    out : the run's folder; by default a new one under `runs`
+    overrides : values by recipe key, such as {"epochs": 3, "augment.shift": 2}
+    seed : of the validation split, the initial weights, the order of images, augmentation and dropout
+    device : auto takes a GPU where there is one
+    force : replace a run that is already in `out`
+    init : a run or model file whose weights are taken over, layer by layer, where names and shapes agree
+    freeze : keep the layers that `init` gave as they are
+    skip_bad : how many unreadable images of a folder may be left out
+    network : the user's own module, float N×C×H×W → logits N×K, instead of the recipe's layers
+    callbacks : the user's own, called after validation and before the choice of weights
+    verbose : report progress on standard error
+
+    Raises
+    ------
+    UserError
+        If recipe, data, device or folder cannot be used; nothing is written then.
+    NonFiniteLoss
+        If training diverges; the run then holds the last finite weights, and its status is "diverged".
+    """
+    started = time.perf_counter()
+    require("torch", "train")
+    from foveola.models.classifier import new_classifier
+    from foveola.training.progress import ProgressReport
+    from foveola.training.transfer import take_over
+
+    recipe = load_recipe(recipe, overrides)
+    if freeze and init is None:
+        raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
+    place = choose_device(device)
+    run = Run.claim(Path(out), force=force) if out is not None else None
+    source = model_path(Path(init)) if init is not None else None
+    screen = console(verbose)
+    with reading(screen) as progress:
+        size, channels = recipe.image_size, {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
+        dataset = (
+            data
+            if isinstance(data, Dataset)
+            else load(data, image_size=size, channels=channels, skip_bad=skip_bad, progress=progress)
+        )
+    parts = split(dataset, recipe.validation, recipe.test, seed)
+    classifier = new_classifier(recipe, parts.train, seed, network=network)
+    if source is not None:
+        taken = take_over(classifier, source, freeze=freeze)
+        screen.print(f"taken over{' and frozen' if freeze else ''}: {', '.join(taken)}", highlight=False)
+    classifier.card = classifier.card.model_copy(update={"data": _origin(dataset, recipe, seed)})
+    run = run or Run.claim(_new_folder(dataset.name, recipe.name))
+    flip = recipe.augment.flip is True or (recipe.augment.flip == "auto" and dataset.flip_safe)
+    status = _status(recipe, dataset, parts, classifier) | {"seed": seed, "device": place.type, "flip": flip}
+    screen.print(_announcement(status), highlight=False, soft_wrap=True)
+    report = ProgressReport(screen)
+    _fit_into(run, classifier, parts, recipe, status, place, callbacks, report, started)
+    return run
+
+
+def _fit_into(
+    run: Run,
+    classifier: "Classifier",
+    parts: Parts,
+    recipe: Recipe,
+    status: dict[str, Any],
+    device: "torch.device",
+    callbacks: Sequence["Callback"],
+    report: "Callback",
+    started: float,
+) -> None:
+    """Train, and leave a readable run behind, however the training ends."""
+    from foveola.training.callbacks import CsvLog, Duration, EpochMetric, History, LearningRate
+    from foveola.training.loop import choose_precision, fit
+
+    precision = choose_precision(recipe.precision, device)
+    status["precision"] = str(precision).removeprefix("torch.")
+    run.start(status)
+    history = History()
+    auc = [EpochMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
+    ours = [*auc, LearningRate(), Duration(), *callbacks, *_selection(recipe)]
+    ours += [history, CsvLog(history, run.history_path), report]
+    training_started = time.perf_counter()
+    try:
+        state = fit(
+            classifier, parts.train, parts.validation, recipe,
+            seed=status["seed"], device=device, precision=precision, flip=status["flip"], callbacks=ours,
+        )  # fmt: skip
+        status["chosen_epoch"] = state.chosen_epoch
+    except (FoveolaError, KeyboardInterrupt) as end:
+        status["status"] = "interrupted" if isinstance(end, KeyboardInterrupt) else "diverged"
+        raise
+    finally:
+        status["seconds"]["training"] = time.perf_counter() - training_started
+        if history.rows:
+            status |= {"epochs": int(history.rows[-1]["epoch"]), "steps": int(history.rows[-1]["step"])}
+        _calibrate(classifier, parts)
+        classifier.save(run.model_path)
+        run.write_status(status)
+    predictions = _look_once(run, classifier, parts)
+    _draw(run, history.rows, parts, predictions)
+    status["status"] = "done"
+    status["seconds"]["total"] = time.perf_counter() - started
+    run.write_status(status)
+
+
+def _selection(recipe: Recipe) -> list["Callback"]:
+    """Early stopping and best weights, as the recipe asks for them."""
+    from foveola.training.callbacks import BestWeights, EarlyStopping
+
+    best = recipe.keep == "best"
+    if recipe.patience is not None:
+        return [EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta, restore=best)]
+    return [BestWeights(recipe.monitor, recipe.min_delta)] if best else []
+
+
+def _validation_auc(predictions: Predictions) -> float:
+    from foveola.evaluation.metrics import auc_macro_ovr
+
+    return auc_macro_ovr(predictions).value
+
+
+def _calibrate(classifier: "Classifier", parts: Parts) -> None:
+    """Fit the temperature on the validation images and put it into the model."""
+    from foveola.evaluation.calibration import fit_temperature
+
+    if parts.validation is not None:
+        logits = classifier.predict_logits(parts.validation.images)
+        temperature = fit_temperature(logits, parts.validation.labels)
+        classifier.card = classifier.card.model_copy(update={"temperature": temperature})
+
+
+def _look_once(run: Run, classifier: "Classifier", parts: Parts) -> Predictions | None:
+    """Measure on the test split: the one place of a training that reads it."""
+    from foveola.evaluation.metrics import evaluate
+
+    if parts.test is None:
+        return None
+    logits = classifier.predict_logits(parts.test.images)
+    predictions = Predictions(logits, parts.test.labels, parts.test.class_names, held_out=True)
+    run.write_evaluation(evaluate(predictions, "test"))
+    return predictions
+
+
+def _draw(run: Run, rows: list[dict[str, float]], parts: Parts, predictions: Predictions | None) -> None:
+    from foveola.evaluation.metrics import confusion
+    from foveola.report import plots
+
+    plots.curves(
+        rows, run.path / "curves.png", x="step" if len(rows) > 1 and run.recipe.batches == "random" else "epoch"
+    )
+    plots.samples(parts.train, run.path / "samples.png")
+    if predictions is not None and parts.test is not None:
+        plots.wrong(parts.test, predictions, run.path / "mistakes.png")
+        plots.confusion_matrix(confusion(predictions), predictions.class_names, run.path / "confusion.png")
+
+
+def _status(recipe: Recipe, dataset: Dataset, parts: Parts, classifier: "Classifier") -> dict[str, Any]:
+    """What `run.json` says when training starts."""
+    return {
+        "status": "running",
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            **{name: len(part) if part is not None else 0 for name, part in vars(parts).items()},
+            "classes": list(dataset.class_names),
+            "image_shape": list(dataset.image_shape),
+            "skipped": list(dataset.skipped),
+        },
+        "model": {"parameters": classifier.parameter_count},
+        "seconds": {"training": 0.0, "total": 0.0},
+        "epochs": 0,
+        "steps": 0,
+        "chosen_epoch": 0,
+        "versions": versions(),
+    }
+
+
+def _announcement(status: Mapping[str, Any]) -> str:
+    data, model = status["data"], status["model"]
+    return (
+        f"{data['name']}: {data['train']:,} images to learn from, {data['validation']:,} to validate, {data['test']:,} "
+        f"held out for the test; {len(data['classes'])} classes\n"
+        f"{status['recipe']['name']}: {model['parameters']:,} parameters"
+    )
+
+
+def _origin(dataset: Dataset, recipe: Recipe, seed: int) -> DataOrigin:
+    return DataOrigin(
+        name=dataset.name,
+        fingerprint=dataset.fingerprint,
+        licence=dataset.licence,
+        validation=recipe.validation,
+        test=recipe.test if dataset.test is None else None,
+        seed=seed,
+    )
+
+
+def _new_folder(data: str, recipe: str) -> Path:
+    """A folder under `runs` that is not there yet."""
+    first = Path("runs") / f"{data}-{recipe}"
+    folder, number = first, 1
+    while folder.exists():
+        number += 1
+        folder = first.with_name(f"{first.name}-{number}")
+    return folder

@@ -1,0 +1,298 @@
+"""IDX: what is read, recognised and refused."""
+
+import gzip
+import hashlib
+import struct
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from foveola.datasets import CATALOG, catalog, idx, load
+from foveola.datasets.catalog import File
+from foveola.datasets.reader import Request
+from foveola.errors import DataError
+
+
+def idx_bytes(array):
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def pixels(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 4, 3), dtype=np.uint8)
+
+
+def write(folder, *, prefix="", split="train", count=12, classes=3, gz=False, labels=None, seed=0):
+    labels = np.arange(count, dtype=np.uint8) % classes if labels is None else labels
+    for kind, array in (("images-idx3", pixels(count, seed)), ("labels-idx1", labels)):
+        data = idx_bytes(array)
+        name = f"{prefix}{split}-{kind}-ubyte"
+        (folder / (name + ".gz" * gz)).write_bytes(gzip.compress(data) if gz else data)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize("test_split", ["t10k", "test"])
+def test_a_folder_raw_or_gzipped(tmp_path, gz, test_split):
+    write(tmp_path, gz=gz)
+    write(tmp_path, split=test_split, count=6, gz=gz, seed=1)
+    (tmp_path / "README.md").write_text("ignored")
+    data = load(tmp_path)
+    np.testing.assert_array_equal(data.train.images, pixels(12)[..., None])
+    np.testing.assert_array_equal(data.test.images, pixels(6, 1)[..., None])
+    assert data.train.labels.tolist() == [0, 1, 2] * 4
+    assert data.class_names == ("0", "1", "2")
+    assert (data.name, data.validation, data.flip_safe, data.licence) == (tmp_path.name, None, False, None)
+
+
+def test_the_test_split_is_optional(folder):
+    assert load(folder).test is None
+
+
+def test_names_with_a_dot(folder):
+    for file in list(folder.iterdir()):
+        file.rename(folder / file.name.replace("-idx", ".idx"))
+    assert len(load(folder).train) == 12
+
+
+def test_raw_wins_over_gzipped(folder):
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"not read")
+    assert len(load(folder).train) == 12
+
+
+@pytest.mark.parametrize("missing", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"])
+def test_missing_files_are_named(folder, missing):
+    write(folder, split="t10k")
+    (folder / missing).unlink()
+    with pytest.raises(DataError, match=f"lacks {missing}"):
+        load(folder)
+
+
+def test_two_files_for_the_same_are_refused(folder):
+    write(folder, split="t10k")
+    write(folder, split="test")
+    with pytest.raises(DataError, match="both hold the test images"):
+        load(folder)
+
+
+def test_several_data_sets_in_a_folder_are_refused(folder):
+    write(folder, prefix="emnist-digits-")
+    with pytest.raises(DataError, match=r"several data sets.*emnist-digits-"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "starts with nothing"),
+        (b"\0\0", "starts with 00 00;"),
+        (b"\0\0\x08\3\0\0", "ends within its header"),
+        (b"\x89PNG" + bytes(100), "starts with 89 50 4e 47; an IDX file of images starts with 00 00 08 03"),
+        (idx_bytes(np.arange(12, dtype=np.uint8)), "starts with 00 00 08 01"),
+        (b"\0\0\x0d\3" + idx_bytes(pixels(12))[4:], "starts with 00 00 0d 03"),
+        (idx_bytes(pixels(12))[:-1], "promises 12×4×3 = 144 bytes of images, but the file's size is for 143"),
+        (idx_bytes(pixels(12)) + b"\0", "promises 12×4×3 = 144 bytes of images, but the file's size is for 145"),
+        (b"\0\0\x08\3" + struct.pack(">3I", 0, 4, 3), "promises 0×4×3"),
+        (b"\0\0\x08\3" + b"\xff" * 12 + bytes(50), "1 to 17,179,869,184 can be used"),
+    ],
+)
+def test_damaged_raw_images(folder, data, message):
+    (folder / "train-images-idx3-ubyte").write_bytes(data)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.*" + message):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: gzip.compress(data)[:-30], "cannot be read"),
+        (lambda data: gzip.compress(data)[:-4], "cannot be read"),
+        (lambda data: gzip.compress(data)[:-8] + bytes(8), "cannot be read: CRC"),
+        (lambda data: data, "cannot be read: Not a gzipped file"),
+        (lambda data: gzip.compress(data[:-1]), "holds fewer"),
+        (lambda data: gzip.compress(data + b"\0"), "holds more"),
+        (lambda data: gzip.compress(data + bytes(10**8)), "holds more"),
+        (lambda data: gzip.compress(data[:4] + struct.pack(">3I", 1000, 1000, 1000)), "size is for at most"),
+    ],
+)
+def test_damaged_gzip(tmp_path, damage, message):
+    write(tmp_path, gz=True)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(damage(idx_bytes(pixels(12))))
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz.*" + message):
+        load(tmp_path)
+
+
+def test_counts_that_differ(tmp_path):
+    write(tmp_path, labels=np.arange(11, dtype=np.uint8) % 3)
+    with pytest.raises(DataError, match=r"train: There are 12 images but 11 labels"):
+        load(tmp_path)
+
+
+def test_a_class_without_training_images_is_named(tmp_path):
+    write(tmp_path, labels=np.array([0, 2] * 6, np.uint8))
+    with pytest.raises(DataError, match="no training image of '1'"):
+        load(tmp_path)
+
+
+def test_a_single_class_is_refused(tmp_path):
+    write(tmp_path, classes=1)
+    with pytest.raises(DataError, match="images of 1 class"):
+        load(tmp_path)
+
+
+def test_labels_beyond_the_number_of_images(tmp_path):
+    write(tmp_path, labels=np.array([0, 200] * 6, np.uint8))
+    with pytest.raises(DataError, match="labels go up to 200, with 12 images"):
+        load(tmp_path)
+
+
+@pytest.fixture
+def toy_entry(monkeypatch, tmp_path):
+    """Fashion-MNIST's entry, as if the toy in `tmp_path` were what is published."""
+    write(tmp_path, gz=True, classes=10)
+    write(tmp_path, gz=True, classes=10, split="t10k")
+    files = tuple(
+        File(
+            name,
+            *catalog.digests(tmp_path / name),
+            hashlib.sha256(gzip.decompress((tmp_path / name).read_bytes())).hexdigest(),
+        )
+        for name in sorted(file.name for file in tmp_path.iterdir())
+    )
+    entry = replace(CATALOG["fashion-mnist"], files=files)
+    monkeypatch.setitem(CATALOG, "fashion-mnist", entry)
+    return entry
+
+
+def rewrap(path, content=None):
+    path.write_bytes(gzip.compress(content or gzip.decompress(path.read_bytes()), 1, mtime=9))
+
+
+def test_passport_by_content_however_it_is_wrapped(toy_entry, tmp_path):
+    rewrap(tmp_path / "train-labels-idx1-ubyte.gz")
+    data = load(tmp_path)
+    assert data.name == "fashion-mnist"
+    assert data.class_names[9] == "Ankle boot"
+    assert data.flip_safe
+    assert data.licence == "MIT"
+
+
+def test_passport_by_the_published_wrapping(toy_entry, tmp_path, monkeypatch):
+    files = tuple(replace(file, content_sha256=None) for file in toy_entry.files)
+    monkeypatch.setitem(CATALOG, "fashion-mnist", replace(toy_entry, files=files))
+    assert load(tmp_path).name == "fashion-mnist"
+
+
+def test_labels_that_contradict_the_passport(toy_entry):
+    with pytest.raises(DataError, match=r"Labels run from 0 to 9, but there are 2 classes"):
+        images, labels = pixels(10), np.arange(10, dtype=np.uint8)
+        idx._image_set(images, labels, ("a", "b"), None, "x")
+
+
+def test_published_content_is_accepted_in_any_wrapping(toy_entry, tmp_path):
+    for file in list(tmp_path.glob("t10k*")):
+        file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+    for file in tmp_path.glob("train*"):
+        rewrap(file)
+    assert len(idx.read(tmp_path, Request(), toy_entry).test) == 12
+
+
+@pytest.mark.parametrize("known", ["content", "wrapping"])
+def test_other_content_under_a_name_is_refused(toy_entry, tmp_path, known):
+    if known == "wrapping":
+        toy_entry = replace(toy_entry, files=tuple(replace(file, content_sha256=None) for file in toy_entry.files))
+    rewrap(tmp_path / "t10k-images-idx3-ubyte.gz", idx_bytes(pixels(12, seed=5)))
+    with pytest.raises(
+        DataError, match=r"t10k-images-idx3-ubyte\.gz is not the file that Fashion-MNIST publishes.*path"
+    ):
+        idx.read(tmp_path, Request(), toy_entry)
+    assert len(load(tmp_path).test) == 12  # by its path, it is one's own data
+
+
+def write_emnist_archive(folder, loose):
+    labels = np.arange(1, 27, dtype=np.uint8)
+    write(loose, prefix="emnist-letters-", gz=True, count=26, labels=labels)
+    write(loose, prefix="emnist-letters-", split="test", gz=True, count=26, labels=labels, seed=1)
+    write(loose, prefix="emnist-digits-", gz=True)
+    with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
+        for file in sorted(loose.iterdir()):
+            archive.write(file, f"gzip/{file.name}")
+    published = File("gzip.zip", *catalog.digests(folder / "gzip.zip"))
+    return replace(CATALOG["emnist-letters"], files=(published,))
+
+
+@pytest.fixture
+def emnist(tmp_path):
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "emnist").mkdir()
+    return write_emnist_archive(tmp_path / "emnist", tmp_path / "loose")
+
+
+def check_letters(data):
+    assert data.name == "emnist-letters"
+    assert data.image_shape == (3, 4, 1)
+    np.testing.assert_array_equal(data.train.images[..., 0], pixels(26).transpose(0, 2, 1))
+    np.testing.assert_array_equal(data.test.images[..., 0], pixels(26, 1).transpose(0, 2, 1))
+    assert data.train.labels.tolist() == list(range(26))
+    assert (data.class_names[0], data.class_names[25]) == ("a", "z")
+
+
+def test_emnist_is_read_from_its_archive_turned_upright(emnist, tmp_path):
+    check_letters(idx.read(tmp_path / "emnist", Request(), emnist))
+    assert [file.name for file in (tmp_path / "emnist").iterdir()] == ["gzip.zip"]
+
+
+def test_emnist_with_its_files_lying_loose(emnist, tmp_path):
+    check_letters(idx.read(tmp_path / "loose", Request(), emnist))
+
+
+def test_emnist_is_recognised_by_its_file_names(emnist, tmp_path):
+    for file in (tmp_path / "loose").glob("emnist-digits*"):
+        file.unlink()
+    check_letters(load(tmp_path / "loose"))
+
+
+def test_another_archive_is_refused(emnist, tmp_path):
+    with (tmp_path / "emnist" / "gzip.zip").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(DataError, match=r"gzip\.zip is not the file"):
+        idx.read(tmp_path / "emnist", Request(), emnist)
+
+
+def test_an_archive_without_the_members(emnist, tmp_path):
+    with pytest.raises(DataError, match="lacks emnist-balanced-train-images-idx3-ubyte"):
+        idx.read(tmp_path / "emnist", Request(), replace(emnist, prefix="emnist-balanced-"))
+
+
+def test_real_mnist_family(real_data, monkeypatch):
+    monkeypatch.setenv("FOVEOLA_DATA", str(real_data))
+    for name, first, flip_safe in (("mnist", "0", False), ("fashion-mnist", "T-shirt/top", True)):
+        by_name, by_path = load(name), load(real_data / name)
+        assert (len(by_name.train), len(by_name.test)) == (60_000, 10_000)
+        assert by_name.image_shape == CATALOG[name].image_shape == (28, 28, 1)
+        assert by_name.class_names[0] == first
+        assert by_name.train.class_counts.sum() == 60_000
+        assert by_name.flip_safe == flip_safe
+        assert by_path.fingerprint == by_name.fingerprint
+        assert by_path.name == name
+
+
+def test_real_mnist_begins_with_the_known_labels(real_data):
+    data = load(real_data / "mnist")
+    assert data.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert data.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert data.train.class_counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+
+
+def test_real_folder_without_a_passport(real_data):
+    data = load(real_data / "kmnist-from-test")
+    assert (len(data.train), len(data.test)) == (8000, 2000)
+    assert data.class_names == tuple("0123456789")
+    assert (data.name, data.licence) == ("kmnist-from-test", None)

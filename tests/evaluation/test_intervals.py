@@ -1,0 +1,58 @@
+import math
+
+import numpy as np
+import pytest
+
+from foveola.evaluation.intervals import bootstrap, mean_interval, wilson
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 12), (7, 9), (12, 12), (9_934, 10_000)])
+def test_wilson_is_the_closed_formula(successes, n):
+    z, share = 1.959963984540054, successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    margin = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+
+    estimate = wilson(successes, n)
+
+    assert estimate.value == share
+    assert estimate.low == pytest.approx(centre - margin, abs=1e-12)
+    assert estimate.high == pytest.approx(centre + margin, abs=1e-12)
+    assert (estimate.n, estimate.method) == (n, "Wilson")
+
+
+def test_wilson_never_claims_certainty():
+    assert wilson(20, 20).low < 0.85
+    assert wilson(0, 20).high > 0.15
+
+
+def test_mean_interval_agrees_with_the_normal_one_where_that_holds():
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=4_000)
+    margin = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+
+    estimate = mean_interval(values)
+
+    assert estimate.value == pytest.approx(values.mean(), abs=1e-12)
+    assert estimate.low == pytest.approx(values.mean() - margin, abs=0.15 * margin)
+    assert estimate.high == pytest.approx(values.mean() + margin, abs=0.15 * margin)
+
+
+def test_mean_interval_covers_the_true_mean_as_often_as_it_says():
+    generator = np.random.default_rng(2)
+    intervals = [mean_interval(generator.exponential(size=100)) for _ in range(200)]
+    covered = np.mean([interval.low <= 1.0 <= interval.high for interval in intervals])
+    assert 0.89 <= covered <= 0.985
+
+
+def test_bootstrap_of_any_statistic_repeats_with_its_seed():
+    values = np.random.default_rng(3).exponential(size=500)
+
+    def median(images):
+        return float(np.median(values[images]))
+
+    first = bootstrap(median, 500, resamples=300, seed=4)
+    assert first == bootstrap(median, 500, resamples=300, seed=4)
+    assert first != bootstrap(median, 500, resamples=300, seed=5)
+    assert first.value == np.median(values)
+    # The standard error of a median is 1 / (2 · density · √n), and the density of this median is 0.5.
+    assert (first.high - first.low) / 2 == pytest.approx(1.96 / math.sqrt(500), rel=0.35)
+    assert first.method == "percentile bootstrap, 300 resamples"

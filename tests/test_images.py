@@ -1,0 +1,168 @@
+"""ImageSet and Dataset: what is refused, how a set is split, what the fingerprint covers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from foveola.errors import DataError
+from foveola.images import Dataset, ImageSet
+
+
+def toy(counts=(6, 9, 5), shape=(4, 3, 1), seed=0):
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.repeat(np.arange(len(counts)), counts))
+    images = generator.integers(0, 256, (len(labels), *shape), dtype=np.uint8)
+    return ImageSet(images, labels, tuple(f"class {index}" for index in range(len(counts))))
+
+
+def test_properties():
+    images = toy()
+    assert len(images) == 20
+    assert images.image_shape == (4, 3, 1)
+    assert images.class_counts.tolist() == [6, 9, 5]
+    assert images.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 4, 4, 1), np.float32), "float32"),
+        ([[1]], "list"),
+        (np.zeros((2, 4, 4), np.uint8), "2×4×4"),
+        (np.zeros((2, 4, 4, 2), np.uint8), "2×4×4×2"),
+        (np.zeros((2, 4, 4, 4), np.uint8), "2×4×4×4"),
+        (np.zeros((0, 4, 4, 1), np.uint8), "no images"),
+        (np.zeros((2, 0, 4, 1), np.uint8), "no images"),
+    ],
+)
+def test_images_that_are_refused(images, message):
+    with pytest.raises(DataError, match=message):
+        ImageSet(images, np.array([0, 1]), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.0, 1.0], "float64"),
+        ([[0], [1]], r"shape \(2, 1\)"),
+        ([0, 1, 1], "2 images but 3 labels"),
+        ([0], "2 images but 1 labels"),
+        ([0, 2], "from 0 to 2"),
+        ([-1, 0], "from -1 to 0"),
+    ],
+)
+def test_labels_that_are_refused(labels, message):
+    with pytest.raises(DataError, match=message):
+        ImageSet(np.zeros((2, 4, 4, 1), np.uint8), np.array(labels), ("a", "b"))
+
+
+def test_class_names_must_differ():
+    with pytest.raises(DataError, match="a, a"):
+        ImageSet(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), ("a", "a"))
+
+
+def test_take_keeps_the_order_given():
+    images = toy()
+    taken = images.take([3, 0, 3])
+    np.testing.assert_array_equal(taken.images, images.images[[3, 0, 3]])
+    np.testing.assert_array_equal(taken.labels, images.labels[[3, 0, 3]])
+
+
+def test_split_is_stratified():
+    rest, held_out = toy((6, 9, 5)).split(0.33, seed=1)
+    assert held_out.class_counts.tolist() == [2, 3, 2]
+    assert rest.class_counts.tolist() == [4, 6, 3]
+
+
+def test_split_leaves_every_class_on_both_sides():
+    rest, held_out = toy((2, 100)).split(0.01, seed=0)
+    assert held_out.class_counts.tolist() == [1, 1]
+    rest, held_out = toy((2, 100)).split(0.99, seed=0)
+    assert rest.class_counts.tolist() == [1, 1]
+
+
+def test_split_of_kmnists_tutorial():
+    labels = np.tile(np.arange(10), 6000)
+    images = ImageSet(np.zeros((60_000, 1, 1, 1), np.uint8), labels, tuple("0123456789"))
+    rest, held_out = images.split(0.2, seed=0)
+    assert (len(rest), len(held_out)) == (48_000, 12_000)
+    assert held_out.class_counts.tolist() == [1200] * 10
+
+
+def test_split_parts_are_disjoint_complete_and_in_order():
+    numbers = np.arange(200, dtype=np.uint8).reshape(200, 1, 1, 1)
+    images = ImageSet(numbers, np.arange(200) % 4, tuple("abcd"))
+    rest, held_out = (part.images.ravel().tolist() for part in images.split(0.25, seed=3))
+    assert sorted(rest + held_out) == list(range(200))
+    assert rest == sorted(rest)
+    assert held_out == sorted(held_out)
+
+
+def test_split_depends_on_the_seed_alone():
+    images = toy((50, 50))
+    first, again, other = (images.split(0.2, seed)[1].fingerprint for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+def test_split_passes_over_classes_without_images():
+    images = ImageSet(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 0, 2, 2]), ("a", "b", "c"))
+    assert images.split(0.5, 0)[1].class_counts.tolist() == [1, 0, 1]
+
+
+def test_split_refuses_a_class_with_one_image():
+    with pytest.raises(DataError, match="'class 1' has a single image"):
+        toy((5, 1)).split(0.2, 0)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 2, float("nan")])
+def test_split_refuses_a_share_outside_0_and_1(fraction):
+    with pytest.raises(DataError, match="between 0 and 1"):
+        toy().split(fraction, 0)
+
+
+def test_fingerprint_covers_pixels_labels_names_and_shape():
+    images = toy()
+    assert images.fingerprint == toy().fingerprint
+    pixels = images.images.copy()
+    pixels[0, 0, 0, 0] ^= 1
+    labels = images.labels.copy()
+    labels[0] = (labels[0] + 1) % 3
+    others = [
+        ImageSet(pixels, images.labels, images.class_names),
+        ImageSet(images.images, labels, images.class_names),
+        ImageSet(images.images, images.labels, ("x", *images.class_names[1:])),
+        ImageSet(images.images.reshape(20, 3, 4, 1), images.labels, images.class_names),
+    ]
+    assert len({images.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_fingerprint_ignores_the_layout_in_memory():
+    images = toy()
+    turned = np.asfortranarray(images.images)
+    assert ImageSet(turned, images.labels, images.class_names).fingerprint == images.fingerprint
+    assert ImageSet(images.images, images.labels.astype(np.uint8), images.class_names).fingerprint == images.fingerprint
+
+
+def test_dataset_refuses_splits_that_do_not_match():
+    train = toy()
+    with pytest.raises(DataError, match="different classes"):
+        Dataset("x", train, test=replace(train, class_names=("a", "b", "c")))
+    with pytest.raises(DataError, match="4×3×1 and 3×4×1"):
+        Dataset("x", train, validation=toy(shape=(3, 4, 1)))
+
+
+def test_dataset_refuses_empty_and_single_classes_by_name():
+    pixels = np.zeros((4, 1, 1, 1), np.uint8)
+    with pytest.raises(DataError, match="no training image of 'b'"):
+        Dataset("x", ImageSet(pixels, np.array([0, 0, 2, 2]), ("a", "b", "c")))
+    with pytest.raises(DataError, match="images of 1 class"):
+        Dataset("x", ImageSet(pixels, np.zeros(4, int), ("a",)))
+
+
+def test_dataset_fingerprint_covers_every_split():
+    train, other = toy(), toy(seed=1)
+    found = {Dataset("x", train, *splits).fingerprint for splits in [(), (other,), (None, other), (other, other)]}
+    assert len(found) == 4
+    assert Dataset("x", train).fingerprint == Dataset("y", train).fingerprint
