@@ -1,11 +1,36 @@
 """Fixtures that several tests share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
+from foveola.cli import main
+from foveola.images import Dataset, ImageSet
+
 _BESIDE_THE_CHECKOUT = Path(__file__).parents[2] / "shared" / "data"
+
+TINY_RECIPE = """
+name = "tiny"
+description = "One dense layer"
+validation = 0.2
+batch_size = 16
+epochs = 2
+learning_rate = 0.01
+precision = "float32"
+layers = [{ type = "Flatten" }, { type = "Dense", units = "classes" }]
+"""
+
+
+class Outcome(NamedTuple):
+    """What a command gave: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +40,49 @@ def real_data() -> Path:
     if not (folder / "mnist").is_dir():
         pytest.skip(f"no real data: set FOVEOLA_DATA to the folder that holds mnist/ (looked in {folder})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy() -> Dataset:
+    """60 grey images of 8×8 with a bright bar left, in the middle or right; no split of its own."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    images = random.integers(0, 60, (60, 8, 8, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[2:6, 1 + 2 * label : 3 + 2 * label] += 180
+    return Dataset("toy", ImageSet(images, labels, ("left", "middle", "right")))
+
+
+@pytest.fixture(scope="session")
+def toy_npz(toy: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "toy.npz"
+    np.savez(path, x_train=toy.train.images, y_train=toy.train.labels, class_names=np.array(toy.class_names))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe that trains within milliseconds."""
+    path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
+    path.write_text(TINY_RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_npz: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the tiny recipe on the toy data, to be read only."""
+    import foveola
+
+    return foveola.train(toy_npz, tiny, out=tmp_path_factory.mktemp("runs") / "toy", verbose=False).path
+
+
+@pytest.fixture
+def foveola_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run a command within this process."""
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Outcome(code, *capsys.readouterr())
+
+    return run

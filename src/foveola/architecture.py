@@ -17,7 +17,7 @@ from foveola.images import shape_text
 Shape = tuple[int, ...]
 Padding = Literal["valid", "same"]
 Activation = Literal["linear", "relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class DoesNotFit(Exception):
@@ -25,7 +25,7 @@ class DoesNotFit(Exception):
 
 
 class _Layer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape

@@ -1,14 +1,13 @@
 """The command line: one short function a command."""
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from foveola.errors import FoveolaError, UserError, unknown
+from foveola.errors import FoveolaError, OutputError, UserError, unknown
 
 app = typer.Typer(
     help="Small labelled images in, a classifier you can trust out.",
@@ -22,16 +21,24 @@ app = typer.Typer(
 DEVICES = ("auto", "cpu", "cuda")
 
 Data = Annotated[
-    str, typer.Argument(help="A name that `foveola datasets` lists, or a path: IDX folder, .npz, image folder.")
+    str,
+    typer.Argument(
+        metavar="DATA", help="A name that `foveola datasets` lists, or a path: IDX folder, .npz, image folder."
+    ),
 ]
-Model = Annotated[Path, typer.Argument(help="A run directory or a model file.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or a model file.")]
+RecipeSource = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or the path of a TOML file.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, all else on standard error.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of split, weights, order, augmentation and dropout.")]
-DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-SkipBad = Annotated[int, typer.Option(min=0, help="Leave out up to so many unreadable images.")]
+Seed = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Seed of validation split, weights, order, augmentation and dropout.")
+]
+DeviceName = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute; auto takes a GPU if there is one.")
+]
+SkipBad = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out up to N unreadable images.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; may be repeated.")
 ]
@@ -39,28 +46,17 @@ Overrides = Annotated[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
-    import click
-
-    command: Any = typer.main.get_command(app)
     try:
-        code = command.main(
-            args=list(arguments) if arguments is not None else None, prog_name="foveola", standalone_mode=False
-        )
+        app(args=list(arguments) if arguments is not None else None, prog_name="foveola")
+    except SystemExit as end:  # how Typer always ends; it has worded wrong usage itself, and ends 130 on an interrupt
+        return _complain("Interrupted.", 130) if end.code == 130 else int(end.code or 0)
     except FoveolaError as error:
         return _complain(str(error), error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        return int(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        return _complain("Interrupted.", 130)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone
-        return 1
     except OSError as error:
         return _complain(f"The operating system refused: {error}", 1)
     except MemoryError:
         return _complain("Memory ran out. Use a smaller image_size (--set image_size=32) or fewer images.", 1)
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 @app.command(epilog="Example: foveola datasets --json")
@@ -96,10 +92,12 @@ def recipes(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: foveola summary west --image 28x28x1 --diagram west.svg")
 def summary(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of a TOML file.")],
-    image: Annotated[str, typer.Option(help="Height x width x channels of the images.")] = "28x28x1",
-    classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 10,
-    diagram: Annotated[Path | None, typer.Option(help="Draw the network into this .svg, .png or .pdf file.")] = None,
+    recipe: RecipeSource,
+    image: Annotated[str, typer.Option(metavar="HxWxC", help="Height, width and channels of the images.")] = "28x28x1",
+    classes: Annotated[int, typer.Option(min=2, metavar="K", help="Number of classes.")] = 10,
+    diagram: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the network into this .svg, .png or .pdf file.")
+    ] = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
@@ -145,13 +143,20 @@ def summary(
 def train(
     data: Data,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="A recipe's name, or the path of a TOML file.")
+        str, typer.Option("--recipe", "-r", metavar="RECIPE", help="A recipe's name, or the path of a TOML file.")
     ] = "fast",
-    epochs: Annotated[int | None, typer.Option(min=1, help="How often to go through the images.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How often to go through the images; the recipe's by default."),
+    ] = None,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; a new one under runs/ by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The run's folder; a new one under runs/ by default.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is already there.")] = False,
-    init: Annotated[Path | None, typer.Option(help="Start from the weights of this run, where layers agree.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this run, where layers agree.")
+    ] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Keep the layers that --init gave as they are.")] = False,
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
@@ -169,7 +174,8 @@ def train(
         data, recipe, out=out, overrides=values, seed=seed, device=_one_of("device", device, DEVICES), force=force,
         init=init, freeze=freeze, skip_bad=skip_bad, verbose=not quiet,
     )  # fmt: skip
-    document = {"run": str(run.path), **run.status, "evaluation": run.evaluation}
+    status = run.status
+    document = {"run": str(run.path), **status, "evaluation": run.evaluation if status["data"]["test"] else None}
     _show(document, as_json, lambda tables: tables.trained(run.path, document))
 
 
@@ -177,8 +183,12 @@ def train(
 def evaluate(
     model: Model,
     data: Data,
-    split: Annotated[str, typer.Option(help="test, validation, train or all.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Write the JSON document into this file as well.")] = None,
+    split: Annotated[
+        str, typer.Option(metavar="SPLIT", help="Images to measure on: test, validation, train or all.")
+    ] = "test",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the JSON document into this file as well.")
+    ] = None,
     skip_bad: SkipBad = 0,
     device: DeviceName = "auto",
     as_json: Json = False,
@@ -194,15 +204,18 @@ def evaluate(
     predictor = open_model(model, device=_one_of("device", device, DEVICES))
     document = evaluate_model(predictor, data, split=name, skip_bad=skip_bad, verbose=not quiet)
     if out is not None:
-        write_atomically(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        try:
+            write_atomically(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise OutputError(f"{out} cannot be written: {error}. Choose another file with --out.") from None
     _show(document, as_json, lambda tables: tables.evaluation(document))
 
 
 @app.command(epilog="Example: foveola predict runs/mnist-fast seven.png photo.jpg")
 def predict(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(help="Picture files of any size.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Picture files of any size.")],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to name.")] = 3,
     grey: Annotated[bool, typer.Option("--grey", help="Convert colour pictures for a model of grey images.")] = False,
     device: DeviceName = "auto",
     as_json: Json = False,

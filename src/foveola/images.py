@@ -38,7 +38,7 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         images, labels, names = self.images, np.asarray(self.labels), tuple(map(str, self.class_names))
-        _check_images(images)
+        check_images(images)
         _check_labels(labels, len(images), names)
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
         object.__setattr__(self, "class_names", names)
@@ -186,7 +186,14 @@ def shape_text(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def _check_images(images: object) -> None:
+def check_images(images: object) -> None:
+    """Refuse what is no uint8 array N×H×W×C with C = 1 or 3.
+
+    Raises
+    ------
+    DataError
+        If type or shape is wrong, or there are no images.
+    """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         found = getattr(images, "dtype", type(images).__name__)
         raise DataError(f"Images must be a uint8 array with values 0 to 255; these are {found}. Convert them first.")

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from foveola.architecture import LAYERS, Layer
 from foveola.errors import RecipeError, unknown
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Whole = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+# Strict: `epochs = true` is a mistake, not one epoch
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, strict=True)]
+Whole = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Augment(BaseModel):
@@ -27,7 +28,7 @@ class Augment(BaseModel):
     shift: Whole = Field(default=0, description="up to so many pixels each way")
     rotation: NonNegative = Field(default=0.0, description="up to so many degrees each way")
     zoom: Share = Field(default=0.0, description="up to this share larger or smaller")
-    flip: bool | Literal["auto"] = Field(
+    flip: StrictBool | Literal["auto"] = Field(
         default="auto",
         description="mirror half of the images; auto: only if the catalog says that a mirror image keeps its class",
     )
@@ -51,11 +52,13 @@ class Recipe(BaseModel):
     class_weights: Literal["none", "balanced"] = Field(default="none", description="balanced: rare classes weigh more")
 
     # Preprocessing, kept inside the model
-    image_size: Annotated[int, Field(ge=4, le=512)] | None = Field(
+    image_size: Annotated[int, Field(ge=4, le=512, strict=True)] | None = Field(
         default=None, description="side in pixels; unset: the data's own"
     )
     channels: Literal["data", "grey", "rgb"] = "data"
-    pad: Annotated[int, Field(ge=0, le=64)] = Field(default=0, description="black pixels added on each side")
+    pad: Annotated[int, Field(ge=0, le=64, strict=True)] = Field(
+        default=0, description="black pixels added on each side"
+    )
     scaling: Literal["unit", "standard"] = Field(
         default="standard", description="unit: 0 to 1; standard: zero mean and unit variance over the training images"
     )
@@ -83,7 +86,9 @@ class Recipe(BaseModel):
     schedule: Literal["constant", "cosine", "one-cycle", "step"] = "constant"
     warmup: Share = Field(default=0.25, description="one-cycle: share of the steps before the peak")
     step_epochs: Count = Field(default=10, description="step: epochs between two drops")
-    step_factor: Annotated[float, Field(gt=0, le=1)] = Field(default=0.1, description="step: what a drop multiplies by")
+    step_factor: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
+        default=0.1, description="step: what a drop multiplies by"
+    )
     label_smoothing: Share = 0.0
     augment: Augment = Augment()
     precision: Literal["auto", "float32", "bf16"] = Field(
@@ -192,27 +197,37 @@ def _read(source: str | Path | Recipe) -> tuple[dict[str, Any], str]:
 
 
 def _explain(error: ValidationError, document: Mapping[str, Any]) -> str:
-    """One sentence a problem, in the words of the recipe's author."""
-    return " ".join(_explain_one(problem, document) for problem in error.errors(include_url=False))
+    """One sentence a key, in the words of the recipe's author."""
+    problems: dict[str, list[Any]] = {}
+    for problem in error.errors(include_url=False):
+        problems.setdefault(_key(problem["loc"], document), []).append(problem)
+    return " ".join(_explain_one(key, alternatives) for key, alternatives in problems.items())
 
 
-def _explain_one(problem: Any, document: Mapping[str, Any]) -> str:
-    place, kind = problem["loc"], problem["type"]
-    key = ".".join(str(part) for part in place if part not in LAYERS)
+def _key(place: tuple[int | str, ...], document: Mapping[str, Any]) -> str:
+    """What the author wrote there, without the names that pydantic gives to types."""
     if place[:1] == ("layers",) and len(place) > 1:
         layer = document["layers"][place[1]]
-        name = layer.get("type", "") if isinstance(layer, dict) else ""
-        if kind in ("union_tag_invalid", "union_tag_not_found"):
-            return f"Layer {place[1] + 1}: " + unknown("layer", str(name), LAYERS)
-        key = f"layer {place[1] + 1} ({name}) {place[-1]}"
-        if kind == "extra_forbidden":
-            return f"Layer {place[1] + 1}: " + unknown(f"{name} setting", str(place[-1]), LAYERS[name].model_fields)
+        name = layer.get("type") if isinstance(layer, dict) else None
+        return " ".join([f"layer {int(place[1]) + 1}", *([f"({name})"] if name else []), *map(str, place[3:4])])
+    return ".".join(map(str, place[: 2 if place[:1] == ("augment",) else 1]))
+
+
+def _explain_one(key: str, problems: list[Any]) -> str:
+    """Why a key cannot be used; `problems` has one entry for each type that its value could have had."""
+    place, kind, found = (problems[0][part] for part in ("loc", "type", "input"))
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return f"Layer {place[1] + 1}: " + unknown("layer", str(found.get("type", "")), LAYERS)
+    if kind == "extra_forbidden" and place[0] == "layers":
+        return f"Layer {place[1] + 1}: " + unknown(
+            f"{place[2]} setting", str(place[3]), LAYERS[place[2]].model_fields.keys() - {"type"}
+        )
     if kind == "extra_forbidden":
         known = Augment.model_fields if place[0] == "augment" else Recipe.model_fields
         return unknown("key", str(place[-1]), known)
     if kind == "missing":
         return f"{key} is missing."
-    reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    reasons = [problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for problem in problems]
     if not place:
-        return f"{reason[0].upper()}{reason[1:]}."
-    return f"{key} is {problem['input']!r}; it should be {reason}."
+        return f"{reasons[0][0].upper()}{reasons[0][1:]}."
+    return f"{key} is {found!r}; it should be {' or '.join(reasons)}."

@@ -47,7 +47,7 @@ class Run:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: str | Path) -> "Run":
         """An existing run.
 
         Raises
@@ -55,6 +55,7 @@ class Run:
         ModelError
             If there is no run, or its `run.json` is damaged.
         """
+        path = Path(path)
         if not (path / STATUS_FILE).is_file():
             raise ModelError(f"{path} is no run: it has no {STATUS_FILE}. Give the folder that `foveola train` wrote.")
         run = cls(path)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foveola.architecture import trace
 from foveola.errors import DataError, ModelError, RecipeError
 from foveola.files import write_atomically
-from foveola.images import Images, ImageSet, polarity, shape_text
+from foveola.images import Images, ImageSet, check_images, polarity, shape_text
 from foveola.models import network as layered
 from foveola.models.card import METADATA_KEY, ModelCard, read_card
 from foveola.recipe import Recipe
@@ -88,22 +88,35 @@ class Classifier(nn.Module):
         return (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
 
     def predict_logits(self, images: Images) -> NDArray[np.float32]:
-        """Logits, float32 N×K, of images, uint8 N×H×W×C, in batches, in float32, without dropout."""
+        """Logits, float32 N×K, of images, uint8 N×H×W×C, in batches, in float32, without dropout.
+
+        Raises
+        ------
+        DataError
+            If the images are no uint8 N×H×W×C, or colour ones where the model has learnt from grey ones.
+        """
+        check_images(images)
         training = self.training
         self.eval()
         try:
             with torch.inference_mode():
-                batches = torch.from_numpy(images).split(INFERENCE_BATCH)
+                starts = range(0, len(images), INFERENCE_BATCH)
+                # copied, because PyTorch takes neither read-only arrays nor mirrored views
+                batches = (torch.from_numpy(images[start : start + INFERENCE_BATCH].copy()) for start in starts)
                 return torch.cat([self(batch.to(self.mean.device)).cpu() for batch in batches]).numpy()
         finally:
             self.train(training)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write weights and card as one safetensors file, atomically."""
         from safetensors.torch import save
 
-        weights = {name: tensor.cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        write_atomically(path, save(weights, {METADATA_KEY: self.card.model_dump_json()}))
+        # cloned, because safetensors refuses weights that a user's own module shares between layers
+        weights = {
+            name: tensor.cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.network.state_dict().items()
+        }
+        write_atomically(Path(path), save(weights, {METADATA_KEY: self.card.model_dump_json()}))
 
 
 def new_classifier(recipe: Recipe, train: ImageSet, seed: int, *, network: nn.Module | None = None) -> Classifier:

@@ -37,22 +37,25 @@ def evaluation(document: Mapping[str, Any]) -> RenderableType:
     for row in document["per_class"]:
         values = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
         classes.add_row(row["name"], *values, f"{row['support']:,}")
-    return Group(f"{document['n']:,} images ({document['split']} split)", figures, classes)
+    seen = "" if document["held_out"] else "; the model has learnt from them"
+    title = f"{document['n']:,} images ({document['split']} split{seen})"
+    return Group(title, "", figures, "", classes)
 
 
 def trained(path: Path, document: Mapping[str, Any]) -> RenderableType:
     """The figures that matter most, and where the run lies."""
-    figures = document["evaluation"]
-    accuracy, seconds = figures["accuracy"], document["seconds"]
-    rows = {
-        "test accuracy": f"{accuracy['value']:.4f} (95 % CI {accuracy['low']:.4f}–{accuracy['high']:.4f})",
-        "test images": f"{figures['n']:,}, looked at once",
-        "AUC (one-vs-rest, macro)": _plain(figures["auc_macro_ovr"]["value"]),
-        "log loss": _plain(figures["log_loss"]["value"]),
-        "trained": f"{document['epochs']} epochs, {document['steps']:,} steps in {seconds['training']:.1f} s",
-        "run": path,
-    }
-    return facts(rows)
+    figures, seconds = document["evaluation"], document["seconds"]
+    rows: dict[str, Any] = {"test accuracy": "not measured: the recipe holds no test images out"}
+    if figures is not None:
+        accuracy = figures["accuracy"]
+        rows = {
+            "test accuracy": f"{accuracy['value']:.4f} (95 % CI {accuracy['low']:.4f}–{accuracy['high']:.4f})",
+            "test images": f"{figures['n']:,}, looked at once",
+            "AUC (one-vs-rest, macro)": _plain(figures["auc_macro_ovr"]["value"]),
+            "log loss": _plain(figures["log_loss"]["value"]),
+        }
+    trained = f"{document['epochs']} epochs, {document['steps']:,} steps in {seconds['training']:.1f} s"
+    return facts(rows | {"trained": trained, "run": path})
 
 
 def answers(found: Sequence["Answer"]) -> RenderableType:
@@ -69,12 +72,12 @@ def data_sets(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """A row a data set of the catalog."""
     table = _table("name", "images", "shape", "classes", "licence", "here")
     for row in rows:
-        images = f"{row['train']:,} + {row['test']:,}"
-        here = row["path"] or "not yet (downloaded when first used)"
-        table.add_row(
-            row["name"], images, shape_text(row["image_shape"]), str(len(row["classes"])), row["licence"], here
-        )
-    return table
+        images = f"{row['train']:,} + {row['test']:,}" if row["test"] else f"{row['train']:,}"
+        licence = row["licence"].partition(";")[0]
+        shape, here = shape_text(row["image_shape"]), row["path"] or "no"
+        table.add_row(row["name"], images, shape, str(len(row["classes"])), licence, here)
+    notes = "Those that are not here are downloaded when first used. Sources, credits: foveola datasets --json"
+    return Group(table, notes)
 
 
 def recipes(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -86,10 +89,14 @@ def recipes(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def facts(rows: Mapping[str, Any]) -> RenderableType:
-    """A name and a value a row."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    """A name and a value a row; of a table of values, every value in a row of its own."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        if isinstance(value, Mapping):
+            for inner, text in value.items():
+                table.add_row(inner, str(text))
+        else:
+            table.add_row(name.replace("_", " "), "not set" if value is None else str(value))
     return table
 
 
@@ -108,7 +115,7 @@ def _plain(value: float | None) -> str:
 
 def _table(*columns: str, right: int | None = None) -> Table:
     """A plain table; columns from `right` on are numbers."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if right is not None and number >= right else "left", overflow="fold")
     return table

@@ -128,7 +128,8 @@ class CsvLog(Callback):
 
     def _write(self) -> None:
         text = io.StringIO()
-        table = csv.DictWriter(text, fieldnames=list(self.history.rows[-1]), lineterminator="\n")
+        names = dict.fromkeys(name for row in self.history.rows for name in row)  # a callback may skip epochs
+        table = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
         table.writeheader()
         table.writerows(self.history.rows)
         write_atomically(self.path, text.getvalue())

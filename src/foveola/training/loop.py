@@ -183,15 +183,22 @@ class _Step:
         self.class_weights = class_weights
         self.optimizer = build_optimizer(classifier.network, recipe)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.buffers = list(classifier.network.buffers())
         self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
     def __call__(self, images: Tensor, labels: Tensor, state: Fit) -> tuple[float, int]:
         """Learn from a batch; its loss and the number of images classified correctly."""
         for group in self.optimizer.param_groups:
             group["lr"] = state.learning_rate
+        before = [buffer.clone() for buffer in self.buffers]
         loss, correct = self._forward(images, labels)
         loss.backward()
-        value = self._checked(loss, state)
+        try:
+            value = self._checked(loss, state)
+        except NonFiniteLoss:
+            for buffer, old in zip(self.buffers, before, strict=True):  # batch normalisation has seen the NaN already
+                buffer.copy_(old)
+            raise
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return value, int(correct)

@@ -63,13 +63,13 @@ class ProgressReport(Callback):
 
 
 def _line(epoch: int, epochs: int, metrics: Metrics) -> str:
-    words = [
+    parts = [
         f"epoch {epoch:>{len(str(epochs))}}/{epochs}",
-        f"loss {metrics['loss']:.4f}",
-        f"accuracy {metrics['accuracy']:.4f}",
+        f"loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.4f}",
     ]
-    names = {"val_loss": "validation loss", "val_accuracy": "accuracy", "val_auc": "AUC"}
-    words += [f"{text} {metrics[name]:.4f}" for name, text in names.items() if name in metrics]
+    names = {"val_loss": "loss", "val_accuracy": "accuracy", "val_auc": "AUC"}
+    if validation := ", ".join(f"{text} {metrics[name]:.4f}" for name, text in names.items() if name in metrics):
+        parts.append(f"validation {validation}")
     if "seconds" in metrics:
-        words.append(f"{metrics['seconds']:.1f} s")
-    return " · ".join(words)
+        parts.append(f"{metrics['seconds']:.1f} s")
+    return " · ".join(parts)

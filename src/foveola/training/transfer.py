@@ -13,7 +13,8 @@ def take_over(classifier: Classifier, source: Path, *, freeze: bool) -> list[str
     ----------
     classifier : gets the weights
     source : a model file
-    freeze : keep the copied layers as they are in the training that follows
+    freeze : keep the copied layers as they are in the training that follows; the last layer with weights is then
+        left out, so that there is something to learn
 
     Returns
     -------
@@ -32,7 +33,10 @@ def take_over(classifier: Classifier, source: Path, *, freeze: bool) -> list[str
     except (OSError, SafetensorError) as error:
         raise ModelError(f"The model file {source} cannot be read: {error}. Train or copy it again.") from None
     taken = []
+    head = [name for name, layer in classifier.network.named_children() if list(layer.parameters())][-1:]
     for name, layer in classifier.network.named_children():
+        if freeze and name in head:
+            break
         own = layer.state_dict()
         given = {key: weights.get(f"{name}.{key}") for key in own}
         if any(tensor is None or tensor.shape != own[key].shape for key, tensor in given.items()):

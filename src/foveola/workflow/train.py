@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from foveola.datasets import load
-from foveola.errors import FoveolaError, UserError, require
+from foveola.errors import NonFiniteLoss, UserError, require
 from foveola.images import Dataset
 from foveola.models.card import DataOrigin
 from foveola.predictions import Predictions
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from foveola.models.classifier import Classifier
     from foveola.training.callbacks import Callback
+    from foveola.training.progress import ProgressReport
 
 
 def train(
@@ -53,7 +56,7 @@ def train(
     device : auto takes a GPU where there is one
     force : replace a run that is already in `out`
     init : a run or model file whose weights are taken over, layer by layer, where names and shapes agree
-    freeze : keep the layers that `init` gave as they are
+    freeze : keep the layers that `init` gave as they are; the last one is then not taken over, and learns
     skip_bad : how many unreadable images of a folder may be left out
     network : the user's own module, float N×C×H×W → logits N×K, instead of the recipe's layers
     callbacks : the user's own, called after validation and before the choice of weights
@@ -109,7 +112,7 @@ def _fit_into(
     status: dict[str, Any],
     device: "torch.device",
     callbacks: Sequence["Callback"],
-    report: "Callback",
+    report: "ProgressReport",
     started: float,
 ) -> None:
     """Train, and leave a readable run behind, however the training ends."""
@@ -130,10 +133,11 @@ def _fit_into(
             seed=status["seed"], device=device, precision=precision, flip=status["flip"], callbacks=ours,
         )  # fmt: skip
         status["chosen_epoch"] = state.chosen_epoch
-    except (FoveolaError, KeyboardInterrupt) as end:
-        status["status"] = "interrupted" if isinstance(end, KeyboardInterrupt) else "diverged"
+    except BaseException as end:
+        status["status"] = {KeyboardInterrupt: "interrupted", NonFiniteLoss: "diverged"}.get(type(end), "failed")
         raise
     finally:
+        report.close()
         status["seconds"]["training"] = time.perf_counter() - training_started
         if history.rows:
             status |= {"epochs": int(history.rows[-1]["epoch"]), "steps": int(history.rows[-1]["step"])}
@@ -169,8 +173,9 @@ def _calibrate(classifier: "Classifier", parts: Parts) -> None:
 
     if parts.validation is not None:
         logits = classifier.predict_logits(parts.validation.images)
-        temperature = fit_temperature(logits, parts.validation.labels)
-        classifier.card = classifier.card.model_copy(update={"temperature": temperature})
+        if np.isfinite(logits).all():  # finite weights may overflow: that training has diverged
+            temperature = fit_temperature(logits, parts.validation.labels)
+            classifier.card = classifier.card.model_copy(update={"temperature": temperature})
 
 
 def _look_once(run: Run, classifier: "Classifier", parts: Parts) -> Predictions | None:

@@ -1,0 +1,97 @@
+"""What accuracy does each recipe reach? Trains, over seeds, what docs/benchmarks.md states.
+
+    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/figures.py [--only NAME] [--json]
+
+Prints each command, then mean and spread of the test accuracy over its seeds: last epoch (or best by validation where
+the recipe says so), test split read once, never the best seed.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the page: `arguments` of `foveola train`, and the seeds."""
+
+    name: str
+    arguments: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+DATA = Path(os.environ.get("FOVEOLA_DATA", "../shared/data"))
+FIGURES = (
+    Figure("digits", ("digits",), (0, 1, 2)),
+    Figure("lenet5", ("mnist", "--recipe", "lenet5"), (98, 99, 100)),
+    Figure("west", ("fashion-mnist", "--recipe", "west"), (0, 1, 2)),
+    Figure("eduonix", ("fashion-mnist", "--recipe", "eduonix"), (0, 1, 2)),
+    Figure("mlp-mnist", ("mnist", "--recipe", "mlp"), (0, 1, 2)),
+    Figure("mlp-fashion", ("fashion-mnist", "--recipe", "mlp"), (0, 1, 2)),
+    Figure("kmnist", (str(DATA / "kmnist-from-test"), "--recipe", "kmnist"), (0, 1, 2)),
+    Figure("fast-mnist", ("mnist", "--epochs", "1"), (0, 1, 2, 3, 4)),
+    Figure("fast-fashion", ("fashion-mnist", "--epochs", "5"), (0, 1, 2)),
+    Figure("sign-language", (str(DATA / "folders" / "sign-language-digits"),), (0, 1, 2)),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=[figure.name for figure in FIGURES])
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = [measure(figure) for figure in FIGURES if not options.only or figure.name in options.only]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print("| command | seeds | training seconds | test accuracy | by seed |")
+    print("|---|---|---:|---:|---|")
+    for row in rows:
+        accuracy, seeds = row["accuracy"], ", ".join(map(str, row["seeds"]))
+        each = ", ".join(f"{value:.4f}" for value in row["by_seed"])
+        print(
+            f"| `{row['command']}` | {seeds} | {row['seconds']['mean']:.1f} "
+            f"| {accuracy['mean']:.4f} ± {accuracy['sd']:.4f} | {each} |"
+        )
+
+
+def measure(figure: Figure) -> dict[str, Any]:
+    """Train with every seed."""
+    runs = [train(figure.arguments, seed) for seed in figure.seeds]
+    accuracies = [run["evaluation"]["accuracy"]["value"] for run in runs]
+    return {
+        "name": figure.name,
+        "command": " ".join(("foveola train", *figure.arguments)),
+        "seeds": figure.seeds,
+        "seconds": spread([run["seconds"]["training"] for run in runs]),
+        "accuracy": spread(accuracies),
+        "by_seed": accuracies,
+        "epochs": [run["epochs"] for run in runs],
+    }
+
+
+def train(arguments: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """The document that `foveola train --json` prints."""
+    foveola = str(Path(sys.executable).with_name("foveola"))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [foveola, "train", *arguments, "--seed", str(seed), "--out", f"{folder}/run", "--json", "--quiet"]
+        document: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    accuracy, seconds = document["evaluation"]["accuracy"]["value"], document["seconds"]["training"]
+    print(f"{' '.join(arguments)}, seed {seed}: {accuracy:.4f} in {seconds:.1f} s", file=sys.stderr, flush=True)
+    return document
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Mean and standard deviation over the seeds."""
+    return {"mean": statistics.mean(values), "sd": statistics.stdev(values)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Every command and every Python block of the tutorials, run in order on small data of the same names.
+
+A page's blocks are `console` (commands after `$ `, then what they print), `python`, `toml` (saved under the name in
+their first line) and `text` (what the Python block right before it prints; elsewhere only shown). Nothing else is
+allowed, so that nothing stays untested.
+"""
+
+import hashlib
+import re
+import runpy
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import foveola
+from foveola.cli import main
+from foveola.datasets import CATALOG
+
+PAGES = sorted((Path(__file__).parents[2] / "docs" / "tutorials").glob("*.md"))
+
+# What each command gets in addition, so that it takes a second. A command that is not here fails the test.
+SMALL_COMMANDS = {
+    "summary": [],
+    "train": ["--epochs", "2"],
+    "evaluate": [],
+    "predict": [],
+}
+# Commands whose printed lines depend on no data and no training: those that the page shows must come, in this order.
+EXACT = {"summary"}
+# What is written otherwise in Python, and how
+SMALL_PYTHON = {"foveola.train(": "small_train("}
+
+# Images, labels, images of each class
+FAMILY = (
+    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 20),
+    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 5),
+)
+NAMES = ("mnist", "fashion-mnist", "kmnist")
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page):
+    text = page.read_text("utf-8")
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(match[1], match[2], text[: match.start()].count("\n") + 1) for match in found]
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape) + array.tobytes()
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory):
+    """Ten kinds of bright squares, noisy: 200 images to train, 50 to test, as IDX files under each name."""
+    root = tmp_path_factory.mktemp("data")
+    for number, name in enumerate(NAMES):
+        (root / name).mkdir()
+        generator = np.random.default_rng(number)
+        for images_name, labels_name, per_class in FAMILY:
+            labels = generator.permutation(np.repeat(np.arange(10, dtype=np.uint8), per_class))
+            images = generator.integers(0, 60, (len(labels), 28, 28), dtype=np.uint8)
+            for image, label in zip(images, labels, strict=True):
+                row, column = divmod(int(label), 4)
+                image[3 + 8 * row : 9 + 8 * row, 1 + 7 * column : 6 + 7 * column] += 180
+            (root / name / images_name).write_bytes(idx(images))
+            (root / name / labels_name).write_bytes(idx(labels))
+    return root
+
+
+@pytest.fixture
+def folder(small_data, tmp_path, monkeypatch):
+    """An empty working folder; the catalog takes the small files for the published ones."""
+    monkeypatch.setenv("FOVEOLA_DATA", str(small_data))
+    monkeypatch.setenv("FOVEOLA_CACHE", str(tmp_path / "no-cache"))
+    for name in NAMES:
+        entry = CATALOG[name]
+        files = []
+        for file in entry.files:
+            content = (small_data / name / file.name.removesuffix(".gz")).read_bytes()
+            files.append(replace(file, content_sha256=hashlib.sha256(content).hexdigest()))
+        monkeypatch.setitem(CATALOG, name, replace(entry, files=tuple(files)))
+    working = tmp_path / "work"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    return working
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_does_what_it_says(page, folder, capsys):
+    """Commands end with exit code 0, show what the page shows, and leave the files that it names."""
+    names, printed = {"small_train": small_train}, None
+    for block in blocks(page):
+        where = f"{page.name}, line {block.line}"
+        if block.language == "text":
+            check_order(block.text.splitlines(), printed, where)
+            printed = None
+            continue
+        printed = None
+        if block.language == "console":
+            for command, shown in commands(block, where):
+                run_command(command, shown, where, capsys)
+        elif block.language == "python":
+            names, printed = run_python(block, folder.parent / f"{page.stem}-{block.line}.py", names, where, capsys)
+        else:
+            assert block.language == "toml", f"{where}: a block of {block.language or 'no language'} cannot be checked"
+            save_toml(block, where)
+    promised = re.findall(r"`([\w./-]+\.(?:png|svg|pdf|csv|json|toml|safetensors))`", page.read_text("utf-8"))
+    missing = [name for name in promised if not Path(name).is_file()]
+    assert not missing, f"{page.name} promises files that its commands do not write"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_and_pictures_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)]+)\)|<img src=\"([^\"]+)\"", page.read_text("utf-8"))
+    for target in ("".join(pair) for pair in targets):
+        assert "://" in target or (page.parent / target).is_file(), f"{page.name} leads to {target}"
+
+
+def test_the_index_lists_every_page_and_every_picture_is_used():
+    texts = {page.name: page.read_text("utf-8") for page in PAGES}
+    assert len(texts) == 5
+    for name in texts.keys() - {"README.md"}:
+        assert f"({name})" in texts["README.md"]
+    for picture in (PAGES[0].parent / "images").iterdir():
+        assert any(f"images/{picture.name}" in text for text in texts.values()), f"{picture.name} is on no page"
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("```console\n$ rm notes.txt\n```\n", "cannot make small"),
+        ("```console\n$ foveola frobnicate\n```\n", "cannot make small"),
+        ("```console\n$ foveola summary lenet6\n```\n", "ended with 2"),
+        ("```console\n$ foveola summary lenet5\nTotal parameters: 61,707\n```\n", "not printed"),
+        ("```console\n$ foveola train mnist\nepoch 1\n```\n", "depends on the data"),
+        ("```console\nfoveola summary lenet5\n```\n", "begins with a command"),
+        ("```bash\nfoveola summary lenet5\n```\n", "cannot be checked"),
+        ("```python\nprint(1 + 1)  # 3\n```\n", "not printed"),
+        ("```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n", "not printed"),
+        ('```toml\nname = "x"\n```\n', "first line"),
+        ("See `runs/x/curves.png`.\n", "do not write"),
+    ],
+)
+def test_a_page_cannot_slip_past_this_test(text, refusal, folder, capsys):
+    page = folder.parent / "page.md"
+    page.write_text(text, encoding="utf-8")
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=refusal):
+        test_a_page_does_what_it_says(page, folder, capsys)
+
+
+def small_train(*arguments, overrides=None, **settings):
+    """foveola.train for two epochs."""
+    return foveola.train(*arguments, overrides={**(overrides or {}), "epochs": 2}, **settings)
+
+
+def commands(block, where):
+    """Each command with the lines that the page shows below it."""
+    found = []
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            found.append((shlex.split(line[2:]), []))
+        else:
+            assert found, f"{where}: a console block begins with a command after '$ '"
+            found[-1][1].append(line)
+    return found
+
+
+def run_command(command, shown, where, capsys):
+    program, name, *arguments = command
+    if program != "foveola" or name not in SMALL_COMMANDS:
+        pytest.fail(f"{where}: {shlex.join(command)} is a command that this test cannot make small")
+    assert not shown or name in EXACT, f"{where}: what {name} prints depends on the data; show it in a text block"
+    capsys.readouterr()
+    code = main([name, *arguments, *SMALL_COMMANDS[name]])
+    printed, told = capsys.readouterr()
+    assert code == 0, f"{where}: {shlex.join(command)} ended with {code}\n{told}"
+    check_order(shown, printed.splitlines(), where)
+
+
+def run_python(block, file, names, where, capsys):
+    """Run a block after those before it: the names it leaves, and the lines it prints."""
+    text = block.text
+    for written, small in SMALL_PYTHON.items():
+        text = text.replace(written, small)
+    file.write_text(text, encoding="utf-8")
+    capsys.readouterr()
+    after = runpy.run_path(str(file), init_globals=names)
+    printed = capsys.readouterr().out.splitlines()
+    check_order(re.findall(r"^print\(.*\)  # (.+)$", text, re.MULTILINE), printed, where)
+    return {name: value for name, value in after.items() if not name.startswith("__")}, printed
+
+
+def check_order(shown, printed, where):
+    """Every shown line is printed, in this order, whatever the spaces; None: nothing is known of what was printed."""
+    if printed is None:
+        return
+    lines = iter([line.split() for line in printed])
+    for line in shown:
+        assert line.split() in lines, f"{where}: {line!r} was not printed in its place; printed:\n" + "\n".join(printed)
+
+
+def save_toml(block, where):
+    name = re.match(r"# ([\w-]+\.toml)\n", block.text)
+    assert name, f"{where}: the first line of a recipe gives its file, as in '# mine.toml'"
+    Path(name[1]).write_text(block.text, encoding="utf-8")

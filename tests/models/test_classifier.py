@@ -1,0 +1,385 @@
+"""From uint8 images to logits: preprocessing, the model file, and what is refused."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from PIL import Image
+from torch import nn
+
+import foveola
+from foveola.errors import DataError, ModelError
+from foveola.images import ImageSet
+from foveola.models.card import METADATA_KEY, ModelCard, read_card
+from foveola.models.classifier import (
+    INFERENCE_BATCH,
+    Classifier,
+    load_weights,
+    new_classifier,
+    open_classifier,
+)
+from foveola.recipe import load_recipe, parse_recipe
+
+NAMES = ("a", "b", "c")
+STACK = [
+    {"type": "Conv2D", "filters": 4, "padding": "same", "activation": "relu"},
+    {"type": "BatchNorm"},
+    {"type": "MaxPool2D"},
+    {"type": "Flatten"},
+    {"type": "Dense", "units": "classes"},
+]
+
+
+def some_images(n=20, height=8, width=8, channels=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, channels), dtype=np.uint8)
+
+
+def some_set(**shape):
+    images = some_images(**shape)
+    return ImageSet(images, np.arange(len(images)) % 3, NAMES)
+
+
+def recipe_of(**changes):
+    return parse_recipe({"name": "toy", "layers": STACK, **changes})
+
+
+class Bare(nn.Module):
+    """Gives its input as it is."""
+
+    def forward(self, x):
+        return x
+
+
+def bare(height=8, width=8, channels=1, **card):
+    return Classifier(Bare(), ModelCard(class_names=NAMES, image_shape=(height, width, channels), **card)).eval()
+
+
+def shuffle_statistics(classifier):
+    """Give batch normalisation a past, so that forgetting it would show."""
+    for name, buffer in classifier.network.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 2, generator=torch.Generator().manual_seed(3))
+    return classifier
+
+
+# Preprocessing
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("pad", [0, 2])
+@pytest.mark.parametrize("scaling", ["unit", "standard"])
+def test_what_the_network_sees(channels, pad, scaling):
+    data = some_set(height=7, width=9, channels=channels)
+    data = ImageSet((data.images // np.arange(1, channels + 1)).astype(np.uint8), data.labels, NAMES)
+    classifier = new_classifier(recipe_of(pad=pad, scaling=scaling), data, 0, network=Bare())
+    values = np.pad(data.images / 255, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
+    if scaling == "standard":
+        mean, std = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
+        np.testing.assert_allclose(classifier.card.mean, mean, rtol=1e-12)
+        np.testing.assert_allclose(classifier.card.std, std, rtol=1e-12)
+        values = (values - mean) / std
+    seen = classifier.normalize(torch.from_numpy(data.images)).numpy()
+    np.testing.assert_allclose(seen, values.transpose(0, 3, 1, 2), atol=2e-6)
+    assert classifier.card.network_shape == (7 + 2 * pad, 9 + 2 * pad, channels)
+
+
+def test_images_of_one_colour_can_be_scaled():
+    data = ImageSet(np.full((6, 8, 8, 1), 7, np.uint8), np.arange(6) % 3, NAMES)
+    classifier = new_classifier(recipe_of(scaling="standard"), data, 0)
+    assert np.isfinite(classifier.predict_logits(data.images)).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (5, 7), (40, 13), (8, 9)])
+def test_resizing_is_pillows_bilinear(height, width, channels):
+    images = some_images(4, height, width, channels)
+    resized = bare(8, 12, channels).fit_shape(torch.from_numpy(images)).numpy()
+    assert resized.dtype == np.uint8
+    for given, image in zip(resized, images, strict=True):
+        mode = image[..., 0] if channels == 1 else image
+        expected = np.asarray(Image.fromarray(mode).resize((12, 8), Image.Resampling.BILINEAR))
+        difference = given.astype(int) - expected.reshape(given.shape)
+        assert np.abs(difference).max() <= 1
+
+
+def test_images_of_the_right_shape_are_left_alone():
+    images = torch.from_numpy(some_images())
+    assert bare().fit_shape(images) is images
+
+
+def test_grey_images_stand_for_colour_ones():
+    images = some_images(channels=1)
+    seen = bare(channels=3, mean=(0, 0, 0), std=(1, 1, 1)).fit_shape(torch.from_numpy(images)).numpy()
+    np.testing.assert_array_equal(seen, np.repeat(images, 3, axis=3))
+
+
+def test_colour_images_are_refused_by_a_grey_model():
+    with pytest.raises(DataError, match='learnt from grey ones.*channels = "grey"'):
+        bare().predict_logits(some_images(channels=3))
+
+
+def test_colour_images_become_grey_as_in_pillow_when_the_recipe_says_so():
+    images = some_images(channels=3)
+    classifier = Classifier(Bare(), ModelCard(class_names=NAMES, image_shape=(8, 8, 1), channels="grey"))
+    grey = classifier.fit_shape(torch.from_numpy(images)).numpy()
+    expected = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])[..., None]
+    assert grey.shape == expected.shape
+    assert np.abs(grey.astype(int) - expected).max() <= 1
+
+
+def test_the_temperature_divides_the_logits():
+    classifier = new_classifier(recipe_of(), some_set(), 0)
+    plain = classifier.predict_logits(some_images())
+    classifier.card = classifier.card.model_copy(update={"temperature": 2.0})
+    np.testing.assert_array_equal(classifier.predict_logits(some_images()), plain / 2)
+
+
+# Prediction
+
+
+def test_many_images_are_predicted_batch_by_batch():
+    classifier = new_classifier(recipe_of(), some_set(), 0)
+    images = some_images(INFERENCE_BATCH + 3)
+    logits = classifier.predict_logits(images)
+    assert (logits.shape, logits.dtype) == ((INFERENCE_BATCH + 3, 3), np.float32)
+    one_by_one = np.concatenate([classifier.predict_logits(images[i : i + 1]) for i in (0, 255, 256, 258)])
+    np.testing.assert_allclose(logits[[0, 255, 256, 258]], one_by_one, rtol=1e-5, atol=1e-6)
+
+
+def test_prediction_leaves_training_mode_as_it_was():
+    classifier = new_classifier(recipe_of(), some_set(), 0).train()
+    before = {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
+    classifier.predict_logits(some_images())
+    assert classifier.training
+    assert classifier.network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.network.state_dict().items())
+
+
+def test_read_only_and_mirrored_arrays_are_predicted():
+    classifier = new_classifier(recipe_of(), some_set(), 0)
+    images = some_images()
+    mirrored = classifier.predict_logits(np.ascontiguousarray(images[:, :, ::-1]))
+    np.testing.assert_array_equal(classifier.predict_logits(images[:, :, ::-1]), mirrored)
+    images.setflags(write=False)
+    assert classifier.predict_logits(images).shape == (20, 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (some_images() / 255, "uint8 array.*these are float64"),
+        (some_images()[..., 0], "N×H×W×C.*20×8×8"),
+        (some_images()[:0], "no images"),
+        ([[1]], "uint8 array.*these are list"),
+    ],
+)
+def test_what_is_no_image_array_is_refused(images, said):
+    with pytest.raises(DataError, match=said):
+        new_classifier(recipe_of(), some_set(), 0).predict_logits(images)
+
+
+def test_seeds_give_weights():
+    first, again, other = (new_classifier(recipe_of(), some_set(), seed) for seed in (1, 1, 2))
+    assert torch.equal(first.network.conv2d_1.weight, again.network.conv2d_1.weight)
+    assert not torch.equal(first.network.conv2d_1.weight, other.network.conv2d_1.weight)
+    assert first.parameter_count == (9 + 1) * 4 + 2 * 4 + (64 + 1) * 3
+
+
+# The model file
+
+
+@pytest.fixture
+def saved(tmp_path):
+    recipe = recipe_of(pad=1, scaling="standard")
+    classifier = shuffle_statistics(new_classifier(recipe, some_set(), 7)).eval()
+    classifier.card = classifier.card.model_copy(update={"temperature": 1.7})
+    path = tmp_path / "model.safetensors"
+    classifier.save(path)
+    return classifier, path
+
+
+def test_a_saved_model_reopens_bit_for_bit(saved):
+    classifier, path = saved
+    reopened = open_classifier(path)
+    assert reopened.card == classifier.card
+    assert reopened.class_names == NAMES
+    np.testing.assert_array_equal(reopened.predict_logits(some_images()), classifier.predict_logits(some_images()))
+    for name, tensor in classifier.network.state_dict().items():
+        assert torch.equal(reopened.network.state_dict()[name], tensor)
+
+
+def test_a_saved_model_reopens_bit_for_bit_in_another_process(saved, tmp_path):
+    classifier, path = saved
+    np.save(tmp_path / "images.npy", some_images())
+    code = (
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom foveola.models.classifier import open_classifier\n"
+        "images, model, out = sys.argv[1:]\n"
+        "np.save(out, open_classifier(Path(model)).predict_logits(np.load(images)))"
+    )
+    arguments = [tmp_path / "images.npy", path, tmp_path / "logits.npy"]
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), classifier.predict_logits(some_images()))
+
+
+def test_the_card_is_json_that_any_reader_of_safetensors_sees(saved):
+    classifier, path = saved
+    with safetensors.safe_open(path, framework="numpy") as file:
+        document = json.loads(file.metadata()[METADATA_KEY])
+    assert document["class_names"] == list(NAMES)
+    assert document["image_shape"] == [8, 8, 1]
+    assert document["pad"] == 1
+    assert document["temperature"] == 1.7
+    assert document["mean"] == list(classifier.card.mean)
+    assert [layer["type"] for layer in document["layers"]] == [layer["type"] for layer in STACK]
+    assert read_card(path) == classifier.card
+    assert ModelCard.model_validate_json(classifier.card.model_dump_json()) == classifier.card
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])
+def test_a_truncated_file_is_refused(saved, keep):
+    _, path = saved
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError, match=r"model\.safetensors cannot be read.*again"):
+        open_classifier(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="missing or damaged"):
+        open_classifier(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no model", b"\xff" * 64, bytes(64)])
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be read"):
+        open_classifier(path)
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({"weight": np.zeros(3, np.float32)}, path)
+    with pytest.raises(ModelError, match="no Foveola model"):
+        open_classifier(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: "not json", "damaged or from a newer Foveola"),
+        (lambda card: json.dumps(card | {"format": 2}), "damaged or from a newer Foveola"),
+        (lambda card: json.dumps(card | {"layers": [{"type": "Lambda"}]}), "damaged or from a newer Foveola"),
+        (lambda card: json.dumps(card | {"image_shape": [1, 1, 1], "pad": 0}), "layers described.*do not fit together"),
+    ],
+)
+def test_a_damaged_card_is_refused(saved, change, said):
+    _, path = saved
+    weights = safetensors.numpy.load_file(path)
+    card = json.loads(read_card(path).model_dump_json())
+    safetensors.numpy.save_file(weights, path, {METADATA_KEY: change(card)})
+    with pytest.raises(ModelError, match=said):
+        open_classifier(path)
+
+
+def test_weights_that_do_not_fit_are_listed_together(saved):
+    _, path = saved
+    weights = safetensors.numpy.load_file(path)
+    del weights["conv2d_1.bias"]
+    weights["extra.weight"] = np.zeros(2, np.float32)
+    weights["dense_1.bias"] = np.zeros(5, np.float32)
+    safetensors.numpy.save_file(weights, path, {METADATA_KEY: read_card(path).model_dump_json()})
+    with pytest.raises(ModelError) as refused:
+        open_classifier(path)
+    assert str(refused.value).endswith(
+        "do not fit the network: conv2d_1.bias is missing; dense_1.bias is 5 instead of 3; extra.weight is unexpected."
+    )
+
+
+def test_weights_that_do_not_fit_change_nothing(saved):
+    _, path = saved
+    other = new_classifier(recipe_of(layers=STACK[3:]), some_set(), 0)
+    before = other.network.dense_1.weight.clone()
+    with pytest.raises(ModelError, match="do not fit the network"):
+        load_weights(other.network, path)
+    assert torch.equal(other.network.dense_1.weight, before)
+
+
+# A user's own network
+
+
+class Own(nn.Module):
+    """Two dense layers that share their weights, as autoencoders and language models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(64, 64)
+        self.second = nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.second(torch.relu(self.first(x.flatten(1))))))
+
+
+def test_a_users_own_network_is_saved_and_reopened(tmp_path):
+    classifier = new_classifier(recipe_of(), some_set(), 0, network=Own())
+    path = tmp_path / "model.safetensors"
+    classifier.save(path)
+    assert read_card(path).layers is None
+    reopened = open_classifier(path, Own())
+    np.testing.assert_array_equal(reopened.predict_logits(some_images()), classifier.predict_logits(some_images()))
+    assert reopened.network.second.weight is reopened.network.first.weight
+    with pytest.raises(ModelError, match=r"not its code.*foveola\.open\(.*network=YourModule\(\)"):
+        open_classifier(path)
+
+
+def test_another_own_network_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    new_classifier(recipe_of(), some_set(), 0, network=Own()).save(path)
+    with pytest.raises(ModelError, match="first.weight is unexpected"):
+        open_classifier(path, nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
+
+
+@pytest.mark.parametrize("name", ["lenet5", "fast"])
+def test_a_built_in_recipe_is_saved_and_reopened(name, tmp_path):
+    data = some_set(height=28, width=28)
+    classifier = shuffle_statistics(new_classifier(load_recipe(name), data, 0))
+    classifier.save(tmp_path / "model.safetensors")
+    reopened = open_classifier(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(reopened.predict_logits(data.images), classifier.predict_logits(data.images))
+    assert reopened.card.recipe == name
+
+
+# Nothing that runs code when it reads
+
+
+@pytest.mark.parametrize(
+    "banned",
+    [
+        r"torch\.load\b",
+        r"(import|from)\s+(c?[pP]ickle|dill|joblib|shelve|marshal)\b",
+        r"\bpickle\.\w",
+        r"\ballow_pickle\b(?!\s*=\s*False)",
+        r"weights_only\s*=\s*False",
+        r"yaml\.load\b",
+        r"\bextractall\b",
+        r"(?<![.\w])eval\(",
+        r"(?<![.\w])exec\(",
+    ],
+)
+def test_no_source_file_can_run_what_it_reads(banned):
+    sources = sorted(Path(foveola.__file__).parent.rglob("*.py"))
+    assert len(sources) > 30
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in sources
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if re.search(banned, line)
+    ]
+    assert not found

@@ -1,0 +1,568 @@
+"""The training loop: what it computes, in which order, and that nothing else decides."""
+
+import importlib
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+
+import foveola
+from foveola.errors import NonFiniteLoss
+from foveola.images import Dataset, ImageSet
+from foveola.models.classifier import new_classifier
+from foveola.training.callbacks import Callback, EpochMetric, History
+from foveola.training.loop import choose_precision
+
+NORMALIZED = [
+    {"type": "Conv2D", "filters": 4, "padding": "same"},
+    {"type": "BatchNorm"},
+    {"type": "Activation", "function": "relu"},
+    {"type": "Dropout", "rate": 0.2},
+    {"type": "Flatten"},
+    {"type": "Dense", "units": "classes"},
+]
+EVERY_AUGMENTATION = {"shift": 1, "rotation": 10, "zoom": 0.1, "cutout": 2, "mixup": 0.3}
+
+
+def weights_of(classifier):
+    return {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
+
+
+def same_bits(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
+
+
+class Recorder(nn.Module):
+    """A linear network that keeps the batches it is trained on."""
+
+    def __init__(self, side=6, channels=1):
+        super().__init__()
+        self.linear = nn.Linear(side * side * channels, 3)
+        self.batches = []
+
+    def forward(self, x):
+        if self.training:
+            self.batches.append(x.detach().clone())
+        return self.linear(x.flatten(1))
+
+
+def numbered(n):
+    """Images that can be told apart: number i is filled with i."""
+    images = np.repeat(np.arange(n, dtype=np.uint8), 36).reshape(n, 6, 6, 1)
+    return ImageSet(images, np.arange(n) % 3, ("a", "b", "c"))
+
+
+def numbers(recorder):
+    """Which images each batch held."""
+    return [(255 * batch[:, 0, 0, 0]).round().int().tolist() for batch in recorder.batches]
+
+
+# What is computed
+
+
+def softmax_regression(data, steps, rate, weight, bias, update, smoothing=0.0, class_weights=None):
+    """Float64: loss before each step, and the weights after all, of all images in every batch."""
+    x = data.images.reshape(len(data), -1) / 255
+    k = len(data.class_names)
+    class_weights = np.ones(k) if class_weights is None else class_weights
+    target = np.eye(k)[data.labels] * (1 - smoothing) + smoothing / k
+    target = target * class_weights / class_weights[data.labels].sum()
+    losses = []
+    for step in range(1, steps + 1):
+        logits = x @ weight.T + bias
+        logits = logits - logits.max(axis=1, keepdims=True)
+        logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        losses.append(-(target * logarithms).sum())
+        slope = np.exp(logarithms) * target.sum(axis=1, keepdims=True) - target
+        weight, bias = update(step, rate, (weight, bias), (slope.T @ x, slope.sum(axis=0)))
+    return losses, weight, bias
+
+
+def adam(decay=0.0, beta1=0.9, beta2=0.999, epsilon=1e-7):
+    """Kingma and Ba (2015); with `decay`, of the matrix only, Loshchilov and Hutter (2019)."""
+    first, second = [0.0, 0.0], [0.0, 0.0]
+
+    def update(step, rate, values, slopes):
+        result = []
+        for i, (value, slope) in enumerate(zip(values, slopes, strict=True)):
+            value = value * (1 - rate * decay) if value.ndim == 2 else value
+            first[i] = beta1 * first[i] + (1 - beta1) * slope
+            second[i] = beta2 * second[i] + (1 - beta2) * slope**2
+            change = first[i] / (1 - beta1**step) / (np.sqrt(second[i] / (1 - beta2**step)) + epsilon)
+            result.append(value - rate * change)
+        return result
+
+    return update
+
+
+def nesterov(momentum=0.9):
+    """Sutskever et al. (2013), as PyTorch writes it."""
+    speed = [0.0, 0.0]
+
+    def update(step, rate, values, slopes):
+        result = []
+        for i, (value, slope) in enumerate(zip(values, slopes, strict=True)):
+            speed[i] = momentum * speed[i] + slope
+            result.append(value - rate * (slope + momentum * speed[i]))
+        return result
+
+    return update
+
+
+@pytest.mark.parametrize(
+    ("settings", "update"),
+    [
+        ({"optimizer": "adam"}, adam()),
+        ({"optimizer": "adamw", "weight_decay": 0.5, "beta2": 0.9}, adam(decay=0.5, beta2=0.9)),
+        ({"optimizer": "sgd"}, nesterov()),
+        ({"optimizer": "sgd", "label_smoothing": 0.2}, nesterov()),
+        ({"optimizer": "sgd", "class_weights": "balanced", "label_smoothing": 0.1}, nesterov()),
+        ({"optimizer": "sgd", "class_weights": "balanced"}, nesterov()),
+    ],
+)
+def test_training_is_the_textbooks(settings, update, toy, recipe_of, learn):
+    data = toy(counts=(30, 12, 6))
+    recipe = recipe_of(scaling="unit", batch_size=64, epochs=6, learning_rate=0.05, **settings)
+    classifier = new_classifier(recipe, data, 0)
+    weight, bias = (p.detach().double().numpy() for p in classifier.network.parameters())
+    balanced = compute_class_weight("balanced", classes=np.arange(3), y=data.labels)
+    losses, weight, bias = softmax_regression(
+        data, 6, 0.05, weight, bias, update, recipe.label_smoothing,
+        balanced if recipe.class_weights == "balanced" else None,
+    )  # fmt: skip
+    history = History()
+    learn(recipe, data, classifier=classifier, callbacks=[history])
+    assert [row["loss"] for row in history.rows] == pytest.approx(losses, rel=1e-4)
+    np.testing.assert_allclose(classifier.network.dense_1.weight.detach(), weight, atol=1e-4)
+    np.testing.assert_allclose(classifier.network.dense_1.bias.detach(), bias, atol=1e-4)
+
+
+def test_mixup_blends_the_loss_like_the_images(recipe_of, learn):
+    data = numbered(9)
+    recipe = recipe_of(scaling="unit", batch_size=9, epochs=1, augment={"mixup": 0.4})
+    network = Recorder()
+    before = [p.detach().double().clone() for p in network.parameters()]
+    history = History()
+    learn(recipe, data, network=network, callbacks=[history])
+    blend = network.batches[0].double().flatten(1)
+    logarithms = torch.log_softmax(blend @ before[0].T + before[1], 1).numpy()
+    # find the blend again: x = share·a + (1 - share)·b for one share and one order
+    values = 255 * blend[:, 0].numpy()
+    order = np.array(_order_of_epoch(recipe_of, learn, data))
+    candidates = []
+    for share in np.linspace(0, 1, 100_001)[1:-1]:
+        partner = (values - share * order) / (1 - share)
+        rounded = np.round(partner)
+        if np.abs(partner - rounded).max() < 1e-2 and sorted(rounded) == list(range(9)):
+            candidates.append((share, rounded.astype(int)))
+    assert candidates
+    losses = [
+        -(share * logarithms[range(9), order % 3] + (1 - share) * logarithms[range(9), partner % 3]).mean()
+        for share, partner in candidates
+    ]
+    assert min(abs(loss - history.rows[0]["loss"]) for loss in losses) < 1e-3
+
+
+def _order_of_epoch(recipe_of, learn, data):
+    network = Recorder()
+    learn(recipe_of(scaling="unit", batch_size=len(data), epochs=1), data, network=network)
+    return numbers(network)[0]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_loss_falls(precision, toy, recipe_of, learn):
+    history = History()
+    recipe = recipe_of(layers=NORMALIZED, epochs=10)
+    fit = learn(recipe, toy(), toy(60, seed=1), precision=precision, callbacks=[history])
+    assert history.rows[-1]["loss"] < history.rows[0]["loss"] / 2
+    assert history.rows[-1]["val_accuracy"] > 0.9
+    assert all(parameter.dtype == torch.float32 for parameter in fit.classifier.parameters())
+    assert not fit.classifier.training
+
+
+def test_precisions_differ(toy, recipe_of, learn):
+    fits = [learn(recipe_of(), toy(), precision=kind) for kind in (torch.float32, torch.bfloat16)]
+    assert not same_bits(*(weights_of(fit.classifier) for fit in fits))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device here")
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_loss_falls_on_a_gpu(precision, toy, recipe_of, learn):
+    history = History()
+    recipe = recipe_of(layers=NORMALIZED, epochs=30, augment={"shift": 1, "cutout": 1})
+    learn(recipe, toy(), toy(60, seed=1), precision=precision, callbacks=[history], device="cuda")
+    losses = [row["loss"] for row in history.rows]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0] / 2
+
+
+def test_figures_of_an_epoch_are_means_over_its_images(toy, recipe_of, learn):
+    data, validation = toy(50), toy(40, seed=1)
+    recipe = recipe_of(learning_rate=1e-30, epochs=1)  # so that all batches see the same weights
+    history = History()
+    fit = learn(recipe, data, validation, callbacks=[history])
+    for part, prefix in ((data, ""), (validation, "val_")):
+        logits = fit.classifier.predict_logits(part.images).astype(np.float64)
+        logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        loss = -logarithms[np.arange(len(part)), part.labels].mean()
+        assert history.rows[0][f"{prefix}loss"] == pytest.approx(loss, rel=1e-5)
+        right = np.mean(logits.argmax(axis=1) == part.labels)
+        assert history.rows[0][f"{prefix}accuracy"] == pytest.approx(right)
+
+
+def test_rare_classes_count_when_balanced(recipe_of, learn):
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [190, 10])
+    images = generator.normal(100 + 12 * labels[:, None], 20, size=(200, 16)).clip(0, 255).astype(np.uint8)
+    data = ImageSet(images.reshape(200, 4, 4, 1), labels, ("common", "rare"))
+    found = {}
+    for weights in ("none", "balanced"):
+        fit = learn(recipe_of(class_weights=weights, epochs=15, batch_size=50), data)
+        predicted = fit.classifier.predict_logits(data.images).argmax(axis=1)
+        found[weights] = (predicted[labels == 1] == 1).mean()
+    assert found["balanced"] > found["none"] + 0.2
+
+
+# Order and seeds
+
+
+def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(recipe_of, learn):
+    def orders(seed, epochs):
+        network = Recorder()
+        learn(recipe_of(scaling="unit", batch_size=10, epochs=epochs), numbered(40), network=network, seed=seed)
+        flat = np.array(numbers(network)).reshape(epochs, 40)
+        return [tuple(order) for order in flat]
+
+    first = orders(0, 3)
+    assert all(sorted(order) == list(range(40)) for order in first)
+    assert len(set(first)) == 3
+    assert orders(0, 2) == first[:2]
+    assert not set(orders(1, 3)) & set(first)
+
+
+def test_random_batches_are_drawn_from_all_images(recipe_of, learn):
+    network = Recorder()
+    recipe = recipe_of(scaling="unit", batches="random", steps_per_epoch=7, epochs=9, batch_size=10)
+    fit = learn(recipe, numbered(40), network=network)
+    drawn = numbers(network)
+    assert (fit.step, fit.steps, fit.epoch) == (63, 63, 9)
+    assert [len(batch) for batch in drawn] == [10] * 63
+    counts = np.bincount(np.concatenate(drawn), minlength=40)
+    assert counts.min() > 0
+    assert counts.max() > counts.min()  # with replacement, so not all equally often
+    assert counts.var() < 3 * counts.mean()
+
+
+def test_random_batches_of_few_images_are_no_larger_than_they_are(recipe_of, learn):
+    network = Recorder()
+    learn(recipe_of(batches="random", steps_per_epoch=2, batch_size=100), numbered(12), network=network)
+    assert {len(batch) for batch in network.batches} == {12}
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "sizes"),
+    [(12, 4, [4, 4, 4]), (14, 4, [4, 4, 4, 2]), (13, 4, [4, 4, 4]), (3, 8, [3]), (5, 1, [1] * 5)],
+)
+def test_the_last_batch_is_smaller_but_never_a_single_image(images, batch, sizes, recipe_of, learn):
+    network = Recorder()
+    fit = learn(recipe_of(batch_size=batch, epochs=2), numbered(images), network=network)
+    assert [len(x) for x in network.batches] == 2 * sizes
+    assert fit.steps_per_epoch == len(sizes)
+
+
+def test_a_single_image_left_over_does_not_stop_batch_normalisation(toy, recipe_of, learn):
+    stack = [{"type": "Flatten"}, {"type": "BatchNorm"}, {"type": "Dense", "units": "classes"}]
+    fit = learn(recipe_of(layers=stack, batch_size=16), toy(33))
+    assert fit.step == 4
+
+
+@pytest.mark.parametrize(("minimum", "epochs"), [(0, 2), (6, 2), (7, 3), (20, 7)])
+def test_epochs_are_added_until_there_are_enough_steps(minimum, epochs, toy, recipe_of, learn):
+    fit = learn(recipe_of(minimum_steps=minimum), toy(48))
+    assert (fit.epochs, fit.epoch, fit.step) == (epochs, epochs, 3 * epochs)
+
+
+@pytest.mark.parametrize("augment", [{}, EVERY_AUGMENTATION])
+def test_the_same_seed_gives_the_same_bits(augment, toy, recipe_of, learn):
+    recipe = recipe_of(layers=NORMALIZED, augment=augment)
+    first, again, other = (weights_of(learn(recipe, toy(), seed=seed, flip=True).classifier) for seed in (4, 4, 5))
+    assert same_bits(first, again)
+    assert not same_bits(first, other)
+
+
+def test_the_same_seed_gives_the_same_bits_in_another_process(toy, recipe_of, learn, tmp_path):
+    recipe = recipe_of(layers=NORMALIZED, augment=EVERY_AUGMENTATION)
+    expected = weights_of(learn(recipe, toy(), seed=4, flip=True).classifier)
+    np.savez(tmp_path / "toy.npz", images=toy().images, labels=toy().labels)
+    (tmp_path / "toy.toml").write_text(recipe.to_toml(), "utf-8")
+    code = (
+        "import sys, numpy as np, torch\nfrom pathlib import Path\n"
+        "from foveola.images import ImageSet\nfrom foveola.models.classifier import new_classifier\n"
+        "from foveola.recipe import load_recipe\nfrom foveola.training.loop import fit\n"
+        "folder = Path(sys.argv[1])\ndata = np.load(folder / 'toy.npz')\n"
+        "train = ImageSet(data['images'], data['labels'], ('top', 'middle', 'bottom'))\n"
+        "recipe = load_recipe(folder / 'toy.toml')\nclassifier = new_classifier(recipe, train, 4)\n"
+        "fit(classifier, train, None, recipe, seed=4, device=torch.device('cpu'), precision=torch.float32, flip=True)\n"
+        "np.savez(folder / 'weights.npz', **{n: t.numpy() for n, t in classifier.network.state_dict().items()})"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    given = np.load(tmp_path / "weights.npz")
+    assert set(given.files) == set(expected)
+    for name in given.files:
+        np.testing.assert_array_equal(given[name], expected[name].numpy(), err_msg=name)
+
+
+def test_what_callbacks_draw_decides_nothing(toy, recipe_of, learn):
+    class Draw(Callback):
+        def on_step_end(self, fit):
+            torch.rand(3)
+            np.random.default_rng().random()
+
+        on_epoch_start = on_epoch_end = on_fit_start = on_step_end
+
+    recipe = recipe_of(layers=NORMALIZED, augment=EVERY_AUGMENTATION)
+    torch.manual_seed(1)
+    plain = learn(recipe, toy(), flip=True)
+    torch.manual_seed(2)
+    assert same_bits(weights_of(plain.classifier), weights_of(learn(recipe, toy(), callbacks=[Draw()], flip=True).classifier))
+
+
+def test_validation_decides_nothing_by_itself(toy, recipe_of, learn):
+    recipe = recipe_of(layers=NORMALIZED)
+    with_it, without = learn(recipe, toy(), toy(30, seed=1)), learn(recipe, toy())
+    assert same_bits(weights_of(with_it.classifier), weights_of(without.classifier))
+    assert "val_loss" not in without.metrics
+
+
+def test_a_longer_training_begins_like_a_shorter_one(toy, recipe_of, learn):
+    after = []
+
+    class Remember(Callback):
+        def on_epoch_end(self, fit):
+            after.append(weights_of(fit.classifier))
+
+    settings = {"layers": NORMALIZED, "augment": EVERY_AUGMENTATION}
+    learn(recipe_of(epochs=3, **settings), toy(), callbacks=[Remember()])
+    for epochs in (1, 2):
+        short = learn(recipe_of(epochs=epochs, **settings), toy())
+        assert same_bits(weights_of(short.classifier), after[epochs - 1])
+
+
+# Augmentation
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_images_are_mirrored_only_when_told(flip, recipe_of, learn):
+    ramp = np.broadcast_to(np.arange(6, dtype=np.uint8)[:, None] * 40, (24, 6, 6, 1)).copy()
+    data = ImageSet(ramp, np.arange(24) % 3, ("a", "b", "c"))
+    network = Recorder()
+    # the recipe's own word counts where the data is known; the loop does what it is told
+    learn(recipe_of(scaling="unit", augment={"flip": not flip}), data, network=network, flip=flip)
+    rises = torch.cat(network.batches)[:, 0, 0, 0] < 0.5
+    assert (~rises).any() == flip
+    assert rises.any()
+
+
+@pytest.mark.parametrize(
+    ("asked", "safe", "done"),
+    [("auto", False, False), ("auto", True, True), (True, False, True), (False, True, False)],
+)
+def test_a_mirror_image_is_never_assumed_to_keep_its_class(asked, safe, done, toy, recipe_of, tmp_path, monkeypatch):
+    workflow = importlib.import_module("foveola.workflow.train")
+    given = {}
+    monkeypatch.setattr(
+        workflow, "_fit_into", lambda run, classifier, parts, recipe, status, *rest: given.update(status)
+    )
+    foveola.train(
+        Dataset("toy", toy(), flip_safe=safe), recipe_of(augment={"flip": asked}), out=tmp_path / "run", verbose=False
+    )
+    assert given["flip"] is done
+
+
+def test_draws_are_a_function_of_seed_and_step(recipe_of, learn):
+    def seen(seed, epochs):
+        network = Recorder()
+        recipe = recipe_of(scaling="unit", epochs=epochs, batch_size=24, augment=EVERY_AUGMENTATION)
+        learn(recipe, numbered(24), network=network, seed=seed, flip=True)
+        return network.batches
+
+    first = seen(0, 3)
+    assert all(torch.equal(a, b) for a, b in zip(seen(0, 2), first, strict=False))
+    assert not torch.equal(seen(1, 1)[0], first[0])
+    assert not torch.equal(first[0], first[1])
+
+
+# Divergence
+
+
+class Diverging(nn.Module):
+    """Finite until the batch number `bad`; then NaN passes through batch normalisation."""
+
+    def __init__(self, bad):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.linear = nn.Linear(36, 3)
+        self.bad, self.count = bad, 0
+
+    def forward(self, x):
+        self.count += self.training
+        x = self.norm(x * math.nan if self.count == self.bad else x)
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize(("bad", "epoch"), [(1, 1), (3, 1), (5, 2)])
+def test_a_loss_that_is_no_number_stops_before_the_weights_change(bad, epoch, toy, recipe_of, learn):
+    network, kept = Diverging(bad), []
+
+    class Remember(Callback):
+        def on_fit_start(self, fit):
+            kept.append(weights_of(fit.classifier))
+
+        on_step_end = on_fit_start
+
+    recipe = recipe_of(learning_rate=0.02)
+    with pytest.raises(NonFiniteLoss, match=rf"epoch {epoch}, step {bad}, the loss .*learning rate 0\.02.*=0\.002$"):
+        learn(recipe, toy(), network=network, callbacks=[Remember()])
+    assert len(kept) == bad
+    assert same_bits(dict(network.state_dict()), kept[-1])
+
+
+def test_a_learning_rate_that_is_far_too_high_leaves_finite_weights(toy, recipe_of, learn):
+    recipe = recipe_of(layers=NORMALIZED, learning_rate=1e30)
+    classifier = new_classifier(recipe, toy(), 0)
+    with pytest.raises(NonFiniteLoss, match=r"learning rate 1e\+30"):
+        learn(recipe, toy(), classifier=classifier)
+    assert all(tensor.isfinite().all() for tensor in classifier.network.state_dict().values())
+
+
+def test_an_infinite_gradient_of_a_finite_loss_stops_too(toy, recipe_of, learn):
+    class Steep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(36, 3)
+
+        def forward(self, x):
+            logits = self.linear(x.flatten(1))
+            return logits + (logits - logits.detach()).abs().sqrt()  # zero, with an infinite slope
+
+    network = Steep()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(NonFiniteLoss, match="the gradient of the loss was not finite"):
+        learn(recipe_of(), toy(), network=network)
+    assert same_bits(dict(network.state_dict()), before)
+
+
+# Frozen layers
+
+
+def test_parameters_that_need_no_gradient_stay(toy, recipe_of, learn):
+    recipe = recipe_of(layers=NORMALIZED)
+    classifier = new_classifier(recipe, toy(), 0)
+    for layer in (classifier.network.conv2d_1, classifier.network.batchnorm_1):
+        layer.requires_grad_(False)
+    before = weights_of(classifier)
+    learn(recipe, toy(), classifier=classifier)
+    for name, tensor in weights_of(classifier).items():
+        assert torch.equal(tensor, before[name]) == (not name.startswith("dense")), name
+
+
+# Callbacks
+
+
+class Log(Callback):
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def _note(self, when, fit):
+        self.calls.append((self.name, when, fit.epoch, fit.step))
+
+    def on_fit_start(self, fit):
+        self._note("fit start", fit)
+
+    def on_epoch_start(self, fit):
+        self._note("epoch start", fit)
+
+    def on_step_end(self, fit):
+        self._note("step", fit)
+
+    def on_epoch_end(self, fit):
+        self._note("epoch end", fit)
+
+    def on_fit_end(self, fit):
+        self._note("fit end", fit)
+
+
+def test_callbacks_are_called_in_their_order(toy, recipe_of, learn):
+    calls = []
+    learn(recipe_of(batch_size=24), toy(48), callbacks=[Log("a", calls), Log("b", calls)])
+    expected = [
+        ("fit start", 0, 0),
+        ("epoch start", 1, 0), ("step", 1, 1), ("step", 1, 2), ("epoch end", 1, 2),
+        ("epoch start", 2, 2), ("step", 2, 3), ("step", 2, 4), ("epoch end", 2, 4),
+        ("fit end", 2, 4),
+    ]  # fmt: skip
+    assert calls == [(name, *call) for call in expected for name in "ab"]
+
+
+def test_a_callback_stops_training_after_its_epoch(toy, recipe_of, learn):
+    class Stop(Callback):
+        def on_step_end(self, fit):
+            fit.stop = fit.step == 4
+
+    calls = []
+    fit = learn(recipe_of(epochs=9), toy(48), callbacks=[Stop(), Log("a", calls)])
+    assert fit.epoch == 2 or fit.stop is False
+    assert calls[-1][1] == "fit end"
+
+
+def test_stopping_at_the_end_of_an_epoch(toy, recipe_of, learn):
+    class Stop(Callback):
+        def on_epoch_end(self, fit):
+            fit.stop = fit.epoch == 2
+
+    fit = learn(recipe_of(epochs=9), toy(48), callbacks=[Stop()])
+    assert (fit.epoch, fit.step, fit.chosen_epoch) == (2, 6, 2)
+
+
+def test_validation_images_are_predicted_once_an_epoch(toy, recipe_of, learn, monkeypatch):
+    recipe, validation = recipe_of(epochs=3), toy(30, seed=1)
+    classifier = new_classifier(recipe, toy(), 0)
+    predict, seen = classifier.predict_logits, []
+    monkeypatch.setattr(classifier, "predict_logits", lambda images: seen.append(len(images)) or predict(images))
+    figures = [EpochMetric(name, lambda predictions: float(len(predictions))) for name in ("val_a", "val_b")]
+    fit = learn(recipe, toy(), validation, classifier=classifier, callbacks=figures)
+    assert seen == [30, 30, 30]
+    assert (fit.metrics["val_a"], fit.metrics["val_b"]) == (30, 30)
+
+
+def test_validation_predictions_need_validation_images(toy, recipe_of, learn):
+    with pytest.raises(ValueError, match="no validation images"):
+        learn(recipe_of(), toy(), callbacks=[EpochMetric("val_a", len)])
+
+
+# Precision
+
+
+def test_named_precisions_are_taken_at_their_word():
+    assert choose_precision("float32", torch.device("cpu")) == torch.float32
+    assert choose_precision("bf16", torch.device("cpu")) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("able", "chosen"),
+    [
+        ({}, torch.float32),
+        ({"avx512_bf16": False, "avx2": True}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"bf16": True}, torch.bfloat16),
+    ],
+)
+def test_auto_takes_bf16_where_the_processor_computes_in_it(able, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert choose_precision("auto", torch.device("cpu")) == chosen

@@ -1,0 +1,98 @@
+"""Picture files classified: any size, findings reported, nothing changed in silence."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import foveola
+from foveola.errors import DataError
+from foveola.predictions import softmax
+
+
+@pytest.fixture(scope="module")
+def trained(toy, tiny, tmp_path_factory):
+    """A model that knows its three classes."""
+    out = tmp_path_factory.mktemp("runs") / "good"
+    return foveola.open(foveola.train(toy, tiny, out=out, overrides={"epochs": 60}, verbose=False).path)
+
+
+def save(pixels, path):
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_probabilities_are_those_of_the_logits(trained, toy, tmp_path):
+    image = toy.train.images[25]
+    (answer,) = foveola.predict(trained, [save(image[:, :, 0], tmp_path / "a.png")])
+    expected = softmax(trained.predict_logits(image[None]))[0]
+    assert dict(answer.top) == {name: pytest.approx(p) for name, p in zip(toy.class_names, expected, strict=True)}
+    assert [probability for _, probability in answer.top] == sorted(expected, reverse=True)
+    assert (answer.class_name, answer.probability) == answer.top[0]
+    assert answer.class_name == "middle"
+    assert answer.findings == []
+
+
+@pytest.mark.parametrize("size", [(8, 8), (80, 80), (120, 40), (3, 5), (1, 1)])
+def test_any_size(trained, tmp_path, toy, size):
+    path = tmp_path / "a.png"
+    Image.fromarray(toy.train.images[0, :, :, 0]).resize(size, Image.Resampling.NEAREST).save(path)
+    (answer,) = foveola.predict(trained, [path])
+    if min(size) >= 8:
+        assert answer.class_name == "left"
+    assert sum(probability for _, probability in answer.top) == pytest.approx(1)
+
+
+def test_dark_on_light_is_reported_and_not_inverted(trained, toy, tmp_path):
+    inverted = 255 - toy.train.images[0]
+    (answer,) = foveola.predict(trained, [save(inverted[:, :, 0], tmp_path / "dark.png")])
+    (finding,) = answer.findings
+    assert finding.startswith("dark on light, but the model has learnt from images that are light on dark")
+    expected = softmax(trained.predict_logits(inverted[None]))[0]
+    assert answer.top[0] == (toy.class_names[expected.argmax()], pytest.approx(expected.max()))
+
+
+def test_several_pictures_keep_their_order(trained, toy, tmp_path):
+    chosen = (50, 0, 30)
+    paths = [save(toy.train.images[i, :, :, 0], tmp_path / f"{i}.png") for i in chosen]
+    answers = foveola.predict(trained, paths, top=1)
+    assert [answer.image for answer in answers] == [str(path) for path in paths]
+    assert [answer.class_name for answer in answers] == ["right", "left", "middle"]
+    assert [len(answer.top) for answer in answers] == [1, 1, 1]
+
+
+def test_grey_saved_as_rgb_is_grey(trained, toy, tmp_path):
+    grey = toy.train.images[0]
+    paths = [save(grey[:, :, 0], tmp_path / "l.png"), save(grey.repeat(3, axis=2), tmp_path / "rgb.png")]
+    one, two = foveola.predict(trained, paths)
+    assert one.top == two.top
+
+
+def test_colour_is_refused_unless_asked_for(trained, tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, :, 0] = 200
+    path = save(pixels, tmp_path / "red.png")
+    with pytest.raises(DataError, match=r"red\.png is a colour picture .*--grey"):
+        foveola.predict(trained, [path])
+    (answer,) = foveola.predict(trained, [path], grey=True)
+    luma = np.asarray(Image.open(path).convert("L"))
+    expected = softmax(trained.predict_logits(luma[None, :, :, None])).max()
+    assert answer.probability == pytest.approx(expected)
+
+
+def test_a_model_of_colour_images_takes_grey_ones(toy, tiny, tmp_path):
+    run = foveola.train(
+        foveola.Dataset("rgb", foveola.ImageSet(toy.train.images.repeat(3, axis=3), toy.train.labels, toy.class_names)),
+        tiny,
+        out=tmp_path / "run",
+        overrides={"epochs": 60},
+        verbose=False,
+    )
+    (answer,) = foveola.predict(run.path, [save(toy.train.images[0, :, :, 0], tmp_path / "a.png")])
+    assert answer.class_name == "left"
+
+
+def test_one_bad_picture_is_named(trained, toy, tmp_path):
+    good = save(toy.train.images[0, :, :, 0], tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(good.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"bad\.png"):
+        foveola.predict(trained, [good, tmp_path / "bad.png"])

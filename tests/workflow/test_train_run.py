@@ -1,0 +1,278 @@
+"""The main job: data in, run directory out."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import foveola
+from foveola.errors import DataError, ModelError, NonFiniteLoss, UserError
+from foveola.images import Dataset
+from foveola.run import Run
+from foveola.training import loop
+from foveola.training.callbacks import Callback
+from foveola.workflow.splits import split
+
+
+@pytest.fixture
+def train(toy, tiny, tmp_path):
+    """Train on the toy data, quietly, into a new folder."""
+
+    def run(data=toy, recipe=tiny, **options):
+        return foveola.train(data, recipe, **{"out": tmp_path / "run", "verbose": False, **options})
+
+    return run
+
+
+def test_it_learns(train):
+    run = train(overrides={"epochs": 60})
+    assert run.evaluation["accuracy"]["value"] == 1.0
+    assert run.status["status"] == "done"
+
+
+def test_the_format_of_the_data_makes_no_difference(train, toy, toy_npz, tmp_path):
+    for number, (image, label) in enumerate(zip(toy.train.images, toy.train.labels, strict=True)):
+        folder = tmp_path / "toy" / toy.class_names[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[:, :, 0]).save(folder / f"{number:03}.png")
+    runs = [train(data, out=tmp_path / str(i)) for i, data in enumerate((toy, toy_npz, tmp_path / "toy"))]
+    models = [run.model_path.read_bytes() for run in runs]
+    assert models[0] == models[1] == models[2]
+
+
+def test_idx(train, toy, tmp_path):
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    for split_name, part in (("train", toy.train), ("t10k", toy.train.take(range(0, 60, 3)))):
+        shape = b"".join(side.to_bytes(4, "big") for side in (len(part), 8, 8))
+        (folder / f"{split_name}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + shape + part.images.tobytes())
+        labels = part.labels.astype(np.uint8).tobytes()
+        (folder / f"{split_name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + shape[:4] + labels)
+    run = train(folder)
+    assert run.evaluation["n"] == run.status["data"]["test"] == 20
+    assert run.status["data"]["classes"] == ["0", "1", "2"]
+
+
+def test_fit_never_receives_a_test_image(train, toy, monkeypatch):
+    received = []
+    fit = loop.fit
+
+    def spy(classifier, training, validation, recipe, **options):
+        received.extend((training, validation))
+        everything = [value for value in options.values() if isinstance(value, foveola.ImageSet | Dataset)]
+        assert everything == []
+        return fit(classifier, training, validation, recipe, **options)
+
+    monkeypatch.setattr(loop, "fit", spy)
+    run = train()
+    test = split(toy, validation=0.2, test=0.2, seed=0).test
+    assert len(test) == run.evaluation["n"]
+    held_out = {image.tobytes() for image in test.images}
+    learnt = {image.tobytes() for part in received for image in part.images}
+    assert len(held_out) + len(learnt) == len(toy.train)
+    assert held_out.isdisjoint(learnt)
+
+
+def test_the_test_split_is_predicted_once_after_training(train, toy, monkeypatch):
+    test = {image.tobytes() for image in split(toy, validation=0.2, test=0.2, seed=0).test.images}
+    looked = []
+    predict_logits = foveola.Classifier.predict_logits
+
+    def spy(self, images):
+        looked.append(bool(test & {image.tobytes() for image in images}))
+        return predict_logits(self, images)
+
+    monkeypatch.setattr(foveola.Classifier, "predict_logits", spy)
+    train()
+    assert looked[-1]
+    assert sum(looked) == 1
+
+
+def test_runs_with_different_seeds_are_measured_on_the_same_images(toy):
+    one, two = (split(toy, validation=0.2, test=0.2, seed=seed) for seed in (0, 1))
+    assert one.test.fingerprint == two.test.fingerprint
+    assert one.validation.fingerprint != two.validation.fingerprint
+
+
+def test_splits_that_the_data_brings_are_used(train, toy):
+    rest, test = toy.train.split(0.25, 3)
+    rest, validation = rest.split(0.2, 3)
+    data = Dataset("toy", rest, validation, test)
+    status = train(data).status
+    assert [status["data"][part] for part in ("train", "validation", "test")] == [len(rest), len(validation), len(test)]
+
+
+@pytest.mark.parametrize("shares", [{"validation": 0}, {"test": 0}, {"validation": 0, "test": 0}])
+def test_without_validation_or_test_images(train, shares):
+    run = train(overrides=shares)
+    assert run.status["status"] == "done"
+    assert (run.path / "evaluation.json").exists() == ("test" not in shares)
+    assert all(run.status["data"][part] == 0 for part in shares)
+
+
+def test_reloaded_in_a_fresh_process_the_same_logits_bit_for_bit(train, toy, tmp_path):
+    kept = []
+
+    class Keep(Callback):
+        def on_fit_end(self, fit):
+            kept.append(fit.classifier)
+
+    train(callbacks=[Keep()])
+    before = kept.pop().predict_logits(toy.train.images)
+    np.save(tmp_path / "images.npy", toy.train.images)
+    code = (
+        "import sys, numpy, foveola; path = sys.argv[1]; model = foveola.open(path + '/run');"
+        "numpy.save(path + '/logits.npy', model.predict_logits(numpy.load(path + '/images.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, timeout=120)
+    after = np.load(tmp_path / "logits.npy")
+    assert after.dtype == np.float32
+    assert before.tobytes() == after.tobytes()
+
+
+def test_init_takes_weights_over_and_freeze_keeps_them(train, tmp_path):
+    from safetensors.numpy import load_file
+
+    layers = [{"type": "Flatten"}, {"type": "Dense", "units": 5}, {"type": "Dense", "units": "classes"}]
+    first = train(out=tmp_path / "first", overrides={"layers": layers})
+    frozen = train(
+        out=tmp_path / "frozen", overrides={"layers": layers}, init=first.path, freeze=True, seed=1
+    )  # fmt: skip
+    free = train(out=tmp_path / "free", overrides={"layers": layers}, init=first.model_path, seed=1)
+    old, kept, moved = (load_file(run.model_path) for run in (first, frozen, free))
+    np.testing.assert_array_equal(old["dense_1.weight"], kept["dense_1.weight"])
+    assert np.any(old["dense_1.weight"] != moved["dense_1.weight"])
+    assert np.any(old["dense_2.weight"] != kept["dense_2.weight"])
+
+
+def test_init_refused_leaves_no_folder(train, tmp_path):
+    with pytest.raises(ModelError, match="There is no run or model file"):
+        train(init=tmp_path / "none")
+    with pytest.raises(UserError, match="--freeze"):
+        train(freeze=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_force_replaces_the_run(train):
+    first = train()
+    (first.path / "note.txt").write_text("mine")
+    second = train(force=True, overrides={"epochs": 3})
+    assert second.status["epochs"] == 3
+    assert not (first.path / "note.txt").exists()
+
+
+def test_refused_data_keeps_the_old_run_even_with_force(train, toy):
+    run = train()
+    before = run.model_path.read_bytes()
+    labels = np.array([0] * 20 + [1])
+    lonely = Dataset("lonely", foveola.ImageSet(toy.train.images[:21], labels, ("left", "middle")))
+    with pytest.raises(DataError, match="single image"):
+        train(lonely, force=True)
+    assert run.model_path.read_bytes() == before
+
+
+def test_a_module_of_ones_own(train, toy):
+    import torch
+    from torch import nn
+
+    def network():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
+
+    run = train(network=network())
+    assert run.status["model"]["parameters"] == 4 * 9 + 4 + 144 * 3 + 3
+    model = foveola.open(run.path, network=network())
+    assert foveola.evaluate(model, toy, verbose=False) == run.evaluation
+    with pytest.raises(ModelError, match="network=YourModule"):
+        foveola.open(run.path)
+
+
+def test_callbacks_of_ones_own_stop_and_add_figures(train):
+    class StopAt(Callback):
+        def __init__(self, epoch):
+            self.epoch = epoch
+
+        def on_epoch_end(self, fit):
+            fit.metrics["twice"] = 2.0 * fit.epoch
+            fit.stop = fit.epoch == self.epoch
+
+    run = train(callbacks=[StopAt(3)], overrides={"epochs": 50})
+    assert run.status["epochs"] == 3
+    assert [row["twice"] for row in run.history] == [2.0, 4.0, 6.0]
+
+
+def test_early_stopping_keeps_the_best_weights(train, toy):
+    class Worsen(Callback):
+        """Turn the weights into their opposite, and keep them there, from the eleventh epoch on."""
+
+        def on_epoch_start(self, fit):
+            weight = fit.classifier.network[-1].weight.data
+            if fit.epoch == 11:
+                self.opposite = -weight
+            if fit.epoch >= 11:
+                weight.copy_(self.opposite)
+
+    settings = {"epochs": 50, "keep": "best", "monitor": "val_loss", "patience": 2, "epoch_auc": True}
+    run = train(callbacks=[Worsen()], overrides=settings)
+    status, history = run.status, run.history
+    best = min(history, key=lambda row: row["val_loss"])["epoch"]
+    assert status["chosen_epoch"] == best <= 10
+    assert status["epochs"] == best + 2
+    assert all(0 <= row["val_auc"] <= 1 for row in history)
+    figures = foveola.evaluate(run.path, toy, split="validation", verbose=False)
+    assert figures["accuracy"]["value"] == pytest.approx(history[int(best) - 1]["val_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (NonFiniteLoss("as if"), "diverged"),
+        (OSError(28, "No space left on device"), "failed"),
+        (ValueError("a bug of the user's"), "failed"),
+    ],
+)
+def test_however_training_ends_the_run_is_readable(train, toy, tmp_path, error, status):
+    class Fail(Callback):
+        def on_epoch_end(self, fit):
+            if fit.epoch == 2:
+                raise error
+
+    with pytest.raises(type(error)):
+        train(callbacks=[Fail()], overrides={"epochs": 5})
+    run = Run.open(tmp_path / "run")
+    assert run.status["status"] == status
+    assert (run.status["epochs"], run.status["steps"]) == (1, 3)
+    assert foveola.open(run.path).predict_logits(toy.train.images).shape == (60, 3)
+
+
+def test_the_loss_overflows(train, tmp_path):
+    from safetensors.numpy import load_file
+
+    with pytest.raises(NonFiniteLoss, match=r"epoch \d+, step \d+"):
+        train(overrides={"optimizer": "sgd", "learning_rate": 1e38})
+    run = Run.open(tmp_path / "run")
+    assert run.status["status"] == "diverged"
+    assert all(np.isfinite(array).all() for array in load_file(run.model_path).values())
+
+
+def test_reported_lines(train, capsys, tmp_path):
+    train(verbose=True, overrides={"epoch_auc": True})
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0] == ("toy: 39 images to learn from, 9 to validate, 12 held out for the test; 3 classes")
+    assert lines[1] == "tiny: 195 parameters"
+    assert [line.split(" · ")[0] for line in lines[2:]] == ["epoch 1/2", "epoch 2/2"]
+    assert all("AUC 0." in line or "AUC 1." in line for line in lines[2:])
+
+
+def test_data_of_another_name_goes_into_another_folder(toy, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "bars-tiny").mkdir(parents=True)
+    run = foveola.train(replace(toy, name="bars"), tiny, verbose=False)
+    assert run.path == Path("runs/bars-tiny-2")
