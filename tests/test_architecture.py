@@ -108,7 +108,10 @@ def test_global_pooling_and_flatten():
 @pytest.mark.parametrize(
     ("layers", "said"),
     [
-        ((MaxPool2D(), MaxPool2D(), MaxPool2D(), *HEAD), r"Layer 3 \(maxpool2d_3\) got the shape 1×1×1: its 2×2 window"),
+        (
+            (MaxPool2D(), MaxPool2D(), MaxPool2D(), *HEAD),
+            r"Layer 3 \(maxpool2d_3\) got the shape 1×1×1: its 2×2 window",
+        ),
         ((Conv2D(filters=3, kernel=5), *HEAD), r"Layer 1 \(conv2d_1\) got the shape 4×4×1: its 5×5 window"),
         ((Flatten(), Conv2D(filters=3), *HEAD), r"Layer 2 \(conv2d_1\) got the shape 16: it takes images"),
         ((Flatten(), MaxPool2D(), *HEAD), r"Layer 2 \(maxpool2d_1\) got the shape 16: it takes images"),

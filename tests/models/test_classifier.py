@@ -120,7 +120,7 @@ def test_grey_images_stand_for_colour_ones():
 
 
 def test_colour_images_are_refused_by_a_grey_model():
-    with pytest.raises(DataError, match='learnt from grey ones.*channels = "grey"'):
+    with pytest.raises(DataError, match=r'learnt from grey ones.*channels = "grey"'):
         bare().predict_logits(some_images(channels=3))
 
 
@@ -342,7 +342,7 @@ def test_a_users_own_network_is_saved_and_reopened(tmp_path):
 def test_another_own_network_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     new_classifier(recipe_of(), some_set(), 0, network=Own()).save(path)
-    with pytest.raises(ModelError, match="first.weight is unexpected"):
+    with pytest.raises(ModelError, match=r"first\.weight is unexpected"):
         open_classifier(path, nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
 
 

@@ -14,9 +14,7 @@ from foveola.training.augment import augment_images, cutout, mirror, mixup, rota
 
 
 def some_images(n=12, height=9, width=7, channels=1, seed=0):
-    return torch.from_numpy(
-        np.random.default_rng(seed).integers(0, 256, (n, height, width, channels), dtype=np.uint8)
-    )
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, height, width, channels), dtype=np.uint8))
 
 
 def shifted(image, down, across):

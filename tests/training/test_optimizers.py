@@ -89,7 +89,7 @@ def test_one_cycle_is_two_straight_lines(warmup, recipe_of):
         up = 0.2 * done / warmup if warmup else math.inf
         down = 0.2 * (1 - done) / (1 - warmup)
         assert rate == pytest.approx(up if done < warmup else down, rel=1e-9)
-    assert 0 < min(given)
+    assert min(given) > 0
     if warmup:
         assert max(given) == pytest.approx(0.2)  # 40 × warmup is whole: one step stands on the peak
         assert given.index(max(given)) == round(40 * warmup) - 1

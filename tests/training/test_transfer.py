@@ -74,7 +74,7 @@ def test_other_classes_keep_their_own_last_layer(source, toy, recipe_of):
 def test_a_network_that_begins_otherwise_is_refused(layers, source, toy, recipe_of):
     classifier = new_classifier(recipe_of(layers=layers), toy(), 0)
     before = weights_of(classifier)
-    with pytest.raises(ModelError, match="No layer of .* fits this network"):
+    with pytest.raises(ModelError, match=r"No layer of .* fits this network"):
         take_over(classifier, source[1], freeze=False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights_of(classifier).items())
 

@@ -70,14 +70,15 @@ def answers(found: Sequence["Answer"]) -> RenderableType:
 
 def data_sets(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """A row a data set of the catalog."""
-    table = _table("name", "images", "shape", "classes", "licence", "here")
+    table = _table("name", "train", "test", "shape", "classes", "licence", "here")
+    table.columns[0].no_wrap = True
     for row in rows:
-        images = f"{row['train']:,} + {row['test']:,}" if row["test"] else f"{row['train']:,}"
-        licence = row["licence"].partition(";")[0]
-        shape, here = shape_text(row["image_shape"]), row["path"] or "no"
-        table.add_row(row["name"], images, shape, str(len(row["classes"])), licence, here)
-    notes = "Those that are not here are downloaded when first used. Sources, credits: foveola datasets --json"
-    return Group(table, notes)
+        test = f"{row['test']:,}" if row["test"] else "–"
+        shape, licence = shape_text(row["image_shape"]), row["licence"].partition(";")[0]
+        here = row["path"] or "no"
+        table.add_row(row["name"], f"{row['train']:,}", test, shape, str(len(row["classes"])), licence, here)
+    notes = ("What is not here is downloaded when first used.", "Credits and class names: foveola datasets --json")
+    return Group(table, "", *notes)
 
 
 def recipes(rows: Sequence[Mapping[str, Any]]) -> RenderableType:

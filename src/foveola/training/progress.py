@@ -52,7 +52,8 @@ class ProgressReport(Callback):
         self.close()
         if fit.epoch < fit.epochs:
             self.console.print(
-                f"stopped early after epoch {fit.epoch}; the weights of epoch {fit.chosen_epoch} are kept"
+                f"stopped early after epoch {fit.epoch}; the weights of epoch {fit.chosen_epoch} are kept",
+                highlight=False,
             )
 
     def close(self) -> None:
