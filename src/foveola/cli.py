@@ -219,12 +219,14 @@ def predict(
     grey: Annotated[bool, typer.Option("--grey", help="Convert colour pictures for a model of grey images.")] = False,
     device: DeviceName = "auto",
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Classify pictures; what looks unlike the training images is reported, never silently changed."""
     from foveola.workflow.opening import open_model
     from foveola.workflow.predict import predict as predict_images
 
-    answers = predict_images(open_model(model, device=_one_of("device", device, DEVICES)), images, grey=grey, top=top)
+    predictor = open_model(model, device=_one_of("device", device, DEVICES))
+    answers = predict_images(predictor, images, grey=grey, top=top, verbose=not quiet)
     document = {
         "predictions": [
             {

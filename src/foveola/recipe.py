@@ -112,6 +112,8 @@ class Recipe(BaseModel):
             raise ValueError(
                 'keep = "best", patience and epoch_auc choose by validation images; set validation above 0'
             )
+        if self.batch_size == 1 and any(layer.type == "BatchNorm" for layer in self.layers):
+            raise ValueError("batch_size = 1 gives batch normalisation nothing to average over; use at least 2")
         if self.monitor == "val_auc" and not self.epoch_auc:
             raise ValueError('monitor = "val_auc" needs epoch_auc = true')
         return self

@@ -96,7 +96,7 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """A row an epoch."""
         with self.history_path.open(encoding="utf-8", newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
     @property
     def model_path(self) -> Path:

@@ -387,7 +387,14 @@ def test_draws_are_a_function_of_seed_and_step(recipe_of, learn):
     first = seen(0, 3)
     assert all(torch.equal(a, b) for a, b in zip(seen(0, 2), first, strict=False))
     assert not torch.equal(seen(1, 1)[0], first[0])
-    assert not torch.equal(first[0], first[1])
+
+
+def test_every_step_draws_anew(recipe_of, learn):
+    ramp = np.broadcast_to(np.arange(36, dtype=np.uint8).reshape(6, 6, 1), (24, 6, 6, 1)).copy()
+    data = ImageSet(ramp, np.arange(24) % 3, ("a", "b", "c"))  # all alike, so that their order does not show
+    network = Recorder()
+    learn(recipe_of(epochs=3, batch_size=12, augment={"shift": 3}), data, network=network)
+    assert len({batch.numpy().tobytes() for batch in network.batches}) == 6
 
 
 # Divergence

@@ -266,7 +266,7 @@ def test_reported_lines(train, capsys, tmp_path):
     assert out == ""
     lines = err.splitlines()
     assert lines[0] == ("toy: 39 images to learn from, 9 to validate, 12 held out for the test; 3 classes")
-    assert lines[1] == "tiny: 195 parameters"
+    assert lines[1] == f"tiny: 195 parameters; writing to {tmp_path / 'run'}"
     assert [line.split(" · ")[0] for line in lines[2:]] == ["epoch 1/2", "epoch 2/2"]
     assert all("AUC 0." in line or "AUC 1." in line for line in lines[2:])
 

@@ -1,4 +1,4 @@
-"""A stack of layers in PyTorch, computing and initialised as Keras does it.
+"""A stack of layers in PyTorch, computing as Keras does it, with Keras' scales of the initial weights.
 
 Activations are N×C×H×W in channels_last memory, so that `Flatten` in Keras' order (height, width, channel) is a view.
 """

@@ -80,7 +80,7 @@ class Duration(Callback):
 
     def __init__(self) -> None:
         self.before = 0.0
-        self.start = 0.0
+        self.start = time.perf_counter()
 
     def on_fit_start(self, fit: "Fit") -> None:
         self.start = time.perf_counter()
@@ -112,7 +112,7 @@ class History(Callback):
 
 
 class CsvLog(Callback):
-    """Write the history as a CSV file after every epoch, so that an interruption loses nothing."""
+    """Write the history as a CSV file: once a second at most while training, and whole at its end or when closed."""
 
     def __init__(self, history: History, path: Path) -> None:
         self.history = history
@@ -121,12 +121,15 @@ class CsvLog(Callback):
 
     def on_epoch_end(self, fit: "Fit") -> None:
         if time.monotonic() - self.written > 1.0:  # an epoch of random batches may take milliseconds
-            self._write()
+            self.close()
 
     def on_fit_end(self, fit: "Fit") -> None:
-        self._write()
+        self.close()
 
-    def _write(self) -> None:
+    def close(self) -> None:
+        """Write what there is, if anything."""
+        if not self.history.rows:
+            return
         text = io.StringIO()
         names = dict.fromkeys(name for row in self.history.rows for name in row)  # a callback may skip epochs
         table = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
@@ -150,13 +153,13 @@ class BestWeights(Callback):
         self.monitor = monitor
         self.min_delta = min_delta
         self.restore = restore
-        self.best = -math.inf
+        self.best: float | None = None
         self.epoch = 0
         self.weights: dict[str, Tensor] = {}
 
     def on_epoch_end(self, fit: "Fit") -> None:
         score = _score(self.monitor, fit.metrics)
-        if score > self.best + self.min_delta:
+        if score > (-math.inf if self.best is None else self.best + self.min_delta):  # never true of NaN
             self.best, self.epoch = score, fit.epoch
             if self.restore:
                 self.weights = {name: tensor.clone() for name, tensor in fit.classifier.network.state_dict().items()}

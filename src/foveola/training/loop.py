@@ -140,7 +140,8 @@ class _Batches:
     """The training images on the device, and their order."""
 
     def __init__(self, train: ImageSet, recipe: Recipe, seed: int, device: torch.device) -> None:
-        self.images = torch.from_numpy(train.images).to(device)
+        # copied only if need be: PyTorch takes neither read-only arrays nor mirrored views
+        self.images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(device)
         self.labels = torch.from_numpy(train.labels).to(device)
         self.size = min(recipe.batch_size, len(train))
         self.random = recipe.batches == "random"

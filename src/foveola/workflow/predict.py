@@ -11,10 +11,16 @@ from foveola.images import Images, polarity
 from foveola.models.card import ModelCard
 from foveola.predictions import Answer, Predictor, softmax
 from foveola.workflow.opening import card_of, open_model
+from foveola.workflow.progress import console, reading
 
 
 def predict(
-    model: str | Path | Predictor, images: Sequence[str | Path], *, grey: bool = False, top: int = 3
+    model: str | Path | Predictor,
+    images: Sequence[str | Path],
+    *,
+    grey: bool = False,
+    top: int = 3,
+    verbose: bool = True,
 ) -> list[Answer]:
     """Classify picture files of any size.
 
@@ -24,6 +30,7 @@ def predict(
     images : paths
     grey : read colour pictures as grey for a model of grey images
     top : how many classes to name
+    verbose : report progress on standard error
 
     Raises
     ------
@@ -33,12 +40,14 @@ def predict(
     predictor = model if not isinstance(model, str | Path) else open_model(model)
     card = card_of(predictor)
     pictures, findings = [], []
-    for path in images:
-        picture = read_image(Path(path))
-        if card.image_shape[2] == 1 and picture.shape[2] == 3:
-            picture = _as_grey(picture, path, convert=grey or card.channels == "grey")
-        findings.append(_findings(picture, card))
-        pictures.append(_in_shape(picture, card))
+    with reading(console(verbose)) as progress:
+        for number, path in enumerate(images, start=1):
+            picture = read_image(Path(path))
+            if card.image_shape[2] == 1 and picture.shape[2] == 3:
+                picture = _as_grey(picture, path, convert=grey or card.channels == "grey")
+            findings.append(_findings(picture, card))
+            pictures.append(_in_shape(picture, card))
+            progress(number, len(images), "pictures")
     probabilities = softmax(predictor.predict_logits(np.stack(pictures)))
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [

@@ -1,7 +1,8 @@
 """Data → split → training → temperature → one look at the test split → run."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ def train(
     run = run or Run.claim(_new_folder(dataset.name, recipe.name))
     flip = recipe.augment.flip is True or (recipe.augment.flip == "auto" and dataset.flip_safe)
     status = _status(recipe, dataset, parts, classifier) | {"seed": seed, "device": place.type, "flip": flip}
-    screen.print(_announcement(status), highlight=False, soft_wrap=True)
+    screen.print(_announcement(run, status), highlight=False, soft_wrap=True)
     report = ProgressReport(screen)
     _fit_into(run, classifier, parts, recipe, status, place, callbacks, report, started)
     return run
@@ -115,7 +116,7 @@ def _fit_into(
     report: "ProgressReport",
     started: float,
 ) -> None:
-    """Train, and leave a readable run behind, however the training ends."""
+    """Train, calibrate, measure, and leave a readable run behind, however the training ends."""
     from foveola.training.callbacks import CsvLog, Duration, EpochMetric, History, LearningRate
     from foveola.training.loop import choose_precision, fit
 
@@ -123,32 +124,43 @@ def _fit_into(
     status["precision"] = str(precision).removeprefix("torch.")
     run.start(status)
     history = History()
+    log = CsvLog(history, run.history_path)
     auc = [EpochMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
     ours = [*auc, LearningRate(), Duration(), *callbacks, *_selection(recipe)]
-    ours += [history, CsvLog(history, run.history_path), report]
-    training_started = time.perf_counter()
-    try:
-        state = fit(
-            classifier, parts.train, parts.validation, recipe,
-            seed=status["seed"], device=device, precision=precision, flip=status["flip"], callbacks=ours,
-        )  # fmt: skip
+    ours += [history, log, report]
+    with _recorded(run, status, started):
+        training_started = time.perf_counter()
+        try:
+            state = fit(
+                classifier, parts.train, parts.validation, recipe,
+                seed=status["seed"], device=device, precision=precision, flip=status["flip"], callbacks=ours,
+            )  # fmt: skip
+        finally:
+            report.close()
+            status["seconds"]["training"] = time.perf_counter() - training_started
+            log.close()
+            if history.rows:
+                status |= {"epochs": int(history.rows[-1]["epoch"]), "steps": int(history.rows[-1]["step"])}
+            classifier.save(run.model_path)
         status["chosen_epoch"] = state.chosen_epoch
+        _calibrate(classifier, parts)
+        classifier.save(run.model_path)
+        predictions = _look_once(run, classifier, parts)
+        _draw(run, history.rows, parts, predictions)
+
+
+@contextmanager
+def _recorded(run: Run, status: dict[str, Any], started: float) -> Iterator[None]:
+    """However the training inside ends, the run says how."""
+    try:
+        yield
+        status["status"] = "done"
     except BaseException as end:
         status["status"] = {KeyboardInterrupt: "interrupted", NonFiniteLoss: "diverged"}.get(type(end), "failed")
         raise
     finally:
-        report.close()
-        status["seconds"]["training"] = time.perf_counter() - training_started
-        if history.rows:
-            status |= {"epochs": int(history.rows[-1]["epoch"]), "steps": int(history.rows[-1]["step"])}
-        _calibrate(classifier, parts)
-        classifier.save(run.model_path)
+        status["seconds"]["total"] = time.perf_counter() - started
         run.write_status(status)
-    predictions = _look_once(run, classifier, parts)
-    _draw(run, history.rows, parts, predictions)
-    status["status"] = "done"
-    status["seconds"]["total"] = time.perf_counter() - started
-    run.write_status(status)
 
 
 def _selection(recipe: Recipe) -> list["Callback"]:
@@ -171,11 +183,16 @@ def _calibrate(classifier: "Classifier", parts: Parts) -> None:
     """Fit the temperature on the validation images and put it into the model."""
     from foveola.evaluation.calibration import fit_temperature
 
-    if parts.validation is not None:
-        logits = classifier.predict_logits(parts.validation.images)
-        if np.isfinite(logits).all():  # finite weights may overflow: that training has diverged
-            temperature = fit_temperature(logits, parts.validation.labels)
-            classifier.card = classifier.card.model_copy(update={"temperature": temperature})
+    if parts.validation is None:
+        return
+    logits = classifier.predict_logits(parts.validation.images)
+    if not np.isfinite(logits).all():  # the last step's weights are finite, but overflow
+        raise NonFiniteLoss(
+            "After the last step, the network's outputs are not finite. Training has diverged; "
+            "lower the learning rate with --set learning_rate=…"
+        )
+    temperature = fit_temperature(logits, parts.validation.labels)
+    classifier.card = classifier.card.model_copy(update={"temperature": temperature})
 
 
 def _look_once(run: Run, classifier: "Classifier", parts: Parts) -> Predictions | None:
@@ -225,12 +242,12 @@ def _status(recipe: Recipe, dataset: Dataset, parts: Parts, classifier: "Classif
     }
 
 
-def _announcement(status: Mapping[str, Any]) -> str:
+def _announcement(run: Run, status: Mapping[str, Any]) -> str:
     data, model = status["data"], status["model"]
     return (
         f"{data['name']}: {data['train']:,} images to learn from, {data['validation']:,} to validate, {data['test']:,} "
         f"held out for the test; {len(data['classes'])} classes\n"
-        f"{status['recipe']['name']}: {model['parameters']:,} parameters"
+        f"{status['recipe']['name']}: {model['parameters']:,} parameters; writing to {run.path}"
     )
 
 
