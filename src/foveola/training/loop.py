@@ -20,6 +20,7 @@ from foveola.predictions import Predictions
 from foveola.recipe import Recipe
 from foveola.training.augment import augment_images, cutout, mixup
 from foveola.training.callbacks import Callback, Metrics
+from foveola.training.memory import keep_freed_memory
 from foveola.training.optimizers import build_optimizer, learning_rate
 
 # What separates the streams of random numbers that one seed gives
@@ -93,6 +94,7 @@ def fit(
     NonFiniteLoss
         When the loss or its gradient is NaN or infinite, before the optimizer steps; the last finite weights stay.
     """
+    keep_freed_memory()
     classifier.to(device)
     batches = _Batches(train, recipe, seed, device)
     state = Fit(recipe, classifier, train, validation, batches.epochs, batches.per_epoch)
