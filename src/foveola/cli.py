@@ -138,7 +138,7 @@ def summary(
 
 @app.command(
     epilog="Examples: foveola train digits · foveola train mnist --recipe lenet5 --seed 98 · "
-    "foveola train my-pictures --epochs 20 --set augment.flip=true --out runs/mine"
+    "foveola train fashion-mnist --budget 60s · foveola train my-pictures --epochs 20 --set augment.flip=true --out runs/mine"
 )
 def train(
     data: Data,
@@ -148,6 +148,10 @@ def train(
     epochs: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="How often to go through the images; the recipe's by default."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="End within this time, such as 60s or 5m, reading and measuring included."),
     ] = None,
     overrides: Overrides = None,
     out: Annotated[
@@ -165,13 +169,17 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a classifier, measure it once on held-out images, and write it all into a run directory."""
+    from foveola.workflow.budget import parse_duration
     from foveola.workflow.train import train as train_run
 
+    if budget is not None and epochs is not None:
+        raise UserError("--budget and --epochs both say how long to train. Give one of them.")
     values = _overrides(overrides)
     if epochs is not None:
         values["epochs"] = epochs
     run = train_run(
         data, recipe, out=out, overrides=values, seed=seed, device=_one_of("device", device, DEVICES), force=force,
+        budget=None if budget is None else parse_duration(budget),
         init=init, freeze=freeze, skip_bad=skip_bad, verbose=not quiet,
     )  # fmt: skip
     status = run.status

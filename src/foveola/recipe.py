@@ -69,6 +69,7 @@ class Recipe(BaseModel):
 
     # Length and batches
     epochs: Count = 10
+    steps: Count | None = Field(default=None, description="ends training in the middle of an epoch; set by --budget")
     minimum_steps: Whole = Field(default=0, description="epochs are added on small data until there are so many steps")
     batch_size: Count = 128
     batches: Literal["epoch", "random"] = Field(
@@ -142,8 +143,9 @@ def load_recipe(source: "str | Path | Recipe", overrides: Mapping[str, Any] | No
         If there is no such recipe, or a key or value is wrong.
     """
     document, where = _read(source)
-    if overrides and "epochs" in overrides and "minimum_steps" not in overrides:
-        document["minimum_steps"] = 0  # who names the epochs means them
+    if overrides and "epochs" in overrides:  # who names the epochs means them
+        document |= {"minimum_steps": 0}
+        document.pop("steps", None)
     for key, value in (overrides or {}).items():
         table = document
         *tables, last = key.split(".")

@@ -75,6 +75,10 @@ class Run:
     def write_status(self, status: dict[str, Any]) -> None:
         self._write_json(STATUS_FILE, status)
 
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the recipe as TOML: `foveola train DATA --recipe RUN/recipe.toml` repeats the run."""
+        write_atomically(self.path / "recipe.toml", recipe.to_toml())
+
     def write_evaluation(self, evaluation: dict[str, Any]) -> None:
         self._write_json("evaluation.json", evaluation)
 

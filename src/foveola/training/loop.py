@@ -31,7 +31,7 @@ _ORDER, _STEP = 1, 2
 class Fit:
     """Where a training stands; what callbacks see.
 
-    `epoch` and `step` count from 1 and give what was done; `metrics` are the figures of this epoch. Setting `stop` ends
+    `epoch` and `step` count from 1 and give what was done, `epochs` and `steps` the whole, early stops apart; `metrics` are the figures of this epoch. Setting `stop` ends
     the training after this epoch.
     """
 
@@ -40,6 +40,7 @@ class Fit:
     train: ImageSet
     validation: ImageSet | None
     epochs: int
+    steps: int
     steps_per_epoch: int
     epoch: int = 0
     step: int = 0
@@ -49,11 +50,6 @@ class Fit:
     stop: bool = False
     chosen_epoch: int = 0
     _validated: tuple[int, Predictions] | None = None
-
-    @property
-    def steps(self) -> int:
-        """Number of steps in the whole training, early stops apart."""
-        return self.epochs * self.steps_per_epoch
 
     @property
     def validation_predictions(self) -> Predictions:
@@ -97,7 +93,7 @@ def fit(
     keep_freed_memory()
     classifier.to(device)
     batches = _Batches(train, recipe, seed, device)
-    state = Fit(recipe, classifier, train, validation, batches.epochs, batches.per_epoch)
+    state = Fit(recipe, classifier, train, validation, batches.epochs, batches.steps, batches.per_epoch)
     step = _Step(classifier, recipe, device, precision, flip, _class_weights(train, recipe, device))
     _call(callbacks, "on_fit_start", state)
     while state.epoch < state.epochs and not state.stop:
@@ -149,7 +145,8 @@ class _Batches:
         self.random = recipe.batches == "random"
         self.seed = seed
         self.per_epoch = recipe.steps_per_epoch or self._whole_batches()
-        self.epochs = max(recipe.epochs, math.ceil(recipe.minimum_steps / self.per_epoch))
+        self.steps = recipe.steps or max(recipe.epochs * self.per_epoch, recipe.minimum_steps)
+        self.epochs = math.ceil(self.steps / self.per_epoch)
 
     def _whole_batches(self) -> int:
         """Batches an epoch, the last one smaller; a single image left over waits for the next epoch's order,
@@ -164,7 +161,8 @@ class _Batches:
             order = torch.randint(len(self.images), (self.per_epoch * self.size,), generator=generator)
         else:
             order = torch.randperm(len(self.images), generator=generator)
-        for chosen in order.to(self.images.device).split(self.size)[: self.per_epoch]:
+        left = min(self.per_epoch, self.steps - (epoch - 1) * self.per_epoch)
+        for chosen in order.to(self.images.device).split(self.size)[:left]:
             yield self.images[chosen], self.labels[chosen]
 
 

@@ -15,6 +15,7 @@ from foveola.models.card import DataOrigin
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe, load_recipe
 from foveola.run import Run
+from foveola.workflow.budget import within_budget
 from foveola.workflow.machine import versions
 from foveola.workflow.opening import Device, choose_device, model_path
 from foveola.workflow.progress import console, reading
@@ -38,6 +39,7 @@ def train(
     seed: int = 0,
     device: Device = "auto",
     force: bool = False,
+    budget: float | None = None,
     init: str | Path | None = None,
     freeze: bool = False,
     skip_bad: int = 0,
@@ -56,6 +58,8 @@ def train(
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
     device : auto takes a GPU where there is one
     force : replace a run that is already in `out`
+    budget : seconds that everything may take, from this call to the written run; sets the number of steps, and, where
+        no recipe is named, the network
     init : a run or model file whose weights are taken over, layer by layer, where names and shapes agree
     freeze : keep the layers that `init` gave as they are; the last one is then not taken over, and learns
     skip_bad : how many unreadable images of a folder may be left out
@@ -90,14 +94,16 @@ def train(
             if isinstance(data, Dataset)
             else load(data, image_size=size, channels=channels, skip_bad=skip_bad, progress=progress)
         )
+    flip = recipe.augment.flip is True or (recipe.augment.flip == "auto" and dataset.flip_safe)
     parts = split(dataset, recipe.validation, recipe.test, seed)
+    if budget is not None:
+        recipe = within_budget(recipe, parts, started + budget, place, flip)
     classifier = new_classifier(recipe, parts.train, seed, network=network)
     if source is not None:
         taken = take_over(classifier, source, freeze=freeze)
         screen.print(f"taken over{' and frozen' if freeze else ''}: {', '.join(taken)}", highlight=False)
     classifier.card = classifier.card.model_copy(update={"data": _origin(dataset, recipe, seed)})
     run = run or Run.claim(_new_folder(dataset.name, recipe.name))
-    flip = recipe.augment.flip is True or (recipe.augment.flip == "auto" and dataset.flip_safe)
     status = _status(recipe, dataset, parts, classifier) | {"seed": seed, "device": place.type, "flip": flip}
     screen.print(_announcement(run, status), highlight=False, soft_wrap=True)
     report = ProgressReport(screen)
@@ -117,12 +123,14 @@ def _fit_into(
     started: float,
 ) -> None:
     """Train, calibrate, measure, and leave a readable run behind, however the training ends."""
+    from foveola.report.pictures import draw_pictures
     from foveola.training.callbacks import CsvLog, Duration, EpochMetric, History, LearningRate
     from foveola.training.loop import choose_precision, fit
 
     precision = choose_precision(recipe.precision, device)
     status["precision"] = str(precision).removeprefix("torch.")
     run.start(status)
+    run.write_recipe(recipe)
     history = History()
     log = CsvLog(history, run.history_path)
     auc = [EpochMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
@@ -146,7 +154,8 @@ def _fit_into(
         _calibrate(classifier, parts)
         classifier.save(run.model_path)
         predictions = _look_once(run, classifier, parts)
-        _draw(run, history.rows, parts, predictions)
+        x = "epoch" if recipe.batches == "epoch" else "step"
+        draw_pictures(run.path, history.rows, parts.train, parts.test, predictions, x=x)
 
 
 @contextmanager
@@ -205,19 +214,6 @@ def _look_once(run: Run, classifier: "Classifier", parts: Parts) -> Predictions 
     predictions = Predictions(logits, parts.test.labels, parts.test.class_names, held_out=True)
     run.write_evaluation(evaluate(predictions, "test"))
     return predictions
-
-
-def _draw(run: Run, rows: list[dict[str, float]], parts: Parts, predictions: Predictions | None) -> None:
-    from foveola.evaluation.metrics import confusion
-    from foveola.report import plots
-
-    plots.curves(
-        rows, run.path / "curves.png", x="step" if len(rows) > 1 and run.recipe.batches == "random" else "epoch"
-    )
-    plots.samples(parts.train, run.path / "samples.png")
-    if predictions is not None and parts.test is not None:
-        plots.wrong(parts.test, predictions, run.path / "mistakes.png")
-        plots.confusion_matrix(confusion(predictions), predictions.class_names, run.path / "confusion.png")
 
 
 def _status(recipe: Recipe, dataset: Dataset, parts: Parts, classifier: "Classifier") -> dict[str, Any]:
