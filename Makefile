@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow check format bench clean
+.PHONY: help setup demo test test-slow check format bench peers clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -43,5 +43,12 @@ format: setup  ## format the code
 bench: setup  ## seconds an epoch, images a second, memory, start-up
 	$(BIN)/python benchmarks/recipes.py
 
+peers: setup .venv-peers/.ready  ## Keras in an environment of its own, for benchmarks/tutorials.py
+
+.venv-peers/.ready: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --requirement benchmarks/peers/requirements.txt
+	touch $@
+
 clean:  ## remove what was made here, data and runs excepted
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-peers build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

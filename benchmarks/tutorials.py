@@ -3,8 +3,8 @@
     make peers    # Keras in an environment of its own, once
     FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/tutorials.py [--seeds 3] [--only west] [--json]
 
-The two alternate, each in a fresh process; nothing else should run beside them. Seconds are those of the fit, validation
-included, start-up not. Both are warm or cold alike: each process compiles or warms up within its own fit.
+The two alternate, each in a fresh process; nothing else should run beside them. Seconds are those of the fit,
+validation included, start-up not; each process compiles or warms up within its own fit.
 """
 
 import argparse
@@ -37,7 +37,9 @@ def main() -> None:
     print("| program | Keras, s | Foveola, s | times faster | Keras, accuracy | Foveola, accuracy |")
     print("|---|---:|---:|---:|---:|---:|")
     for row in rows:
-        seconds, accuracy = ([row[who][what]["mean"] for who in ("keras", "foveola")] for what in ("seconds", "accuracy"))
+        seconds, accuracy = (
+            [row[who][what]["mean"] for who in ("keras", "foveola")] for what in ("seconds", "accuracy")
+        )
         print(
             f"| {row['program']} | {seconds[0]:.1f} | {seconds[1]:.1f} | {seconds[0] / seconds[1]:.1f} "
             f"| {accuracy[0]:.4f} | {accuracy[1]:.4f} |"

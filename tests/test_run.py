@@ -14,7 +14,7 @@ from foveola.recipe import Recipe, load_recipe
 from foveola.run import Run
 
 FILES = {
-    "run.json", "history.csv", "model.safetensors", "evaluation.json",
+    "run.json", "recipe.toml", "history.csv", "model.safetensors", "evaluation.json",
     "curves.png", "samples.png", "mistakes.png", "confusion.png",
 }  # fmt: skip
 

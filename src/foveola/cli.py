@@ -138,7 +138,8 @@ def summary(
 
 @app.command(
     epilog="Examples: foveola train digits · foveola train mnist --recipe lenet5 --seed 98 · "
-    "foveola train fashion-mnist --budget 60s · foveola train my-pictures --epochs 20 --set augment.flip=true --out runs/mine"
+    "foveola train fashion-mnist --budget 60s · "
+    "foveola train my-pictures --epochs 20 --set augment.flip=true --out runs/mine"
 )
 def train(
     data: Data,

@@ -49,7 +49,7 @@ def kinds(base=Callback):
 @pytest.fixture
 def fit(toy, recipe_of):
     recipe = recipe_of(epochs=len(LOSSES))
-    return Fit(recipe, new_classifier(recipe, toy(), 0), toy(), toy(30, seed=1), len(LOSSES), 3)
+    return Fit(recipe, new_classifier(recipe, toy(), 0), toy(), toy(30, seed=1), len(LOSSES), 3 * len(LOSSES), 3)
 
 
 def play_epoch(callback, fit, epoch):

@@ -82,9 +82,9 @@ def test_a_budgeted_run_says_its_steps_and_repeats(tmp_path):
 
 
 def test_the_command_takes_one_length(foveola_command):
-    code, out, err = foveola_command("train", "digits", "--budget", "5s", "--epochs", "3")
+    code, _, err = foveola_command("train", "digits", "--budget", "5s", "--epochs", "3")
     assert code == 2
     assert "--budget and --epochs" in err
-    code, out, err = foveola_command("train", "digits", "--budget", "soon")
+    code, _, err = foveola_command("train", "digits", "--budget", "soon")
     assert code == 2
     assert "60s" in err

@@ -31,8 +31,8 @@ _ORDER, _STEP = 1, 2
 class Fit:
     """Where a training stands; what callbacks see.
 
-    `epoch` and `step` count from 1 and give what was done, `epochs` and `steps` the whole, early stops apart; `metrics` are the figures of this epoch. Setting `stop` ends
-    the training after this epoch.
+    `epoch` and `step` count from 1 and give what was done; `epochs` and `steps` give the whole, early stops apart.
+    `metrics` are the figures of this epoch. Setting `stop` ends the training after this epoch.
     """
 
     recipe: Recipe
