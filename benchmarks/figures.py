@@ -38,6 +38,7 @@ FIGURES = (
     Figure("kmnist", (str(DATA / "kmnist-from-test"), "--recipe", "kmnist"), (0, 1, 2)),
     Figure("fast-mnist", ("mnist", "--epochs", "1"), (0, 1, 2, 3, 4)),
     Figure("fast-fashion", ("fashion-mnist", "--epochs", "5"), (0, 1, 2)),
+    Figure("strong-fashion", ("fashion-mnist", "--recipe", "strong"), (0, 1, 2)),
     Figure("sign-language", (str(DATA / "folders" / "sign-language-digits"),), (0, 1, 2)),
 )
 

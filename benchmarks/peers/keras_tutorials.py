@@ -64,7 +64,7 @@ def main() -> None:
     keras.utils.set_random_seed(seed)
     (x, y), (x_test, y_test) = (images_and_labels(folder, split) for split in ("train", "t10k"))
     model = {"lenet5": lenet5, "west": west, "eduonix": eduonix}[program]()
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     epochs = int(sys.argv[4]) if len(sys.argv) > 4 else {"lenet5": 1, "west": 10, "eduonix": 7}[program]
     start = time.perf_counter()
     if program == "lenet5":
