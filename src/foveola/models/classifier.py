@@ -182,13 +182,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     ModelError
         Naming all missing, unexpected and differently shaped weights together.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"The model file {path} cannot be read: {error}. Train or copy it again.") from None
+    weights = read_weights(path)
     own = network.state_dict()
     problems = [f"{name} is missing" for name in own.keys() - weights.keys()]
     problems += [f"{name} is unexpected" for name in weights.keys() - own.keys()]
@@ -200,6 +194,24 @@ def load_weights(network: nn.Module, path: Path) -> None:
     if problems:
         raise ModelError(f"The weights in {path} do not fit the network: {'; '.join(sorted(problems))}.")
     network.load_state_dict(weights)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a model file, by name.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The model file {path} cannot be read: {error}. Train or copy it again.") from None
+    return weights
 
 
 def _statistics(images: Images, pad: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from foveola.errors import ModelError
-from foveola.models.classifier import Classifier
+from foveola.models.classifier import Classifier, read_weights
 
 
 def take_over(classifier: Classifier, source: Path, *, freeze: bool) -> list[str]:
@@ -25,13 +25,7 @@ def take_over(classifier: Classifier, source: Path, *, freeze: bool) -> list[str
     ModelError
         If not even the first layer with weights agrees.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(source)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"The model file {source} cannot be read: {error}. Train or copy it again.") from None
+    weights = read_weights(source)
     taken = []
     head = [name for name, layer in classifier.network.named_children() if list(layer.parameters())][-1:]
     for name, layer in classifier.network.named_children():

@@ -58,8 +58,7 @@ def train(
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
     device : auto takes a GPU where there is one
     force : replace a run that is already in `out`
-    budget : seconds that everything may take, from this call to the written run; sets the number of steps, and, where
-        no recipe is named, the network
+    budget : seconds that everything may take, from this call to the written run; sets the number of steps
     init : a run or model file whose weights are taken over, layer by layer, where names and shapes agree
     freeze : keep the layers that `init` gave as they are; the last one is then not taken over, and learns
     skip_bad : how many unreadable images of a folder may be left out
