@@ -9,13 +9,11 @@ the recipe says so), test split read once, never the best seed.
 import argparse
 import json
 import os
-import statistics
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from runs import spread, train
 
 
 @dataclass(frozen=True)
@@ -76,22 +74,6 @@ def measure(figure: Figure) -> dict[str, Any]:
         "by_seed": accuracies,
         "epochs": [run["epochs"] for run in runs],
     }
-
-
-def train(arguments: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """The document that `foveola train --json` prints."""
-    foveola = str(Path(sys.executable).with_name("foveola"))
-    with tempfile.TemporaryDirectory() as folder:
-        command = [foveola, "train", *arguments, "--seed", str(seed), "--out", f"{folder}/run", "--json", "--quiet"]
-        document: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    accuracy, seconds = document["evaluation"]["accuracy"]["value"], document["seconds"]["training"]
-    print(f"{' '.join(arguments)}, seed {seed}: {accuracy:.4f} in {seconds:.1f} s", file=sys.stderr, flush=True)
-    return document
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Mean and standard deviation over the seeds."""
-    return {"mean": statistics.mean(values), "sd": statistics.stdev(values)}
 
 
 if __name__ == "__main__":

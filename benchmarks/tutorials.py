@@ -10,12 +10,12 @@ validation included, start-up not; each process compiles or warms up within its 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from runs import spread, train
 
 HERE = Path(__file__).parent
 KERAS = HERE.parent / ".venv-peers" / "bin" / "python"
@@ -50,9 +50,8 @@ def compare(program: str, seeds: int) -> dict[str, Any]:
     """Both programs with every seed, alternating."""
     runs: dict[str, list[dict[str, float]]] = {"keras": [], "foveola": []}
     for seed in range(seeds):
-        for who, train in (("keras", with_keras), ("foveola", with_foveola)):
-            runs[who].append(train(program, seed))
-            print(f"{program}, {who}, seed {seed}: {runs[who][-1]}", file=sys.stderr, flush=True)
+        for who, measure in (("keras", with_keras), ("foveola", with_foveola)):
+            runs[who].append(measure(program, seed))
     return {"program": program} | {
         who: {what: spread([run[what] for run in found]) for what in ("seconds", "accuracy")}
         for who, found in runs.items()
@@ -63,21 +62,13 @@ def with_keras(program: str, seed: int) -> dict[str, float]:
     folder = Path(os.environ.get("FOVEOLA_DATA", "../shared/data")) / DATA[program]
     command = [str(KERAS), str(HERE / "peers" / "keras_tutorials.py"), program, str(folder), str(seed)]
     answer: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    print(f"{program} with Keras, seed {seed}: {answer}", file=sys.stderr, flush=True)
     return answer
 
 
 def with_foveola(program: str, seed: int) -> dict[str, float]:
-    foveola = str(Path(sys.executable).with_name("foveola"))
-    with tempfile.TemporaryDirectory() as folder:
-        command = [foveola, "train", DATA[program], "--recipe", program, "--seed", str(seed), "--out", f"{folder}/run"]
-        printed = subprocess.run([*command, "--json", "--quiet"], check=True, capture_output=True).stdout
-    document = json.loads(printed)
+    document = train((DATA[program], "--recipe", program), seed)
     return {"seconds": document["seconds"]["training"], "accuracy": document["evaluation"]["accuracy"]["value"]}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Mean and standard deviation over the seeds."""
-    return {"mean": statistics.mean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foveola.datasets import CATALOG, catalog, cifar, load
-from foveola.datasets.catalog import File
+from foveola.datasets import CATALOG, cifar, load
+from foveola.datasets.entry import File, digests
 from foveola.datasets.reader import Request
 from foveola.errors import DataError
 
@@ -41,7 +41,7 @@ def archive(tmp_path, loose):
 
 
 def entry_for(folder):
-    published = File("cifar-10-binary.tar.gz", *catalog.digests(folder / "cifar-10-binary.tar.gz"))
+    published = File("cifar-10-binary.tar.gz", *digests(folder / "cifar-10-binary.tar.gz"))
     return replace(CATALOG["cifar-10"], files=(published,))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from foveola.datasets import CATALOG, download, load
-from foveola.datasets.catalog import File
+from foveola.datasets.entry import File
 from foveola.datasets.reader import silent
 from foveola.errors import DownloadError, OutputError
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foveola.datasets import CATALOG, catalog, idx, load
-from foveola.datasets.catalog import File
+from foveola.datasets import CATALOG, idx, load
+from foveola.datasets.entry import File, digests
 from foveola.datasets.reader import Request
 from foveola.errors import DataError
 
@@ -160,7 +160,7 @@ def toy_entry(monkeypatch, tmp_path):
     files = tuple(
         File(
             name,
-            *catalog.digests(tmp_path / name),
+            *digests(tmp_path / name),
             hashlib.sha256(gzip.decompress((tmp_path / name).read_bytes())).hexdigest(),
         )
         for name in sorted(file.name for file in tmp_path.iterdir())
@@ -224,7 +224,7 @@ def write_emnist_archive(folder, loose):
     with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
         for file in sorted(loose.iterdir()):
             archive.write(file, f"gzip/{file.name}")
-    published = File("gzip.zip", *catalog.digests(folder / "gzip.zip"))
+    published = File("gzip.zip", *digests(folder / "gzip.zip"))
     return replace(CATALOG["emnist-letters"], files=(published,))
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foveola.datasets import CATALOG, catalog, load, npz
-from foveola.datasets.catalog import File
+from foveola.datasets import CATALOG, load, npz
+from foveola.datasets.entry import File, digests
 from foveola.datasets.reader import Request
 from foveola.errors import DataError
 
@@ -219,7 +219,7 @@ def kuzushiji(tmp_path, monkeypatch):
     for split, seed in (("train", 0), ("test", 1)):
         np.savez_compressed(tmp_path / f"k49-{split}-imgs.npz", pixels(49, seed=seed))
         np.savez_compressed(tmp_path / f"k49-{split}-labels.npz", np.arange(49, dtype=np.uint8))
-    files = tuple(File(path.name, catalog.digests(path)[0]) for path in sorted(tmp_path.iterdir()))
+    files = tuple(File(path.name, digests(path)[0]) for path in sorted(tmp_path.iterdir()))
     entry = replace(CATALOG["kuzushiji-49"], files=files)
     monkeypatch.setitem(CATALOG, "kuzushiji-49", entry)
     return entry

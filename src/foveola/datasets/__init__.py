@@ -8,7 +8,8 @@ import numpy as np
 import platformdirs
 
 from foveola.datasets import cifar, digits, download, folder, idx, npz
-from foveola.datasets.catalog import CATALOG, Entry
+from foveola.datasets.catalog import CATALOG
+from foveola.datasets.entry import Entry
 from foveola.datasets.reader import Progress, Reader, Request, silent
 from foveola.decoding import resize, to_channels
 from foveola.errors import DataError, unknown

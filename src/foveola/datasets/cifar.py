@@ -13,7 +13,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.datasets.catalog import CATALOG, Entry
+from foveola.datasets.catalog import CATALOG
+from foveola.datasets.entry import Entry
 from foveola.datasets.reader import MAX_BYTES, Request, fill, labelled
 from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet

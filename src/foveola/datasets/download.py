@@ -7,7 +7,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
-from foveola.datasets.catalog import Entry, File
+from foveola.datasets.entry import Entry, File
 from foveola.datasets.reader import Progress
 from foveola.errors import DownloadError, OutputError, require
 

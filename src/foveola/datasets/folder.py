@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foveola.datasets.catalog import Entry
+from foveola.datasets.entry import Entry
 from foveola.datasets.reader import Request, labelled
 from foveola.decoding import read_image, resize, to_channels
 from foveola.errors import DataError

@@ -20,7 +20,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.datasets.catalog import CATALOG, Entry, digests, passport
+from foveola.datasets.catalog import CATALOG, passport
+from foveola.datasets.entry import Entry, digests
 from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, Request, fill, labelled, numbered
 from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet

@@ -19,7 +19,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.datasets.catalog import Entry, digests, passport
+from foveola.datasets.catalog import passport
+from foveola.datasets.entry import Entry, digests
 from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, Request, fill, labelled, numbered
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, Labels

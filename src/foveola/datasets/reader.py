@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.datasets.catalog import Entry
+from foveola.datasets.entry import Entry
 from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet
 

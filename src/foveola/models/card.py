@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from foveola.architecture import Layer
 from foveola.errors import ModelError
 from foveola.images import Polarity
+from foveola.layers import Layer
 
 METADATA_KEY = "foveola"
 

@@ -1,0 +1,70 @@
+"""Commands that put a model to use."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveola.cli.options import DEVICES, DeviceName, Json, Model, Quiet, SkipBad, one_of
+from foveola.cli.output import show
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Picture files of any size.")],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to name.")] = 3,
+    grey: Annotated[bool, typer.Option("--grey", help="Convert colour pictures for a model of grey images.")] = False,
+    device: DeviceName = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Classify pictures; what looks unlike the training images is reported, never silently changed."""
+    from foveola.workflow.opening import open_model
+    from foveola.workflow.predict import predict as predict_images
+
+    predictor = open_model(model, device=one_of("device", device, DEVICES))
+    answers = predict_images(predictor, images, grey=grey, top=top, verbose=not quiet)
+    document = {
+        "predictions": [
+            {
+                "image": answer.image,
+                "class": answer.class_name,
+                "probability": answer.probability,
+                "top": [{"class": name, "probability": probability} for name, probability in answer.top],
+                "findings": answer.findings,
+            }
+            for answer in answers
+        ]
+    }
+    show(document, as_json, lambda tables: tables.answers(answers))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="onnx or safetensors.")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file to write; RUN/exports/model.* by default.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Images to compare on; what the run has learnt from by default."),
+    ] = None,
+    skip_bad: SkipBad = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run's model for elsewhere; it is kept only if it answers as the model does."""
+    from foveola.workflow.export import export as export_model
+
+    report = export_model(run, format, out=out, data=data, skip_bad=skip_bad, verbose=not quiet)
+    document = {
+        "path": str(report.path),
+        "format": report.format,
+        "size_bytes": report.size_bytes,
+        "parity": {
+            "largest_difference": report.parity.largest_difference,
+            "images": report.parity.images,
+            "batch_sizes": list(report.parity.batch_sizes),
+        },
+    }
+    show(document, as_json, lambda tables: tables.exported(report))

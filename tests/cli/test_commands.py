@@ -1,0 +1,51 @@
+"""Every command: its help, its JSON, its streams."""
+
+import json
+
+import pytest
+
+COMMANDS = ("datasets", "recipes", "summary", "train", "evaluate", "predict", "export", "info")
+
+
+def test_help_lists_the_commands(foveola_command):
+    code, out, err = foveola_command("--help")
+    assert (code, err) == (0, "")
+    listed = [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines()]
+    assert listed == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_every_command_explains_itself_with_an_example(foveola_command, command, option):
+    code, out, err = foveola_command(command, option)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: foveola {command} ")
+    assert f"foveola {command}" in out.partition("Example")[2]
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_json_is_one_document_on_standard_output(foveola_command, arguments, command):
+    code, out, _ = foveola_command(command, *arguments[command], "--json")
+    assert code == 0
+    assert isinstance(json.loads(out), dict)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_for_people_a_text_on_standard_output(foveola_command, arguments, command):
+    code, out, _ = foveola_command(command, *arguments[command])
+    assert code == 0
+    assert len(out.splitlines()) > 1
+    assert not out.startswith("{")
+    assert "\x1b" not in out  # no colours in a pipe
+
+
+def test_progress_goes_to_standard_error_and_quiet_silences_it(foveola_command, arguments):
+    code, out, err = foveola_command("train", *arguments["train"])
+    assert code == 0
+    assert "epoch 2/2" in err
+    assert "epoch" not in out.splitlines()[0]
+    code, quiet_out, quiet_err = foveola_command("train", *arguments["train"], "--force", "--quiet")
+    assert (code, quiet_err) == (0, "")
+    assert quiet_out.splitlines()[0] == out.splitlines()[0]
+    assert foveola_command("evaluate", *arguments["evaluate"], "--quiet").err == ""

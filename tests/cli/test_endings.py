@@ -1,0 +1,88 @@
+"""How a command ends where something fails or is broken off: exit codes and messages."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import foveola
+from foveola import cli
+from foveola.errors import DownloadError
+
+FOVEOLA = Path(sys.executable).with_name("foveola")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (DownloadError("No source answered."), 1, "foveola: No source answered.\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "run"), 1, "No space left on device: 'run'"),
+        (PermissionError(errno.EACCES, "Permission denied", "run"), 1, "Permission denied: 'run'"),
+        (MemoryError(), 1, "--set image_size="),
+        (KeyboardInterrupt(), 130, "foveola: Interrupted.\n"),
+    ],
+)
+def test_what_is_not_the_users_doing(foveola_command, monkeypatch, error, code, message):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("foveola.workflow.machine.describe", fail)
+    outcome = foveola_command("info")
+    assert (outcome.code, outcome.out) == (code, "")
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    monkeypatch.setattr("foveola.workflow.machine.describe", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["info"])
+
+
+def test_a_diverged_training_ends_with_1_and_leaves_finite_weights(foveola_command, arguments):
+    from safetensors.numpy import load_file
+
+    code, out, err = foveola_command(
+        "train", *arguments["train"], "--set", "optimizer=sgd", "--set", "learning_rate=1e38", "--json"
+    )
+    assert (code, out) == (1, "")
+    assert "not finite" in err
+    assert "--set learning_rate=" in err
+    assert foveola.Run.open(Path("run")).status["status"] == "diverged"
+    assert all(np.isfinite(weights).all() for weights in load_file("run/model.safetensors").values())
+
+
+def test_whoever_closes_the_pipe_gets_no_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([FOVEOLA, "recipes"], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+def test_an_interrupt_ends_with_130_and_leaves_a_readable_run(toy_npz, tiny, foveola_command):
+    process = subprocess.Popen(
+        [FOVEOLA, "train", toy_npz, "--recipe", tiny, "--epochs", "1000000", "--out", "run"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(600):
+        if Path("run/history.csv").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.endswith("foveola: Interrupted.\n")
+    assert "Traceback" not in err
+    status = foveola.Run.open(Path("run")).status
+    assert status["status"] == "interrupted"
+    assert status["epochs"] >= 1
+    assert foveola_command("evaluate", "run", toy_npz).code == 0

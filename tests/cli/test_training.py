@@ -1,0 +1,55 @@
+"""`train`: what it prints, what reaches the recipe, where the run lies."""
+
+import json
+from pathlib import Path
+
+import foveola
+
+
+def test_train_says_what_it_reached_and_where_the_run_lies(foveola_command, arguments):
+    code, out, _ = foveola_command("train", *arguments["train"])
+    accuracy = foveola.Run.open(Path("run")).evaluation["accuracy"]
+    assert code == 0
+    assert f"{accuracy['value']:.4f} (95 % CI {accuracy['low']:.4f}–{accuracy['high']:.4f})" in out
+    assert out.splitlines()[-1].split() == ["run", "run"]
+
+
+def test_train_without_test_images_says_so(foveola_command, arguments):
+    code, out, _ = foveola_command("train", *arguments["train"], "--set", "test=0")
+    assert code == 0
+    assert "not measured" in out
+    code, out, _ = foveola_command("train", *arguments["train"], "--set", "test=0", "--force", "--json")
+    assert code == 0
+    assert json.loads(out)["evaluation"] is None
+
+
+def test_train_json_holds_run_and_evaluation(foveola_command, arguments):
+    document = json.loads(foveola_command("train", *arguments["train"], "--json").out)
+    run = foveola.Run.open(Path("run"))
+    assert document == {"run": "run", **run.status, "evaluation": run.evaluation}
+
+
+def test_epochs_and_settings_reach_the_recipe(foveola_command, arguments):
+    document = json.loads(
+        foveola_command(
+            "train", *arguments["train"], "--epochs", 1, "--set", "learning_rate=0.02", "--set", "augment.shift=1",
+            "--seed", 5, "--json",
+        ).out
+    )  # fmt: skip
+    assert document["epochs"] == document["recipe"]["epochs"] == 1
+    assert document["recipe"]["learning_rate"] == 0.02
+    assert document["recipe"]["augment"]["shift"] == 1
+    assert document["seed"] == 5
+
+
+def test_default_run_folders_are_numbered(foveola_command, toy_npz, tiny):
+    runs = [json.loads(foveola_command("train", toy_npz, "-r", tiny, "--json").out)["run"] for _ in range(3)]
+    assert runs == ["runs/toy-tiny", "runs/toy-tiny-2", "runs/toy-tiny-3"]
+
+
+def test_the_same_seed_gives_the_same_bytes(foveola_command, toy_npz, tiny):
+    for out, seed in (("one", 7), ("two", 7), ("three", 8)):
+        assert foveola_command("train", toy_npz, "--recipe", tiny, "--seed", seed, "--out", out).code == 0
+    one, two, three = (Path(run, "model.safetensors").read_bytes() for run in ("one", "two", "three"))
+    assert one == two
+    assert one != three

@@ -1,0 +1,35 @@
+"""`predict`: class and probability of a picture. `export`: a file that other commands take as a model."""
+
+import json
+
+
+def test_predict_names_class_and_probability(foveola_command, arguments, picture):
+    code, out, _ = foveola_command("predict", *arguments["predict"], "--top", 2, "--json")
+    assert code == 0
+    (answer,) = json.loads(out)["predictions"]
+    assert answer["image"] == str(picture)
+    assert answer["top"][0] == {"class": answer["class"], "probability": answer["probability"]}
+    assert len(answer["top"]) == 2
+    text = foveola_command("predict", *arguments["predict"]).out
+    assert f"{answer['class']}" in text
+    assert f"{answer['probability']:.3f}" in text
+
+
+def test_an_export_is_a_model_with_the_runs_own_figures(foveola_command, arguments, toy_run, toy_npz):
+    code, out, _ = foveola_command("export", *arguments["export"], "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["path"] == "model.onnx"
+    assert document["parity"]["images"] == 1000
+    assert document["parity"]["largest_difference"] < 1e-3
+    run, export = (
+        json.loads(foveola_command("evaluate", model, toy_npz, "--json").out) for model in (toy_run, "model.onnx")
+    )
+    assert export["confusion"] == run["confusion"]
+    assert abs(export["log_loss"]["value"] - run["log_loss"]["value"]) < 1e-4
+
+
+def test_an_unknown_format_is_named(foveola_command, toy_run):
+    code, _, err = foveola_command("export", toy_run, "--format", "onx")
+    assert code == 2
+    assert "'onx'" in err and "onnx" in err
