@@ -19,12 +19,16 @@ WITHOUT_TORCH = [
     "foveola.evaluation.calibration",
     "foveola.evaluation.intervals",
     "foveola.recipe",
+    "foveola.layers",
     "foveola.architecture",
     "foveola.models.card",
     "foveola.run",
+    "foveola.export",
+    "foveola.export.onnx",
+    "foveola.workflow.export",
     "foveola.cli",
 ]
-HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "pooch")
+HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "pooch", "onnx", "onnxruntime")
 
 
 def run(code):

@@ -11,6 +11,7 @@ from foveola.architecture import Step
 from foveola.images import shape_text
 
 if TYPE_CHECKING:
+    from foveola.export import ExportReport
     from foveola.predictions import Answer
 
 
@@ -56,6 +57,19 @@ def trained(path: Path, document: Mapping[str, Any]) -> RenderableType:
         }
     trained = f"{document['epochs']} epochs, {document['steps']:,} steps in {seconds['training']:.1f} s"
     return facts(rows | {"trained": trained, "run": path})
+
+
+def exported(report: "ExportReport") -> RenderableType:
+    """What was written, and how near it is to the model."""
+    parity = report.parity
+    sizes = ", ".join(map(str, parity.batch_sizes))
+    return facts(
+        {
+            "written": f"{report.path} ({report.size_bytes:,} bytes)",
+            "compared with the model": f"{parity.images:,} images, in batches of {sizes}",
+            "largest difference": f"{parity.largest_difference:.2g} in a logit; the same classes, ties apart",
+        }
+    )
 
 
 def answers(found: Sequence["Answer"]) -> RenderableType:

@@ -7,7 +7,7 @@ from typing import Any
 
 from foveola.datasets import cache_folder
 
-PACKAGES = ("foveola", "numpy", "pillow", "safetensors", "scikit-learn", "torch")
+PACKAGES = ("foveola", "numpy", "pillow", "safetensors", "scikit-learn", "torch", "onnxruntime")
 
 
 def versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foveola.errors import ModelError, UserError, require
+from foveola.export import onnx
 from foveola.models.card import ModelCard
 from foveola.predictions import Predictor
 from foveola.run import Run
@@ -16,35 +17,51 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 
-MODEL_SUFFIXES = (".safetensors",)
+MODEL_SUFFIXES = (".safetensors", onnx.SUFFIX)
 
 
-def open_model(path: str | Path, *, network: "nn.Module | None" = None, device: Device = "cpu") -> "Classifier":
+def open_model(
+    path: str | Path, *, network: "nn.Module | None" = None, device: Device = "cpu"
+) -> "Classifier | onnx.OnnxModel":
     """Open a run directory or a model file.
 
     Parameters
     ----------
-    path : a run directory or a .safetensors file
+    path : a run directory, a .safetensors file, or an .onnx file, which needs no PyTorch
     network : the user's own module, where the run was trained with one
-    device : where to compute
+    device : where to compute; exports run on the processor
 
     Returns
     -------
-    A classifier: uint8 N×H×W×C → logits; `predict_logits` takes and gives NumPy arrays.
+    A Predictor, `predict_logits` of which takes images, uint8 N×H×W×C, and gives logits; of a run, a Classifier.
 
     Raises
     ------
     ModelError
         If there is no model, or it is damaged.
     """
-    file = model_path(Path(path))
+    path = Path(path)
+    if path.suffix == onnx.SUFFIX and path.is_file():
+        return _open_export(path, network, device)
+    file = model_path(path)
     require("torch", "train")
     from foveola.models.classifier import open_classifier
 
     return open_classifier(file, network).to(choose_device(device))
 
 
+def _open_export(path: Path, network: "nn.Module | None", device: Device) -> onnx.OnnxModel:
+    if network is not None:
+        raise ModelError(
+            f"{path} holds a whole network; `network` goes with runs of a network of your own. Leave it out."
+        )
+    if device == "cuda":
+        raise UserError(f"{path} is an export, which runs on the processor. Use --device cpu, or give the run.")
+    return onnx.open(path)
+
+
 def model_path(path: Path) -> Path:
+    """The file that holds the weights for PyTorch."""
     if path.is_dir():
         model = Run.open(path).model_path
         if not model.is_file():
@@ -56,6 +73,8 @@ def model_path(path: Path) -> Path:
         raise ModelError(
             f"{path} is no model file that Foveola opens ({', '.join(MODEL_SUFFIXES)}), and no run directory."
         )
+    if path.suffix == onnx.SUFFIX:
+        raise ModelError(f"{path} is an export, which can only predict. Give the run that it was made from.")
     return path
 
 

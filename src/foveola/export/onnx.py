@@ -1,0 +1,195 @@
+"""ONNX: one self-contained file with network, preprocessing, temperature, class names and examples.
+
+Writing needs the onnx package, opening ONNX Runtime alone.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from foveola.errors import DataError, ModelError, require
+from foveola.export.contents import INPUT, OUTPUT, Refused, inspect
+from foveola.export.golden import Golden, record, verify
+from foveola.files import write_atomically
+from foveola.images import Images, check_images
+from foveola.models.card import METADATA_KEY, ModelCard, read_card
+from foveola.predictions import Predictor
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+SUFFIX = ".onnx"
+GOLDEN_KEY = f"{METADATA_KEY}.golden"
+DIGEST_KEY = f"{METADATA_KEY}.sha256"
+# Protocol Buffers themselves end at 2 GiB
+MAX_BYTES = 2**30
+# Few enough images that activations stay in the processor's cache
+BATCH = 64
+
+_IR_VERSION = 9  # goes with the operators of graph.OPSET
+
+
+class OnnxModel:
+    """A reopened export: the Predictor that needs neither torch nor onnx."""
+
+    def __init__(self, session: "InferenceSession", card: ModelCard) -> None:
+        self.session = session
+        self.card = card
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.card.class_names
+
+    def predict_logits(self, images: Images) -> NDArray[np.float32]:
+        """Logits, float32 N×K, of images, uint8 N×H×W×C of any size, in batches.
+
+        Raises
+        ------
+        DataError
+            If the images are no uint8 N×H×W×C, or colour ones where the model has learnt from grey ones.
+        """
+        check_images(images)
+        channels = self.card.image_shape[2]
+        if images.shape[3] > channels and self.card.channels != "grey":
+            raise DataError(
+                "These are colour images (3 channels), but the model has learnt from grey ones (1 channel). "
+                'Convert them to grey first, or train with channels = "grey".'
+            )
+        if images.shape[3] < channels:
+            images = np.broadcast_to(images, (*images.shape[:3], channels))
+        return np.concatenate(list(self._run(images)))
+
+    def _run(self, images: Images) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(images), BATCH):
+            batch = np.ascontiguousarray(images[start : start + BATCH])
+            (logits,) = self.session.run([OUTPUT], {INPUT: batch})
+            yield logits
+
+
+def write(source: Path, live: Predictor, target: Path) -> None:
+    """Translate a model file.
+
+    Parameters
+    ----------
+    source : the model.safetensors of a run whose network is made of layers
+    live : the same model, which answers the examples inside the export
+    target : the file to write, whole or not at all
+
+    Raises
+    ------
+    ModelError
+        If the model's outputs are not finite.
+    MissingExtra
+        If the onnx package is not installed.
+    """
+    onnx = require("onnx", "train")
+    from safetensors.numpy import load_file
+
+    from foveola.export.graph import OPSET, build_graph
+
+    card = read_card(source)
+    graph = build_graph(card, load_file(source))
+    model = onnx.helper.make_model(
+        graph, ir_version=_IR_VERSION, producer_name="foveola", opset_imports=[onnx.OperatorSetIdProto(version=OPSET)]
+    )
+    onnx.checker.check_model(model, full_check=True)
+    metadata = {METADATA_KEY: card.model_dump_json(), GOLDEN_KEY: record(live, card).model_dump_json()}
+    metadata[DIGEST_KEY] = digest(model.graph.SerializeToString(), metadata)
+    onnx.helper.set_model_props(model, metadata)
+    write_atomically(target, model.SerializeToString())
+
+
+def open(path: Path, threads: int | None = None) -> OnnxModel:
+    """Open an export, and check on this machine that it answers as it did where it was written.
+
+    Parameters
+    ----------
+    path : a file that `write` has written
+    threads : how many compute one batch; None leaves it to ONNX Runtime, which takes one for each core
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, altered or no export of Foveola's, or if it answers otherwise.
+    """
+    data = _read(path)
+    try:
+        contents = inspect(data)
+    except Refused as reason:
+        raise ModelError(f"{path} {reason}, so that it is not opened. Export the run again.") from None
+    card, golden = _described(path, contents.metadata)
+    if contents.metadata[DIGEST_KEY] != digest(contents.graph, contents.metadata):
+        raise ModelError(f"{path} was altered or damaged after its export: its checksum differs. Export the run again.")
+    model = OnnxModel(_session(path, data, threads), card)
+    _check_interface(path, model)
+    verify(golden, model, card, str(path))
+    return model
+
+
+def digest(graph: bytes | memoryview, metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all that matters: it finds accidents, but who alters a file on purpose can alter its checksum too."""
+    found = hashlib.sha256(graph)
+    for key in sorted(metadata.keys() - {DIGEST_KEY}):
+        found.update(f"{key}={metadata[key]}\n".encode())
+    return found.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is no file. Give the path of an export.")
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path} has {path.stat().st_size:,} bytes; an export has at most {MAX_BYTES:,}.")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"The export {path} cannot be read: {error}. Export the run again, or correct the path."
+        ) from None
+
+
+def _described(path: Path, metadata: dict[str, str]) -> tuple[ModelCard, Golden]:
+    missing = {METADATA_KEY, GOLDEN_KEY, DIGEST_KEY} - metadata.keys()
+    if missing:
+        raise ModelError(
+            f"{path} is an ONNX file, but no export of Foveola's: its metadata lacks {', '.join(sorted(missing))}. "
+            f"Give a file that `foveola export` wrote."
+        )
+    try:
+        card = ModelCard.model_validate_json(metadata[METADATA_KEY])
+        return card, Golden.model_validate_json(metadata[GOLDEN_KEY])
+    except ValidationError as error:
+        raise ModelError(f"The description in {path} is damaged or from a newer Foveola: {error}.") from None
+
+
+def _session(path: Path, data: bytes, threads: int | None) -> "InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 4  # errors are raised; printed as well, they would say so twice
+    # Threads that spin between requests take the processor from everything else on the machine
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The runtime has a second format of its own, which nobody has looked through
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own exceptions share no other base
+        raise ModelError(f"{path} cannot be run: {error}. The file is damaged; export the run again.") from None
+
+
+def _check_interface(path: Path, model: OnnxModel) -> None:
+    def described(values: Any) -> list[tuple[str, str, int]]:
+        return [(value.name, value.type, len(value.shape)) for value in values]
+
+    found = described(model.session.get_inputs()), described(model.session.get_outputs())
+    wanted = [(INPUT, "tensor(uint8)", 4)], [(OUTPUT, "tensor(float)", 2)]
+    if found != wanted or model.session.get_outputs()[0].shape[1] != len(model.class_names):
+        raise ModelError(
+            f"{path} has inputs {found[0]} and outputs {found[1]}; an export takes {INPUT}, uint8 N×H×W×C, and gives "
+            f"{OUTPUT}, float32 N×{len(model.class_names)}. Export the run again."
+        )

@@ -1,0 +1,85 @@
+"""Models with a past, exported."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from foveola.export import onnx
+from foveola.images import ImageSet
+from foveola.models.classifier import Classifier, new_classifier
+from foveola.recipe import load_recipe, parse_recipe
+
+
+@pytest.fixture(scope="session")
+def images_of() -> Callable[..., np.ndarray]:
+    def make(shape: tuple[int, ...], count: int = 20) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def classifier_of(images_of: Callable[..., np.ndarray]) -> Callable[..., Classifier]:
+    """Untrained, but with statistics, scales and biases as training leaves them.
+
+    `sign` is that of the scales of batch normalisation; by default both occur.
+    """
+
+    def make(
+        recipe: str | list[dict], shape: tuple[int, int, int], classes: int = 3, sign: int = 0, **changes: object
+    ) -> Classifier:
+        own = parse_recipe({"name": "own", "layers": recipe, **changes}) if isinstance(recipe, list) else None
+        names = tuple(f"class {number}" for number in range(classes))
+        data = ImageSet(images_of(shape, 60), np.arange(60) % classes, names)
+        classifier = new_classifier(own or load_recipe(recipe, changes), data, seed=0)
+        give_a_past(classifier.network, sign)
+        classifier.card = classifier.card.model_copy(update={"temperature": 0.7})
+        return classifier.eval()
+
+    return make
+
+
+@torch.no_grad()
+def give_a_past(network: nn.Module, sign: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.2, 2, generator=generator)
+            module.weight.uniform_(0.5, 1.5, generator=generator)
+            module.weight.mul_(sign or torch.arange(len(module.weight)) % 2 * 2 - 1)
+        if isinstance(getattr(module, "bias", None), nn.Parameter):
+            module.bias.normal_(0, 0.3, generator=generator)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[Classifier], Path]:
+    """Save a classifier and export it; the path of the export, beside which model.safetensors lies."""
+
+    def run(classifier: Classifier) -> Path:
+        classifier.save(tmp_path / "model.safetensors")
+        onnx.write(tmp_path / "model.safetensors", classifier, tmp_path / "model.onnx")
+        return tmp_path / "model.onnx"
+
+    return run
+
+
+@pytest.fixture
+def agree(classifier_of, images_of, write) -> Callable[..., Path]:
+    """Export a classifier and check that both give the same logits; the path of the export."""
+
+    def run(*recipe_and_shape: object, **changes: object) -> Path:
+        classifier = classifier_of(*recipe_and_shape, **changes)
+        path = write(classifier)
+        images = images_of(classifier.card.image_shape)
+        expected, found = classifier.predict_logits(images), onnx.open(path).predict_logits(images)
+        assert expected.std(axis=0).min() > 1e-3, "a network that gives every image the same shows nothing"
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-5)
+        return path
+
+    return run

@@ -1,0 +1,223 @@
+"""A run exported: into its folder or elsewhere, compared on real images, whole or not at all."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+import foveola
+from foveola.errors import DataError, DownloadError, ExportError, ModelError, OutputError, UserError
+from foveola.export import FORMATS, export_run, onnx
+from foveola.models.classifier import Classifier, open_classifier
+from foveola.workflow import export as workflow
+from foveola.workflow.export import export
+
+
+@pytest.fixture
+def run(toy_run, tmp_path):
+    """A copy of the finished run, to be written into."""
+    return Path(shutil.copytree(toy_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def digits_run(tiny, tmp_path_factory):
+    return foveola.train("digits", tiny, out=tmp_path_factory.mktemp("runs") / "digits", verbose=False).path
+
+
+def files_in(folder):
+    return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
+# What is written
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_answers_as_the_run_does(run, toy, format):
+    report = export(run, format, data=toy, verbose=False)
+    assert report.path == run / "exports" / f"model.{format}"
+    assert files_in(run / "exports") == {Path(f"model.{format}")}
+    assert (report.format, report.size_bytes) == (format, report.path.stat().st_size)
+    assert report.parity.images == 1000
+    assert report.parity.largest_difference < 1e-4
+    found = FORMATS[format].open(report.path).predict_logits(toy.train.images)
+    np.testing.assert_allclose(found, foveola.open(run).predict_logits(toy.train.images), atol=1e-4)
+
+
+def test_data_is_found_by_name(digits_run, tmp_path):
+    report = export(digits_run, out=tmp_path / "digits.onnx", verbose=False)
+    assert report.path == tmp_path / "digits.onnx"
+    assert files_in(tmp_path) == {Path("digits.onnx")}
+
+
+def test_a_new_export_replaces_the_old_one(run, toy):
+    (run / "exports").mkdir()
+    (run / "exports" / "model.onnx").write_bytes(b"old")
+    path = export(run, data=toy, verbose=False).path
+    assert onnx.open(path).class_names == toy.class_names
+
+
+def test_an_export_is_evaluated_as_its_run_was(digits_run, tmp_path):
+    path = export(digits_run, out=tmp_path / "digits.onnx", verbose=False).path
+    written, found = foveola.Run.open(digits_run).evaluation, foveola.evaluate(path, "digits", verbose=False)
+    assert found["accuracy"] == written["accuracy"]
+    assert found["confusion"] == written["confusion"]
+    assert (found["split"], found["n"], found["held_out"]) == (written["split"], written["n"], True)
+    assert found["log_loss"]["value"] == pytest.approx(written["log_loss"]["value"], abs=1e-5)
+
+
+def test_an_export_predicts_pictures_as_its_run_does(run, toy, tmp_path):
+    for number in (0, 30, 59):
+        large = toy.train.images[number, ..., 0].repeat(5, axis=0).repeat(5, axis=1)
+        Image.fromarray(large).save(tmp_path / f"{number}.png")
+    pictures = sorted(tmp_path.glob("*.png"))
+    path = export(run, data=toy, verbose=False).path
+    for found, expected in zip(
+        foveola.predict(path, pictures, verbose=False), foveola.predict(run, pictures, verbose=False), strict=True
+    ):
+        assert found.class_name == expected.class_name
+        assert found.probability == pytest.approx(expected.probability, abs=1e-4)
+        assert found.findings == expected.findings
+
+
+def test_evaluating_and_predicting_bring_neither_torch_nor_onnx(run, toy, toy_npz, tmp_path):
+    path = export(run, data=toy, verbose=False).path
+    Image.fromarray(toy.train.images[0, ..., 0]).save(tmp_path / "left.png")
+    code = (
+        "import sys, foveola\nmodel, data, picture = sys.argv[1:]\n"
+        "print(foveola.evaluate(model, data, verbose=False)['accuracy']['value'])\n"
+        "print(foveola.predict(model, [picture], verbose=False)[0].class_name)\n"
+        "print([name for name in ('torch', 'onnx') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, path, toy_npz, tmp_path / "left.png"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    accuracy = foveola.Run.open(run).evaluation["accuracy"]["value"]
+    answer = foveola.predict(run, [tmp_path / "left.png"], verbose=False)[0].class_name
+    assert (done.stdout.split(), done.stderr) == ([str(accuracy), answer, "[]"], "")
+
+
+# What is refused
+
+
+def test_data_without_a_name_is_asked_for(run):
+    with pytest.raises(DataError, match=r"toy.*--data"):
+        export(run, verbose=False)
+    assert not (run / "exports").exists()
+
+
+def test_data_that_cannot_be_downloaded_is_asked_for(digits_run, tmp_path, monkeypatch):
+    def load(*arguments, **options):
+        raise DownloadError("No source answered.")
+
+    monkeypatch.setattr(workflow, "load", load)
+    with pytest.raises(DataError, match=r"digits is not on this machine.*No source answered.*--data"):
+        export(digits_run, out=tmp_path / "digits.onnx", verbose=False)
+
+
+def test_an_unknown_format(run, toy):
+    with pytest.raises(UserError, match="Did you mean 'onnx'"):
+        export(run, "onx", data=toy, verbose=False)
+
+
+def test_a_name_by_which_the_export_would_not_be_opened(run, toy, tmp_path):
+    with pytest.raises(OutputError, match=r"model\.bin .*\.onnx"):
+        export(run, data=toy, out=tmp_path / "model.bin", verbose=False)
+
+
+@pytest.mark.parametrize("place", ["missing/folder/model.onnx", "file/model.onnx", "folder.onnx"])
+def test_a_place_that_cannot_be_written(run, toy, tmp_path, place):
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "folder.onnx").mkdir()
+    before = files_in(tmp_path)
+    with pytest.raises(OutputError, match="cannot be written"):
+        export(run, data=toy, out=tmp_path / place, verbose=False)
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_network_of_ones_own(toy, tiny, tmp_path, format):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    run = foveola.train(toy, tiny, network=network, out=tmp_path / "run", verbose=False)
+    with pytest.raises(ModelError, match=r"in PyTorch.*torch\.onnx\.export"):
+        export(run.path, format, data=toy, verbose=False)
+
+
+def test_a_model_that_has_diverged(run, toy):
+    classifier = open_classifier(run / "model.safetensors")
+    classifier.network.dense_1.bias.data.fill_(float("nan"))
+    classifier.save(run / "model.safetensors")
+    with pytest.raises(ModelError, match="not finite"):
+        export(run, data=toy, verbose=False)
+    assert not (run / "exports").exists()
+
+
+def test_what_is_no_run(tmp_path):
+    with pytest.raises(ModelError, match="no run"):
+        export(tmp_path, verbose=False)
+
+
+# What disagrees
+
+
+@pytest.fixture
+def other(run):
+    """A model that is not quite the one in the run."""
+    live = open_classifier(run / "model.safetensors")
+    return Classifier(live.network, live.card.model_copy(update={"temperature": 1.1 * live.card.temperature})).eval()
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_an_export_that_does_not_open_again_is_not_kept(run, toy, other, old):
+    target = run / "exports" / "model.onnx"
+    if old:
+        target.parent.mkdir()
+        target.write_bytes(old)
+    before = files_in(run)
+    with pytest.raises(ExportError, match="answers otherwise"):
+        export_run(run / "model.safetensors", other, toy.train.images, target)
+    assert files_in(run) == before
+    assert old is None or target.read_bytes() == old
+
+
+def test_an_export_that_disagrees_on_real_images_is_not_kept(run, toy, other, monkeypatch):
+    monkeypatch.setattr(onnx, "verify", lambda *arguments: None)
+    before = files_in(run)
+    with pytest.raises(ExportError, match="disagrees with the model"):
+        export_run(run / "model.safetensors", other, toy.train.images, run / "exports" / "model.onnx")
+    assert files_in(run) == before
+
+
+def test_the_run_is_compared_on_images_that_it_may_look_at(run, toy, monkeypatch):
+    seen = []
+    monkeypatch.setattr(workflow, "export_run", lambda source, live, images, *rest: seen.append(images))
+    export(run, data=toy, verbose=False)
+    (images,) = seen
+    parts = foveola.workflow.splits.split(toy, 0.2, 0.2, 0)
+    np.testing.assert_array_equal(images, parts.train.images)
+
+
+# Opened
+
+
+def test_an_export_runs_on_the_processor_with_its_own_network(run, toy):
+    path = export(run, data=toy, verbose=False).path
+    with pytest.raises(UserError, match="--device cpu"):
+        foveola.open(path, device="cuda")
+    with pytest.raises(ModelError, match="Leave it out"):
+        foveola.open(path, network=nn.Linear(1, 1))
+    assert foveola.open(path, device="auto").class_names == toy.class_names
+
+
+def test_training_starts_from_runs_not_from_exports(run, toy, tiny, tmp_path):
+    path = export(run, data=toy, verbose=False).path
+    with pytest.raises(ModelError, match="can only predict"):
+        foveola.train(toy, tiny, init=path, out=tmp_path / "next", verbose=False)
+
+
+def test_a_missing_export(tmp_path):
+    with pytest.raises(ModelError, match="no run or model file"):
+        foveola.open(tmp_path / "missing.onnx")

@@ -1,0 +1,174 @@
+"""Every layer, activation, padding, preprocessing and recipe gives in ONNX what it gives in PyTorch."""
+
+import numpy as np
+import onnx as onnx_format
+import pytest
+import torch
+from PIL import Image
+
+from foveola.errors import DataError
+from foveola.export import onnx
+from foveola.layers import LAYERS
+from foveola.models.network import ACTIVATIONS
+from foveola.recipe import recipe_names
+
+END = [{"type": "Flatten"}, {"type": "Dense", "units": "classes"}]
+SAME, RELU = {"padding": "same"}, {"type": "Activation", "function": "relu"}
+CONV, NORM, MAX = {"type": "Conv2D", "filters": 6}, {"type": "BatchNorm"}, {"type": "MaxPool2D"}
+STACKS = {
+    "Conv2D": [CONV, *END],
+    "Conv2D same": [{**CONV, **SAME, "kernel": 4, "activation": "relu"}, *END],
+    "Conv2D stride": [{**CONV, **SAME, "stride": 2}, {**CONV, "kernel": 2, "stride": 3}, *END],
+    "Conv2D stride beyond its kernel": [{**CONV, **SAME, "kernel": 1, "stride": 2, "bias": False}, *END],
+    "Conv2D beyond the image": [{**CONV, **SAME, "kernel": 11}, *END],
+    "MaxPool2D": [CONV, MAX, *END],
+    "MaxPool2D same, all negative": [{**CONV, "activation": "elu"}, {**MAX, **SAME, "size": 4, "stride": 3}, *END],
+    "MaxPool2D overlapping": [{**MAX, "size": 3, "stride": 2}, *END],
+    "AveragePool2D": [CONV, {"type": "AveragePool2D"}, *END],
+    "AveragePool2D same": [CONV, {"type": "AveragePool2D", **SAME, "size": 3, "stride": 2}, *END],
+    "AveragePool2D same, even": [CONV, {"type": "AveragePool2D", **SAME, "size": 4, "stride": 1}, *END],
+    "GlobalMaxPool2D": [CONV, {"type": "GlobalMaxPool2D"}, *END],
+    "GlobalAveragePool2D": [CONV, {"type": "GlobalAveragePool2D"}, *END[1:]],
+    "GlobalAveragePool2D last": [{**CONV, "filters": 3}, {"type": "GlobalAveragePool2D"}],
+    "BatchNorm first": [NORM, CONV, *END],
+    "BatchNorm after Conv2D": [{**CONV, "bias": False}, NORM, RELU, *END],
+    "BatchNorm after an activation": [{**CONV, "activation": "relu"}, NORM, *END],
+    "BatchNorm after MaxPool2D": [{**CONV, "bias": False}, MAX, {"type": "Dropout", "rate": 0.5}, NORM, RELU, *END],
+    "BatchNorm after AveragePool2D": [CONV, {"type": "AveragePool2D", **SAME}, NORM, RELU, *END],
+    "BatchNorm after GlobalMaxPool2D": [CONV, {"type": "GlobalMaxPool2D"}, NORM, RELU, *END[1:]],
+    "BatchNorm after GlobalAveragePool2D": [CONV, {"type": "GlobalAveragePool2D"}, NORM, RELU, *END[1:]],
+    "BatchNorm after Flatten": [CONV, END[0], NORM, END[1]],
+    "BatchNorm after Dense": [END[0], {"type": "Dense", "units": 5}, NORM, RELU, END[1]],
+    "BatchNorm after Dense with an activation": [
+        END[0],
+        {"type": "Dense", "units": 5, "activation": "tanh", "bias": False},
+        NORM,
+        END[1],
+    ],
+    "BatchNorm twice": [CONV, NORM, MAX, NORM, *END],
+    "BatchNorm last": [*END, NORM],
+    "Dropout": [CONV, {"type": "Dropout", "rate": 0.5}, *END],
+    "Flatten twice": [CONV, END[0], *END],
+    "Flatten last": [{**CONV, "filters": 2, "kernel": 7, "stride": 9}, {"type": "Flatten"}, RELU, NORM],
+    "Dense": [END[0], {"type": "Dense", "units": 7, "activation": "relu", "bias": False}, END[1]],
+    "Activation last": [*END, {"type": "Activation", "function": "tanh"}],
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("stack", STACKS)
+def test_layers(agree, stack, channels):
+    agree(STACKS[stack], (7, 10, channels), 2 if stack == "Flatten last" else 3)
+
+
+def test_the_stacks_have_every_layer():
+    assert {layer["type"] for stack in STACKS.values() for layer in stack} == set(LAYERS)
+
+
+def test_values_are_flattened_by_place_where_no_dense_layer_follows(agree):
+    agree([{**CONV, "filters": 2, "kernel": 2, "stride": 4}, {"type": "Flatten"}], (7, 10, 1), 12)
+
+
+@pytest.mark.parametrize("function", ACTIVATIONS)
+@pytest.mark.parametrize("layer", ["Conv2D", "Dense", "Activation"])
+def test_activations(agree, function, layer):
+    conv = {**CONV, "activation": function if layer == "Conv2D" else "linear"}
+    dense = {"type": "Dense", "units": 5, "activation": function if layer == "Dense" else "linear"}
+    alone = {"type": "Activation", "function": function if layer == "Activation" else "linear"}
+    agree([conv, alone, NORM, END[0], dense, END[1]], (5, 6, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("scaling", ["unit", "standard"])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_black_pixels_are_added_before_scaling(agree, channels, scaling, padding):
+    stack = [{**CONV, "padding": padding}, *END]
+    agree(stack, (6, 5, channels), pad=2, scaling=scaling)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)])
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_recipes(agree, recipe, shape):
+    agree(recipe, shape, 10)
+
+
+# Folding
+
+
+def operators(path):
+    return [node.op_type for node in onnx_format.load(path).graph.node]
+
+
+def test_positive_scales_cost_nothing_at_inference(agree):
+    """All that is left of batch normalisation is the scaling of the images."""
+    assert operators(agree("strong", (28, 28, 1), 10, sign=1)).count("BatchNormalization") == 1
+
+
+def test_maximum_and_negative_scale_do_not_commute(agree):
+    assert operators(agree("strong", (28, 28, 1), 10)).count("BatchNormalization") == 1 + 3
+
+
+def test_the_temperature_costs_nothing_after_a_dense_layer(agree):
+    assert "Mul" not in operators(agree("west", (28, 28, 1), 10))
+
+
+# Images of any size and colour
+
+
+@pytest.fixture(scope="module")
+def mirror(classifier_of):
+    """A network that gives back what it sees: 8×8 pixels, from 0 to 1."""
+
+    def make(channels="data", colours=1):
+        values = 64 * colours
+        classifier = classifier_of(END, (8, 8, colours), values, scaling="unit", channels=channels)
+        classifier.card = classifier.card.model_copy(update={"temperature": 1.0})
+        with torch.no_grad():
+            classifier.network.dense_1.weight.copy_(torch.eye(values))
+            classifier.network.dense_1.bias.zero_()
+        return classifier
+
+    return make
+
+
+def check_greys(classifier, path, images, off=0.02):
+    """At most so large a share is one grey off: what lies halfway between two may be rounded either way."""
+    expected, found = (255 * model.predict_logits(images) for model in (classifier, onnx.open(path)))
+    difference = np.abs(found - expected)
+    assert np.ptp(expected) > 9
+    assert difference.max() < 1.01
+    assert (difference > 0.01).mean() <= off
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("size", [(16, 16), (5, 9), (1, 1), (31, 40), (3, 100), (300, 200)])
+def test_images_of_any_size(mirror, images_of, write, size, colours):
+    classifier = mirror(colours=colours)
+    check_greys(classifier, write(classifier), images_of((*size, colours)))
+
+
+def test_colours_become_grey_where_the_recipe_says_so(mirror, images_of, write):
+    classifier = mirror(channels="grey")
+    path = write(classifier)
+    colours = images_of((8, 8, 3))
+    check_greys(classifier, path, colours, off=0.002)
+    luma = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in colours]).reshape(len(colours), -1)
+    assert np.abs(255 * onnx.open(path).predict_logits(colours) - luma).max() < 1.01
+    check_greys(classifier, path, images_of((20, 13, 3)))
+    check_greys(classifier, path, images_of((8, 8, 1)), off=0)
+    check_greys(classifier, path, images_of((20, 13, 1)))
+
+
+def test_grey_images_stand_for_colour_ones(mirror, images_of, write):
+    classifier = mirror(colours=3)
+    check_greys(classifier, write(classifier), images_of((8, 8, 1)), off=0)
+
+
+def test_colours_are_refused_by_a_grey_model(mirror, images_of, write):
+    classifier = mirror()
+    images = images_of((8, 8, 3))
+    with pytest.raises(DataError) as expected:
+        classifier.predict_logits(images)
+    with pytest.raises(DataError) as refused:
+        onnx.open(write(classifier)).predict_logits(images)
+    assert str(refused.value) == str(expected.value)
