@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from foveola.architecture import LAYERS, trace
+from foveola.architecture import trace
 from foveola.errors import RecipeError
+from foveola.layers import LAYERS
 from foveola.recipe import Recipe, load_recipe, parse_override, parse_recipe, recipe_names
 
 BASE = {"name": "mine", "layers": [{"type": "Flatten"}, {"type": "Dense", "units": "classes"}]}

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from foveola.architecture import LAYERS, Layer
 from foveola.errors import RecipeError, unknown
+from foveola.layers import LAYERS, Layer
 
 # Strict: `epochs = true` is a mistake, not one epoch
 Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
@@ -64,7 +64,10 @@ class Recipe(BaseModel):
     )
 
     # Network
-    initialization: Literal["glorot-uniform", "he-normal", "he-uniform"] = "glorot-uniform"
+    initialization: Literal["glorot-uniform", "he-normal", "he-uniform", "dirac"] = Field(
+        default="glorot-uniform",
+        description="dirac: he-uniform, but hidden convolutions pass their input through in the first filters",
+    )
     layers: tuple[Layer, ...]
 
     # Length and batches
@@ -78,12 +81,15 @@ class Recipe(BaseModel):
     steps_per_epoch: Count | None = Field(default=None, description="for random batches: how many make an epoch")
 
     # Optimization
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = Field(
+        default="adam", description="muon: for the kernels of hidden convolutions, AdamW for all else"
+    )
     learning_rate: Positive = 1e-3
-    momentum: Share = Field(default=0.9, description="of SGD (Nesterov's)")
+    muon_learning_rate: Positive = Field(default=0.07, description="of the kernels that Muon learns")
+    momentum: Share = Field(default=0.9, description="of SGD and Muon (Nesterov's)")
     beta2: Share = Field(default=0.999, description="of Adam and AdamW")
     epsilon: Positive = Field(default=1e-7, description="of Adam and AdamW")
-    weight_decay: NonNegative = Field(default=0.0, description="on weight matrices and kernels only")
+    weight_decay: NonNegative = Field(default=0.0, description="on weight matrices and kernels only; none with Muon's")
     schedule: Literal["constant", "cosine", "one-cycle", "step"] = "constant"
     warmup: Share = Field(default=0.25, description="one-cycle: share of the steps before the peak")
     step_epochs: Count = Field(default=10, description="step: epochs between two drops")

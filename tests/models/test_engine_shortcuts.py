@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foveola.architecture import Conv2D, Dense, Dropout, Flatten, MaxPool2D, trace
+from foveola.architecture import trace
+from foveola.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D
 from foveola.models.network import build
 
 

@@ -7,19 +7,8 @@ import pytest
 import torch
 from scipy.special import erf, expit
 
-from foveola.architecture import (
-    Activate,
-    AveragePool2D,
-    BatchNorm,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAveragePool2D,
-    GlobalMaxPool2D,
-    MaxPool2D,
-    Step,
-)
+from foveola import layers
+from foveola.architecture import Step
 from foveola.models.network import ACTIVATIONS, build, initialize
 
 SHAPES = [(7, 7), (8, 8), (5, 9), (6, 5)]
@@ -85,7 +74,7 @@ def each_window(x, size, stride, padding, fill, function):
 @pytest.mark.parametrize("sides", SHAPES)
 def test_conv2d(sides, size, stride, padding):
     shape = (*sides, 2)
-    network = module_of(Conv2D(filters=3, kernel=size, stride=stride, padding=padding), shape)
+    network = module_of(layers.Conv2D(filters=3, kernel=size, stride=stride, padding=padding), shape)
     kernel = network.layer.weight.detach().numpy()  # filters × channels × height × width
     bias = network.layer.bias.detach().numpy()
     x = images(shape)
@@ -95,7 +84,7 @@ def test_conv2d(sides, size, stride, padding):
 
 def test_conv2d_without_bias_and_with_activation():
     shape = (6, 6, 3)
-    network = module_of(Conv2D(filters=4, kernel=4, padding="same", bias=False, activation="relu"), shape)
+    network = module_of(layers.Conv2D(filters=4, kernel=4, padding="same", bias=False, activation="relu"), shape)
     assert network.layer.bias is None
     kernel = network.layer.weight.detach().numpy()
     x = images(shape)
@@ -112,20 +101,20 @@ def test_pooling(sides, size, stride, padding):
     x = images(shape)
     largest = each_window(x, size, stride, padding, -np.inf, lambda w: w.max(axis=(1, 2)))
     mean = each_window(x, size, stride, padding, np.nan, lambda w: np.nanmean(w, axis=(1, 2)))
-    maximum = module_of(MaxPool2D(size=size, stride=stride, padding=padding), shape)
-    average = module_of(AveragePool2D(size=size, stride=stride, padding=padding), shape)
+    maximum = module_of(layers.MaxPool2D(size=size, stride=stride, padding=padding), shape)
+    average = module_of(layers.AveragePool2D(size=size, stride=stride, padding=padding), shape)
     np.testing.assert_array_equal(compute(maximum, x), largest)
     np.testing.assert_allclose(compute(average, x), mean, rtol=1e-6)  # the shares of the windows are float32
 
 
 def test_average_pooling_takes_half_precision():
-    pool = module_of(AveragePool2D(size=3, stride=2, padding="same"), (5, 5, 1)).to(torch.float32)
+    pool = module_of(layers.AveragePool2D(size=3, stride=2, padding="same"), (5, 5, 1)).to(torch.float32)
     assert pool(torch.ones(1, 1, 5, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 3), (6,)])
 def test_batch_norm_in_evaluation(shape):
-    network = module_of(BatchNorm(epsilon=1e-3), shape)
+    network = module_of(layers.BatchNorm(epsilon=1e-3), shape)
     generator = np.random.default_rng(1)
     mean, variance = generator.normal(size=shape[-1]), generator.uniform(0.5, 2, size=shape[-1])
     network.layer.running_mean.copy_(torch.from_numpy(mean))
@@ -139,7 +128,7 @@ def test_batch_norm_in_evaluation(shape):
 
 def test_batch_norm_in_training_keeps_the_share_of_its_momentum():
     shape = (5, 4, 3)
-    network = module_of(BatchNorm(momentum=0.9), shape).train()
+    network = module_of(layers.BatchNorm(momentum=0.9), shape).train()
     x = images(shape, n=50)
     compute(network, x)
     np.testing.assert_allclose(network.layer.running_mean.numpy(), 0.1 * x.mean(axis=(0, 1, 2)), rtol=1e-10)
@@ -149,17 +138,17 @@ def test_batch_norm_in_training_keeps_the_share_of_its_momentum():
 
 def test_flatten_goes_by_height_width_channel():
     x = images((3, 4, 2))
-    np.testing.assert_array_equal(compute(module_of(Flatten(), (3, 4, 2)), x), x.reshape(len(x), -1))
+    np.testing.assert_array_equal(compute(module_of(layers.Flatten(), (3, 4, 2)), x), x.reshape(len(x), -1))
 
 
 def test_flatten_is_no_copy_in_channels_last_memory():
     x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
-    assert module_of(Flatten(), (4, 5, 3))(x).data_ptr() == x.data_ptr()
+    assert module_of(layers.Flatten(), (4, 5, 3))(x).data_ptr() == x.data_ptr()
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_dense(bias):
-    network = module_of(Dense(units=5, bias=bias, activation="tanh"), (7,))
+    network = module_of(layers.Dense(units=5, bias=bias, activation="tanh"), (7,))
     x = np.random.default_rng(0).normal(size=(4, 7))
     weight = network.layer.weight.detach().numpy()
     offset = network.layer.bias.detach().numpy() if bias else 0
@@ -172,19 +161,19 @@ def test_dense(bias):
 def test_activations(name):
     x = np.linspace(-6, 6, 97)[:, None]
     expected = REFERENCE[name](x)
-    network = module_of(Activate(function=name), (1,))
+    network = module_of(layers.Activate(function=name), (1,))
     np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_global_pooling():
     x = images((3, 5, 4))
-    np.testing.assert_array_equal(compute(module_of(GlobalMaxPool2D(), (3, 5, 4)), x), x.max(axis=(1, 2)))
-    mean = compute(module_of(GlobalAveragePool2D(), (3, 5, 4)), x)
+    np.testing.assert_array_equal(compute(module_of(layers.GlobalMaxPool2D(), (3, 5, 4)), x), x.max(axis=(1, 2)))
+    mean = compute(module_of(layers.GlobalAveragePool2D(), (3, 5, 4)), x)
     np.testing.assert_allclose(mean, x.mean(axis=(1, 2)), rtol=1e-12)
 
 
 def test_dropout_zeroes_its_share_in_training_only():
-    network = module_of(Dropout(rate=0.25), (10_000,))
+    network = module_of(layers.Dropout(rate=0.25), (10_000,))
     x = torch.ones(1, 10_000, dtype=torch.float64)
     assert torch.equal(network(x), x)
     torch.manual_seed(0)
@@ -196,9 +185,9 @@ def test_dropout_zeroes_its_share_in_training_only():
 # Initial weights
 
 WIDE = [
-    Step("conv", Conv2D(filters=64, kernel=3), (8, 8, 32), (6, 6, 64)),
-    Step("flatten", Flatten(), (6, 6, 64), (2304,)),
-    Step("dense", Dense(units=50), (2304,), (50,)),
+    Step("conv", layers.Conv2D(filters=64, kernel=3), (8, 8, 32), (6, 6, 64)),
+    Step("flatten", layers.Flatten(), (6, 6, 64), (2304,)),
+    Step("dense", layers.Dense(units=50), (2304,), (50,)),
 ]
 # Keras: a convolution's fans are its channels times the kernel's area
 FANS = {"conv": (32 * 9, 64 * 9), "dense": (2304, 50)}
@@ -230,7 +219,18 @@ def test_he(how, layer):
     assert inside == (how == "he-uniform")
 
 
-@pytest.mark.parametrize("how", ["glorot-uniform", "he-normal", "he-uniform"])
+def test_dirac_passes_the_input_of_hidden_convolutions_on():
+    deep = [WIDE[0], Step("hidden", layers.Conv2D(filters=96, kernel=3, padding="same"), (6, 6, 64), (6, 6, 96))]
+    network = build(deep)
+    initialize(network, "dirac", 0)
+    x = torch.randn(2, 64, 6, 6)
+    passed = network.hidden(x)
+    torch.testing.assert_close(passed[:, :64], x)
+    assert passed[:, 64:].std() > 0.5
+    assert network.conv.weight.count_nonzero() == network.conv.weight.numel()
+
+
+@pytest.mark.parametrize("how", ["glorot-uniform", "he-normal", "he-uniform", "dirac"])
 def test_biases_start_at_zero_and_seeds_repeat(how):
     first, again, other = drawn(how, 1), drawn(how, 1), drawn(how, 2)
     for layer in ("conv", "dense"):

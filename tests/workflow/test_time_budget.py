@@ -1,5 +1,6 @@
 """A time budget: durations, the choice of a length, and that the run can be repeated exactly."""
 
+import importlib
 import time
 
 import numpy as np
@@ -42,7 +43,7 @@ def _choose(monkeypatch, images, recipes, seconds, speeds, inferences=(0, 0)):
 
 
 def test_steps_fill_the_time_that_inference_leaves(monkeypatch, images):
-    recipe = load_recipe("fast")  # batches of 64: ten an epoch
+    recipe = load_recipe("fast", {"batch_size": 64})  # ten batches an epoch
     speeds = {"fast": speed.Speed(step=0.01, image=0.001)}
     chosen = _choose(monkeypatch, images, [(recipe, 0.0)], 10.0, speeds, inferences=(50, 500))
     # 0.5 s go to the end, 0.05 s to each epoch's validation: 0.005 s a step
@@ -50,11 +51,31 @@ def test_steps_fill_the_time_that_inference_leaves(monkeypatch, images):
 
 
 def test_the_largest_network_that_is_worth_its_time(monkeypatch, images):
-    small, large = load_recipe("fast"), load_recipe("fast", {"name": "large"})
+    small, large = (load_recipe("fast", {"name": name, "batch_size": 64}) for name in ("fast", "large"))
     speeds = {"fast": speed.Speed(0.01, 0.0), "large": speed.Speed(0.1, 0.0)}
     candidates = [(small, 0.0), (large, 5.0)]
     assert _choose(monkeypatch, images, candidates, 4.0, speeds).name == "fast"  # 40 steps would be 4 epochs
     assert _choose(monkeypatch, images, candidates, 6.0, speeds).name == "large"
+
+
+def test_what_cannot_be_worth_its_time_is_not_measured(monkeypatch, images):
+    small, large = (load_recipe("fast", {"name": name, "batch_size": 64}) for name in ("fast", "large"))
+    speeds = {"fast": speed.Speed(0.1, 0.0)}  # 40 steps: 4 epochs; asking for the speed of large would fail
+    assert _choose(monkeypatch, images, [(small, 0.0), (large, 5.0)], 4.0, speeds).name == "fast"
+
+
+def test_without_a_name_the_budget_chooses_the_recipe(monkeypatch, tmp_path, tiny):
+    offered = []
+
+    def choose(candidates, *_, **__):
+        offered.append([recipe.name for recipe, _ in candidates])
+        return candidates[0][0].model_copy(update={"steps": 1, "minimum_steps": 0})
+
+    monkeypatch.setattr(importlib.import_module("foveola.workflow.train"), "within_budget", choose)
+    shifted = foveola.train("digits", budget=9, overrides={"augment.shift": 1}, out=tmp_path / "a", verbose=False)
+    foveola.train("digits", tiny, budget=9, out=tmp_path / "b", verbose=False)
+    assert offered == [["fast", "strong", "best"], [load_recipe(tiny).name]]
+    assert shifted.status["recipe"]["augment"]["shift"] == 1
 
 
 def test_there_is_always_something_to_learn(monkeypatch, images):

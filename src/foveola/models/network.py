@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveola.architecture import Activation, AveragePool2D, BatchNorm, Conv2D, Dense, MaxPool2D, Step
+from foveola.architecture import Step
+from foveola.layers import Activation, AveragePool2D, BatchNorm, Conv2D, Dense, MaxPool2D
 
-Initialization = Literal["glorot-uniform", "he-normal", "he-uniform"]
+Initialization = Literal["glorot-uniform", "he-normal", "he-uniform", "dirac"]
 Edges = tuple[int, int, int, int]
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -42,7 +43,8 @@ def build(steps: Sequence[Step]) -> nn.Sequential:
 def initialize(network: nn.Module, how: Initialization, seed: int) -> None:
     """Draw the weights of convolutions and dense layers, set their biases to zero.
 
-    Glorot and Bengio (2010), He et al. (2015), with the fan counts that Keras uses.
+    Glorot and Bengio (2010), He et al. (2015), with the fan counts that Keras uses. "dirac" is He's, except that hidden
+    convolutions pass their input on in as many filters as it has channels (Zagoruyko and Komodakis, 2017; airbench).
     """
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
@@ -55,6 +57,14 @@ def initialize(network: nn.Module, how: Initialization, seed: int) -> None:
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    if how == "dirac":
+        for kernel in hidden_kernels(network):
+            nn.init.dirac_(kernel.data[: kernel.shape[1]])
+
+
+def hidden_kernels(network: nn.Module) -> list[Tensor]:
+    """Of every convolution, out×in×height×width, except the first one, which sees the image itself."""
+    return [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)][1:]
 
 
 class _Conv2D(nn.Conv2d):
@@ -94,8 +104,18 @@ class _MaxPool2D(_Pool2D):
     then_relu = False
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(_pad(x, self.edges, -math.inf), self.size, self.stride)
+        x = _pad(x, self.edges, -math.inf)
+        # PyTorch's kernel also finds the places of the maxima, and one by one where channels are few
+        pairs = self.size == self.stride == 2 and x.device.type == "cpu" and not torch.is_grad_enabled()
+        x = _maximum_of_pairs(x) if pairs else F.max_pool2d(x, self.size, self.stride)
         return F.relu(x) if self.then_relu and self.training else x
+
+
+def _maximum_of_pairs(x: Tensor) -> Tensor:
+    """Max-pooling of 2×2 pixels, two to nine times as fast as the library's."""
+    height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
+    rows = torch.maximum(x[:, :, 0:height:2], x[:, :, 1:height:2])
+    return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
 
 
 class _AveragePool2D(_Pool2D):

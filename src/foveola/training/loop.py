@@ -21,7 +21,7 @@ from foveola.recipe import Recipe
 from foveola.training.augment import augment_images, cutout, mixup
 from foveola.training.callbacks import Callback, Metrics
 from foveola.training.memory import keep_freed_memory
-from foveola.training.optimizers import build_optimizer, learning_rate
+from foveola.training.optimizers import build_optimizers, schedule
 
 # What separates the streams of random numbers that one seed gives
 _ORDER, _STEP = 1, 2
@@ -104,8 +104,9 @@ def fit(
         seen, loss, right = 0, 0.0, 0
         for images, labels in batches.of_epoch(state.epoch):
             _seed_step(seed, state.step, device)
-            state.learning_rate = learning_rate(recipe, state.step, state.steps, state.steps_per_epoch)
-            state.loss, correct = step(images, labels, state)
+            share = schedule(recipe, state.step, state.steps, state.steps_per_epoch)
+            state.learning_rate = share * recipe.learning_rate
+            state.loss, correct = step(images, labels, share, state)
             state.step += 1
             seen, loss, right = seen + len(labels), loss + state.loss * len(labels), right + correct
             _call(callbacks, "on_step_end", state)
@@ -182,15 +183,14 @@ class _Step:
         self.recipe = recipe
         self.flip = flip
         self.class_weights = class_weights
-        self.optimizer = build_optimizer(classifier.network, recipe)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizers = build_optimizers(classifier.network, recipe)
+        groups = [group for optimizer in self.optimizers for group in optimizer.groups]
+        self.parameters = [parameter for group in groups for parameter in group.parameters]
         self.buffers = list(classifier.network.buffers())
         self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
-    def __call__(self, images: Tensor, labels: Tensor, state: Fit) -> tuple[float, int]:
-        """Learn from a batch; its loss and the number of images classified correctly."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = state.learning_rate
+    def __call__(self, images: Tensor, labels: Tensor, share: float, state: Fit) -> tuple[float, int]:
+        """Learn from a batch at a share of the peak rates; its loss and the number of images classified correctly."""
         before = [buffer.clone() for buffer in self.buffers]
         loss, correct = self._forward(images, labels)
         loss.backward()
@@ -200,8 +200,10 @@ class _Step:
             for buffer, old in zip(self.buffers, before, strict=True):  # batch normalisation has seen the NaN already
                 buffer.copy_(old)
             raise
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step(share)
+        for parameter in self.parameters:
+            parameter.grad = None
         return value, int(correct)
 
     def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,14 @@
 """How much training fits into a given time on this machine."""
 
+import copy
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from foveola.images import ImageSet
 from foveola.models.classifier import new_classifier
@@ -26,6 +29,11 @@ class Speed:
     step: float
     image: float
 
+    def epochs(self, seconds: float, steps_per_epoch: float, inferences: tuple[int, int]) -> float:
+        """How many epochs fit, when so many images are classified after each of them and once at the end."""
+        each, once = inferences
+        return (seconds - self.image * once) / (self.step * steps_per_epoch + self.image * each)
+
 
 def choose_length(
     candidates: Sequence[tuple[Recipe, float]],
@@ -35,6 +43,7 @@ def choose_length(
     *,
     device: torch.device,
     flip: bool,
+    network: nn.Module | None = None,
 ) -> Recipe:
     """Choose a network and a number of steps.
 
@@ -45,28 +54,33 @@ def choose_length(
     train : the training images
     inferences : how many images are classified after every epoch, and how many once at the end
     deadline : when training and final inference should have ended, by `time.perf_counter`
+    network : the user's own, instead of the recipes' layers
 
     Returns
     -------
     The recipe with `steps` set, so that it can be repeated exactly on a machine of any speed.
     """
-    chosen = None
+    chosen, possible = None, math.inf
     for recipe, worthwhile in candidates:
-        speed = measure(recipe, train, device, flip)
-        steps_per_epoch = len(train) / min(recipe.batch_size, len(train))
-        each, once = inferences
-        left = deadline - time.perf_counter() - speed.image * once
-        steps = int(left / (speed.step + speed.image * each / steps_per_epoch))
-        if chosen is not None and steps < worthwhile * steps_per_epoch:
+        # a larger network gets fewer epochs than the last one: where even those would not do, measuring is in vain
+        if chosen is not None and possible < worthwhile:
             break
-        chosen = recipe.model_copy(update={"steps": max(steps, FEWEST_STEPS), "minimum_steps": 0})
+        speed = measure(recipe, train, device, flip, network)
+        steps_per_epoch = len(train) / min(recipe.batch_size, len(train))
+        possible = speed.epochs(deadline - time.perf_counter(), steps_per_epoch, inferences)
+        if chosen is not None and possible < worthwhile:
+            break
+        steps = max(int(possible * steps_per_epoch), FEWEST_STEPS)
+        chosen = recipe.model_copy(update={"steps": steps, "minimum_steps": 0})
     assert chosen is not None, "there is at least one candidate"
     return chosen
 
 
-def measure(recipe: Recipe, train: ImageSet, device: torch.device, flip: bool) -> Speed:
+def measure(
+    recipe: Recipe, train: ImageSet, device: torch.device, flip: bool, network: nn.Module | None = None
+) -> Speed:
     """Train a throw-away classifier for some steps, and classify some images with it."""
-    classifier = new_classifier(recipe, train, 0)
+    classifier = new_classifier(recipe, train, 0, network=copy.deepcopy(network))
     clock = _Clock()
     short = recipe.model_copy(update={"steps": WARM_UP_STEPS + TIMED_STEPS, "minimum_steps": 0})
     precision = choose_precision(recipe.precision, device)

@@ -3,20 +3,24 @@
 import re
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from foveola.errors import UserError
 from foveola.predictions import Predictions
-from foveola.recipe import Recipe
+from foveola.recipe import Recipe, load_recipe
 from foveola.workflow.splits import Parts
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+# From how many epochs on a recipe is more accurate than the one before it in the same time (docs/benchmarks.md)
+_NETWORKS = (("fast", 0.0), ("strong", 4.0), ("best", 12.0))
 # Kept back, because a machine is never equally fast for long
 _RESERVE = 0.02
 
@@ -35,8 +39,24 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def within_budget(recipe: Recipe, parts: Parts, deadline: float, device: "torch.device", flip: bool) -> Recipe:
-    """The recipe with as many steps as end by the deadline (of `time.perf_counter`), everything after them included."""
+def networks(overrides: Mapping[str, Any] | None) -> list[tuple[Recipe, float]]:
+    """The recipes that a budget chooses from where none is named, each with the fewest epochs that pay."""
+    return [(load_recipe(name, overrides), epochs) for name, epochs in _NETWORKS]
+
+
+def within_budget(
+    candidates: Sequence[tuple[Recipe, float]],
+    parts: Parts,
+    deadline: float,
+    *,
+    device: "torch.device",
+    flip: bool,
+    network: "nn.Module | None" = None,
+) -> Recipe:
+    """A recipe with as many steps as end by the deadline (of `time.perf_counter`), everything after them included.
+
+    `candidates` are as `choose_length` takes them.
+    """
     from foveola.training.speed import choose_length
 
     reserve = _RESERVE * (deadline - time.perf_counter())
@@ -44,12 +64,13 @@ def within_budget(recipe: Recipe, parts: Parts, deadline: float, device: "torch.
     validated = 0 if parts.validation is None else len(parts.validation)
     tested = 0 if parts.test is None else len(parts.test)
     return choose_length(
-        [(recipe, 0.0)],
+        candidates,
         parts.train,
         (validated, validated + tested),
         deadline - reserve - ending,
         device=device,
         flip=flip,
+        network=network,
     )
 
 

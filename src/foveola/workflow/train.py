@@ -15,7 +15,7 @@ from foveola.models.card import DataOrigin
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe, load_recipe
 from foveola.run import Run
-from foveola.workflow.budget import within_budget
+from foveola.workflow.budget import networks, within_budget
 from foveola.workflow.machine import versions
 from foveola.workflow.opening import Device, choose_device, model_path
 from foveola.workflow.progress import console, reading
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def train(
     data: str | Path | Dataset,
-    recipe: str | Path | Recipe = "fast",
+    recipe: str | Path | Recipe | None = None,
     *,
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -52,7 +52,7 @@ def train(
     Parameters
     ----------
     data : catalog name, path, or a loaded Dataset
-    recipe : name, path of a TOML file, or a Recipe
+    recipe : name, path of a TOML file, or a Recipe; by default "fast", or with a budget the one that suits it best
     out : the run's folder; by default a new one under `runs`
     overrides : values by recipe key, such as {"epochs": 3, "augment.shift": 2}
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
@@ -79,7 +79,8 @@ def train(
     from foveola.training.progress import ProgressReport
     from foveola.training.transfer import take_over
 
-    recipe = load_recipe(recipe, overrides)
+    unnamed = recipe is None and network is None
+    recipe = load_recipe(recipe or "fast", overrides)
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
     place = choose_device(device)
@@ -96,7 +97,8 @@ def train(
     flip = recipe.augment.flip is True or (recipe.augment.flip == "auto" and dataset.flip_safe)
     parts = split(dataset, recipe.validation, recipe.test, seed)
     if budget is not None:
-        recipe = within_budget(recipe, parts, started + budget, place, flip)
+        candidates = networks(overrides) if unnamed else [(recipe, 0.0)]
+        recipe = within_budget(candidates, parts, started + budget, device=place, flip=flip, network=network)
     classifier = new_classifier(recipe, parts.train, seed, network=network)
     if source is not None:
         taken = take_over(classifier, source, freeze=freeze)

@@ -1,0 +1,96 @@
+"""How many seconds of training to a stated accuracy?
+
+    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/time_to_accuracy.py \
+        [--target fashion-mnist:0.9137] [--seeds 5] [--json]
+
+Every target has fixed settings, found beforehand on other seeds; each seed trains in a fresh process, nothing else
+should run beside it. Seconds are those of `fit`, validation included; accuracy is that of the last epoch on the test
+split, which is read once. No seed and no epoch is chosen.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runs import spread, train
+
+DATA = Path(os.environ.get("FOVEOLA_DATA", "../shared/data"))
+
+
+@dataclass(frozen=True)
+class Target:
+    """`arguments` of `foveola train` that reach `accuracy`, and the seconds they may take."""
+
+    data: str
+    accuracy: float
+    seconds: float
+    arguments: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}:{self.accuracy:.4f}".rstrip("0")
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return (PATHS.get(self.data, self.data), *self.arguments.split())
+
+
+PATHS = {
+    "kmnist-from-test": str(DATA / "kmnist-from-test"),
+    "sign-language-digits": str(DATA / "folders" / "sign-language-digits"),
+}
+# Where an epoch is too long, the number of steps is given; where there is little time, few images are kept to validate
+TARGETS = (
+    Target("mnist", 0.99, 1.2, "--set steps=155 --set validation=0.02"),
+    Target("mnist", 0.995, 6, "--set steps=800 --set augment.shift=1 --set validation=0.02"),
+    Target("mnist", 0.997, 150, "--recipe strong --set augment.shift=2 --set augment.rotation=8.0"),
+    Target("fashion-mnist", 0.9137, 5, "--set steps=620 --set validation=0.02"),
+    Target("fashion-mnist", 0.93, 20, "--set steps=2300 --set validation=0.02"),
+    Target("fashion-mnist", 0.94, 75, "--recipe strong --set validation=0.02"),
+    Target("fashion-mnist", 0.95, 720, "--recipe best --set validation=0.02"),
+    Target(
+        "kmnist-from-test", 0.99, 20,
+        "--epochs 34 --set augment.shift=2 --set augment.rotation=10.0 --set validation=0.02",
+    ),
+    Target("sign-language-digits", 0.985, 30, "--set image_size=48"),
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", action="append", choices=[target.name for target in TARGETS], metavar="DATA:SHARE")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    chosen = [target for target in TARGETS if not options.target or target.name in options.target]
+    rows = [measure(target, options.seeds) for target in chosen]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print("| target | goal, s | training, s | test accuracy | command |")
+    print("|---|---:|---:|---:|---|")
+    for target, row in zip(chosen, rows, strict=True):
+        seconds, accuracy = row["seconds"], row["accuracy"]
+        print(
+            f"| {target.name} | {target.seconds:g} | {seconds['mean']:.2f} ± {seconds['sd']:.2f} "
+            f"| {accuracy['mean']:.4f} ± {accuracy['sd']:.4f} | `{row['command']}` |"
+        )
+
+
+def measure(target: Target, seeds: int) -> dict[str, Any]:
+    """Train with every seed."""
+    documents = [train(target.command, seed) for seed in range(seeds)]
+    return {
+        "target": target.name,
+        "command": " ".join(("foveola train", *target.command)),
+        "seeds": list(range(seeds)),
+        "seconds": spread([document["seconds"]["training"] for document in documents]),
+        "accuracy": spread([document["evaluation"]["accuracy"]["value"] for document in documents]),
+    }
+
+
+if __name__ == "__main__":
+    main()
