@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Shape = tuple[int, ...]
+# Pixels above, left, below and right of an image
+Edges = tuple[int, int, int, int]
 Padding = Literal["valid", "same"]
 Activation = Literal["linear", "relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -59,6 +61,10 @@ class Conv2D(_Layer):
     def parameters(self, shape: Shape) -> int:
         return self._weights(shape) + self.filters * self.bias
 
+    def edges(self, shape: Shape) -> Edges:
+        """What padding adds to an image."""
+        return _edges(shape, self.output_shape(shape), self.kernel, self.stride, self.padding)
+
     def multiply_adds(self, shape: Shape) -> int:
         height, width, _ = self.output_shape(shape)
         return height * width * self._weights(shape)
@@ -84,6 +90,10 @@ class _Pool2D(_Layer):
     def output_shape(self, shape: Shape) -> Shape:
         height, width, channels = _image(shape)
         return (*_windows(height, width, self.size, self.step, self.padding), channels)
+
+    def edges(self, shape: Shape) -> Edges:
+        """What padding adds to an image."""
+        return _edges(shape, self.output_shape(shape), self.size, self.step, self.padding)
 
     def describe(self) -> str:
         return _words(f"{self.size}×{self.size}", _stride(self.step) if self.step != self.size else "", self.padding)
@@ -233,6 +243,16 @@ def _windows(height: int, width: int, size: int, stride: int, padding: Padding) 
     if min(height, width) < size:
         raise DoesNotFit(f'its {size}×{size} window is larger than the image; use padding = "same" or fewer poolings')
     return (height - size) // stride + 1, (width - size) // stride + 1
+
+
+def _edges(before: Shape, after: Shape, size: int, stride: int, padding: Padding) -> Edges:
+    """Of "same": as many pixels as the windows need, an odd one below and right, as in Keras."""
+    if padding == "valid":
+        return 0, 0, 0, 0
+    down, across = (
+        max((windows - 1) * stride + size - side, 0) for side, windows in zip(before[:2], after, strict=False)
+    )
+    return down // 2, across // 2, down - down // 2, across - across // 2
 
 
 def _size(shape: Shape) -> int:

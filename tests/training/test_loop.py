@@ -150,7 +150,7 @@ def test_mixup_blends_the_loss_like_the_images(share, recipe_of, learn, monkeypa
         given.append(x)
         return share * x + (1 - share) * x[order], order, share
 
-    monkeypatch.setattr(importlib.import_module("foveola.training.loop"), "mixup", blend)
+    monkeypatch.setattr(importlib.import_module("foveola.training.step"), "mixup", blend)
     network, history = Recorder(), History()
     weight, bias = (p.detach().double().numpy().copy() for p in network.parameters())
     recipe = recipe_of(scaling="unit", batch_size=9, epochs=1, augment={"mixup": 0.4})

@@ -168,7 +168,7 @@ def _normalize(graph: _Graph, x: str, card: ModelCard) -> str:
 def _conv(graph: _Graph, x: str, step: Step) -> str:
     layer = step.layer
     assert isinstance(layer, layers.Conv2D)
-    pads = _edges(step, layer.kernel, layer.stride)
+    pads = list(layer.edges(step.input_shape))
     x = graph.node("Conv", x, *graph.weights_of(step, "weight", "bias"), strides=[layer.stride] * 2, pads=pads)
     return _activate(graph, x, layer.activation)
 
@@ -183,7 +183,7 @@ def _pool(graph: _Graph, x: str, step: Step) -> str:
     layer = step.layer
     assert isinstance(layer, layers.MaxPool2D | layers.AveragePool2D)
     operator = "MaxPool" if isinstance(layer, layers.MaxPool2D) else "AveragePool"
-    pads = _edges(step, layer.size, layer.step)
+    pads = list(layer.edges(step.input_shape))
     return graph.node(operator, x, kernel_shape=[layer.size] * 2, strides=[layer.step] * 2, pads=pads)
 
 
@@ -224,11 +224,3 @@ _TRANSLATIONS: dict[str, Callable[[_Graph, str, Step], str]] = {
     "Dense": _dense,
     "Activation": _activation,
 }
-
-
-def _edges(step: Step, size: int, stride: int) -> list[int]:
-    """Top, left, bottom, right padding of "same", an odd pixel below and right; the windows of "valid" need none."""
-    (height, width), (rows, columns) = step.input_shape[:2], step.output_shape[:2]
-    down = max((rows - 1) * stride + size - height, 0)
-    across = max((columns - 1) * stride + size - width, 0)
-    return [down // 2, across // 2, down - down // 2, across - across // 2]

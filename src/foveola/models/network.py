@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveola.architecture import Step
-from foveola.layers import Activation, AveragePool2D, BatchNorm, Conv2D, Dense, MaxPool2D
+from foveola.layers import Activation, AveragePool2D, BatchNorm, Conv2D, Dense, Edges, MaxPool2D
 
 Initialization = Literal["glorot-uniform", "he-normal", "he-uniform", "dirac"]
-Edges = tuple[int, int, int, int]
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
@@ -70,8 +69,8 @@ def hidden_kernels(network: nn.Module) -> list[Tensor]:
 class _Conv2D(nn.Conv2d):
     def __init__(self, layer: Conv2D, step: Step) -> None:
         super().__init__(step.input_shape[2], layer.filters, layer.kernel, layer.stride, bias=layer.bias)
-        self.edges = _edges(step, layer.kernel, layer.stride) if layer.padding == "same" else (0, 0, 0, 0)
-        left, right, top, bottom = self.edges
+        self.edges = layer.edges(step.input_shape)
+        top, left, bottom, right = self.edges
         if left == right and top == bottom:  # the library pads evenly by itself, without a copy
             self.padding, self.edges = (top, left), (0, 0, 0, 0)
         self.activate = ACTIVATIONS[layer.activation]
@@ -97,7 +96,7 @@ class _Pool2D(nn.Module):
     def __init__(self, layer: MaxPool2D | AveragePool2D, step: Step) -> None:
         super().__init__()
         self.size, self.stride = layer.size, layer.step
-        self.edges = _edges(step, layer.size, layer.step) if layer.padding == "same" else (0, 0, 0, 0)
+        self.edges = layer.edges(step.input_shape)
 
 
 class _MaxPool2D(_Pool2D):
@@ -208,13 +207,6 @@ _MODULES: dict[str, Callable[[Any, Step], nn.Module]] = {
 }
 
 
-def _edges(step: Step, size: int, stride: int) -> Edges:
-    """Left, right, top, bottom padding of "same": an odd pixel goes right and below, as in Keras."""
-    (height, width), (rows, columns) = step.input_shape[:2], step.output_shape[:2]
-    down = max((rows - 1) * stride + size - height, 0)
-    across = max((columns - 1) * stride + size - width, 0)
-    return across // 2, across - across // 2, down // 2, down - down // 2
-
-
 def _pad(x: Tensor, edges: Edges, value: float) -> Tensor:
-    return F.pad(x, edges, value=value) if any(edges) else x
+    top, left, bottom, right = edges
+    return F.pad(x, (left, right, top, bottom), value=value) if any(edges) else x

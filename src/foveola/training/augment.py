@@ -60,10 +60,9 @@ def cutout(x: Tensor, side: int) -> Tensor:
     `x` is float N×C×H×W after scaling, where zero is the mean colour under standard scaling.
     """
     n, _, height, width = x.shape
-    corner = torch.rand(2, n, 1, device=x.device) * torch.tensor([height, width], device=x.device)[:, None, None]
-    corner = corner.floor() - side // 2
-    rows = torch.arange(height, device=x.device) - corner[0]
-    columns = torch.arange(width, device=x.device) - corner[1]
+    top, left = torch.rand(2, n, 1, device=x.device)
+    rows = torch.arange(height, device=x.device) - (top * height).floor() + side // 2
+    columns = torch.arange(width, device=x.device) - (left * width).floor() + side // 2
     inside = ((rows >= 0) & (rows < side))[:, None, :, None] & ((columns >= 0) & (columns < side))[:, None, None, :]
     return x.masked_fill(inside, 0.0)
 

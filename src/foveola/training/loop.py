@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from foveola.errors import NonFiniteLoss
 from foveola.images import ImageSet
 from foveola.models.classifier import Classifier
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
-from foveola.training.augment import augment_images, cutout, mixup
 from foveola.training.callbacks import Callback, Metrics
 from foveola.training.memory import keep_freed_memory
-from foveola.training.optimizers import build_optimizers, schedule
+from foveola.training.optimizers import schedule
+from foveola.training.step import Step
 
 # What separates the streams of random numbers that one seed gives
 _ORDER, _STEP = 1, 2
@@ -45,7 +43,6 @@ class Fit:
     epoch: int = 0
     step: int = 0
     learning_rate: float = 0.0
-    loss: float = math.nan
     metrics: Metrics = field(default_factory=dict)
     stop: bool = False
     chosen_epoch: int = 0
@@ -94,23 +91,26 @@ def fit(
     classifier.to(device)
     batches = _Batches(train, recipe, seed, device)
     state = Fit(recipe, classifier, train, validation, batches.epochs, batches.steps, batches.per_epoch)
-    step = _Step(classifier, recipe, device, precision, flip, _class_weights(train, recipe, device))
+    step = Step(
+        classifier, batches.images, batches.labels, recipe,
+        precision=precision, flip=flip, class_weights=_class_weights(train, recipe, device),
+        steps=batches.steps, steps_per_epoch=batches.per_epoch,
+    )  # fmt: skip
     _call(callbacks, "on_fit_start", state)
     while state.epoch < state.epochs and not state.stop:
         state.epoch += 1
         state.metrics = {}
         _call(callbacks, "on_epoch_start", state)
         _learning_mode(classifier)
-        seen, loss, right = 0, 0.0, 0
-        for images, labels in batches.of_epoch(state.epoch):
+        for chosen in batches.of_epoch(state.epoch):
             _seed_step(seed, state.step, device)
             share = schedule(recipe, state.step, state.steps, state.steps_per_epoch)
             state.learning_rate = share * recipe.learning_rate
-            state.loss, correct = step(images, labels, share, state)
+            step(chosen, share)
             state.step += 1
-            seen, loss, right = seen + len(labels), loss + state.loss * len(labels), right + correct
             _call(callbacks, "on_step_end", state)
-        state.metrics |= {"loss": loss / seen, "accuracy": right / seen}
+        loss, accuracy = step.figures()
+        state.metrics |= {"loss": loss, "accuracy": accuracy}
         if validation is not None:
             state.metrics |= _validate(state.validation_predictions)
         state.chosen_epoch = state.epoch
@@ -156,89 +156,15 @@ class _Batches:
         whole, rest = divmod(len(self.images), self.size)
         return whole + (rest > 1)
 
-    def of_epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def of_epoch(self, epoch: int) -> Iterator[Tensor]:
+        """The indices of each batch, N, on the device."""
         generator = torch.Generator().manual_seed(_mix(self.seed, _ORDER, epoch))
         if self.random:
             order = torch.randint(len(self.images), (self.per_epoch * self.size,), generator=generator)
         else:
             order = torch.randperm(len(self.images), generator=generator)
         left = min(self.per_epoch, self.steps - (epoch - 1) * self.per_epoch)
-        for chosen in order.to(self.images.device).split(self.size)[:left]:
-            yield self.images[chosen], self.labels[chosen]
-
-
-class _Step:
-    """One step: augment, forward, backward, check, optimize."""
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        recipe: Recipe,
-        device: torch.device,
-        precision: torch.dtype,
-        flip: bool,
-        class_weights: Tensor | None,
-    ) -> None:
-        self.classifier = classifier
-        self.recipe = recipe
-        self.flip = flip
-        self.class_weights = class_weights
-        self.optimizers = build_optimizers(classifier.network, recipe)
-        groups = [group for optimizer in self.optimizers for group in optimizer.groups]
-        self.parameters = [parameter for group in groups for parameter in group.parameters]
-        self.buffers = list(classifier.network.buffers())
-        self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
-
-    def __call__(self, images: Tensor, labels: Tensor, share: float, state: Fit) -> tuple[float, int]:
-        """Learn from a batch at a share of the peak rates; its loss and the number of images classified correctly."""
-        before = [buffer.clone() for buffer in self.buffers]
-        loss, correct = self._forward(images, labels)
-        loss.backward()
-        try:
-            value = self._checked(loss, state)
-        except NonFiniteLoss:
-            for buffer, old in zip(self.buffers, before, strict=True):  # batch normalisation has seen the NaN already
-                buffer.copy_(old)
-            raise
-        for optimizer in self.optimizers:
-            optimizer.step(share)
-        for parameter in self.parameters:
-            parameter.grad = None
-        return value, int(correct)
-
-    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        augment = self.recipe.augment
-        x = self.classifier.normalize(augment_images(images, augment, self.flip))
-        if augment.cutout:
-            x = cutout(x, augment.cutout)
-        if not augment.mixup:
-            logits = self._logits(x)
-            return self._loss(logits, labels), (logits.detach().argmax(1) == labels).sum()
-        x, order, share = mixup(x, augment.mixup)
-        logits = self._logits(x)
-        loss = share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[order])
-        return loss, (logits.detach().argmax(1) == (labels if share >= 0.5 else labels[order])).sum()
-
-    def _logits(self, x: Tensor) -> Tensor:
-        with self.autocast:
-            logits: Tensor = self.classifier.network(x)
-        return logits.float()
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.recipe.label_smoothing)
-
-    def _checked(self, loss: Tensor, state: Fit) -> float:
-        """The loss as a number, if it and the gradient's norm are finite."""
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        value, length = (float(x) for x in torch.stack((loss.detach(), norm)).tolist())
-        if not math.isfinite(value + length):
-            what = "the loss" if not math.isfinite(value) else "the gradient of the loss"
-            raise NonFiniteLoss(
-                f"In epoch {state.epoch}, step {state.step + 1}, {what} was not finite (learning rate "
-                f"{state.learning_rate:.3g}). Training stopped before this step; the weights before it are kept. "
-                f"Lower the learning rate: --set learning_rate={state.recipe.learning_rate / 10:.3g}"
-            )
-        return value
+        yield from order.to(self.images.device).split(self.size)[:left]
 
 
 def _learning_mode(classifier: Classifier) -> None:

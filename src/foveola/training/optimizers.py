@@ -30,8 +30,8 @@ class Group:
 class Optimizer(Protocol):
     groups: Sequence[Group]
 
-    def step(self, share: float) -> None:
-        """Change the parameters by their gradients, at a share of the peak rates."""
+    def step(self, share: float | Tensor, skip: Tensor | None = None) -> None:
+        """Change the parameters by their gradients, at a share of the peak rates; nothing where `skip` is 1."""
 
 
 def build_optimizers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
@@ -66,12 +66,12 @@ class Adam:
         self.steps = [[torch.zeros((), device=p.device) for p in group.parameters] for group in groups]
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor, skip: Tensor | None = None) -> None:
         for group, mean, mean_square, steps in zip(self.groups, self.mean, self.mean_square, self.steps, strict=True):
             adam(
                 group.parameters, _gradients(group), mean, mean_square, [], steps, fused=True, amsgrad=False,
                 beta1=0.9, beta2=self.beta2, lr=share * group.peak, weight_decay=group.weight_decay, eps=self.epsilon,
-                decoupled_weight_decay=self.decoupled, maximize=False,
+                decoupled_weight_decay=self.decoupled, found_inf=skip, maximize=False,
             )  # fmt: skip
 
 
@@ -86,12 +86,13 @@ class SGD:
         ]
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor, skip: Tensor | None = None) -> None:
         for group, velocity in zip(self.groups, self.velocity, strict=True):
             sgd(
                 group.parameters, _gradients(group), velocity, fused=True, weight_decay=group.weight_decay,
-                momentum=self.momentum, lr=share * group.peak, dampening=0.0, nesterov=self.momentum > 0,
-                maximize=False,
+                momentum=self.momentum, dampening=0.0, nesterov=self.momentum > 0,
+                lr=share * group.peak,  # type: ignore[arg-type]  # takes a tensor, too
+                found_inf=skip, maximize=False,
             )  # fmt: skip
 
 
@@ -109,13 +110,16 @@ class Muon:
         self.velocity = [[torch.zeros_like(p) for p in group.parameters] for group in groups]
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor, skip: Tensor | None = None) -> None:
         for group, velocities in zip(self.groups, self.velocity, strict=True):
             for kernel, gradient, velocity in zip(group.parameters, _gradients(group), velocities, strict=True):
+                if skip is not None:
+                    gradient = torch.where(skip > 0, torch.zeros_like(gradient), gradient)
                 velocity.mul_(self.momentum).add_(gradient)
                 ahead = gradient.add(velocity, alpha=self.momentum).permute(0, 2, 3, 1)  # a view, in channels_last
                 change = orthogonalize(ahead.flatten(1)).view_as(ahead).permute(0, 3, 1, 2)
-                kernel.mul_(math.sqrt(len(kernel)) / kernel.norm()).add_(change, alpha=-share * group.peak)
+                turned = kernel * (math.sqrt(len(kernel)) / kernel.norm()) - change * (share * group.peak)
+                kernel.copy_(turned if skip is None else torch.where(skip > 0, kernel, turned))
 
 
 def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
@@ -136,7 +140,8 @@ def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
         if remaining:
             square = polynomial @ square @ polynomial
     x = x if product is None else product @ x
-    return x.T if tall else x
+    orthogonal: Tensor = x.T if tall else x
+    return orthogonal
 
 
 def schedule(recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -> float:

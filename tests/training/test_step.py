@@ -1,0 +1,106 @@
+"""A step that does not wait for its figures, as on a GPU, against one that does; both tried on the processor."""
+
+import pytest
+import torch
+
+from foveola.errors import NonFiniteLoss
+from foveola.models.classifier import new_classifier
+from foveola.training.step import Step
+
+NORMALIZED = [
+    {"type": "Conv2D", "filters": 4, "padding": "same", "bias": False},
+    {"type": "BatchNorm"},
+    {"type": "Activation", "function": "relu"},
+    {"type": "Conv2D", "filters": 8, "padding": "same"},
+    {"type": "Flatten"},
+    {"type": "Dense", "units": "classes"},
+]
+STEPS = 6
+
+
+@pytest.fixture
+def start(toy, recipe_of):
+    """Optimizer, deferred → a step from the same first weights, on all images of the toy."""
+
+    def make(optimizer="muon", deferred=None, network=None):
+        data = toy()
+        recipe = recipe_of(layers=NORMALIZED, optimizer=optimizer, learning_rate=0.02)
+        classifier = new_classifier(recipe, data, 0, network=network)
+        classifier.train()
+        images, labels = torch.from_numpy(data.images.copy()), torch.from_numpy(data.labels)
+        return Step(
+            classifier, images, labels, recipe, precision=torch.float32, flip=False, class_weights=None,
+            steps=STEPS, steps_per_epoch=3, deferred=deferred,
+        )  # fmt: skip
+
+    return make
+
+
+def state(step):
+    return {name: tensor.clone() for name, tensor in step.classifier.network.state_dict().items()}
+
+
+def batches():
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randint(48, (16,), generator=generator) for _ in range(STEPS)]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "muon"])
+def test_a_deferred_step_computes_the_same(start, optimizer):
+    now, later = start(optimizer), start(optimizer, deferred=True)
+    assert not now.deferred
+    for chosen in batches():
+        now(chosen, 0.5)
+        later.learn(chosen, torch.tensor(0.5))  # the rate as a tensor, as a captured graph reads it
+    assert now.figures() == pytest.approx(later.figures())
+    expected = state(now)
+    for name, tensor in state(later).items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "muon"])
+def test_after_a_fault_a_deferred_step_changes_nothing_and_says_so_when_asked(start, optimizer):
+    step = start(optimizer, deferred=True)
+    first, second, *rest = batches()
+    step(first, 1.0)
+    step(second, 1.0)
+    kept = state(step)
+    step.classifier.mean.fill_(torch.nan)  # from here on the network sees no numbers
+    step(rest[0], 1.0)
+    step.classifier.mean.zero_()
+    step(rest[1], 1.0)
+    after = state(step)
+    assert all(torch.equal(after[name], kept[name]) for name in kept)
+    with pytest.raises(NonFiniteLoss, match=r"epoch 1, step 3, the loss was not finite"):
+        step.figures()
+
+
+def test_figures_start_anew_when_asked_for(start):
+    step, (chosen, *_) = start(), batches()
+    step(chosen, 0.0)
+    first = step.figures()
+    step(chosen, 0.0)
+    assert step.figures()[0] == pytest.approx(first[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device here")
+def test_a_captured_graph_computes_the_same(toy, recipe_of):
+    data, steps = toy(), []
+    for capture in (True, False):
+        recipe = recipe_of(layers=NORMALIZED, optimizer="muon", learning_rate=0.02)
+        classifier = new_classifier(recipe, data, 0).cuda()
+        classifier.train()
+        step = Step(
+            classifier, torch.from_numpy(data.images.copy()).cuda(), torch.from_numpy(data.labels).cuda(), recipe,
+            precision=torch.float32, flip=False, class_weights=None, steps=STEPS, steps_per_epoch=3,
+        )  # fmt: skip
+        if not capture:
+            step.run = step.learn
+        for chosen in batches():
+            step(chosen.cuda(), 0.5)
+        steps.append(step)
+    assert steps[0].run.graph is not None
+    assert steps[0].figures() == pytest.approx(steps[1].figures(), rel=1e-4)
+    expected = state(steps[1])
+    for name, tensor in state(steps[0]).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
