@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         "processors": os.cpu_count(),
     }
     if util.find_spec("torch") is None:
-        return described | {"device": None, "note": "torch is not installed: pip install 'foveola[train]'"}
+        return described | {"device": "cpu, for inference only: pip install 'foveola[train]' brings PyTorch"}
     import torch
 
     from foveola.training.loop import choose_precision
