@@ -4,14 +4,13 @@
     FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/inference.py [--rounds 3] [--json]
 
 Trains `fast` on Fashion-MNIST, exports it, and measures: images a second over the 10,000 test images, with all
-processors, and the latency of a single image, with one thread for ONNX Runtime. The contenders alternate, each in a
+processors, and the latency of a single image, one thread for ONNX Runtime. The contenders alternate, each in a
 fresh process; figures are medians over the rounds. What Foveola times is the whole answer: from uint8 images,
 preprocessing and temperature included.
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -74,11 +73,10 @@ def measure(run: Path) -> dict[str, float]:
 
 def with_onnx(run: Path) -> dict[str, float]:
     path = run / "exports" / "model.onnx"
-    images = foveola.load(DATA).test.images
-    many, one = onnx.open(path, threads=os.cpu_count()), onnx.open(path, threads=1)
+    images, model = foveola.load(DATA).test.images, onnx.open(path)
     return {
-        "onnx_images_a_second": len(images) / seconds(lambda: many.predict_logits(images), 5),
-        "onnx_one_ms": 1000 * seconds(lambda: one.predict_logits(images[:1]), REPEATS),
+        "onnx_images_a_second": len(images) / seconds(lambda: model.predict_logits(images), 5),
+        "onnx_one_ms": 1000 * seconds(lambda: model.predict_logits(images[:1]), REPEATS),
     }
 
 

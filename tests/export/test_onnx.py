@@ -66,10 +66,11 @@ def test_what_is_no_image_is_refused(export):
         model.predict_logits(np.zeros((8, 8, 1), np.uint8))
 
 
-def test_threads_are_the_callers_and_do_not_spin(export):
-    options = onnx.open(export, threads=1).session.get_session_options()
-    assert options.intra_op_num_threads == 1
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+def test_batches_computed_at_once_give_the_same_answers_in_order(export, images_of):
+    images = np.concatenate([images_of((8, 16, 1))] * 20)[:333]
+    one, three = (onnx.open(export, threads=threads) for threads in (1, 3))
+    assert one.session.get_session_options().intra_op_num_threads == 1
+    assert np.array_equal(three.predict_logits(images), one.predict_logits(images))
 
 
 def test_anyone_can_read_what_the_file_says_of_itself(export, classifier):
