@@ -4,7 +4,7 @@
     FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/inference.py [--rounds 3] [--json]
 
 Trains `fast` on Fashion-MNIST, exports it, and measures: images a second over the 10,000 test images, with all
-processors, and the latency of a single image, one thread for ONNX Runtime. The contenders alternate, each in a
+processors, and the latency of a single image, with one. The contenders alternate, each in a
 fresh process; figures are medians over the rounds. What Foveola times is the whole answer: from uint8 images,
 preprocessing and temperature included.
 """
