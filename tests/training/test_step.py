@@ -76,7 +76,7 @@ def test_after_a_fault_a_deferred_step_changes_nothing_and_says_so_when_asked(st
 
 
 def test_figures_start_anew_when_asked_for(start):
-    step, (chosen, *_) = start(), batches()
+    step, (chosen, *_) = start("adam"), batches()
     step(chosen, 0.0)
     first = step.figures()
     step(chosen, 0.0)
