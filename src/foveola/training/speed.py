@@ -60,20 +60,21 @@ def choose_length(
     -------
     The recipe with `steps` set, so that it can be repeated exactly on a machine of any speed.
     """
-    chosen, possible = None, math.inf
+    chosen, speed, possible = None, Speed(0.0, 0.0), math.inf
     for recipe, worthwhile in candidates:
         # a larger network gets fewer epochs than the last one: where even those would not do, measuring is in vain
         if chosen is not None and possible < worthwhile:
             break
-        speed = measure(recipe, train, device, flip, network)
-        steps_per_epoch = len(train) / min(recipe.batch_size, len(train))
-        possible = speed.epochs(deadline - time.perf_counter(), steps_per_epoch, inferences)
+        measured = measure(recipe, train, device, flip, network)
+        possible = measured.epochs(deadline - time.perf_counter(), _steps_per_epoch(recipe, train), inferences)
         if chosen is not None and possible < worthwhile:
             break
-        steps = max(int(possible * steps_per_epoch), FEWEST_STEPS)
-        chosen = recipe.model_copy(update={"steps": steps, "minimum_steps": 0})
+        chosen, speed = recipe, measured
     assert chosen is not None, "there is at least one candidate"
-    return chosen
+    per_epoch = _steps_per_epoch(chosen, train)
+    # counted once more, because measuring what was not chosen has taken time as well
+    steps = int(per_epoch * speed.epochs(deadline - time.perf_counter(), per_epoch, inferences))
+    return chosen.model_copy(update={"steps": max(steps, FEWEST_STEPS), "minimum_steps": 0})
 
 
 def measure(
@@ -90,6 +91,10 @@ def measure(
     start = time.perf_counter()
     classifier.predict_logits(sample)
     return Speed(float(np.mean(clock.steps[WARM_UP_STEPS:])), (time.perf_counter() - start) / TIMED_IMAGES)
+
+
+def _steps_per_epoch(recipe: Recipe, train: ImageSet) -> float:
+    return len(train) / min(recipe.batch_size, len(train))
 
 
 class _Clock(Callback):
