@@ -13,6 +13,7 @@ import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 COLOURS = {"Foveola": "#0b6e99", "Keras": "#c2571a", "goal": "#888888"}
 MARKERS = {"Foveola": "o", "Keras": "s", "goal": "+"}
@@ -40,9 +41,12 @@ def main() -> None:
             xscale="log", title=data, xlabel="seconds of training, two cores (logarithmic)", ylabel="test accuracy, %"
         )
         axes.grid(alpha=0.25)
-        axes.margins(x=0.2, y=0.12)
+        axes.margins(x=0.25, y=0.12)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower right")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    figure.legend(*all_axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(target, metadata={"Date": None})
 
 
