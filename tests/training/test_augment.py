@@ -17,24 +17,28 @@ def some_images(n=12, height=9, width=7, channels=1, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, height, width, channels), dtype=np.uint8))
 
 
-def shifted(image, down, across):
-    """What lay at (i, j) lies at (i + down, j + across); the border's own pixels fill the rest."""
+def shifted(image, down, across, ground):
+    """What lay at (i, j) lies at (i + down, j + across); the ground, or the border's own pixels, fill the rest."""
     height, width = image.shape[:2]
     result = np.empty_like(image)
     for i in range(height):
         for j in range(width):
-            result[i, j] = image[min(max(i - down, 0), height - 1), min(max(j - across, 0), width - 1)]
+            inside = 0 <= i - down < height and 0 <= j - across < width
+            own = image[min(max(i - down, 0), height - 1), min(max(j - across, 0), width - 1)]
+            result[i, j] = own if inside or ground is None else ground
     return result
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_shift_moves_whole_pixels_and_repeats_the_border(channels):
+@pytest.mark.parametrize("ground", [None, 0, 255])
+def test_shift_moves_whole_pixels_and_fills_what_it_uncovers(channels, ground):
     images = some_images(300, channels=channels)
     torch.manual_seed(0)
-    moved = shift(images, 2).numpy()
+    moved = shift(images, 2, ground).numpy()
     found = set()
+    offsets = range(-2, 3)
     for before, after in zip(images.numpy(), moved, strict=True):
-        ways = [(d, a) for d in range(-2, 3) for a in range(-2, 3) if np.array_equal(after, shifted(before, d, a))]
+        ways = [(d, a) for d in offsets for a in offsets if np.array_equal(after, shifted(before, d, a, ground))]
         assert len(ways) == 1
         found.add(ways[0])
     assert len(found) == 25  # every shift occurs, each image has its own
@@ -69,19 +73,20 @@ def draw(monkeypatch):
 
 @pytest.mark.parametrize(("degrees", "zoom"), [(30, 0), (-17.5, 0), (90, 0), (0, 0.2), (0, -0.3), (25, 0.15)])
 @pytest.mark.parametrize(("height", "width"), [(12, 12), (9, 14)])
-def test_rotation_and_zoom_are_scipys(degrees, zoom, height, width, draw):
+@pytest.mark.parametrize(("ground", "mode"), [(None, "nearest"), (0, "grid-constant"), (255, "grid-constant")])
+def test_rotation_and_zoom_are_scipys(degrees, zoom, height, width, ground, mode, draw):
     draw(math.copysign(1, degrees), math.copysign(1, zoom))
     images = some_images(2, height, width, 3)
-    turned = rotate_and_zoom(images, abs(degrees), abs(zoom)).numpy()
+    turned = rotate_and_zoom(images, abs(degrees), abs(zoom), ground).numpy()
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     # from where in the old image a pixel of the new one comes, (row, column) about the centre
     matrix = np.array([[cosine, sine], [-sine, cosine]]) / (1 + zoom)
     centre = (np.array([height, width]) - 1) / 2
     for before, after in zip(images.numpy(), turned, strict=True):
         for channel in range(3):
-            expected = scipy.ndimage.affine_transform(
-                before[..., channel].astype(np.float64), matrix, centre - matrix @ centre, order=1, mode="nearest"
-            )
+            plane = before[..., channel].astype(np.float64)
+            offset = centre - matrix @ centre
+            expected = scipy.ndimage.affine_transform(plane, matrix, offset, order=1, mode=mode, cval=ground or 0)
             assert np.abs(after[..., channel] - expected).max() <= 0.52  # half a level of rounding
 
 
@@ -137,6 +142,15 @@ def test_mixup_draws_its_share_from_the_beta_distribution():
 def test_nothing_is_changed_unless_told():
     images = some_images()
     assert augment_images(images, Augment(), flip=False) is images
+
+
+@pytest.mark.parametrize(("polarity", "ground"), [("light on dark", 0), ("dark on light", 255), ("mixed", None)])
+def test_what_is_uncovered_has_the_ground_of_the_data(polarity, ground):
+    images = some_images(60)
+    torch.manual_seed(0)
+    changed = augment_images(images, Augment(shift=2, rotation=10), False, polarity)
+    torch.manual_seed(0)
+    assert torch.equal(changed, shift(rotate_and_zoom(images, 10, 0, ground), 2, ground))
 
 
 def test_images_are_mirrored_only_when_told():

@@ -118,7 +118,8 @@ class Step:
     def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss, and how many images were classified correctly."""
         augment = self.recipe.augment
-        x = self.classifier.normalize(augment_images(images, augment, self.flip))
+        polarity = self.classifier.card.polarity
+        x = self.classifier.normalize(augment_images(images, augment, self.flip, polarity))
         if augment.cutout:
             x = cutout(x, augment.cutout)
         if not augment.mixup:

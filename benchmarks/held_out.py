@@ -1,0 +1,50 @@
+"""What a setting is worth, measured without the test split: this is how a setting is chosen.
+
+    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/held_out.py fashion-mnist [--seeds 2] \
+        -- --recipe strong --epochs 12 --set augment.shift=1
+
+A sixth of the training images (drawn once, the same for every setting) takes the place of the test split, and
+`foveola train` learns from the others with the arguments after `--`. The copy no longer tells which data set it is:
+`augment.flip = "auto"` mirrors nothing, so that flips are asked for with `--set augment.flip=true`.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from foveola import datasets
+from runs import spread, train
+
+DATA = Path(os.environ.get("FOVEOLA_DATA", "../shared/data"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="a name, or a folder beside the data sets such as kmnist-from-test")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("arguments", nargs="*", help="of `foveola train`")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"{options.data}-held-out.npz"
+        hold_out(options.data, copy)
+        documents = [train((str(copy), *options.arguments), seed) for seed in range(options.seeds)]
+    accuracy = spread([document["evaluation"]["accuracy"]["value"] for document in documents])
+    seconds = spread([document["seconds"]["training"] for document in documents])
+    setting = " ".join((options.data, *options.arguments))
+    print(f"| `{setting}` | {options.seeds} | {accuracy['mean']:.4f} ± {accuracy['sd']:.4f} | {seconds['mean']:.1f} |")
+
+
+def hold_out(name: str, path: Path) -> None:
+    """Write the training images of a data set to `path`, a sixth of them as test split."""
+    train = datasets.load(str(DATA / name) if (DATA / name).is_dir() else name).train
+    order = np.random.default_rng(0).permutation(len(train.images))
+    test, rest = np.split(order, [len(order) // 6])
+    arrays = {"x_train": train.images[rest], "y_train": train.labels[rest]}
+    np.savez(path, **arrays, x_test=train.images[test], y_test=train.labels[test], allow_pickle=False)
+
+
+if __name__ == "__main__":
+    main()
