@@ -1,6 +1,6 @@
 """What a setting is worth, measured without the test split: this is how a setting is chosen.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/held_out.py fashion-mnist [--seeds 2] \
+    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/held_out.py [--seeds 2] fashion-mnist \
         -- --recipe strong --epochs 12 --set augment.shift=1
 
 A sixth of the training images (drawn once, the same for every setting) takes the place of the test split, and
