@@ -5,7 +5,8 @@
 
 A sixth of the training images (drawn once, the same for every setting) takes the place of the test split, and
 `foveola train` learns from the others with the arguments after `--`. The copy no longer tells which data set it is:
-`augment.flip = "auto"` mirrors nothing, so that flips are asked for with `--set augment.flip=true`.
+`augment.flip = "auto"` mirrors nothing, so that flips are asked for with `--set augment.flip=true`. Prints accuracy,
+log loss and calibration error, after temperature, mean ± standard deviation over the seeds, and seconds of training.
 """
 
 import argparse
@@ -31,10 +32,14 @@ def main() -> None:
         copy = Path(folder) / f"{options.data}-held-out.npz"
         hold_out(options.data, copy)
         documents = [train((str(copy), *options.arguments), seed) for seed in range(options.seeds)]
-    accuracy = spread([document["evaluation"]["accuracy"]["value"] for document in documents])
+    figures = {
+        name: spread([document["evaluation"][name]["value"] for document in documents])
+        for name in ("accuracy", "log_loss", "ece")
+    }
     seconds = spread([document["seconds"]["training"] for document in documents])
     setting = " ".join((options.data, *options.arguments))
-    print(f"| `{setting}` | {options.seeds} | {accuracy['mean']:.4f} ± {accuracy['sd']:.4f} | {seconds['mean']:.1f} |")
+    columns = " | ".join(f"{figure['mean']:.4f} ± {figure['sd']:.4f}" for figure in figures.values())
+    print(f"| `{setting}` | {options.seeds} | {columns} | {seconds['mean']:.1f} |")
 
 
 def hold_out(name: str, path: Path) -> None:

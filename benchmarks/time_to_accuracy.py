@@ -46,8 +46,11 @@ PATHS = {
 }
 # Where an epoch is too long, the number of steps is given; where there is little time, few images are kept to validate
 TARGETS = (
-    Target("mnist", 0.99, 1.2, "--set steps=155 --set validation=0.02"),
-    Target("mnist", 0.995, 6, "--set steps=720 --set augment.shift=1 --set validation=0.02"),
+    Target("mnist", 0.99, 1.2, "--set steps=155 --set validation=0.02 --set label_smoothing=0.05"),
+    Target(
+        "mnist", 0.995, 6,
+        "--set steps=720 --set augment.shift=1 --set validation=0.02 --set label_smoothing=0.05",
+    ),
     Target(
         "mnist", 0.997, 150,
         "--recipe strong --set augment.shift=2 --set augment.rotation=10.0 --set augment.zoom=0.1",
@@ -58,7 +61,8 @@ TARGETS = (
     Target("fashion-mnist", 0.95, 720, "--recipe best --set augment.shift=1 --set validation=0.02"),
     Target(
         "kmnist-from-test", 0.99, 20,
-        "--epochs 34 --set augment.shift=2 --set augment.rotation=10.0 --set validation=0.02",
+        "--epochs 34 --set augment.shift=2 --set augment.rotation=10.0 --set validation=0.02"
+        " --set label_smoothing=0.02",
     ),
     Target("sign-language-digits", 0.985, 30, "--set image_size=48"),
 )  # fmt: skip
