@@ -7,7 +7,8 @@ from PIL import Image
 
 from foveola.images import ImageSet
 from foveola.predictions import Predictions
-from foveola.report.plots import RED, _legible, confusion_matrix, curves, samples, wrong
+from foveola.report.plots import confusion_matrix, curves, samples, wrong
+from foveola.report.style import RED, legible
 
 
 def toy(n=30, names=("cat", "dog", "owl"), channels=1, size=8):
@@ -140,9 +141,9 @@ def test_names_in_any_script_and_with_any_sign(tmp_path):
 
 
 def test_names_are_kept_where_a_font_has_them():
-    assert _legible(["Ankle boot", "Ж"]) == ({"Ankle boot": "Ankle boot", "Ж": "Ж"}, ["DejaVu Sans"])
+    assert legible(["Ankle boot", "Ж"]) == ({"Ankle boot": "Ankle boot", "Ж": "Ж"}, ["DejaVu Sans"])
     # A letter that DejaVu Sans lacks and STIXGeneral, bundled with matplotlib as well, has.
-    names, fonts = _legible(["\u1d81"])
+    names, fonts = legible(["\u1d81"])
     assert names == {"\u1d81": "\u1d81"}
     assert len(fonts) == 2
 
@@ -151,7 +152,7 @@ def test_names_are_romanised_or_numbered_where_no_font_has_them(monkeypatch):
     monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [])
     names = [*"おきすつなはまやれを", "カシ", "漢字", "plain"]
     romanised = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo", "kashi", "#11", "plain"]
-    assert _legible(names) == (dict(zip(names, romanised, strict=True)), ["DejaVu Sans"])
+    assert legible(names) == (dict(zip(names, romanised, strict=True)), ["DejaVu Sans"])
 
 
 def test_fonts_that_are_gone_are_passed_over(monkeypatch, tmp_path):
@@ -159,7 +160,7 @@ def test_fonts_that_are_gone_are_passed_over(monkeypatch, tmp_path):
 
     gone = FontEntry(fname=str(tmp_path / "gone.ttf"), name="Gone")
     monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [gone])
-    assert _legible(["き"]) == ({"き": "ki"}, ["DejaVu Sans"])
+    assert legible(["き"]) == ({"き": "ki"}, ["DejaVu Sans"])
 
 
 def test_pyplot_stays_out(tmp_path):

@@ -4,25 +4,31 @@ Figures are drawn without pyplot, so that no window is opened and no global stat
 """
 
 import math
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from foveola.errors import require
 from foveola.images import ImageSet
 from foveola.predictions import Predictions
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from foveola.report.style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    column,
+    dress,
+    legible,
+    line,
+    name_ticks,
+    new_figure,
+    short,
+)
 
 DPI = 120
-# From Okabe and Ito's palette, red darkened to be read as text: told apart with every kind of colour blindness.
-BLUE, ORANGE, RED, INK, GREY = "#0072b2", "#e69f00", "#b84300", "#222222", "#8a8a8a"
 
 # Each panel's title, and the history's columns with what the legend calls them and their colour.
 PANELS: dict[str, dict[str, tuple[str, str]]] = {
@@ -47,17 +53,17 @@ def curves(history: Sequence[Mapping[str, Any]], path: str | Path, x: str = "epo
     panels = {title: columns for title, columns in PANELS.items() if present & columns.keys()}
     rows = 2 if len(panels) == 4 else 1
     across = max(len(panels) // rows, 1)
-    figure = _figure(4.6 * across, 3.4 * rows)
+    figure = new_figure(4.6 * across, 3.4 * rows)
     for position, (title, columns) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, across, position)
         for key in [key for key in columns if key in present]:
             name, colour = columns[key]
-            _line(axes, _column(history, x), _column(history, key), name, colour)
+            line(axes, column(history, x), column(history, key), name, colour)
         if len(history) == 1:
             axes.set_xlim(history[0][x] - 1, history[0][x] + 1)
         if title == "Learning rate":
             axes.set_ylim(bottom=0)
-        _dress(axes, title, x, legend=len(columns) > 1)
+        dress(axes, title, x, legend=len(columns) > 1)
     figure.savefig(path, format="png", dpi=DPI)
 
 
@@ -80,10 +86,10 @@ def samples(
     """
     n = len(image_set)
     chosen = np.arange(n) if n <= count else np.random.default_rng(seed).choice(n, count, replace=False)
-    legible, fonts = _legible([*image_set.class_names, *(predicted or ())])
+    readable, fonts = legible([*image_set.class_names, *(predicted or ())])
     across = math.ceil(math.sqrt(len(chosen)))
     rows = math.ceil(len(chosen) / across)
-    figure = _figure(1.65 * across, 1.9 * rows)
+    figure = new_figure(1.65 * across, 1.9 * rows)
     for position, index in enumerate(chosen, start=1):
         axes = figure.add_subplot(rows, across, position)
         axes.imshow(image_set.images[index], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -91,7 +97,7 @@ def samples(
         axes.spines[:].set_visible(False)
         true = image_set.class_names[image_set.labels[index]]
         given = true if predicted is None else predicted[index]
-        caption = _short(legible[true]) if given == true else f"{_short(legible[true])}\n→ {_short(legible[given])}"
+        caption = short(readable[true]) if given == true else f"{short(readable[true])}\n→ {short(readable[given])}"
         axes.set_xlabel(
             caption, color=INK if given == true else RED, fontsize=8.5, fontfamily=fonts, parse_math=False, labelpad=4
         )
@@ -105,7 +111,7 @@ def wrong(image_set: ImageSet, predictions: Predictions, path: str | Path, count
         predicted = [predictions.class_names[label] for label in predictions.predicted[first]]
         samples(image_set.take(first), path, count, predicted=predicted)
     else:
-        figure = _figure(5, 1.5)
+        figure = new_figure(5, 1.5)
         figure.text(0.5, 0.5, f"None of {len(image_set):,} predictions is wrong.", ha="center", va="center", color=INK)
         figure.savefig(path, format="png", dpi=DPI)
 
@@ -128,7 +134,7 @@ def confusion_matrix(confusion: ArrayLike, class_names: Sequence[str], path: str
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(class_names)
     side = min(2 + 0.5 * classes, 12)
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     axes.set_xlabel("Predicted class", color=INK)
@@ -139,97 +145,5 @@ def confusion_matrix(confusion: ArrayLike, class_names: Sequence[str], path: str
         for row, column in np.ndindex(classes, classes):
             ink = "white" if shares[row, column] > 0.3 else INK if counts[row, column] else GREY
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=ink)
-    _name_ticks(axes, class_names if classes <= 100 else ())
+    name_ticks(axes, class_names if classes <= 100 else ())
     figure.savefig(path, format="png", dpi=DPI)
-
-
-def _figure(width: float, height: float) -> "Figure":
-    require("matplotlib", "train")
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    padding = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    return Figure(figsize=(width, height), layout=padding, facecolor="white")
-
-
-def _column(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
-    """A column of the history, N, NaN where a row lacks it."""
-    values = (row.get(key) for row in history)
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _line(axes: "Axes", x: NDArray[np.float64], y: NDArray[np.float64], name: str, colour: str) -> None:
-    # Columns need not be filled in the same rows: each line joins the points that it has.
-    filled = np.isfinite(y)
-    marker = "o" if filled.sum() <= 30 else ""
-    axes.plot(x[filled], y[filled], color=colour, label=name, linewidth=1.8, marker=marker, markersize=4)
-
-
-def _dress(axes: "Axes", title: str, x: str, legend: bool) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK)
-    axes.set_xlabel(x.capitalize(), color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-    axes.grid(color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(color=GREY, labelcolor=INK, labelsize=9)
-    if legend:
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-
-
-def _name_ticks(axes: "Axes", class_names: Sequence[str]) -> None:
-    legible, fonts = _legible(class_names)
-    positions, names = range(len(class_names)), [_short(legible[name]) for name in class_names]
-    style: dict[str, Any] = {"fontfamily": fonts, "parse_math": False, "fontsize": 9 if len(names) <= 20 else 6}
-    axes.set_xticks(positions, names, rotation=90 if max(map(len, names), default=0) > 2 else 0, **style)
-    axes.set_yticks(positions, names, **style)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 20 else name[:19] + "…"
-
-
-def _legible(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Each name as it can be drawn, and the fonts to draw it with.
-
-    The bundled font has no Chinese or Japanese characters: a font of the system helps out where one has all that is
-    missing. Where none has, kana are romanised and other such names become the number of the class.
-    """
-    from matplotlib.font_manager import findfont, fontManager
-
-    bundled = "DejaVu Sans"
-    missing = _undrawable("".join(names), findfont(bundled))
-    if not missing:
-        return {name: name for name in names}, [bundled]
-    for entry in fontManager.ttflist:
-        # Last Resort has a glyph for everything: the same empty box.
-        if "LastResort" not in entry.name.replace(" ", "") and not _undrawable(missing, entry.fname):
-            return {name: name for name in names}, [bundled, entry.name]
-    return {
-        name: name if missing.isdisjoint(name) else _romanised(name) or f"#{index}"
-        for index, name in enumerate(dict.fromkeys(names))
-    }, [bundled]
-
-
-def _undrawable(characters: Iterable[str], font: str) -> set[str]:
-    """The characters that a font file has no glyph for."""
-    from matplotlib.font_manager import get_font
-
-    try:
-        known = get_font(font)
-    except (OSError, RuntimeError):  # matplotlib's list of fonts is cached, and may be older than the fonts
-        return set(characters)
-    return {character for character in characters if not known.get_char_index(ord(character))}
-
-
-def _romanised(name: str) -> str | None:
-    """Kana in Latin letters, as Unicode names them in Hepburn's spelling; None if other characters are among them."""
-    hepburn = {"si": "shi", "ti": "chi", "tu": "tsu", "hu": "fu", "zi": "ji"}
-    official = [unicodedata.name(character, "").partition(" LETTER ") for character in name]
-    if not all(script in ("HIRAGANA", "KATAKANA") for script, _, _ in official):
-        return None
-    syllables = [syllable.removeprefix("SMALL ").lower() for _, _, syllable in official]
-    return "".join(hepburn.get(syllable, syllable) for syllable in syllables)
