@@ -59,6 +59,7 @@ def test_every_setting_and_every_layer_survives_toml(tmp_path):
             "keep": "best",
             "monitor": "val_auc",
             "epoch_auc": True,
+            "reject": 0.01,
             "batches": "random",
             "steps_per_epoch": 7,
             "augment": {"shift": 2, "rotation": 7.5, "zoom": 0.1, "flip": True, "cutout": 3, "mixup": 0.2},
@@ -173,6 +174,8 @@ def test_several_problems_are_named_together():
         ({"validation": 0, "keep": "best"}, "set validation above 0"),
         ({"validation": 0, "patience": 3}, "set validation above 0"),
         ({"validation": 0, "epoch_auc": True}, "set validation above 0"),
+        ({"validation": 0, "reject": 0.01}, "set validation above 0"),
+        ({"reject": 1.5}, "reject is 1.5; it should be less than 1"),
         ({"monitor": "val_auc"}, "needs epoch_auc = true"),
     ],
 )

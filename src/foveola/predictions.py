@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.doctor import Finding, Fix
 from foveola.images import Images, Labels
 
 
@@ -74,12 +75,16 @@ class Estimate:
 class Answer:
     """What a model says of one picture.
 
-    `top` holds (class, probability), most probable first; `findings` what looks unlike the training images.
+    `top` holds (class, probability), most probable first; `findings` in what the picture, as it was given, is unlike
+    the training images; `fixes` what was changed before the model saw it; `uncertain` says that the probability lies
+    below the model's threshold.
     """
 
     image: str
     top: list[tuple[str, float]]
-    findings: list[str]
+    findings: list[Finding]
+    fixes: tuple[Fix, ...] = ()
+    uncertain: bool = False
 
     @property
     def class_name(self) -> str:

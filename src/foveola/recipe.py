@@ -108,6 +108,9 @@ class Recipe(BaseModel):
     patience: Count | None = Field(default=None, description="epochs without improvement before an early stop")
     min_delta: NonNegative = Field(default=0.0, description="the least change that counts as an improvement")
     epoch_auc: bool = Field(default=False, description="macro one-vs-rest AUC of the validation images, every epoch")
+    reject: Share | None = Field(
+        default=None, description="accepted share of wrong answers; less sure ones are called uncertain to keep it"
+    )
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:
@@ -115,9 +118,10 @@ class Recipe(BaseModel):
             raise ValueError('batches = "random" needs steps_per_epoch, the number of batches between two validations')
         if self.batches == "epoch" and self.steps_per_epoch is not None:
             raise ValueError('steps_per_epoch goes with batches = "random"')
-        if self.validation == 0 and (self.keep == "best" or self.patience or self.epoch_auc):
+        chooses = self.keep == "best" or self.patience or self.epoch_auc or self.reject is not None
+        if self.validation == 0 and chooses:
             raise ValueError(
-                'keep = "best", patience and epoch_auc choose by validation images; set validation above 0'
+                'keep = "best", patience, epoch_auc and reject choose by validation images; set validation above 0'
             )
         if self.batch_size == 1 and any(layer.type == "BatchNorm" for layer in self.layers):
             raise ValueError("batch_size = 1 gives batch normalisation nothing to average over; use at least 2")

@@ -383,3 +383,16 @@ def test_no_source_file_can_run_what_it_reads(banned):
         if re.search(banned, line)
     ]
     assert not found
+
+
+def test_a_card_from_before_the_doctor_opens_as_one_that_always_answers(saved):
+    classifier, path = saved
+    card = json.loads(read_card(path).model_dump_json())
+    for key in ("statistics", "reject"):
+        del card[key]
+    weights = safetensors.numpy.load_file(path)
+    safetensors.numpy.save_file(weights, path, {METADATA_KEY: json.dumps(card)})
+    reopened = open_classifier(path)
+    assert (reopened.card.statistics, reopened.card.reject) == (None, None)
+    images = np.zeros((2, *classifier.card.image_shape), np.uint8)
+    np.testing.assert_array_equal(reopened.predict_logits(images), classifier.predict_logits(images))

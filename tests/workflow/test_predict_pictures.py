@@ -1,11 +1,14 @@
 """Picture files classified: any size, findings reported, nothing changed in silence."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import foveola
-from foveola.errors import DataError
+from foveola.errors import DataError, OutputError, UserError
+from foveola.models.card import ModelCard, Rejection
 from foveola.predictions import softmax
 
 
@@ -46,7 +49,8 @@ def test_dark_on_light_is_reported_and_not_inverted(trained, toy, tmp_path):
     inverted = 255 - toy.train.images[0]
     (answer,) = foveola.predict(trained, [save(inverted[:, :, 0], tmp_path / "dark.png")])
     (finding,) = answer.findings
-    assert finding.startswith("dark on light, but the model has learnt from images that are light on dark")
+    assert (finding.code, finding.fix) == ("polarity", "invert")
+    assert finding.text.startswith("dark on light, where the training images are light on dark")
     expected = softmax(trained.predict_logits(inverted[None]))[0]
     assert answer.top[0] == (toy.class_names[expected.argmax()], pytest.approx(expected.max()))
 
@@ -96,3 +100,131 @@ def test_one_bad_picture_is_named(trained, toy, tmp_path):
     (tmp_path / "bad.png").write_bytes(good.read_bytes()[:60])
     with pytest.raises(DataError, match=r"bad\.png"):
         foveola.predict(trained, [good, tmp_path / "bad.png"])
+
+
+@pytest.mark.parametrize("fix", [["invert"], ["auto"], ["auto", "invert"]])
+def test_what_is_asked_for_is_fixed(trained, toy, tmp_path, fix):
+    image = toy.train.images[25]
+    path = save(255 - image[:, :, 0], tmp_path / "dark.png")
+    (answer,) = foveola.predict(trained, [path], fix=fix)
+    assert answer.fixes == ("invert",)
+    assert [finding.code for finding in answer.findings] == ["polarity"], "of the picture as it was given"
+    assert answer.top[0][1] == pytest.approx(softmax(trained.predict_logits(image[None])).max())
+
+
+def test_what_the_network_sees_is_shown_before_and_after(trained, toy, tmp_path):
+    image = toy.train.images[0, :, :, 0]
+    dark, light = save(255 - image, tmp_path / "bar.png"), save(image, tmp_path / "bar.bmp")
+    foveola.predict(trained, [dark, light], fix=["auto"], show=tmp_path / "seen" / "here")
+    names = sorted(path.name for path in (tmp_path / "seen" / "here").iterdir())
+    assert names == ["1-bar-after.png", "1-bar-before.png", "2-bar-before.png"]
+    before, after = (np.asarray(Image.open(tmp_path / "seen" / "here" / name)) for name in (names[1], names[0]))
+    assert before.shape == (224, 224)
+    np.testing.assert_array_equal(before[::28, ::28], 255 - image)
+    np.testing.assert_array_equal(after[14::28, 14::28], image)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(trained, toy, tmp_path):
+    picture = save(toy.train.images[0, :, :, 0], tmp_path / "a.png")
+    with pytest.raises(OutputError, match="--show"):
+        foveola.predict(trained, [picture], show=picture)
+
+
+def test_an_unknown_fix_is_refused_with_the_nearest(trained, toy, tmp_path):
+    with pytest.raises(UserError, match=r"'centre'.*Did you mean 'center'"):
+        foveola.predict(trained, [save(toy.train.images[0, :, :, 0], tmp_path / "a.png")], fix=["centre"])
+
+
+@dataclass
+class Stub:
+    """Answers with the logits that it is given."""
+
+    card: ModelCard
+    logits: np.ndarray
+
+    @property
+    def class_names(self):
+        return self.card.class_names
+
+    def predict_logits(self, images):
+        return self.logits[: len(images)]
+
+
+@pytest.fixture
+def stub():
+    def make(**card):
+        logits = np.log(np.array([[0.9, 0.1], [0.6, 0.4]], np.float32))
+        return Stub(ModelCard(class_names=("yes", "no"), **{"image_shape": (8, 8, 1), **card}), logits)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("reject", "expected"),
+    [
+        (None, [False, False]),
+        (Rejection(error=0.01, threshold=0.7), [False, True]),
+        (Rejection(error=0.01, threshold=0.55), [False, False]),
+        (Rejection(error=0.01, threshold=None), [True, True]),
+    ],
+)
+def test_below_the_threshold_a_model_is_uncertain(stub, toy, tmp_path, reject, expected):
+    path = save(toy.train.images[0, :, :, 0], tmp_path / "a.png")
+    answers = foveola.predict(stub(reject=reject), [path, path])
+    assert [answer.uncertain for answer in answers] == expected
+    assert [answer.class_name for answer in answers] == ["yes", "yes"]
+
+
+def test_the_probability_of_the_threshold_itself_is_enough(stub, toy, tmp_path):
+    model = stub()
+    model.card = model.card.model_copy(
+        update={"reject": Rejection(error=0.1, threshold=float(softmax(model.logits)[1].max()))}
+    )
+    path = save(toy.train.images[0, :, :, 0], tmp_path / "a.png")
+    assert [answer.uncertain for answer in foveola.predict(model, [path, path])] == [False, False]
+
+
+def test_without_statistics_only_what_needs_none_is_fixed(stub, toy, tmp_path):
+    path = save(toy.train.images[0, :, :, 0], tmp_path / "a.png")
+    (answer,) = foveola.predict(stub(), [path], fix=["invert"])
+    assert answer.fixes == ("invert",)
+    with pytest.raises(UserError, match=r"The fix crop needs to know .* Only grey and invert"):
+        foveola.predict(stub(), [path], fix=["invert", "crop"])
+
+
+def test_a_recipe_that_makes_pictures_grey_finds_nothing_wrong_with_colour(stub, tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[2:6, 2:6, 0] = 255
+    path = save(pixels, tmp_path / "red.png")
+    (answer,) = foveola.predict(stub(channels="grey"), [path])
+    assert answer.findings == []
+    with pytest.raises(DataError, match=r"red\.png is a colour picture"):
+        foveola.predict(stub(), [path])
+    (answer,) = foveola.predict(stub(), [path], fix=["auto"])
+    assert ([finding.code for finding in answer.findings], answer.fixes) == (["channels"], ("grey",))
+
+
+def test_an_animation_is_answered_by_its_first_frame_and_says_so(trained, toy, tmp_path):
+    first, second = (Image.fromarray(toy.train.images[index, :, :, 0]) for index in (0, 50))
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
+    first.save(tmp_path / "still.gif")
+    moving, still = foveola.predict(trained, [tmp_path / "moving.gif", tmp_path / "still.gif"])
+    assert moving.top == still.top
+    assert [finding.code for finding in moving.findings] == ["animation"]
+    assert still.findings == []
+
+
+def test_a_single_pixel_is_answered_and_called_blank(trained, tmp_path):
+    (answer,) = foveola.predict(trained, [save(np.full((1, 1), 90, np.uint8), tmp_path / "dot.png")], fix=["auto"])
+    assert [finding.code for finding in answer.findings] == ["resolution", "blank"]
+    assert answer.fixes == ()
+
+
+def test_sixty_megapixels_are_answered_and_a_few_more_are_refused(trained, tmp_path):
+    pixels = np.full((7500, 8000), 250, np.uint8)
+    pixels[2000:5000, 1100:3000] = 10
+    (answer,) = foveola.predict(trained, [save(pixels, tmp_path / "large.bmp")], fix=["invert"])
+    assert "polarity" in {finding.code for finding in answer.findings}
+    assert answer.class_name == "left"
+    with pytest.raises(DataError, match=r"huge\.bmp is refused for its size.*64,000,000"):
+        foveola.predict(trained, [save(np.zeros((8001, 8000), np.uint8), tmp_path / "huge.bmp")])

@@ -1,5 +1,6 @@
 """Commands that put a model to use."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,17 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Picture files of any size.")],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to name.")] = 3,
     grey: Annotated[bool, typer.Option("--grey", help="Convert colour pictures for a model of grey images.")] = False,
+    fix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIXES",
+            help="Change pictures first: grey, invert, contrast, crop, center, with commas; auto: what is proposed.",
+        ),
+    ] = None,
+    seen: Annotated[
+        Path | None,
+        typer.Option("--show", metavar="FOLDER", help="Write what the network sees, before and after fixing, as PNG."),
+    ] = None,
     device: DeviceName = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -23,15 +35,18 @@ def predict(
     from foveola.workflow.predict import predict as predict_images
 
     predictor = open_model(model, device=one_of("device", device, DEVICES))
-    answers = predict_images(predictor, images, grey=grey, top=top, verbose=not quiet)
+    fixes = [name.strip() for name in fix.split(",")] if fix is not None else []
+    answers = predict_images(predictor, images, grey=grey, fix=fixes, show=seen, top=top, verbose=not quiet)
     document = {
         "predictions": [
             {
                 "image": answer.image,
                 "class": answer.class_name,
                 "probability": answer.probability,
+                "uncertain": answer.uncertain,
                 "top": [{"class": name, "probability": probability} for name, probability in answer.top],
-                "findings": answer.findings,
+                "findings": [asdict(finding) for finding in answer.findings],
+                "fixes": list(answer.fixes),
             }
             for answer in answers
         ]

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from foveola.doctor import Statistics
 from foveola.errors import ModelError
 from foveola.images import Polarity
 from foveola.layers import Layer
@@ -25,6 +26,19 @@ class DataOrigin(BaseModel):
     seed: int
 
 
+class Rejection(BaseModel):
+    """When a model rather says that it is uncertain: below `threshold` of its top probability.
+
+    `error` is the share of wrong answers among the others that was asked for. Without a threshold, because none kept
+    the error on the validation images, every answer is uncertain.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    error: float
+    threshold: float | None
+
+
 class ModelCard(BaseModel):
     """Everything about a classifier but its weights.
 
@@ -32,7 +46,8 @@ class ModelCard(BaseModel):
     0..1, `mean` is subtracted and the result divided by `std`, by channel. Logits are divided by `temperature`.
     `channels` is the recipe's word: with "grey" or "rgb", images of the other kind are converted; with "data", grey
     images may stand for colour ones, but colour images are refused by a grey model.
-    `layers` is None for a network that the user wrote in PyTorch.
+    `statistics` is None where the training images have no common background, as photographs; `reject` where the model
+    always answers. `layers` is None for a network that the user wrote in PyTorch.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,7 +60,9 @@ class ModelCard(BaseModel):
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     polarity: Polarity = "mixed"
+    statistics: Statistics | None = None
     temperature: float = 1.0
+    reject: Rejection | None = None
     layers: tuple[Layer, ...] | None = None
     recipe: str | None = None
     data: DataOrigin | None = None

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveola.architecture import trace
+from foveola.doctor import describe
 from foveola.errors import DataError, ModelError, RecipeError
 from foveola.files import write_atomically
 from foveola.images import Images, ImageSet, check_images, polarity, shape_text
@@ -125,7 +126,7 @@ def new_classifier(recipe: Recipe, train: ImageSet, seed: int, *, network: nn.Mo
     Parameters
     ----------
     recipe : layers, initialisation and preprocessing
-    train : gives shape, class names, and the statistics of standard scaling
+    train : gives shape, class names, the statistics of standard scaling and those of the input doctor
     seed : of the initial weights
     network : the user's own, float N×C×H×W → logits N×K, instead of the recipe's layers
     """
@@ -142,6 +143,7 @@ def new_classifier(recipe: Recipe, train: ImageSet, seed: int, *, network: nn.Mo
         mean=mean,
         std=std,
         polarity=polarity(train.images),
+        statistics=describe(train.images),
         layers=recipe.layers if network is None else None,
         recipe=recipe.name,
     )
