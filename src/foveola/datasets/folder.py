@@ -65,6 +65,12 @@ def read(path: Path, request: Request, entry: Entry | None = None) -> Dataset:
     )
 
 
+def files(path: Path, class_names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    """Every file with its split, in the order in which `read` takes them."""
+    for item in _items(_splits(path), class_names):
+        yield item.split, item.path
+
+
 def _splits(root: Path) -> dict[str, list[Path]]:
     """The class folders of each split."""
     folders = _folders(root)
