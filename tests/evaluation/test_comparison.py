@@ -1,0 +1,242 @@
+"""Paired tests against published examples, closed formulas and simulations."""
+
+import math
+
+import numpy as np
+import pytest
+
+from foveola.errors import DataError
+from foveola.evaluation import metrics
+from foveola.evaluation.comparison import (
+    accuracy_difference,
+    holm,
+    is_real,
+    mcnemar,
+    metric_differences,
+    p_text,
+    verdict,
+)
+from foveola.predictions import Estimate, Predictions
+
+
+def answers(right):
+    """Predictions that are right where `right` is true."""
+    right = np.asarray(right).astype(int)
+    return Predictions(np.eye(2, dtype=np.float32)[right], np.ones(len(right), np.int64), ("no", "yes"), True)
+
+
+def pair(both, first, second, neither):
+    """Two models that are right on so many images together, alone, or not at all."""
+    one = [1] * both + [1] * first + [0] * second + [0] * neither
+    two = [1] * both + [0] * first + [1] * second + [0] * neither
+    return answers(one), answers(two)
+
+
+def scores(n=400, classes=3, noise=1.0, seed=0, labels_seed=9):
+    labels = np.random.default_rng(labels_seed).integers(classes, size=n)
+    logits = np.random.default_rng(seed).normal(0, noise, (n, classes)) + 1.5 * np.eye(classes)[labels]
+    return Predictions(logits.astype(np.float32), labels, tuple("abcdef"[:classes]), True)
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        ((20, 12, 2, 16), 0.0562, 0.3292),  # Armitage and Berry's sputum cultures, Newcombe's interval in StatsDirect
+        ((1, 1, 7, 12), -0.5069, -0.0256),  # Bentur et al. 2009, in Fagerland, Lydersen and Laake 2017, chapter 8
+        ((59, 6, 16, 80), -0.1186, -0.0046),  # Cavo et al. 2012, same place
+    ],
+)
+def test_newcombes_interval_is_the_published_one(table, low, high):
+    one, two = pair(*table)
+    difference = accuracy_difference([one], [two]).difference
+    assert difference.value == pytest.approx((table[1] - table[2]) / sum(table))
+    assert (difference.low, difference.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
+    swapped = accuracy_difference([two], [one]).difference
+    assert (swapped.low, swapped.high) == (pytest.approx(-difference.high), pytest.approx(-difference.low))
+
+
+@pytest.mark.parametrize("table", [(20, 12, 2, 16), (1, 1, 7, 12), (0, 9, 3, 4), (5, 4, 4, 5)])
+def test_mcnemar_is_the_binomial_tail(table):
+    found = mcnemar(*pair(*table))
+    _, first, second, _ = table
+    differing = first + second
+    tail = sum(math.comb(differing, k) for k in range(min(first, second) + 1)) / 2**differing
+    assert (found.both_right, found.only_first, found.only_second, found.neither) == table
+    assert found.p == pytest.approx(min(2 * tail, 1.0))
+
+
+def test_equal_answers_differ_by_nothing():
+    one = scores(60)
+    tested = accuracy_difference([one], [one])
+    assert (tested.difference.value, tested.p) == (0.0, 1.0)
+    assert tested.difference.low <= 0 <= tested.difference.high
+    assert {(found.low, found.value, found.high) for found in metric_differences([one], [one], 20).values()} == {
+        (0.0, 0.0, 0.0)
+    }
+
+
+def test_figures_differ_by_what_their_metrics_say():
+    one, two = scores(), scores(noise=1.6, seed=1)
+    differences = metric_differences([one], [two], 50)
+    assert set(differences) == set(metrics.METRICS) - {"accuracy"}
+    for name, difference in differences.items():
+        metric = metrics.METRICS[name]
+        assert difference.value == pytest.approx(metric(one).value - metric(two).value, abs=1e-12), name
+
+
+def test_ties_count_half_in_the_area():
+    one, two = pair(20, 12, 2, 16)
+    labels = np.arange(50) % 2
+    one, two = (Predictions(model.logits, labels, model.class_names, True) for model in (one, two))
+    difference = metric_differences([one], [two], 10)["auc_macro_ovr"]
+    expected = metrics.auc_macro_ovr(one).value - metrics.auc_macro_ovr(two).value
+    assert difference.value == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_paired_bootstrap_agrees_with_the_normal_interval_of_paired_losses():
+    one, two = scores(2000), scores(2000, noise=1.3, seed=1)
+    rows = np.arange(2000)
+
+    def losses(model):
+        return -np.log(model.probabilities[rows, model.labels])
+
+    apart = losses(one) - losses(two)
+    margin = 1.96 * apart.std(ddof=1) / math.sqrt(2000)
+    difference = metric_differences([one], [two])["log_loss"]
+    assert difference.low == pytest.approx(apart.mean() - margin, abs=0.15 * margin)
+    assert difference.high == pytest.approx(apart.mean() + margin, abs=0.15 * margin)
+    assert difference.method == "paired percentile bootstrap, 1000 resamples"
+
+
+def test_where_a_single_class_occurs_there_is_no_area():
+    assert math.isnan(metric_differences([answers([1, 0, 1])], [answers([1, 1, 0])], 5)["auc_macro_ovr"].value)
+
+
+def test_progress_is_told():
+    told = []
+    metric_differences([scores(30)], [scores(30, seed=1)], 3, lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_over_trainings_it_is_welchs_test_where_all_images_are_alike_hard():
+    """No two trainings of a side fail on the same image: the images explain nothing, only the spread is left."""
+    from scipy.stats import ttest_ind
+
+    n = 100
+    wrong = (
+        [range(0, 5), range(5, 14), range(14, 21)],
+        [[0, 5, 14], [1, 2, 6, 7, 15], [3, 8, 9, 10, 16, 17, 18]],
+    )
+    tested = accuracy_difference(*([answers(~np.isin(np.arange(n), ours)) for ours in side] for side in wrong))
+    shares = [[1 - len(ours) / n for ours in side] for side in wrong]
+    reference = ttest_ind(*shares, equal_var=False)
+    interval = reference.confidence_interval()
+    assert tested.p == pytest.approx(reference.pvalue)
+    assert tested.difference.low == pytest.approx(interval.low)
+    assert tested.difference.high == pytest.approx(interval.high)
+
+
+def test_over_trainings_it_is_the_paired_test_where_all_trainings_are_alike():
+    one, two = pair(300, 40, 20, 40)
+    apart = one.predicted.astype(float) - two.predicted
+    margin = 1.959964 * apart.std(ddof=1) / math.sqrt(len(apart))
+    difference = accuracy_difference([one, one], [two, two]).difference
+    assert difference.value == pytest.approx(0.05)
+    assert difference.high - difference.value == pytest.approx(margin, rel=1e-6)
+
+
+def test_over_trainings_the_interval_covers_as_often_as_it_says():
+    generator = np.random.default_rng(4)
+    covered = 0
+    for _ in range(300):
+        hard = generator.beta(4, 1, 200)
+        sides = [
+            [answers(generator.random(200) < np.clip(hard + generator.normal(0, 0.03), 0, 1)) for _ in range(4)]
+            for _ in range(2)
+        ]
+        difference = accuracy_difference(*sides).difference
+        covered += difference.low <= 0 <= difference.high
+    assert 0.91 <= covered / 300 <= 0.985
+
+
+def test_over_trainings_figures_come_with_the_same_interval_as_their_closed_form():
+    """Log loss by bootstrap: its covariance is that of the losses, divided by the images."""
+    from scipy.stats import t
+
+    sides = [[scores(1500, seed=seed) for seed in (0, 1, 2)], [scores(1500, 3, 1.2, seed) for seed in (3, 4, 5)]]
+    difference = metric_differences(*sides)["log_loss"]
+    rows = np.arange(1500)
+    losses = np.array([-np.log(model.probabilities[rows, model.labels]) for side in sides for model in side])
+    covariance = np.cov(losses) / 1500
+    off = [(block.sum() - block.trace()) / 6 for block in (covariance[:3, :3], covariance[3:, 3:])]
+    images = max(sum(off) - 2 * covariance[:3, 3:].mean(), 0)
+    trainings = [losses[part].mean(axis=1).var(ddof=1) / 3 for part in (slice(3), slice(3, 6))]
+    assert difference.value == pytest.approx(losses[:3].mean() - losses[3:].mean())
+    variance = sum(trainings) + images
+    freedom = variance**2 / sum(part**2 / 2 for part in trainings)
+    margin = t.ppf(0.975, freedom) * math.sqrt(variance)
+    assert difference.high - difference.value == pytest.approx(margin, rel=0.05)
+    assert difference.method == "Student's t over 3 and 3 trainings and 1,500 images"
+
+
+def test_holm_is_the_textbook_procedure():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2]
+
+
+def test_other_images_are_refused():
+    one, two = scores(50), scores(50, labels_seed=3)
+    for compare in (accuracy_difference, metric_differences):
+        with pytest.raises(DataError, match="not measured on the same test images"):
+            compare([one], [two])
+
+
+def estimate(value, low, high):
+    return Estimate(value, low, high, 1000, "by hand")
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "options", "text"),
+    [
+        (estimate(-0.019, -0.023, -0.015), 1e-9, {}, "cnn better by 1.9 points, 95 % CI 1.5–2.3; real"),
+        (
+            estimate(0.019, 0.015, 0.023),
+            1e-9,
+            {"trainings": 5},
+            "dnn better by 1.9 points (means of 5 trainings), 95 % CI 1.5–2.3; real",
+        ),
+        (
+            estimate(0.003, -0.002, 0.008),
+            0.25,
+            {},
+            "not shown: dnn is ahead by 0.3 points, 95 % CI −0.2 to 0.8, but the interval includes 0",
+        ),
+        (
+            estimate(-0.0123, -0.0241, -0.0004),
+            0.0612,
+            {},
+            "not shown: cnn is ahead by 1.23 points, 95 % CI 0.04–2.41, "
+            "but that may be chance (p = 0.061, not below 0.05)",
+        ),
+        (
+            estimate(0.0, -0.01, 0.01),
+            1.0,
+            {},
+            "a difference is not shown: dnn and cnn are equally accurate, 95 % CI −1.0 to 1.0",
+        ),
+        (
+            estimate(0.0, 0.0, 0.0),
+            1.0,
+            {"same": True},
+            "no difference: dnn and cnn give the same answer for every image",
+        ),
+    ],
+)
+def test_the_verdict_in_words(difference, p, options, text):
+    assert verdict("dnn", "cnn", difference, p, **options) == text
+    assert is_real(difference, p) == text.endswith("; real")
+
+
+def test_p_values_as_people_write_them():
+    assert [p_text(p) for p in (0.00004, 0.00123, 0.5)] == ["p < 0.0001", "p = 0.0012", "p = 0.5"]
