@@ -1,0 +1,288 @@
+"""The filter lab: a window sliding over an image, as a page to play with, an animation and a picture."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from foveola.explanation.convolution import Matrix, Sliding
+from foveola.images import Images, shape_text
+from foveola.report import html
+from foveola.report.shades import shaded, signed
+
+# An animation shows at most so many positions, evenly spread
+MOST_FRAMES = 200
+# Sides of drawn panels and of the largest cells, gaps, in pixels; letters, in points
+PANEL, CELL, GAP, SMALL, LARGE = 300, 44, 24, 13, 15
+# The narrowest frame, in pixels, and the lines of arithmetic beneath, the same for all frames of an animation
+NARROWEST, LINES = 640, 4
+ACCENT, LINE, EMPTY = (184, 67, 0), (200, 200, 200), (238, 238, 238)
+
+
+@dataclass(frozen=True, eq=False)
+class Lab:
+    """What the filter lab shows.
+
+    Parameters
+    ----------
+    image : what to call the picture
+    notes : what was done to the picture beforehand
+    stages : each works on the output of the one before
+    positions : row and column of the output to show, for each stage
+    """
+
+    image: str
+    notes: tuple[str, ...]
+    stages: tuple[Sliding, ...]
+    positions: tuple[tuple[int, int], ...]
+
+
+def described(lab: Lab) -> dict[str, Any]:
+    """The stages as plain numbers; pixels that only padding provides are None in a pooling's values."""
+    return {"stages": [_described(*each) for each in zip(lab.stages, lab.positions, strict=True)]}
+
+
+def page(lab: Lab) -> str:
+    """The page as HTML: buttons and a slider move the window."""
+    document = described(lab)["stages"]
+    for stage, row in zip(lab.stages, document, strict=True):
+        row["image"] = stage.image.round(6).tolist()
+        row["colours"] = {"image": _colours(stage.image), "output": _colours(stage.output)}
+    return html.render(
+        "filter_lab.html", image=lab.image, notes=lab.notes, stages=document, picture=html.picture(_still(lab))
+    )
+
+
+def picture(lab: Lab) -> bytes:
+    """The chosen position of every stage, beneath each other, as PNG."""
+    content = io.BytesIO()
+    Image.fromarray(_still(lab)).save(content, "png", optimize=True)
+    return content.getvalue()
+
+
+def animation(lab: Lab) -> bytes:
+    """The window of every stage on its way over the image, as GIF."""
+    frames, durations = [], []
+    for stage in lab.stages:
+        total = stage.output.size
+        shown = np.unique(np.linspace(0, total - 1, min(total, MOST_FRAMES)).round().astype(int)).tolist()
+        for number in shown:
+            row, column = divmod(number, stage.output.shape[1])
+            frames.append(_frame(stage, (row, column), number + 1))
+            durations.append(500 if len(shown) <= 50 else 150)
+        durations[-1] = 2500
+    size = max(frame.width for frame in frames), max(frame.height for frame in frames)
+    # One palette for all, so that only what changes from frame to frame is stored
+    palette = _on_canvas(frames[-1], size).quantize(64)
+    pictures = [_on_canvas(frame, size).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    content = io.BytesIO()
+    pictures[0].save(
+        content, "gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
+    )
+    return content.getvalue()
+
+
+WRITERS: dict[str, Callable[[Lab], bytes | str]] = {".html": page, ".gif": animation, ".png": picture}
+
+
+# What is said
+
+
+def _described(stage: Sliding, position: tuple[int, int]) -> dict[str, Any]:
+    row, column = position
+    top, left = stage.corner(row, column)
+    field = stage.field(row, column)
+    return {
+        "title": _title(stage),
+        "operation": stage.operation,
+        "kernel": None if stage.kernel is None else stage.kernel.tolist(),
+        "window": list(stage.window),
+        "stride": stage.stride,
+        "padding": stage.padding,
+        "edges": list(stage.edges),
+        "image_size": list(stage.image.shape),
+        "output_size": list(stage.output.shape),
+        "output": stage.output.tolist(),
+        "output_text": [[number_text(value) for value in values] for values in stage.output],
+        "position": [row, column],
+        "receptive_field": {"top": top, "left": left},
+        "values": [[None if np.isnan(value) else float(value) for value in values] for values in field],
+        "products": None if stage.kernel is None else stage.products(row, column).tolist(),
+        "sum": _sum(stage, row, column),
+    }
+
+
+def _title(stage: Sliding) -> str:
+    what = {"convolution": "Convolution", "max": "Max pooling", "average": "Average pooling"}[stage.operation]
+    sizes = f"{shape_text(stage.image.shape)} → {shape_text(stage.output.shape)}"
+    return f"{what} {shape_text(stage.window)}, stride {stage.stride}, {stage.padding}: {sizes}"
+
+
+def _sum(stage: Sliding, row: int, column: int) -> str:
+    """The arithmetic of one output as people write it."""
+    field, result = stage.field(row, column), number_text(stage.output[row, column])
+    if stage.kernel is not None:
+        values = np.nan_to_num(field)
+        if values.size > 25:
+            return f"sum of {values.size} products = {result}"
+        terms = [_product(*each) for each in zip(values.flat, stage.kernel.flat, strict=True)]
+        return f"{' + '.join(terms)} = {result}"
+    inside = [number_text(value) for value in field[~np.isnan(field)]]
+    if len(inside) > 25:
+        return f"{'largest' if stage.operation == 'max' else 'mean'} of {len(inside)} values = {result}"
+    if stage.operation == "max":
+        return f"largest of {', '.join(inside)} = {result}"
+    return f"({' + '.join(_bracketed(value) for value in field[~np.isnan(field)])}) / {len(inside)} = {result}"
+
+
+def number_text(value: float) -> str:
+    """At most two decimals, and no more digits than needed; rounded."""
+    if abs(value) >= 10_000:
+        return f"{value:.2g}"
+    return f"{round(float(value), 2) + 0:.2f}".rstrip("0").rstrip(".")
+
+
+def _product(value: float, weight: float) -> str:
+    return f"{number_text(value)}×{_bracketed(weight)}"
+
+
+def _bracketed(value: float) -> str:
+    text = number_text(value)
+    return f"({text})" if text.startswith("-") else text
+
+
+# What is drawn
+
+
+def _shades(values: Matrix, scale: Matrix) -> Images:
+    """Uint8 H×W×3: black to white where nothing in `scale` is below 0, otherwise blue to white to orange."""
+    highest = float(np.abs(scale).max())
+    if scale.min() < 0:
+        return signed(values, highest)
+    return shaded(values, max(highest, 1.0))[..., None].repeat(3, axis=2)
+
+
+def _colours(values: Matrix) -> list[list[str]]:
+    return [["#" + bytes(pixel).hex() for pixel in row] for row in _shades(values, values)]
+
+
+def _still(lab: Lab) -> Images:
+    """Uint8 H×W×3: the frame of each stage, complete, beneath each other."""
+    frames = [_frame(*each) for each in zip(lab.stages, lab.positions, strict=True)]
+    canvas = Image.new("RGB", (max(frame.width for frame in frames), sum(frame.height for frame in frames)), "white")
+    top = 0
+    for frame in frames:
+        canvas.paste(frame, (0, top))
+        top += frame.height
+    return np.asarray(canvas)
+
+
+def _on_canvas(frame: Image.Image, size: tuple[int, int]) -> Image.Image:
+    canvas = Image.new("RGB", size, "white")
+    canvas.paste(frame)
+    return canvas
+
+
+def _frame(stage: Sliding, position: tuple[int, int], revealed: int | None = None) -> Image.Image:
+    """Input, window and output side by side, the arithmetic beneath; outputs from number `revealed` on are hidden."""
+    row, column = position
+    top, left, bottom, right = stage.edges
+    padded = np.pad(stage.image, ((top, bottom), (left, right)), constant_values=np.nan)
+    output = stage.output.copy()
+    if revealed is not None:
+        output.flat[revealed:] = np.nan
+    panels = {
+        "input": _panel(
+            padded, stage.image, _texts(padded), marked=(row * stage.stride, column * stage.stride, *stage.window)
+        ),
+        "window": _panel(stage.field(row, column), stage.image, _terms(stage, row, column), largest=72),
+        f"output, row {row}, column {column}": _panel(output, stage.output, _texts(output), marked=(row, column, 1, 1)),
+    }
+    font, large = ImageFont.load_default(SMALL), ImageFont.load_default(LARGE)
+    steps = [GAP + max(panel.width, round(font.getlength(name))) for name, panel in panels.items()]
+    width = max(sum(steps) + GAP, NARROWEST)
+    bottom_of_panels = 60 + max(panel.height for panel in panels.values())
+    lines = _folded(_drawable(_sum(stage, row, column)), width - 2 * GAP, font)
+    frame = Image.new(
+        "RGB", (width, bottom_of_panels + 18 * (len(lines) if revealed is None else LINES) + GAP), "white"
+    )
+    draw = ImageDraw.Draw(frame)
+    draw.text((GAP, 12), _drawable(_title(stage)), "black", large)
+    x = GAP
+    for (name, panel), step in zip(panels.items(), steps, strict=True):
+        draw.text((x, 40), name, "black", font)
+        frame.paste(panel, (x, 60))
+        x += step
+    for number, line in enumerate(lines):
+        draw.text((GAP, bottom_of_panels + 10 + 18 * number), line, ACCENT, font)
+    return frame
+
+
+def _panel(
+    values: Matrix,
+    scale: Matrix,
+    texts: Sequence[str],
+    *,
+    largest: int = CELL,
+    marked: tuple[int, int, int, int] | None = None,
+) -> Image.Image:
+    """A matrix as cells, coloured as in `scale`, NaN empty, with texts where they fit.
+
+    Parameters
+    ----------
+    largest : side of a cell in pixels, where there is room
+    marked : row, column, height and width of what is framed
+    """
+    side = max(min(PANEL // max(values.shape), largest), 8)
+    rows, columns = values.shape
+    panel = Image.new("RGB", (columns * side + 1, rows * side + 1), "white")
+    draw = ImageDraw.Draw(panel)
+    colours = _shades(np.nan_to_num(values), scale)
+    font = ImageFont.load_default(min(0.34 * side, SMALL))
+    for (row, column), text in zip(np.ndindex(rows, columns), texts, strict=True):
+        colour = EMPTY if np.isnan(values[row, column]) else tuple(colours[row, column].tolist())
+        box = (column * side, row * side, (column + 1) * side, (row + 1) * side)
+        draw.rectangle(box, fill=colour, outline=LINE)
+        if font.getlength(text) < side - 2 and side >= 20:
+            dark = np.dot(colour, (0.299, 0.587, 0.114)) < 128
+            draw.text(
+                ((column + 0.5) * side, (row + 0.5) * side), text, "white" if dark else "black", font, anchor="mm"
+            )
+    if marked is not None:
+        row, column, height, width = marked
+        draw.rectangle(
+            (column * side, row * side, (column + width) * side, (row + height) * side), outline=ACCENT, width=3
+        )
+    return panel
+
+
+def _texts(values: Matrix) -> list[str]:
+    return ["" if np.isnan(value) else number_text(value) for value in values.flat]
+
+
+def _terms(stage: Sliding, row: int, column: int) -> list[str]:
+    """What the window multiplies, or what it looks at, cell by cell."""
+    field = stage.field(row, column)
+    if stage.kernel is None:
+        return _texts(field)
+    return [_drawable(_product(*each)) for each in zip(np.nan_to_num(field).flat, stage.kernel.flat, strict=True)]
+
+
+def _drawable(text: str) -> str:
+    """Without the signs that Pillow's font lacks."""
+    return text.replace("→", "to").replace("×", "x")
+
+
+def _folded(text: str, width: int, font: Any) -> list[str]:
+    """The text in lines that are no wider than `width` pixels."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

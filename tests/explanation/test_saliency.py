@@ -1,0 +1,172 @@
+"""Grad-CAM against its closed form and an implementation of the test's own; occlusion against a plain loop."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from foveola.errors import DataError, ModelError
+from foveola.explanation.filters import first_filters
+from foveola.explanation.saliency import grad_cam, occlusion
+from foveola.predictions import softmax
+
+CONVOLUTION = {"type": "Conv2D", "filters": 6, "padding": "same", "activation": "relu"}
+NORMALISED = (
+    {"type": "Conv2D", "filters": 6, "padding": "same"},
+    {"type": "BatchNorm"},
+    {"type": "Activation", "function": "relu"},
+    {"type": "MaxPool2D"},
+    {"type": "Flatten"},
+)
+DENSE = ({"type": "Flatten"}, {"type": "Dense", "units": 8, "activation": "relu"})
+CLASSES = np.array([2, 0, 1])
+
+
+def planes(images):
+    return torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+
+
+def to_one(maps):
+    """Each map divided by its highest value."""
+    highest = maps.max(axis=(1, 2), keepdims=True)
+    return maps / np.where(highest > 0, highest, 1)
+
+
+# Grad-CAM
+
+
+def test_after_global_average_pooling_it_is_the_class_activation_map(classifier, images):
+    """Zhou et al. (2016): the gradient of a logit is then the dense layer's weight, the same at every pixel."""
+    model = classifier(CONVOLUTION, {"type": "GlobalAveragePool2D"})
+    given = images()
+    with torch.no_grad():
+        convolution, dense = model.network.conv2d_1, model.network.dense_1
+        maps = F.relu(F.conv2d(planes(given), convolution.weight, convolution.bias, padding=1))
+        expected = torch.einsum("nk,nkhw->nhw", dense.weight[CLASSES], maps).clamp(min=0).numpy()
+    cams = grad_cam(model, given, CLASSES)
+    assert (cams.shape, cams.dtype) == ((3, 8, 10), np.float32)
+    assert cams.max() > 0
+    np.testing.assert_allclose(cams, to_one(expected), atol=1e-5)
+
+
+def test_it_is_taken_after_normalisation_and_activation_and_before_pooling(classifier, images):
+    model, given = classifier(*NORMALISED).eval(), images()
+    network = model.network
+    maps = network.activation_1(network.batchnorm_1(network.conv2d_1(planes(given)))).detach().requires_grad_()
+    logits = network.dense_1(network.flatten_1(network.maxpool2d_1(maps)))
+    (gradients,) = torch.autograd.grad(logits[range(3), CLASSES].sum(), maps)
+    expected = (gradients.mean((2, 3), keepdim=True) * maps).sum(1).clamp(min=0).detach().numpy()
+    np.testing.assert_allclose(grad_cam(model, given, CLASSES), to_one(expected), atol=1e-5)
+
+
+def test_small_maps_are_enlarged_and_padding_is_cut_away(classifier, images):
+    coarse = {"type": "Conv2D", "filters": 6, "stride": 2, "kernel": 3, "padding": "same", "activation": "relu"}
+    model = classifier(coarse, {"type": "GlobalAveragePool2D"}, pad=2)
+    with torch.no_grad():
+        maps = model.network.conv2d_1(F.pad(planes(images()), (2, 2, 2, 2)))
+        weighted = torch.einsum("nk,nkhw->nhw", model.network.dense_1.weight[CLASSES], maps).clamp(min=0)
+        expected = F.interpolate(weighted[None], (12, 14), mode="bilinear")[0, :, 2:-2, 2:-2].numpy()
+    assert maps.shape[2:] == (6, 7)
+    np.testing.assert_allclose(grad_cam(model, images(), CLASSES), to_one(expected), atol=1e-5)
+
+
+def test_maps_have_the_size_of_the_images_given(classifier, images):
+    assert grad_cam(classifier(*NORMALISED), images(2, 20, 16), CLASSES[:2]).shape == (2, 20, 16)
+
+
+def test_where_nothing_speaks_for_the_class_the_map_is_zero(classifier, images):
+    model = classifier(CONVOLUTION, {"type": "GlobalAveragePool2D"})
+    with torch.no_grad():
+        model.network.dense_1.weight[0] = -1
+    assert (grad_cam(model, images(1), np.array([0])) == 0).all()
+
+
+def test_frozen_weights_can_be_explained(classifier, images):
+    model = classifier(*NORMALISED)
+    expected = grad_cam(model, images(), CLASSES)
+    np.testing.assert_array_equal(grad_cam(model.requires_grad_(False), images(), CLASSES), expected)
+
+
+def test_without_a_convolution_grad_cam_and_filters_say_so(classifier, images):
+    model = classifier(*DENSE)
+    with pytest.raises(ModelError, match=r"Grad-CAM is not possible.*Occlusion"):
+        grad_cam(model, images(), CLASSES)
+    with pytest.raises(ModelError, match="no filters"):
+        first_filters(model)
+
+
+# Occlusion
+
+
+@pytest.mark.parametrize(("polarity", "colour"), [("light on dark", 0), ("dark on light", 255), ("mixed", None)])
+def test_occlusion_is_the_mean_drop_over_the_squares_that_cover_a_pixel(classifier, images, polarity, colour):
+    model = classifier(*DENSE, polarity=polarity, temperature=2.0)
+    given = images(2)
+    colour = given.mean(axis=(1, 2)).round().astype(np.uint8)[:, :, None] if colour is None else [colour] * 2
+    found = occlusion(model, given, CLASSES[:2], size=3, stride=2)
+    assert (found.shape, found.dtype) == ((2, 8, 10), np.float32)
+    for image, label, fill, map_ in zip(given, CLASSES, colour, found, strict=False):
+        drops = [[[] for _ in range(10)] for _ in range(8)]
+        for top in (0, 2, 4, 5):
+            for left in (0, 2, 4, 6, 7):
+                covered = image.copy()
+                covered[top : top + 3, left : left + 3] = fill
+                before, after = softmax(model.predict_logits(np.stack([image, covered])))[:, label]
+                for row, column in np.ndindex(3, 3):
+                    drops[top + row][left + column].append(before - after)
+        np.testing.assert_allclose(map_, [[np.mean(cell) for cell in row] for row in drops], atol=1e-6)
+
+
+def test_occlusion_finds_the_only_pixel_that_matters(classifier, images):
+    model = classifier({"type": "Flatten"}, polarity="light on dark")
+    with torch.no_grad():
+        model.network.dense_1.weight.zero_()
+        model.network.dense_1.weight[1, 3 * 10 + 7] = 20
+    given = images(1)
+    given[0, 3, 7] = 255
+    (found,) = occlusion(model, given, np.array([1]), size=1)
+    assert np.flatnonzero(np.abs(found) > 1e-6).tolist() == [3 * 10 + 7]
+    assert found[3, 7] > 0.5
+
+
+def test_many_squares_are_computed_in_batches(classifier, images, monkeypatch):
+    model = classifier(*DENSE)
+    expected = occlusion(model, images(), CLASSES, size=2, stride=1)
+    monkeypatch.setattr("foveola.explanation.saliency.INFERENCE_BATCH", 7)
+    np.testing.assert_allclose(occlusion(model, images(), CLASSES, size=2, stride=1), expected, atol=1e-6)
+
+
+def test_by_default_the_square_is_a_seventh_of_the_image(classifier, images):
+    model = classifier(*DENSE, shape=(28, 28, 1))
+    given = images(1, 28, 28)
+    default, explicit = occlusion(model, given, CLASSES[:1]), occlusion(model, given, CLASSES[:1], size=4, stride=2)
+    np.testing.assert_array_equal(default, explicit)
+
+
+# Both
+
+
+@pytest.mark.parametrize("explain", [grad_cam, occlusion])
+def test_looking_leaves_the_model_as_it_was(classifier, images, untouched, explain):
+    model = classifier(*NORMALISED).train()
+    model.network.batchnorm_1.eval()  # a mode of its own
+    before = untouched(model)
+    explain(model, images(), CLASSES)
+    assert untouched(model) == before
+    model.network.dense_1.forward = lambda x: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        explain(model, images(), CLASSES)
+    assert untouched(model) == before
+
+
+@pytest.mark.parametrize("explain", [grad_cam, occlusion])
+@pytest.mark.parametrize("classes", [[0, 1, 3], [-1, 0, 0], [0, 1]])
+def test_classes_must_be_known_and_one_for_each_image(classifier, images, explain, classes):
+    with pytest.raises(DataError, match="each of the 3 images a class to explain, as a number from 0 to 2"):
+        explain(classifier(*NORMALISED), images(), np.array(classes))
+
+
+@pytest.mark.parametrize(("size", "stride"), [(0, 1), (3, 0), (3, 4)])
+def test_squares_must_cover_the_image(classifier, images, size, stride):
+    with pytest.raises(DataError, match="does not cover the image"):
+        occlusion(classifier(*DENSE), images(), CLASSES, size=size, stride=stride)

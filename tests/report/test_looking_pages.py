@@ -1,0 +1,133 @@
+"""The pages of `explain` and `convolve` in a real browser."""
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+from PIL import Image
+
+import foveola
+
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(DRIVER is None, reason="no chromedriver to open the pages with")
+
+
+@pytest.fixture(scope="module")
+def open_page():
+    """Open a page at a width; the browser has no network."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+
+    def open_(path, width=1200, motion="no-preference"):
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = [{"name": "prefers-reduced-motion", "value": motion}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.get_log("performance")
+        browser.get(path.as_uri())
+        return browser
+
+    yield open_
+    browser.quit()
+
+
+@pytest.fixture(scope="module")
+def explained(toy, toy_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    Image.fromarray(toy.train.images[0, :, :, 0]).save(folder / "bar.png")
+    foveola.explain(toy_run, [folder / "bar.png"], classes=["right"], out=folder / "out", verbose=False)
+    return folder / "out" / "explanation.html"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pages") / "lab.html"
+    foveola.convolve("letter:A", "diagonal", padding="same", pool="max", position=(0, 0), out=path)
+    return path
+
+
+@pytest.fixture
+def sound(open_page) -> Callable[..., None]:
+    """Check that a page has no errors, asks for nothing, and does not scroll sideways."""
+
+    def check(path, width):
+        browser = open_page(path, width)
+        assert browser.get_log("browser") == []
+        asked = [
+            entry["message"] for entry in browser.get_log("performance") if 'requestWillBeSent"' in entry["message"]
+        ]
+        assert [message for message in asked if '"url":"file:' not in message and '"url":"data:' not in message] == []
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        broken = "return [...document.images].filter(image => !image.naturalWidth).length"
+        assert browser.execute_script(broken) == 0
+
+    return check
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_explanation_opens(explained, sound, width):
+    sound(explained, width)
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_lab_opens(lab, sound, width):
+    sound(lab, width)
+
+
+def sums(browser):
+    return [element.text for element in browser.find_elements("class name", "sum")]
+
+
+def test_the_lab_is_stepped_through_with_the_keyboard(lab, open_page, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    browser = open_page(lab)
+    expected = foveola.convolve("letter:A", "diagonal", padding="same", position=(0, 1), out=tmp_path / "lab.png")[
+        "stages"
+    ]
+    assert sums(browser)[0].startswith("Row 0, column 0: ")
+    browser.find_element("css selector", "[data-do=step]").send_keys(Keys.ENTER)
+    assert sums(browser)[0] == f"Row 0, column 1: {expected[0]['sum']}"
+    browser.find_element("css selector", "[data-do=back]").send_keys(Keys.SPACE)
+    assert sums(browser)[0].startswith("Row 0, column 0: ")
+    slider = browser.find_elements("css selector", "input[type=range]")[1]
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert sums(browser)[1].startswith("Row 0, column 1: largest of -1, -2, -2, 6 = 6")
+    slider.send_keys(Keys.END)
+    assert sums(browser)[1].startswith("Row 3, column 3: ")
+    assert sums(browser)[0].startswith("Row 0, column 0: ")  # each stage moves by itself
+
+
+def test_the_receptive_field_is_marked_and_follows_a_click(lab, open_page):
+    browser = open_page(lab)
+    stage = browser.find_element("class name", "stage")
+    outputs = stage.find_elements("css selector", ".output span")
+    outputs[9 * 4 + 5].click()  # row 4, column 5
+    marked = "return [...arguments[0].querySelectorAll('.input span')].map(cell => cell.classList.contains('marked'))"
+    field = [11 * row + column for row in (4, 5, 6) for column in (5, 6, 7)]
+    assert [at for at, inside in enumerate(browser.execute_script(marked, stage)) if inside] == field
+
+
+def test_it_plays_until_paused(lab, open_page):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    browser = open_page(lab)
+    play = browser.find_element("css selector", "[data-do=play]")
+    play.click()
+    assert play.text == "Pause"
+    WebDriverWait(browser, 20).until(lambda _: not sums(browser)[0].startswith("Row 0, column 0:"))
+    play.click()
+    assert play.text == "Play"
+
+
+def test_nothing_plays_for_who_asks_for_little_motion(lab, open_page):
+    browser = open_page(lab, motion="reduce")
+    assert not browser.find_element("css selector", "[data-do=play]").is_displayed()
+    assert browser.find_element("class name", "still").is_displayed()
+    browser.find_element("css selector", "[data-do=step]").click()
+    assert sums(browser)[0].startswith("Row 0, column 1: ")

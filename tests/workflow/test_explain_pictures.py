@@ -1,0 +1,191 @@
+"""Pictures explained into a folder: what is in it, what the page says, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import foveola
+from foveola.errors import DataError, ModelError, OutputError, UserError
+from foveola.explanation.saliency import grad_cam, occlusion
+from foveola.recipe import parse_recipe
+from foveola.workflow.export import export
+
+LAYERS = [
+    {"type": "Conv2D", "filters": 4, "padding": "same", "activation": "relu"},
+    {"type": "MaxPool2D"},
+    {"type": "Dropout", "rate": 0.1},
+    {"type": "Flatten"},
+    {"type": "Dense", "units": "classes"},
+]
+
+
+@pytest.fixture(scope="module")
+def convolutional(toy, tmp_path_factory):
+    recipe = parse_recipe({"name": "conv", "layers": LAYERS, "epochs": 30, "batch_size": 16, "precision": "float32"})
+    return foveola.train(toy, recipe, out=tmp_path_factory.mktemp("runs") / "conv", verbose=False).path
+
+
+@pytest.fixture
+def picture(toy, tmp_path):
+    Image.fromarray(toy.train.images[25, :, :, 0]).save(tmp_path / "bar.png")
+    return tmp_path / "bar.png"
+
+
+def explain(model, *pictures, **options):
+    return foveola.explain(model, pictures, verbose=False, **options)
+
+
+def test_the_folder_holds_a_page_and_every_picture_that_the_document_names(convolutional, picture, tmp_path):
+    document = explain(convolutional, picture, out=tmp_path / "out", classes=["left"])
+    json.dumps(document, allow_nan=False)
+    (row,) = document["explanations"]
+    assert document["page"] == str(tmp_path / "out" / "explanation.html")
+    named = {document["filters"], "explanation.html", "1-bar/seen.png"}
+    named |= {f"1-bar/{layer['file']}" for layer in row["layers"] if layer["file"]}
+    named |= {f"1-bar/{name}" for found in row["classes"] for name in found["files"]}
+    assert named == {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    assert {path.name for path in tmp_path.iterdir()} == {"bar.png", "out"}
+    for path in (tmp_path / "out").rglob("*.png"):
+        Image.open(path).verify()
+
+
+def test_the_document_says_what_the_model_says(convolutional, picture, toy, tmp_path):
+    (answer,) = foveola.predict(convolutional, [picture], top=5, verbose=False)
+    (row,) = explain(convolutional, picture, out=tmp_path / "out", classes=["left", "middle"])["explanations"]
+    assert [(top["class"], top["probability"]) for top in row["top"]] == answer.top
+    assert [found["class"] for found in row["classes"]] == ["middle", "left"]  # the predicted one first, and once
+    assert row["classes"][0]["probability"] == pytest.approx(answer.probability)
+    assert row["grad_cam"] == "done"
+    shapes = {layer["name"]: layer["shape"] for layer in row["layers"]}
+    assert shapes == {
+        "conv2d_1": [8, 8, 4], "maxpool2d_1": [4, 4, 4], "dropout_1": [4, 4, 4], "flatten_1": [64], "dense_1": [3],
+    }  # fmt: skip
+    drawn = {layer["name"] for layer in row["layers"] if layer["file"]}
+    assert drawn == {"conv2d_1", "maxpool2d_1", "dense_1"}  # the others pass on what they get
+    classifier, image = foveola.open(convolutional), toy.train.images[25:26]
+    (drop,) = occlusion(classifier, image, np.array([1]))
+    assert row["classes"][0]["largest_drop"] == pytest.approx(float(drop.max()))
+
+
+def test_heat_maps_are_orange_where_the_map_is_high(convolutional, picture, toy, tmp_path):
+    explain(convolutional, picture, out=tmp_path / "out", classes=toy.class_names)
+    cams = grad_cam(foveola.open(convolutional), toy.train.images[[25] * 3], np.arange(3))
+    assert cams.any()
+    for label, cam in enumerate(cams):
+        drawn = np.asarray(Image.open(tmp_path / "out" / "1-bar" / f"grad_cam_class_{label}.png"))
+        assert drawn.shape == (224, 224, 3)
+        centres = drawn[14::28, 14::28].astype(int)
+        warmth = centres[..., 0] - centres[..., 2]
+        assert (warmth[cam == 0] == 0).all()
+        assert (warmth[cam > 0.9] > 100).all()
+
+
+def test_a_dense_network_says_that_grad_cam_is_not_possible(toy_run, picture, tmp_path):
+    document = explain(toy_run, picture, out=tmp_path / "out")
+    assert document["filters"] is None
+    (row,) = document["explanations"]
+    assert row["grad_cam"].startswith("Grad-CAM is not possible")
+    (found,) = row["classes"]
+    assert [name.partition("_")[0] for name in found["files"]] == ["occlusion"]
+    page = Path(document["page"]).read_text("utf-8")
+    assert row["grad_cam"] in page
+    assert "First filters" not in page
+
+
+def test_a_network_of_the_users_own_with_any_layer_names(toy, picture, tmp_path):
+    network = nn.ModuleDict({"größe/x": nn.Conv2d(1, 2, 3), "end": nn.Linear(72, 3)})
+    network.forward = lambda x: network["end"](torch.relu(network["größe/x"](x)).flatten(1))
+    run = foveola.train(toy, network=network, overrides={"epochs": 1}, out=tmp_path / "run", verbose=False)
+    (row,) = explain(foveola.open(run.path, network=network), picture, out=tmp_path / "out")["explanations"]
+    assert [layer["file"] for layer in row["layers"]] == ["layer_01_größe_x.png", "layer_02_end.png"]
+    assert (tmp_path / "out" / "1-bar" / "layer_01_größe_x.png").is_file()
+
+
+def test_hostile_names_are_text(toy, tiny, picture, tmp_path):
+    names = ("<script>alert(1)</script>", "a&b", "../c")
+    data = foveola.Dataset("toy", foveola.ImageSet(toy.train.images, toy.train.labels, names))
+    run = foveola.train(data, tiny, out=tmp_path / "run", verbose=False).path
+    page = Path(explain(run, picture, out=tmp_path / "out", classes=names)["page"]).read_text("utf-8")
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_what_was_fixed_is_shown_before_and_after(convolutional, toy, tmp_path):
+    Image.fromarray(255 - toy.train.images[25, :, :, 0]).save(tmp_path / "dark.png")
+    (row,) = explain(convolutional, tmp_path / "dark.png", fix=["invert"], out=tmp_path / "out")["explanations"]
+    assert row["fixes"] == ["invert"]
+    assert row["class"] == "middle"
+    assert "polarity" in [finding["code"] for finding in row["findings"]]
+    seen = np.asarray(Image.open(tmp_path / "out" / "1-dark" / "seen.png"))[14::28, 14::28]
+    np.testing.assert_array_equal(seen, toy.train.images[25, :, :, 0])
+    page = (tmp_path / "out" / "explanation.html").read_text("utf-8")
+    assert "as the network would see it" in page and ", after invert" in page
+
+
+def test_default_folders_are_numbered(toy_run, picture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [explain(toy_run, picture)["out"] for _ in range(3)] == ["explanation", "explanation-2", "explanation-3"]
+
+
+def test_an_empty_folder_is_filled(toy_run, picture, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert Path(explain(toy_run, picture, out=tmp_path / "out")["page"]).is_file()
+
+
+# What is refused, with nothing written
+
+
+def grey_file(tmp_path, mode="L", size=(8, 8), **options):
+    Image.new(mode, size, **options).save(tmp_path / "bad.png")
+    return tmp_path / "bad.png"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"classes": ["Middle"]}, DataError, "Unknown class 'Middle'. Did you mean 'middle'"),
+        ({"fix": ["turn"]}, UserError, "Unknown fix 'turn'"),
+        ({"pictures": lambda tmp_path: grey_file(tmp_path, "RGB", color="red")}, DataError, "colour picture .*--grey"),
+        ({"pictures": lambda tmp_path: grey_file(tmp_path, "L", (9000, 8000))}, DataError, "refused for its size"),
+        ({"pictures": lambda tmp_path: tmp_path / "none.png"}, DataError, "does not exist"),
+        ({"out": lambda tmp_path: tmp_path}, OutputError, "holds files, which are left alone"),
+        ({"out": lambda tmp_path: tmp_path / "bar.png"}, OutputError, "is a file"),
+        ({"out": lambda tmp_path: tmp_path / "bar.png" / "x"}, OutputError, "cannot be written"),
+        ({"model": lambda tmp_path: tmp_path / "no-run"}, ModelError, "no run or model file"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_written(toy_run, picture, tmp_path, options, error, message):
+    values = {"model": toy_run, "pictures": picture, "out": tmp_path / "out"} | {
+        name: value(tmp_path) if callable(value) else value for name, value in options.items()
+    }
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(error, match=message):
+        explain(values.pop("model"), values.pop("pictures"), **values)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_an_export_cannot_be_looked_into(toy_run, toy, picture, tmp_path):
+    report = export(toy_run, data=toy, out=tmp_path / "model.onnx", verbose=False)
+    for model in (report.path, foveola.open(report.path)):
+        with pytest.raises(ModelError, match=r"only predict.*Give the run that it was made from"):
+            explain(model, picture, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (2000, 3000)])
+def test_any_size_is_explained(toy_run, tmp_path, size):
+    Image.new("L", size, 90).save(tmp_path / "a.png")
+    (row,) = explain(toy_run, tmp_path / "a.png", out=tmp_path / "out")["explanations"]
+    assert row["findings"]
+
+
+def test_an_animation_is_said_to_be_one(toy_run, toy, tmp_path):
+    first, *others = (Image.fromarray(image[:, :, 0]) for image in toy.train.images[:3])
+    first.save(tmp_path / "a.gif", save_all=True, append_images=others)
+    (row,) = explain(toy_run, tmp_path / "a.gif", out=tmp_path / "out")["explanations"]
+    assert "an animation: only its first frame is looked at" in [finding["text"] for finding in row["findings"]]
