@@ -14,7 +14,8 @@ def train(arguments: Sequence[str], seed: int) -> dict[str, Any]:
     """The document that `foveola train --json` prints; accuracy and seconds go to standard error as they come."""
     foveola = str(Path(sys.executable).with_name("foveola"))
     with tempfile.TemporaryDirectory() as folder:
-        command = [foveola, "train", *arguments, "--seed", str(seed), "--out", f"{folder}/run", "--json", "--quiet"]
+        command = [foveola, "train", *arguments, "--seed", str(seed), "--out", f"{folder}/run"]
+        command += ["--no-report", "--json", "--quiet"]
         document: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     accuracy, seconds = document["evaluation"]["accuracy"]["value"], document["seconds"]["training"]
     print(f"{' '.join(arguments)}, seed {seed}: {accuracy:.4f} in {seconds:.1f} s", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from foveola.run import Run
 
 FILES = {
     "run.json", "recipe.toml", "history.csv", "model.safetensors", "evaluation.json",
-    "curves.png", "samples.png", "mistakes.png", "confusion.png",
+    "curves.png", "samples.png", "mistakes.png", "confusion.png", "report.html",
 }  # fmt: skip
 
 

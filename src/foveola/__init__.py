@@ -18,7 +18,12 @@ _PUBLIC = {
     "train": "foveola.workflow.train",
     "open": "foveola.workflow.opening:open_model",
     "evaluate": "foveola.workflow.evaluate",
+    "audit": "foveola.workflow.audit",
+    "compare": "foveola.workflow.compare",
+    "write_report": "foveola.workflow.report",
     "predict": "foveola.workflow.predict",
+    "explain": "foveola.workflow.explain",
+    "convolve": "foveola.workflow.convolve",
     "Dataset": "foveola.images",
     "ImageSet": "foveola.images",
     "Predictions": "foveola.predictions",
@@ -45,12 +50,17 @@ __all__ = [
     "Recipe",
     "Run",
     "UserError",
+    "audit",
+    "compare",
+    "convolve",
     "evaluate",
+    "explain",
     "load",
     "load_recipe",
     "open",
     "predict",
     "train",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -62,9 +72,14 @@ if TYPE_CHECKING:
     from foveola.recipe import Recipe, load_recipe
     from foveola.run import Run
     from foveola.training.callbacks import Callback
+    from foveola.workflow.audit import audit
+    from foveola.workflow.compare import compare
+    from foveola.workflow.convolve import convolve
     from foveola.workflow.evaluate import evaluate
+    from foveola.workflow.explain import explain
     from foveola.workflow.opening import open_model as open
     from foveola.workflow.predict import predict
+    from foveola.workflow.report import write_report
     from foveola.workflow.train import train
 
 

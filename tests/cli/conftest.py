@@ -27,7 +27,12 @@ def arguments(toy_npz, toy_run, tiny, picture) -> dict[str, list[object]]:
         "summary": ["lenet5"],
         "train": [toy_npz, "--recipe", tiny, "--out", "run"],
         "evaluate": [toy_run, toy_npz],
+        "report": [toy_run, "--data", toy_npz, "--out", "report.html"],
+        "compare": [toy_run, toy_run, "--data", toy_npz],
+        "audit": [toy_npz, "--recipe", tiny],
         "predict": [toy_run, picture],
         "export": [toy_run, "--data", toy_npz, "--out", "model.onnx"],
+        "explain": [toy_run, picture],
+        "convolve": ["letter:A"],
         "info": [],
     }

@@ -4,7 +4,21 @@ import json
 
 import pytest
 
-COMMANDS = ("datasets", "recipes", "summary", "train", "evaluate", "predict", "export", "info")
+COMMANDS = (
+    "datasets",
+    "recipes",
+    "summary",
+    "train",
+    "evaluate",
+    "report",
+    "compare",
+    "audit",
+    "predict",
+    "export",
+    "explain",
+    "convolve",
+    "info",
+)
 
 
 def test_help_lists_the_commands(foveola_command):

@@ -53,3 +53,14 @@ def test_the_same_seed_gives_the_same_bytes(foveola_command, toy_npz, tiny):
     one, two, three = (Path(run, "model.safetensors").read_bytes() for run in ("one", "two", "three"))
     assert one == two
     assert one != three
+
+
+def test_reject_reaches_recipe_model_and_figures(foveola_command, arguments, toy_npz):
+    command = ["train", *arguments["train"], "--epochs", 10, "--reject", 0.3, "--json"]
+    document = json.loads(foveola_command(*command).out)
+    assert document["recipe"]["reject"] == document["reject"]["error"] == 0.3
+    assert document["evaluation"]["rejection"]["threshold"] == document["reject"]["threshold"]
+    for again in (["train", *arguments["train"], "--reject", 0.3, "--force"], ["evaluate", "run", toy_npz]):
+        text = foveola_command(*again).out
+        assert "share answered (asked for: at most 30.00% wrong)" in text
+        assert "wrong among those answered" in text

@@ -74,6 +74,11 @@ def grey_picture(path: Path) -> Path:
     return path
 
 
+def bmp_header(width: int, height: int) -> bytes:
+    """A BMP of 24 bits a pixel that ends where its pixels should begin."""
+    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+
+
 def run_with(world: World, **files: bytes) -> Path:
     """The run with other contents in some files; the suffix is written with an underscore."""
     run = world.copied_run()
@@ -203,6 +208,11 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     "recipe-without-layers": (lambda w: w.train(recipe=w.toml("epochs = 3")), ("mine.toml", "layers is missing")),
     "value-out-of-range": (lambda w: w.train(None, "--set", "batch_size=0"), ("batch_size is 0", "greater than")),
     "value-of-another-type": (lambda w: w.train(None, "--set", "epochs=many"), ("epochs is 'many'", "integer")),
+    "reject-beyond-one": (lambda w: w.train(None, "--reject", "1.5"), ("reject is 1.5", "less than 1")),
+    "reject-without-validation": (
+        lambda w: w.train(None, "--reject", "0.01", "--set", "validation=0"),
+        ("reject", "set validation above 0"),
+    ),
     "set-without-value": (lambda w: w.train(None, "--set", "epochs"), ("--set takes key=value", "Example")),
     "summary-of-unknown-recipe": (lambda w: ["summary", "wets"], ("'wets'", "Did you mean 'west'?")),
     "summary-of-bad-image": (lambda w: ["summary", "west", "--image", "28"], ("--image is '28'", "28x28x1")),
@@ -263,6 +273,18 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
             ),
         ],
         ("3 channels", "1 channel"),
+    ),
+    "picture-of-a-million-million-pixels": (
+        lambda w: ["predict", w.run, w.file("huge.bmp", bmp_header(1_000_000, 1_000_000))],
+        ("huge.bmp", "64,000,000"),
+    ),
+    "unknown-fix": (
+        lambda w: ["predict", w.run, grey_picture(w.folder / "a.png"), "--fix", "invert,centre"],
+        ("'centre'", "Did you mean 'center'?"),
+    ),
+    "show-is-a-file": (
+        lambda w: ["predict", w.run, grey_picture(w.folder / "a.png"), "--show", w.file("file", "")],
+        ("file cannot be written", "--show"),
     ),
     "picture-missing": (lambda w: ["predict", w.run, "no.png"], ("no.png", "does not exist")),
     "picture-corrupt": (

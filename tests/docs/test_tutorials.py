@@ -28,6 +28,9 @@ SMALL_COMMANDS = {
     "train": ["--epochs", "2"],
     "evaluate": [],
     "predict": [],
+    "explain": [],
+    "convolve": [],
+    "compare": ["--seeds", "2"],
 }
 # Commands whose printed lines depend on no data and no training: those that the page shows must come, in this order.
 EXACT = {"summary"}

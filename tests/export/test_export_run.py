@@ -37,6 +37,19 @@ def files_in(folder):
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_threshold_and_statistics_survive(tiny, toy, tmp_path, format):
+    run = foveola.train(toy, tiny, out=tmp_path / "run", overrides={"reject": 0.2, "epochs": 10}, verbose=False)
+    live, found = foveola.open(run.path), foveola.open(export(run.path, format, data=toy, verbose=False).path)
+    assert None not in (live.card.reject, live.card.statistics)
+    assert (found.card.reject, found.card.statistics) == (live.card.reject, live.card.statistics)
+    Image.fromarray(255 - toy.train.images[0, :, :, 0]).save(tmp_path / "dark.png")
+    one, two = (foveola.predict(model, [tmp_path / "dark.png"], fix=["auto"])[0] for model in (live, found))
+    assert (one.class_name, one.uncertain, one.findings, one.fixes) == (
+        two.class_name, two.uncertain, two.findings, two.fixes
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_every_format_answers_as_the_run_does(run, toy, format):
     report = export(run, format, data=toy, verbose=False)
     assert report.path == run / "exports" / f"model.{format}"
@@ -103,17 +116,19 @@ def test_evaluating_and_predicting_bring_neither_torch_nor_onnx(run, toy, toy_np
 # What is refused
 
 
-def test_data_without_a_name_is_asked_for(run):
-    with pytest.raises(DataError, match=r"toy.*--data"):
-        export(run, verbose=False)
-    assert not (run / "exports").exists()
+def test_data_that_is_gone_is_asked_for(run, tmp_path):
+    moved = foveola.Run(shutil.copytree(run, tmp_path / "moved", ignore=shutil.ignore_patterns("exports")))
+    moved.write_status(moved.status | {"data": moved.status["data"] | {"path": str(tmp_path / "gone.npz")}})
+    with pytest.raises(DataError, match=r"gone\.npz.*--data"):
+        export(moved.path, verbose=False)
+    assert not (moved.path / "exports").exists()
 
 
 def test_data_that_cannot_be_downloaded_is_asked_for(digits_run, tmp_path, monkeypatch):
     def load(*arguments, **options):
         raise DownloadError("No source answered.")
 
-    monkeypatch.setattr(workflow, "load", load)
+    monkeypatch.setattr("foveola.workflow.origin.load", load)
     with pytest.raises(DataError, match=r"digits is not on this machine.*No source answered.*--data"):
         export(digits_run, out=tmp_path / "digits.onnx", verbose=False)
 

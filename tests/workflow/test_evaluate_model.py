@@ -98,3 +98,17 @@ def test_what_carries_no_card_is_refused(toy):
 def test_a_split_that_is_not_there(evaluate, toy):
     with pytest.raises(DataError, match="no validation split"):
         evaluate(Dataset("other", toy.train.take(range(59))), split="validation")
+
+
+def test_calibration_before_the_temperature_is_measured_too(toy_run, toy):
+    model = foveola.open(toy_run)
+
+    def with_temperature(temperature):
+        model.card = model.card.model_copy(update={"temperature": temperature})
+        return foveola.evaluate(model, toy, split="all", verbose=False)
+
+    raw, calibrated = with_temperature(1.0), with_temperature(2.5)
+    for name in ("ece", "log_loss"):
+        assert raw[f"{name}_uncalibrated"] == raw[name]
+        assert calibrated[f"{name}_uncalibrated"]["value"] == pytest.approx(raw[name]["value"], rel=1e-5)
+        assert calibrated[name]["value"] != pytest.approx(raw[name]["value"], rel=1e-2)

@@ -99,6 +99,7 @@ def test_a_budgeted_run_says_its_steps_and_repeats(tmp_path):
     recipe = first.recipe
     last = recipe.learning_rate / (steps + 1) / (1 - recipe.warmup)
     assert first.history[-1]["learning_rate"] == pytest.approx(last)  # annealed to the end
+    assert not (first.path / "report.html").exists()  # `foveola report` writes it when there is time
     again = foveola.train("digits", first.path / "recipe.toml", out=tmp_path / "again", verbose=False)
     assert again.status["steps"] == steps
     assert again.model_path.read_bytes() == first.model_path.read_bytes()

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 import foveola
+from foveola.doctor import describe
 from foveola.errors import DataError, ModelError, NonFiniteLoss, UserError
+from foveola.evaluation.rejection import choose_threshold, judge
 from foveola.images import Dataset
+from foveola.models.card import Rejection, read_card
 from foveola.run import Run
 from foveola.training import loop
 from foveola.training.callbacks import Callback
@@ -23,7 +26,7 @@ def train(toy, tiny, tmp_path):
     """Train on the toy data, quietly, into a new folder."""
 
     def run(data=toy, recipe=tiny, **options):
-        return foveola.train(data, recipe, **{"out": tmp_path / "run", "verbose": False, **options})
+        return foveola.train(data, recipe, **{"out": tmp_path / "run", "report": False, "verbose": False, **options})
 
     return run
 
@@ -32,6 +35,11 @@ def test_it_learns(train):
     run = train(overrides={"epochs": 60})
     assert run.evaluation["accuracy"]["value"] == 1.0
     assert run.status["status"] == "done"
+
+
+def test_the_page_is_written_at_the_end(train):
+    run = train(report=True)
+    assert "held-out test images are classified correctly" in (run.path / "report.html").read_text("utf-8")
 
 
 def test_the_format_of_the_data_makes_no_difference(train, toy, toy_npz, tmp_path):
@@ -87,6 +95,7 @@ def test_the_test_split_is_predicted_once_after_training(train, toy, monkeypatch
         return predict_logits(self, images)
 
     monkeypatch.setattr(foveola.Classifier, "predict_logits", spy)
+    # The page explains single answers on test images, after everything has been chosen and measured
     train()
     assert looked[-1]
     assert sum(looked) == 1
@@ -276,3 +285,39 @@ def test_data_of_another_name_goes_into_another_folder(toy, tiny, tmp_path, monk
     (tmp_path / "runs" / "bars-tiny").mkdir(parents=True)
     run = foveola.train(replace(toy, name="bars"), tiny, verbose=False)
     assert run.path == Path("runs/bars-tiny-2")
+
+
+def test_without_being_asked_a_model_always_answers(train):
+    run = train()
+    assert run.status["reject"] is None
+    assert run.evaluation["rejection"] is None
+    assert read_card(run.model_path).reject is None
+
+
+def test_the_threshold_is_the_best_one_on_the_validation_images(train, toy):
+    run = train(overrides={"reject": 0.1, "epochs": 3})
+    model, parts = foveola.open(run.path), split(toy, validation=0.2, test=0.2, seed=0)
+    held_out = foveola.Predictions(
+        model.predict_logits(parts.validation.images), parts.validation.labels, toy.class_names, held_out=True
+    )
+    threshold = choose_threshold(held_out, 0.1)
+    assert run.status["reject"] == {"error": 0.1, "threshold": pytest.approx(threshold, rel=1e-6)}
+    assert read_card(run.model_path).reject == Rejection(**run.status["reject"])
+    test = foveola.Predictions(model.predict_logits(parts.test.images), parts.test.labels, toy.class_names, True)
+    assert run.evaluation["rejection"] == judge(test, 0.1, run.status["reject"]["threshold"])
+
+
+def test_where_no_threshold_keeps_the_error_everything_is_uncertain(train, toy, tmp_path):
+    rest, validation = toy.train.split(0.3, 0)
+    wrong = replace(validation, labels=(validation.labels + 1) % 3)
+    run = train(Dataset("toy", rest, validation=wrong), overrides={"reject": 0.0, "epochs": 30})
+    assert run.status["reject"] == {"error": 0.0, "threshold": None}
+    assert run.evaluation["rejection"]["coverage"]["value"] == 0.0
+    Image.fromarray(toy.train.images[0, :, :, 0]).save(tmp_path / "a.png")
+    (answer,) = foveola.predict(run.path, [tmp_path / "a.png"])
+    assert answer.uncertain
+
+
+def test_the_model_knows_how_its_training_images_look(train, toy):
+    learnt = split(toy, validation=0.2, test=0.2, seed=0).train
+    assert read_card(train().model_path).statistics == describe(learnt.images)

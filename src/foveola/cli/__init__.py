@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from foveola.cli import judging, listing, training, using
+from foveola.cli import auditing, judging, listing, looking, training, using
 from foveola.errors import FoveolaError
 
 # One short function a command, in the order of `foveola --help`, with what stands below its own help
@@ -16,9 +16,18 @@ COMMANDS: dict[Callable[..., None], str] = {
     "foveola train fashion-mnist --budget 60s · "
     "foveola train my-pictures --epochs 20 --set augment.flip=true --out runs/mine",
     judging.evaluate: "Example: foveola evaluate runs/mnist-fast mnist",
+    judging.report: "Examples: foveola report runs/mnist-fast · "
+    "foveola report runs/mine --data my-pictures --out mine.html",
+    judging.compare: "Examples: foveola compare runs/mnist-mlp runs/mnist-fast --out mlp-fast.html · "
+    "foveola compare runs/mnist-mlp runs/mnist-fast --seeds 5",
+    auditing.audit: "Examples: foveola audit fashion-mnist · foveola audit my-pictures --retrain --out findings",
     using.predict: "Example: foveola predict runs/mnist-fast seven.png photo.jpg",
     using.export: "Examples: foveola export runs/mnist-fast · "
     "foveola evaluate runs/mnist-fast/exports/model.onnx mnist",
+    looking.explain: "Example: foveola explain runs/mnist-fast seven.png --class 1",
+    looking.convolve: "Examples: foveola convolve letter:A --kernel diagonal · "
+    "foveola convolve photo.jpg --kernel '[[1, -1]]' --padding same --out lab.gif · "
+    "foveola convolve letter:E --pool max",
     listing.info: "Example: foveola info",
 }
 

@@ -39,3 +39,48 @@ def evaluate(
         except OSError as error:
             raise OutputError(f"{out} cannot be written: {error}. Choose another file with --out.") from None
     show(document, as_json, lambda tables: tables.evaluation(document))
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page to write; RUN/report.html by default.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Where the run's data is, if its name does not say so.")
+    ] = None,
+    device: DeviceName = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run's page: what it learnt from, how good it is, where it fails, what it sees."""
+    from foveola.workflow.report import write_report
+
+    page = write_report(run, out=out, data=data, device=one_of("device", device, DEVICES), verbose=not quiet)
+    document = {"report": str(page), "size_bytes": page.stat().st_size}
+    show(document, as_json, lambda tables: tables.facts(document))
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Run directories, trained on the same data.")],
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Trainings a side; those that are missing are trained beside the runs."),
+    ] = 1,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Where the runs' data is, if its name does not say so.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page, with the images that the models disagree on."),
+    ] = None,
+    device: DeviceName = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare runs on the same test images: is the difference real, and what does it cost?"""
+    from foveola.workflow.compare import compare as compare_runs
+
+    chosen = one_of("device", device, DEVICES)
+    document = compare_runs(*runs, data=data, seeds=seeds, out=out, device=chosen, verbose=not quiet)
+    show(document, as_json, lambda tables: tables.comparison(document))

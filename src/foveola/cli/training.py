@@ -40,6 +40,12 @@ def train(
         str | None,
         typer.Option(metavar="TIME", help="End within this time, such as 60s or 5m, reading and measuring included."),
     ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ERROR", help="Call answers uncertain so that of the others at most this share is wrong: 0.01."
+        ),
+    ] = None,
     overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The run's folder; a new one under runs/ by default.")
@@ -49,6 +55,9 @@ def train(
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this run, where layers agree.")
     ] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Keep the layers that --init gave as they are.")] = False,
+    report: Annotated[
+        bool, typer.Option(help="Write report.html into the run at the end; with --budget, `foveola report` does.")
+    ] = True,
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
     device: DeviceName = "auto",
@@ -64,10 +73,12 @@ def train(
     values = parse_overrides(overrides)
     if epochs is not None:
         values["epochs"] = epochs
+    if reject is not None:
+        values["reject"] = reject
     run = train_run(
         data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES), force=force,
         budget=None if budget is None else parse_duration(budget),
-        init=init, freeze=freeze, skip_bad=skip_bad, verbose=not quiet,
+        init=init, freeze=freeze, skip_bad=skip_bad, report=report, verbose=not quiet,
     )  # fmt: skip
     status = run.status
     document = {"run": str(run.path), **status, "evaluation": run.evaluation if status["data"]["test"] else None}

@@ -1,14 +1,19 @@
 """What the commands print: tables for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from foveola.architecture import Step
+from foveola.doctor import proposed
+from foveola.evaluation.comparison import p_text
 from foveola.images import shape_text
+from foveola.predictions import Estimate
 
 if TYPE_CHECKING:
     from foveola.export import ExportReport
@@ -34,6 +39,8 @@ def evaluation(document: Mapping[str, Any]) -> RenderableType:
         estimate = document[name]
         if estimate["value"] is not None:
             figures.add_row(text, f"{estimate['value']:.4f}", f"{estimate['low']:.4f} – {estimate['high']:.4f}")
+    for text, estimate in _rejection(document.get("rejection")).items():
+        figures.add_row(text, f"{estimate['value']:.4f}", f"{estimate['low']:.4f} – {estimate['high']:.4f}")
     classes = _table("class", "precision", "recall", "F1", "images", right=1)
     for row in document["per_class"]:
         values = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
@@ -41,6 +48,44 @@ def evaluation(document: Mapping[str, Any]) -> RenderableType:
     seen = "" if document["held_out"] else "; the model has learnt from them"
     title = f"{document['n']:,} images ({document['split']} split{seen})"
     return Group(title, "", figures, "", classes)
+
+
+def comparison(document: Mapping[str, Any]) -> RenderableType:
+    """Each pair's verdict, what each run is worth and costs, how figures differ, and what a dense layer costs."""
+    runs = list({run["name"]: run for run in document["runs"]}.values())
+    several = len(document["pairs"]) > 1
+    verdicts = [
+        (f"{pair['first']} and {pair['second']}: " if several else "") + pair["verdict"] for pair in document["pairs"]
+    ]
+    parts: list[RenderableType] = [*verdicts, ""]
+    worth = _table("", *(run["name"] for run in runs), right=1)
+    for name, cell in _WORTH.items():
+        if document["seeds"] > 1 or "seeds" not in name:
+            worth.add_row(name, *map(cell, runs))
+    parts += [worth, f"Speed was measured here ({document['measured_on']}); training seconds are the runs' own."]
+    for pair in document["pairs"]:
+        title = f"{pair['first']} less {pair['second']}"
+        differences = _table(title, "difference", "95 % interval", "better is", right=1)
+        estimates = {"accuracy": pair["accuracy_difference"], **pair["differences"]}
+        for name, text in _FIGURES.items():
+            estimate = estimates[name]
+            if estimate["value"] is not None:
+                interval = f"{estimate['low']:+.4f} to {estimate['high']:+.4f}"
+                better = "lower" if name in _LOWER_IS_BETTER else "higher"
+                differences.add_row(text, f"{estimate['value']:+.4f}", interval, better)
+        parts += ["", differences, *_tests(pair, len(document["pairs"]), document["n"])]
+    if document["scaling"]:
+        parts += ["", "Parameters by image size: why a dense layer does not scale", _scaling(document["scaling"])]
+    return Group(*parts)
+
+
+def _rejection(found: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """Estimates by their names for people, of a model that can be uncertain."""
+    if found is None:
+        return {}
+    asked = f"asked for: at most {found['error']:.2%} wrong"
+    rows = {f"share answered ({asked})": found["coverage"], "wrong among those answered": found["accepted_error"]}
+    return {text: estimate for text, estimate in rows.items() if estimate is not None}
 
 
 def trained(path: Path, document: Mapping[str, Any]) -> RenderableType:
@@ -55,8 +100,13 @@ def trained(path: Path, document: Mapping[str, Any]) -> RenderableType:
             "AUC (one-vs-rest, macro)": _plain(figures["auc_macro_ovr"]["value"]),
             "log loss": _plain(figures["log_loss"]["value"]),
         }
+        rows |= {text: str(Estimate(**estimate)) for text, estimate in _rejection(figures.get("rejection")).items()}
+    if document.get("reject") and document["reject"]["threshold"] is None:
+        rows["uncertain"] = f"always: no threshold keeps {document['reject']['error']:.2%} wrong on validation images"
     trained = f"{document['epochs']} epochs, {document['steps']:,} steps in {seconds['training']:.1f} s"
-    return facts(rows | {"trained": trained, "run": path})
+    page = path / "report.html"
+    report = page if page.is_file() else f"foveola report {path} writes it"
+    return facts(rows | {"trained": trained, "run": path, "report": report})
 
 
 def exported(report: "ExportReport") -> RenderableType:
@@ -77,9 +127,76 @@ def answers(found: Sequence["Answer"]) -> RenderableType:
     table = _table("image", "class", "probability", "next best")
     for answer in found:
         others = ", ".join(f"{name} {probability:.3f}" for name, probability in answer.top[1:])
-        table.add_row(answer.image, answer.class_name, f"{answer.probability:.3f}", others)
-    notes = [f"{answer.image} is {finding}." for answer in found for finding in answer.findings]
-    return Group(table, *notes)
+        name = f"uncertain (most likely {answer.class_name})" if answer.uncertain else answer.class_name
+        table.add_row(answer.image, name, f"{answer.probability:.3f}", others)
+    return Group(table, *(_notes(answer) for answer in found if answer.findings or answer.fixes))
+
+
+def _notes(answer: "Answer") -> str:
+    """What is unlike the training images, what was done about it, and what could be."""
+    lines = [f"{answer.image} is", *(f"  {finding.text}" for finding in answer.findings)]
+    if not answer.findings:
+        lines = [f"{answer.image} looks like the training images."]
+    if answer.fixes:
+        lines.append(f"  Fixed: {', '.join(answer.fixes)}")
+    helpful = [fix for fix in proposed(answer.findings) if fix not in answer.fixes]
+    if helpful:
+        lines.append(f"  What may help: --fix {','.join(helpful)}")
+    return "\n".join(["", *lines])
+
+
+def explained(document: Mapping[str, Any]) -> RenderableType:
+    """Class and probability of each picture, what looks odd about it, and where the page lies."""
+    table = _table("image", "class", "probability", "explained")
+    for row in document["explanations"]:
+        names = ", ".join(found["class"] for found in row["classes"])
+        table.add_row(row["image"], row["class"], f"{row['probability']:.3f}", names)
+    notes = [f"{row['image']} is {found['text']}." for row in document["explanations"] for found in row["findings"]]
+    notes += dict.fromkeys(row["grad_cam"] for row in document["explanations"] if row["grad_cam"] != "done")
+    return Group(table, *notes, f"Open {document['page']}; the pictures lie beside it.")
+
+
+def convolved(document: Mapping[str, Any]) -> RenderableType:
+    """Of each stage its sizes, the sum at the chosen position, and the output."""
+    lines: list[RenderableType] = [document["image"], *document["notes"]]
+    for stage in document["stages"]:
+        row, column = stage["position"]
+        lines += ["", stage["title"], f"Row {row}, column {column}: {stage['sum']}"]
+        if stage["output_size"][1] <= 16:
+            output = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+            for values in stage["output_text"]:
+                output.add_row(*(Text(value, justify="right") for value in values))
+            lines.append(output)
+    return Group(*lines, "", f"Written: {document['out']}")
+
+
+def audited(document: Mapping[str, Any]) -> RenderableType:
+    """How much was found of each kind, the first label suspects, and where the rest lies."""
+    groups, likely = document["duplicate_groups"], document["likely_label_errors"]
+    kinds = Counter(row["kind"] for row in document["oddities"])
+    counts: dict[str, Any] = {
+        "images": ", ".join(f"{count:,} {split}" for split, count in document["data"]["splits"].items()),
+        "likely label errors": f"{likely:,}",
+        "duplicates": f"{len(groups):,} groups, {sum(group['kind'] == 'exact' for group in groups):,} of them exact",
+        "across splits": f"{sum(group['across_splits'] for group in groups):,} groups",
+        "conflicting labels": f"{sum(group['conflicting'] for group in groups):,} groups",
+        "odd images": ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) or "none",
+        "written": ", ".join(document["files"]),
+    }
+    suspects = _table("split", "index", "given", "suggested", "probability of given", "path")
+    for row in document["label_suspects"][: min(likely, 10)]:
+        score = f"{row['score']:.4f}"
+        suspects.add_row(row["split"], str(row["index"]), row["given"], row["suggested"], score, row["path"] or "–")
+    parts: list[RenderableType] = [facts(counts)]
+    if likely:
+        parts += ["", suspects]
+    if document["retrained"]:
+        retrained = _table("trained on", "images", "accuracy", "on sound labels", right=1)
+        for row in document["retrained"]["rows"]:
+            figures = (f"{row[name]['value']:.4f}" for name in ("accuracy", "accuracy_without_suspects"))
+            retrained.add_row(row["trained_on"], f"{row['images']:,}", *figures)
+        parts += ["", retrained]
+    return Group(*parts)
 
 
 def data_sets(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -122,6 +239,46 @@ _FIGURES = {
     "brier": "Brier score",
     "ece": "calibration error (ECE)",
 }
+_LOWER_IS_BETTER = ("log_loss", "brier", "ece")
+
+_WORTH: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "test accuracy": lambda run: f"{run['accuracy']['value']:.4f}",
+    "95 % interval": lambda run: f"{run['accuracy']['low']:.4f} – {run['accuracy']['high']:.4f}",
+    "mean over seeds": lambda run: _plain(run["accuracy_mean"]),
+    "standard deviation over seeds": lambda run: _plain(run["accuracy_standard_deviation"]),
+    "parameters": lambda run: f"{run['parameters']:,}",
+    "multiply-adds": lambda run: f"{run['multiply_adds']:,}",
+    "seconds of training": lambda run: f"{run['seconds_training']:.1f}",
+    "latency of one image, ms": lambda run: f"{run['latency_ms']:.2f}",
+    "images a second": lambda run: f"{run['images_per_second']:,.0f}",
+}
+
+
+def _tests(pair: Mapping[str, Any], pairs: int, images: int) -> list[str]:
+    """What the verdict rests on, in words."""
+    mcnemar, test = pair["mcnemar"], pair["test"]
+    corrected = f", corrected for {pairs} comparisons (Holm): {p_text(test['p_corrected'])}" if pairs > 1 else ""
+    return [
+        f"Only {pair['first']} is right on {mcnemar['only_first']:,} images, only {pair['second']} on "
+        f"{mcnemar['only_second']:,} (McNemar's exact test: {p_text(mcnemar['p'])}).",
+        f"They disagree on {pair['disagreements']:,} of {images:,} images; --json and --out FILE.html show which.",
+        f"The verdict rests on {test['name']}: {p_text(test['p'])}{corrected}.",
+    ]
+
+
+def _scaling(rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns, keys = ["image"], []
+    for position, network in enumerate(rows[-1]["networks"]):
+        columns.append(network["name"])
+        keys.append((position, "parameters"))
+        if network["before_dense"]:
+            columns.append("its convolutions alone")
+            keys.append((position, "before_dense"))
+    table = _table(*columns, right=1)
+    for row in rows:
+        cells = [row["networks"][position][key] for position, key in keys]
+        table.add_row(shape_text(row["image_shape"]), *("–" if cell is None else f"{cell:,}" for cell in cells))
+    return table
 
 
 def _plain(value: float | None) -> str:

@@ -1,17 +1,18 @@
 """A model measured on data."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foveola.datasets import Progress, load
 from foveola.errors import DataError, require
 from foveola.images import Dataset, ImageSet, Labels
 from foveola.models.card import ModelCard
 from foveola.predictions import Predictions, Predictor
 from foveola.workflow.opening import card_of, open_model
+from foveola.workflow.origin import load_for
 from foveola.workflow.progress import console, reading
 from foveola.workflow.splits import Split, choose_split
 
@@ -42,23 +43,35 @@ def evaluate(
         If model or data cannot be used, or do not fit together.
     """
     require("sklearn", "train")
-    from foveola.evaluation import metrics
 
     predictor = model if not isinstance(model, str | Path) else open_model(model)
     card = card_of(predictor)
     if not isinstance(data, Dataset):
         with reading(console(verbose)) as progress:
-            data = _load_for(card, data, skip_bad, progress)
+            data = load_for(card, data, skip_bad, progress)
     images, name, held_out = choose_split(data, card, split)
     labels = _match_classes(images, predictor.class_names, data.name)
     logits = predictor.predict_logits(images.images)
-    return metrics.evaluate(Predictions(logits, labels, tuple(predictor.class_names), held_out), name)
+    return measure(Predictions(logits, labels, tuple(predictor.class_names), held_out), name, card)
 
 
-def _load_for(card: ModelCard, data: str | Path, skip_bad: int, progress: Progress) -> Dataset:
-    """Read data in the shape that a model takes; colour for a grey model only if its recipe said so."""
-    channels = None if card.channels == "data" else card.image_shape[2]
-    return load(data, image_size=card.image_shape[:2], channels=channels, skip_bad=skip_bad, progress=progress)
+def measure(predictions: Predictions, split: str, card: ModelCard) -> dict[str, Any]:
+    """The document of `evaluation.json`: what `metrics.evaluate` gives, what depends on the model, and `curves`.
+
+    The second is calibration before the temperature, which is part of the model's logits, as `ece_uncalibrated` and
+    `log_loss_uncalibrated`, and `rejection`, None where the model has no threshold; the third is what a report's plots
+    show.
+    """
+    from foveola.evaluation import metrics, rejection
+    from foveola.evaluation.curves import curves
+
+    document = metrics.evaluate(predictions, split)
+    before = replace(predictions, logits=predictions.logits * np.float32(card.temperature))
+    for name in ("ece", "log_loss"):
+        document[f"{name}_uncalibrated"] = asdict(metrics.METRICS[name](before))
+    chosen = card.reject
+    document["rejection"] = None if chosen is None else rejection.judge(predictions, chosen.error, chosen.threshold)
+    return document | curves(predictions, card.temperature)
 
 
 def _match_classes(images: ImageSet, class_names: Sequence[str], data_name: str) -> Labels:

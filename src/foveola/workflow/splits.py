@@ -7,7 +7,7 @@ import numpy as np
 
 from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet
-from foveola.models.card import ModelCard
+from foveola.models.card import DataOrigin, ModelCard
 
 Split = Literal["test", "validation", "train", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -42,12 +42,17 @@ def split(dataset: Dataset, validation: float, test: float, seed: int) -> Parts:
     return Parts(*rest.split(validation, seed), held_out)
 
 
+def split_again(dataset: Dataset, origin: DataOrigin) -> Parts:
+    """The data that a model has learnt from, split as it was then."""
+    return split(dataset, origin.validation, origin.test or 0.0, origin.seed)
+
+
 def choose_split(dataset: Dataset, card: ModelCard, wanted: Split) -> tuple[ImageSet, str, bool]:
     """The images to judge by, the name of the split, and whether the model has never learnt from them."""
     origin = card.data
     own = origin is not None and origin.fingerprint == dataset.fingerprint
     if own and origin is not None:
-        parts = split(dataset, origin.validation, origin.test or 0.0, origin.seed)
+        parts = split_again(dataset, origin)
     else:
         parts = Parts(dataset.train, dataset.validation, dataset.test)
     if wanted == "all" or (wanted == "test" and parts.test is None and not own):

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.datasets import load
+from foveola.datasets import CATALOG, load
 from foveola.errors import NonFiniteLoss, UserError, require
 from foveola.images import Dataset
-from foveola.models.card import DataOrigin
+from foveola.models.card import DataOrigin, Rejection
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe, load_recipe
 from foveola.run import Run
 from foveola.workflow.budget import networks, within_budget
+from foveola.workflow.evaluate import measure
 from foveola.workflow.machine import versions
 from foveola.workflow.opening import Device, choose_device, model_path
 from foveola.workflow.progress import console, reading
@@ -45,6 +46,7 @@ def train(
     skip_bad: int = 0,
     network: "nn.Module | None" = None,
     callbacks: Sequence["Callback"] = (),
+    report: bool = True,
     verbose: bool = True,
 ) -> Run:
     """Train a classifier, measure it once on the test split, and write everything into a run directory.
@@ -64,6 +66,7 @@ def train(
     skip_bad : how many unreadable images of a folder may be left out
     network : the user's own module, float N×C×H×W → logits N×K, instead of the recipe's layers
     callbacks : the user's own, called after validation and before the choice of weights
+    report : write the run's page, which takes some seconds more, unless there is a budget
     verbose : report progress on standard error
 
     Raises
@@ -106,9 +109,16 @@ def train(
     classifier.card = classifier.card.model_copy(update={"data": _origin(dataset, recipe, seed)})
     run = run or Run.claim(_new_folder(dataset.name, recipe.name))
     status = _status(recipe, dataset, parts, classifier) | {"seed": seed, "device": place.type, "flip": flip}
+    status["data"]["path"] = _lying_at(data)
+    status |= {"init": None if init is None else str(init), "freeze": freeze}
     screen.print(_announcement(run, status), highlight=False, soft_wrap=True)
-    report = ProgressReport(screen)
-    _fit_into(run, classifier, parts, recipe, status, place, callbacks, report, started)
+    progress_report = ProgressReport(screen)
+    predictions = _fit_into(run, classifier, parts, recipe, status, place, callbacks, progress_report, started)
+    if report and budget is None:
+        from foveola.workflow.report import write_page
+
+        screen.print("writing the report", highlight=False)
+        write_page(run, classifier, parts, predictions)
     return run
 
 
@@ -122,7 +132,7 @@ def _fit_into(
     callbacks: Sequence["Callback"],
     report: "ProgressReport",
     started: float,
-) -> None:
+) -> Predictions | None:
     """Train, calibrate, measure, and leave a readable run behind, however the training ends."""
     from foveola.report.pictures import draw_pictures
     from foveola.training.callbacks import CsvLog, Duration, EpochMetric, History, LearningRate
@@ -152,11 +162,13 @@ def _fit_into(
                 status |= {"epochs": int(history.rows[-1]["epoch"]), "steps": int(history.rows[-1]["step"])}
             classifier.save(run.model_path)
         status["chosen_epoch"] = state.chosen_epoch
-        _calibrate(classifier, parts)
+        _calibrate(classifier, parts, recipe.reject)
+        status["reject"] = classifier.card.reject and classifier.card.reject.model_dump()
         classifier.save(run.model_path)
         predictions = _look_once(run, classifier, parts)
         x = "epoch" if recipe.batches == "epoch" else "step"
         draw_pictures(run.path, history.rows, parts.train, parts.test, predictions, x=x)
+    return predictions
 
 
 @contextmanager
@@ -189,31 +201,34 @@ def _validation_auc(predictions: Predictions) -> float:
     return auc_macro_ovr(predictions).value
 
 
-def _calibrate(classifier: "Classifier", parts: Parts) -> None:
-    """Fit the temperature on the validation images and put it into the model."""
+def _calibrate(classifier: "Classifier", parts: Parts, accepted_error: float | None) -> None:
+    """Choose temperature and threshold on the validation images, and put them into the model."""
     from foveola.evaluation.calibration import fit_temperature
+    from foveola.evaluation.rejection import choose_threshold
 
     if parts.validation is None:
         return
-    logits = classifier.predict_logits(parts.validation.images)
+    logits, labels = classifier.predict_logits(parts.validation.images), parts.validation.labels
     if not np.isfinite(logits).all():  # the last step's weights are finite, but overflow
         raise NonFiniteLoss(
             "After the last step, the network's outputs are not finite. Training has diverged; "
             "lower the learning rate with --set learning_rate=…"
         )
-    temperature = fit_temperature(logits, parts.validation.labels)
-    classifier.card = classifier.card.model_copy(update={"temperature": temperature})
+    temperature = fit_temperature(logits, labels)
+    reject = None
+    if accepted_error is not None:
+        calibrated = Predictions(logits / np.float32(temperature), labels, classifier.class_names, held_out=True)
+        reject = Rejection(error=accepted_error, threshold=choose_threshold(calibrated, accepted_error))
+    classifier.card = classifier.card.model_copy(update={"temperature": temperature, "reject": reject})
 
 
 def _look_once(run: Run, classifier: "Classifier", parts: Parts) -> Predictions | None:
     """Measure on the test split: the one place of a training that reads it."""
-    from foveola.evaluation.metrics import evaluate
-
     if parts.test is None:
         return None
     logits = classifier.predict_logits(parts.test.images)
     predictions = Predictions(logits, parts.test.labels, parts.test.class_names, held_out=True)
-    run.write_evaluation(evaluate(predictions, "test"))
+    run.write_evaluation(measure(predictions, "test", classifier.card))
     return predictions
 
 
@@ -235,8 +250,16 @@ def _status(recipe: Recipe, dataset: Dataset, parts: Parts, classifier: "Classif
         "epochs": 0,
         "steps": 0,
         "chosen_epoch": 0,
+        "reject": None,
         "versions": versions(),
     }
+
+
+def _lying_at(data: str | Path | Dataset) -> str | None:
+    """Where data that came by its path will be found again."""
+    if isinstance(data, Dataset) or (isinstance(data, str) and data in CATALOG):
+        return None
+    return str(Path(data).resolve())
 
 
 def _announcement(run: Run, status: Mapping[str, Any]) -> str:

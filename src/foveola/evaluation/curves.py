@@ -1,0 +1,219 @@
+"""The numbers behind the plots of a report, from logits and labels alone: all of them stand in evaluation.json."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveola.evaluation.calibration import expected_calibration_error, log_losses
+from foveola.evaluation.intervals import wilson
+from foveola.evaluation.metrics import confusion
+from foveola.evaluation.rejection import coverage_at, risk_coverage
+from foveola.images import Labels
+from foveola.predictions import Predictions, softmax
+
+# What a line in a plot needs, and a reader of evaluation.json can bear
+POINTS = 80
+LISTED = 24
+BINS = 15
+
+
+class Pair(NamedTuple):
+    """Two classes, and how many images of each are taken for the other."""
+
+    first: int
+    second: int
+    first_as_second: int
+    second_as_first: int
+
+    @property
+    def images(self) -> int:
+        return self.first_as_second + self.second_as_first
+
+
+def curves(predictions: Predictions, temperature: float) -> dict[str, Any]:
+    """What the plots of a report show, to stand in evaluation.json beside the figures.
+
+    Parameters
+    ----------
+    predictions : logits, divided by the temperature already, and labels of N images
+    temperature : what the logits were divided by
+
+    Returns
+    -------
+    roc, reliability, risk_coverage, confused_pairs, worst_mistakes, least_certain; plain Python values. Classes go by
+    their names, images by their index in the split.
+    """
+    names = predictions.class_names
+    coverage, risk = _thin(*risk_coverage(predictions))
+    return {
+        "roc": [roc(predictions, label) for label in range(len(names))],
+        "reliability": {
+            "temperature": temperature,
+            "bins": f"{BINS} of equal numbers of images",
+            "before": reliability(predictions.logits * temperature, predictions.labels),
+            "after": reliability(predictions.logits, predictions.labels),
+        },
+        "risk_coverage": {
+            "coverage": coverage.tolist(),
+            "risk": risk.tolist(),
+            "coverage_at_1_percent": coverage_at(predictions, 0.01),
+        },
+        "confused_pairs": [
+            {"classes": [names[pair.first], names[pair.second]], "taken_for_the_other": list(pair[2:])}
+            for pair in confused_pairs(confusion(predictions))[:LISTED]
+        ],
+        "worst_mistakes": [_answer(predictions, index) for index in worst_mistakes(predictions)[:LISTED]],
+        "least_certain": [_answer(predictions, index) for index in least_certain(predictions)[:LISTED]],
+    }
+
+
+def roc(predictions: Predictions, label: int) -> dict[str, Any]:
+    """The ROC curve of one class against all others, with its area; None and no points where it is not defined.
+
+    Of a long curve, points are left out evenly along its length, so that the corner keeps its shape; the area is that
+    of the whole curve.
+    """
+    from sklearn.metrics import auc, roc_curve
+
+    name, positive = predictions.class_names[label], predictions.labels == label
+    if positive.all() or not positive.any():
+        return {"name": name, "auc": None, "false_positive_rate": [], "true_positive_rate": []}
+    false, true, _ = roc_curve(positive, predictions.probabilities[:, label])
+    thin_false, thin_true = _thin(false, true)
+    return {
+        "name": name,
+        "auc": float(auc(false, true)),
+        "false_positive_rate": thin_false.tolist(),
+        "true_positive_rate": thin_true.tolist(),
+    }
+
+
+def reliability(logits: NDArray[np.floating], labels: Labels) -> dict[str, Any]:
+    """How often the top class is right, beside how sure the model is, in bins of equal numbers of images.
+
+    Returns
+    -------
+    The expected calibration error, the log loss, and the bins, least certain first: mean confidence, accuracy with
+    Wilson's 95 % interval, and number of images
+    """
+    probabilities = softmax(logits)
+    confidence, right = probabilities.max(axis=1), logits.argmax(axis=1) == labels
+    order = confidence.argsort(kind="stable")
+    bins = []
+    for members in np.array_split(order, min(BINS, len(order))):
+        share = wilson(int(right[members].sum()), len(members))
+        bins.append(
+            {
+                "confidence": float(confidence[members].mean()),
+                "accuracy": share.value,
+                "low": share.low,
+                "high": share.high,
+                "n": len(members),
+            }
+        )
+    return {
+        "ece": expected_calibration_error(probabilities, labels, BINS),
+        "log_loss": float(log_losses(logits, labels).mean()),
+        "bins": bins,
+    }
+
+
+def confused_pairs(counts: NDArray[np.int64]) -> list[Pair]:
+    """Pairs of classes of which an image is taken for the other, most confused first.
+
+    Parameters
+    ----------
+    counts : the confusion matrix, K×K, true classes in rows
+    """
+    above = np.triu(counts + counts.T, k=1)
+    pairs = [
+        Pair(int(first), int(second), int(counts[first, second]), int(counts[second, first]))
+        for first, second in np.argwhere(above)
+    ]
+    return sorted(pairs, key=lambda pair: -pair.images)
+
+
+def worst_mistakes(predictions: Predictions) -> NDArray[np.int64]:
+    """Indices of the wrong answers, the surest first: either the model or the label is badly wrong."""
+    wrong = np.flatnonzero(predictions.predicted != predictions.labels)
+    sure = predictions.probabilities[wrong].max(axis=1)
+    order: NDArray[np.int64] = wrong[(-sure).argsort(kind="stable")]
+    return order
+
+
+def least_certain(predictions: Predictions) -> NDArray[np.int64]:
+    """Indices of all images, those first whose most probable class has the lowest probability."""
+    order: NDArray[np.int64] = predictions.probabilities.max(axis=1).argsort(kind="stable")
+    return order
+
+
+def neighbours(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The classes in an order in which confused ones stand side by side: average linkage, leaves ordered optimally.
+
+    Bar-Joseph et al. 2001; two classes are the nearer, the larger the share of their images that are confused.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(counts) < 3:
+        return np.arange(len(counts))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    distances = 1 - np.sqrt((shares + shares.T) / 2)
+    np.fill_diagonal(distances, 0)
+    order: NDArray[np.int64] = leaves_list(linkage(squareform(distances), "average", optimal_ordering=True))
+    return order
+
+
+def principal_plane(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], float]:
+    """The plane along which vectors, N×D, differ most: points in it, N×2, and its share of all variance."""
+    from sklearn.decomposition import PCA
+
+    flat = np.asarray(vectors, dtype=np.float32)
+    if min(flat.shape) < 2 or not np.ptp(flat, axis=0).any():
+        return np.zeros((len(flat), 2)), 0.0
+    plane = PCA(2, svd_solver="randomized", random_state=0).fit(flat)
+    return plane.transform(flat).astype(np.float64), float(plane.explained_variance_ratio_.sum())
+
+
+def neighbour_map(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Points, N×2, of which those lie side by side whose vectors, N×D, point the same way.
+
+    t-SNE (van der Maaten and Hinton 2008) of the 30 principal components of the vectors at unit length, started from
+    the first two. Only nearness means something: neither the axes nor the distance of far points.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
+
+    flat = np.asarray(vectors, dtype=np.float32)
+    unit = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    if min(unit.shape) < 2 or not np.ptp(unit, axis=0).any():
+        return np.zeros((len(unit), 2))
+    main = PCA(min(30, *unit.shape), svd_solver="randomized", random_state=0).fit_transform(unit)
+    perplexity = min(30.0, (len(main) - 1) / 3)
+    # One thread: so few points are no work for more, which only wait for each other, and the sums keep their order
+    with threadpool_limits(1):
+        points: NDArray[np.float64] = TSNE(
+            perplexity=perplexity, init="pca", max_iter=500, random_state=0
+        ).fit_transform(main)
+    return points
+
+
+def _answer(predictions: Predictions, index: int) -> dict[str, Any]:
+    given = int(predictions.predicted[index])
+    return {
+        "index": int(index),
+        "true": predictions.class_names[predictions.labels[index]],
+        "given": predictions.class_names[given],
+        "probability": float(predictions.probabilities[index, given]),
+    }
+
+
+def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """At most about POINTS points of a line, evenly spread along its length, the ends included."""
+    if len(x) <= POINTS:
+        return x, y
+    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], POINTS)))
+    return x[kept], y[kept]
