@@ -338,11 +338,12 @@ def _filters(classifier: "Classifier") -> dict[str, Any] | None:
 
 
 def _maps(material: Material, index: int) -> dict[str, Any]:
-    """Feature maps of one image, where the shape changes: the last layer of each shape."""
+    """Feature maps of one image, where the shape changes: the last layer of each shape, dropout apart."""
     from foveola.explanation.feature_maps import feature_maps
 
     image = material.images.images[index]
-    found = [(name, maps) for name, maps in feature_maps(material.classifier, image).items() if maps.ndim == 3]
+    every = feature_maps(material.classifier, image).items()
+    found = [(name, maps) for name, maps in every if maps.ndim == 3 and not name.startswith("dropout")]
     shapes = [maps.shape for _, maps in found]
     last = [pair for pair, shape, after in zip(found, shapes, [*shapes[1:], ()], strict=False) if shape != after]
     return {
