@@ -63,6 +63,12 @@ def read_image(path: str | Path) -> Images:
     return decode(data, str(path))
 
 
+def is_animated(path: str | Path) -> bool:
+    """Whether an image file that `read_image` has taken holds more than the frame that it gives."""
+    with Image.open(path, formats=FORMATS) as image:
+        return bool(getattr(image, "is_animated", False))
+
+
 def decode(data: bytes, name: str, *, background: int = 255) -> Images:
     """Decode an image.
 

@@ -1,6 +1,7 @@
 """What stands between a model and its judges: logits, labels, and figures with intervals."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -66,6 +67,13 @@ class Estimate:
     high: float
     n: int
     method: str
+
+    def as_json(self) -> dict[str, float | int | str | None]:
+        """The fields by name; None for NaN, which strict JSON does not know."""
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in asdict(self).items()
+        }
 
     def __str__(self) -> str:
         return f"{self.value:.4f} (95 % CI {self.low:.4f}–{self.high:.4f})"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def evaluate(predictions: Predictions, split: str) -> dict[str, Any]:
         "split": split,
         "n": len(predictions),
         "held_out": bool(predictions.held_out),
-        **{name: _strict_json(metric(predictions)) for name, metric in METRICS.items()},
+        **{name: metric(predictions).as_json() for name, metric in METRICS.items()},
         "per_class": per_class(predictions),
         "confusion": confusion(predictions).tolist(),
     }
@@ -153,11 +153,3 @@ def _structural_components(
     own = np.where(positive, positives, negatives)
     shares: NDArray[np.float64] = (placements - area) / np.sqrt(own * np.maximum(own - 1, 1))
     return shares
-
-
-def _strict_json(estimate: Estimate) -> dict[str, Any]:
-    """Strict JSON knows no NaN."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in asdict(estimate).items()
-    }

@@ -5,7 +5,6 @@ images that are accepted, risk the share of wrong answers among those (El-Yaniv 
 2017, arXiv:1705.08500).
 """
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -70,8 +69,8 @@ def judge(predictions: Predictions, error: float, threshold: float | None) -> di
     return {
         "error": error,
         "threshold": threshold,
-        "coverage": asdict(wilson(n, len(predictions))),
-        "accepted_error": asdict(wilson(wrong, n)) if n else None,
+        "coverage": wilson(n, len(predictions)).as_json(),
+        "accepted_error": wilson(wrong, n).as_json() if n else None,
         "n": n,
     }
 

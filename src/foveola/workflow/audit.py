@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ def audit(
             "rounds": ROUNDS,
             "seed": seed,
         },
-        "cross_fitted_accuracy": asdict(accuracy(predictions)),
+        "cross_fitted_accuracy": accuracy(predictions).as_json(),
         "likely_label_errors": errors.likely,
         "label_suspects": _suspects(errors, pool),
         **_duplicates(groups, pool),
@@ -232,8 +232,8 @@ class _Training:
                 {
                     "trained_on": name,
                     "images": len(images),
-                    "accuracy": asdict(accuracy(measured)),
-                    "accuracy_without_suspects": asdict(accuracy(cleaned)),
+                    "accuracy": accuracy(measured).as_json(),
+                    "accuracy_without_suspects": accuracy(cleaned).as_json(),
                 }
             )
         return {"test_split": "test" if dataset.test is not None else "held out of train", "rows": rows}

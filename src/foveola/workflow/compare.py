@@ -1,6 +1,5 @@
 """Runs compared on the same test images: is the difference real, and what does it cost?"""
 
-import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from foveola.errors import DataError, ModelError, OutputError, RecipeError, User
 from foveola.files import write_atomically
 from foveola.images import Dataset, Images, ImageSet
 from foveola.models.card import read_card
-from foveola.predictions import Estimate, Predictions
+from foveola.predictions import Predictions
 from foveola.run import Run
 from foveola.workflow.opening import Device, choose_device, model_path, open_model
 from foveola.workflow.origin import check_same, find_again
@@ -308,11 +307,11 @@ def _pairs(sides: Sequence[_Side], progress: Progress) -> list[dict[str, Any]]:
             {
                 "first": first.name,
                 "second": other.name,
-                "accuracy_difference": _strict_json(test.difference),
+                "accuracy_difference": test.difference.as_json(),
                 "mcnemar": asdict(comparison.mcnemar(one, two)),
                 "test": {"name": test.test, "p": test.p, "p_corrected": p},
                 "real": comparison.is_real(test.difference, p),
-                "differences": {name: _strict_json(estimate) for name, estimate in differences.items()},
+                "differences": {name: estimate.as_json() for name, estimate in differences.items()},
                 "disagreements": len(disagreeing),
                 "disagreeing_images": disagreeing,
                 "verdict": comparison.verdict(
@@ -349,7 +348,7 @@ def _facts(side: _Side) -> dict[str, Any]:
         "path": str(run.path),
         "name": side.name,
         "recipe": run.recipe.name,
-        "accuracy": _strict_json(accuracies[0]),
+        "accuracy": accuracies[0].as_json(),
         "accuracy_mean": statistics.mean(values) if several else None,
         "accuracy_standard_deviation": statistics.stdev(values) if several else None,
         "parameters": model.parameter_count,
@@ -398,11 +397,3 @@ def _describe(device: Any) -> str:
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()
     return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def _strict_json(estimate: Estimate) -> dict[str, Any]:
-    """Strict JSON knows no NaN."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in asdict(estimate).items()
-    }

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from foveola.decoding import FORMATS, read_image, resize, to_channels
+from foveola.decoding import is_animated, read_image, resize, to_channels
 from foveola.errors import DataError, OutputError, UserError, unknown
 from foveola.explanation import convolution
 from foveola.explanation.convolution import LETTERS, Matrix, Pooling, Sliding, read_kernel
@@ -80,9 +79,8 @@ def _read(image: str) -> tuple[Matrix, list[str]]:
         return LETTERS[letter], []
     pixels = read_image(image)
     notes = []
-    with Image.open(image, formats=FORMATS) as file:
-        if getattr(file, "is_animated", False):
-            notes.append("The file is an animation; this is its first frame.")
+    if is_animated(image):
+        notes.append("The file is an animation; this is its first frame.")
     if pixels.shape[2] == 3:
         pixels = to_channels(pixels, 1)
         notes.append("The colours were turned into grey.")

@@ -1,7 +1,7 @@
 """A model measured on data."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def measure(predictions: Predictions, split: str, card: ModelCard) -> dict[str, 
     document = metrics.evaluate(predictions, split)
     before = replace(predictions, logits=predictions.logits * np.float32(card.temperature))
     for name in ("ece", "log_loss"):
-        document[f"{name}_uncalibrated"] = asdict(metrics.METRICS[name](before))
+        document[f"{name}_uncalibrated"] = metrics.METRICS[name](before).as_json()
     chosen = card.reject
     document["rejection"] = None if chosen is None else rejection.judge(predictions, chosen.error, chosen.threshold)
     return document | curves(predictions, card.temperature)

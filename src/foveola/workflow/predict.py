@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveola import doctor
-from foveola.decoding import FORMATS, read_image, to_channels
+from foveola.decoding import is_animated, read_image, to_channels
 from foveola.doctor import Finding, Fix
 from foveola.errors import DataError, OutputError, UserError
 from foveola.files import write_atomically
@@ -102,9 +102,8 @@ def _refuse_colour(picture: Images, path: str | Path, card: ModelCard, fixes: Co
 
 
 def _animation(path: Path) -> list[Finding]:
-    with Image.open(path, formats=FORMATS) as image:
-        animated = getattr(image, "is_animated", False)
-    return [Finding("animation", "an animation: only its first frame is looked at", None)] if animated else []
+    text = "an animation: only its first frame is looked at"
+    return [Finding("animation", text, None)] if is_animated(path) else []
 
 
 def _uncertain(probabilities: NDArray[np.float64], card: ModelCard) -> NDArray[np.bool_]:
