@@ -11,7 +11,7 @@ def test_train_says_what_it_reached_and_where_the_run_lies(foveola_command, argu
     accuracy = foveola.Run.open(Path("run")).evaluation["accuracy"]
     assert code == 0
     assert f"{accuracy['value']:.4f} (95 % CI {accuracy['low']:.4f}–{accuracy['high']:.4f})" in out
-    assert out.splitlines()[-1].split() == ["run", "run"]
+    assert [line.split() for line in out.splitlines()[-2:]] == [["run", "run"], ["report", "run/report.html"]]
 
 
 def test_train_without_test_images_says_so(foveola_command, arguments):

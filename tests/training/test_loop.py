@@ -371,9 +371,8 @@ def test_a_mirror_image_is_never_assumed_to_keep_its_class(asked, safe, done, to
     monkeypatch.setattr(
         workflow, "_fit_into", lambda run, classifier, parts, recipe, status, *rest: given.update(status)
     )
-    foveola.train(
-        Dataset("toy", toy(), flip_safe=safe), recipe_of(augment={"flip": asked}), out=tmp_path / "run", verbose=False
-    )
+    data, recipe = Dataset("toy", toy(), flip_safe=safe), recipe_of(augment={"flip": asked})
+    foveola.train(data, recipe, out=tmp_path / "run", report=False, verbose=False)
     assert given["flip"] is done
 
 

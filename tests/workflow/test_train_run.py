@@ -42,6 +42,15 @@ def test_the_page_is_written_at_the_end(train):
     assert "held-out test images are classified correctly" in (run.path / "report.html").read_text("utf-8")
 
 
+def test_a_page_that_cannot_be_written_does_not_fail_the_training(train, monkeypatch, capsys):
+    def fail(*arguments):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr("foveola.workflow.report.write_page", fail)
+    assert train(report=True, verbose=True).status["status"] == "done"
+    assert "the report could not be written: no ink" in capsys.readouterr().err
+
+
 def test_the_format_of_the_data_makes_no_difference(train, toy, toy_npz, tmp_path):
     for number, (image, label) in enumerate(zip(toy.train.images, toy.train.labels, strict=True)):
         folder = tmp_path / "toy" / toy.class_names[label]

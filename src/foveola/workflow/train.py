@@ -24,6 +24,7 @@ from foveola.workflow.splits import Parts, split
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import Console
     from torch import nn
 
     from foveola.models.classifier import Classifier
@@ -115,10 +116,8 @@ def train(
     progress_report = ProgressReport(screen)
     predictions = _fit_into(run, classifier, parts, recipe, status, place, callbacks, progress_report, started)
     if report and budget is None:
-        from foveola.workflow.report import write_page
-
         screen.print("writing the report", highlight=False)
-        write_page(run, classifier, parts, predictions)
+        _write_page(run, classifier, parts, predictions, screen)
     return run
 
 
@@ -230,6 +229,18 @@ def _look_once(run: Run, classifier: "Classifier", parts: Parts) -> Predictions 
     predictions = Predictions(logits, parts.test.labels, parts.test.class_names, held_out=True)
     run.write_evaluation(measure(predictions, "test", classifier.card))
     return predictions
+
+
+def _write_page(
+    run: Run, classifier: "Classifier", parts: Parts, predictions: Predictions | None, screen: "Console"
+) -> None:
+    """Write the run's page; the run is whole already, so that nothing in a page may turn it into a failure."""
+    from foveola.workflow.report import write_page
+
+    try:
+        write_page(run, classifier, parts, predictions)
+    except Exception as error:
+        screen.print(f"the report could not be written: {error}", highlight=False, markup=False)
 
 
 def _status(recipe: Recipe, dataset: Dataset, parts: Parts, classifier: "Classifier") -> dict[str, Any]:
