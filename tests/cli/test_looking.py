@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 
 
 def test_explain_names_the_class_and_the_page(foveola_command, arguments, picture):
@@ -17,6 +18,12 @@ def test_explain_names_the_class_and_the_page(foveola_command, arguments, pictur
     assert row["image"] == str(picture)
     assert {"class": "right", "probability": row["classes"][-1]["probability"]}.items() <= row["classes"][-1].items()
     assert document["page"] == "explanation/explanation.html"
+
+
+def test_explain_fixes_pictures_first(foveola_command, toy_run, picture):
+    ImageOps.invert(Image.open(picture)).save("dark.png")
+    out = foveola_command("explain", toy_run, "dark.png", "--fix", "invert, center", "--json").out
+    assert json.loads(out)["explanations"][0]["fixes"] == ["invert", "center"]
 
 
 def test_convolve_prints_sum_and_output(foveola_command):

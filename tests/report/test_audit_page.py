@@ -1,7 +1,6 @@
 """The page of an audit: pictures of what the document names, within a size, without faults in a browser."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -86,30 +85,14 @@ def test_the_page_stays_under_4_mb_and_says_what_it_leaves_out(side, channels):
     assert f"of {many} are shown" in text
 
 
-def test_in_a_browser_on_a_phone(splits, tmp_path):
+def test_in_a_browser_on_a_phone(browser, splits, tmp_path):
     """Nothing is fetched, nothing is complained of, and nothing but a table scrolls sideways."""
-    selenium = pytest.importorskip("selenium.webdriver")
-    driver = shutil.which("chromedriver")
-    if driver is None:
-        pytest.skip("no chromedriver here")
-    options = selenium.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    (tmp_path / "audit.html").write_text(
-        page(document(splits, suspects=30, groups=9, oddities=20), splits), encoding="utf-8"
-    )
-    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    try:
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True},
-        )
-        browser.get((tmp_path / "audit.html").as_uri())
-        assert browser.execute_script("return document.documentElement.scrollWidth") == 390
-        assert browser.execute_script("return [...document.images].every(image => image.naturalWidth == 16)")
-        assert browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
-        assert browser.get_log("browser") == []
-    finally:
-        browser.quit()
+    text = page(document(splits, suspects=30, groups=9, oddities=20), splits)
+    (tmp_path / "audit.html").write_text(text, encoding="utf-8")
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get((tmp_path / "audit.html").as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    assert browser.execute_script("return [...document.images].every(image => image.naturalWidth == 16)")
+    assert browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
+    assert browser.get_log("browser") == []

@@ -1,16 +1,11 @@
 """Pages in a real browser: no errors, no requests, usable on a phone and from the keyboard."""
 
 import json
-import os
-import shutil
 
 import pytest
 
 import foveola
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("chromedriver") is None and not os.environ.get("CI"), reason="no chromedriver: install chromium-driver"
-)
 RECIPE = """
 name = "small"
 epochs = 2
@@ -31,19 +26,6 @@ def page(tmp_path_factory):
     (folder / "small.toml").write_text(RECIPE)
     run = foveola.train("digits", folder / "small.toml", out=folder / "run", verbose=False)
     return foveola.write_report(run.path, verbose=False).as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The pages of `explain` and `convolve` in a real browser."""
 
-import shutil
 from collections.abc import Callable
 
 import pytest
@@ -8,20 +7,10 @@ from PIL import Image
 
 import foveola
 
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(DRIVER is None, reason="no chromedriver to open the pages with")
 
-
-@pytest.fixture(scope="module")
-def open_page():
-    """Open a page at a width; the browser has no network."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+@pytest.fixture
+def open_page(browser):
+    """Open a page at a width."""
 
     def open_(path, width=1200, motion="no-preference"):
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
@@ -33,7 +22,7 @@ def open_page():
         return browser
 
     yield open_
-    browser.quit()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 @pytest.fixture(scope="module")

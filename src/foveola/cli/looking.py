@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foveola.cli.options import DEVICES, DeviceName, Json, Model, Quiet, one_of
+from foveola.cli.options import DEVICES, DeviceName, Fixes, Grey, Json, Model, Quiet, one_of, parse_fixes
 from foveola.cli.output import show
 from foveola.errors import UserError
 
@@ -20,14 +20,8 @@ def explain(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A new folder; explanation, or the next number, by default.")
     ] = None,
-    grey: Annotated[bool, typer.Option("--grey", help="Convert colour pictures for a model of grey images.")] = False,
-    fix: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FIXES",
-            help="Change pictures first: grey, invert, contrast, crop, center, with commas; auto: what is proposed.",
-        ),
-    ] = None,
+    grey: Grey = False,
+    fix: Fixes = None,
     device: DeviceName = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -36,7 +30,9 @@ def explain(
     from foveola.workflow.explain import explain as explain_images
 
     place = one_of("device", device, DEVICES)
-    document = explain_images(model, images, classes=classes or (), out=out, grey=grey, device=place, verbose=not quiet)
+    document = explain_images(
+        model, images, classes=classes or (), out=out, grey=grey, fix=parse_fixes(fix), device=place, verbose=not quiet
+    )
     show(document, as_json, lambda tables: tables.explained(document))
 
 

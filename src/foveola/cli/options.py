@@ -28,6 +28,14 @@ DeviceName = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute; auto takes a GPU if there is one.")
 ]
 SkipBad = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out up to N unreadable images.")]
+Grey = Annotated[bool, typer.Option("--grey", help="Convert colour pictures for a model of grey images.")]
+Fixes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIXES",
+        help="Change pictures first: grey, invert, contrast, crop, center, with commas; auto: what is proposed.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; may be repeated.")
 ]
@@ -57,6 +65,11 @@ def parse_overrides(settings: list[str] | None) -> dict[str, Any]:
     from foveola.recipe import parse_override
 
     return dict(parse_override(setting) for setting in settings or [])
+
+
+def parse_fixes(text: str | None) -> list[str]:
+    """The names that --fix gives, with commas between."""
+    return [name.strip() for name in text.split(",")] if text is not None else []
 
 
 def parse_image_shape(text: str) -> tuple[int, int, int]:

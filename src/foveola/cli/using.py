@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from foveola.cli.options import DEVICES, DeviceName, Json, Model, Quiet, SkipBad, one_of
+from foveola.cli.options import (
+    DEVICES,
+    DeviceName,
+    Fixes,
+    Grey,
+    Json,
+    Model,
+    Quiet,
+    SkipBad,
+    one_of,
+    parse_fixes,
+)
 from foveola.cli.output import show
 
 
@@ -14,14 +25,8 @@ def predict(
     model: Model,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Picture files of any size.")],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to name.")] = 3,
-    grey: Annotated[bool, typer.Option("--grey", help="Convert colour pictures for a model of grey images.")] = False,
-    fix: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FIXES",
-            help="Change pictures first: grey, invert, contrast, crop, center, with commas; auto: what is proposed.",
-        ),
-    ] = None,
+    grey: Grey = False,
+    fix: Fixes = None,
     seen: Annotated[
         Path | None,
         typer.Option("--show", metavar="FOLDER", help="Write what the network sees, before and after fixing, as PNG."),
@@ -35,7 +40,7 @@ def predict(
     from foveola.workflow.predict import predict as predict_images
 
     predictor = open_model(model, device=one_of("device", device, DEVICES))
-    fixes = [name.strip() for name in fix.split(",")] if fix is not None else []
+    fixes = parse_fixes(fix)
     answers = predict_images(predictor, images, grey=grey, fix=fixes, show=seen, top=top, verbose=not quiet)
     document = {
         "predictions": [
