@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from foveola.decoding import resize, to_channels
 from foveola.errors import UserError, unknown
 from foveola.images import Images, polarity
+from foveola.ink import MEASURED_SIDE, Grey, Measures, as_grey, at_most, background_of, measure, take_apart
 
 Fix = Literal["grey", "invert", "contrast", "crop", "center"]
 FIXES: dict[Fix, str] = {
@@ -34,18 +34,8 @@ WITHOUT_STATISTICS: tuple[Fix, ...] = ("grey", "invert")
 
 # More images change the quantiles no more
 _DESCRIBED_IMAGES = 500
-# Larger pictures are reduced to this side in pixels before they are measured, which averages noise
-_MEASURED_SIDE = 128
 # A picture is fixed at so many times the size that it will have, which averages noise as well, and at most at this side
 _OVERSAMPLING, _FIXED_SIDE = 4, 1024
-
-_TO_SPREAD = 1.4826  # of a median of absolute values: then it is the standard deviation, if they are normal
-_NOISE_SPREADS = 5.0  # how many robust standard deviations make ink of a pixel
-_LEAST_DIFFERENCE = 12.0  # grey levels; below lie the artefacts of JPEG
-_FLAT = 4.0  # grey levels; a border that varies no more is even
-_INK_FROM = 0.33  # share of the full difference: the soft edge of a stroke belongs to it, a shadow does not
-
-Grey = NDArray[np.floating]
 
 
 class Quantiles(BaseModel):
@@ -99,39 +89,6 @@ class Finding:
     fix: Fix | None
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """A picture taken apart: what the background is, and how far each pixel lies from it towards the ink, H×W.
-
-    `noise` is the largest such distance in the background; `contrast` that of full ink.
-    """
-
-    light: bool
-    background: Grey
-    difference: Grey
-    noise: float
-    contrast: float
-
-
-@dataclass(frozen=True)
-class _Measures:
-    """One picture, measured as Statistics describes; `box` is top, left, bottom, right as shares of the sides."""
-
-    light: bool
-    background: float
-    unevenness: float
-    contrast: float
-    ink: float
-    stroke: float
-    box: tuple[float, float, float, float]
-    centre: tuple[float, float]
-
-    @property
-    def size(self) -> float:
-        top, left, bottom, right = self.box
-        return max(bottom - top, right - left)
-
-
 def describe(images: Images) -> Statistics | None:
     """The statistics of training images.
 
@@ -147,7 +104,7 @@ def describe(images: Images) -> Statistics | None:
     if common == "mixed":
         return None
     chosen = images[:: max(len(images) // _DESCRIBED_IMAGES, 1)]
-    found = [measures for image in chosen if (measures := _measure(_grey(image))) is not None]
+    found = [measures for image in chosen if (measures := measure(as_grey(image))) is not None]
     found = [measures for measures in found if measures.light == (common == "light on dark")]
     if 2 * len(found) < len(chosen):
         return None
@@ -183,10 +140,10 @@ def examine(picture: Images, statistics: Statistics | None, image_shape: Sequenc
     found = _shape_findings(picture, image_shape)
     if statistics is None:
         return found
-    whole = _measure(_grey(_reduced(picture, _MEASURED_SIDE)))
+    whole = measure(as_grey(at_most(picture, MEASURED_SIDE)))
     if whole is None:
         return [*found, Finding("blank", "blank: nothing stands out from the background", None)]
-    reduced = _measure(_grey(resize(picture, *image_shape[:2])))
+    reduced = measure(as_grey(resize(picture, *image_shape[:2])))
     return [
         *found,
         *_polarity_findings(whole, statistics),
@@ -218,14 +175,14 @@ def in_colour(picture: Images) -> bool:
     return any(not np.array_equal(picture[..., 0], picture[..., channel]) for channel in range(1, picture.shape[2]))
 
 
-def _polarity_findings(whole: _Measures, statistics: Statistics) -> list[Finding]:
+def _polarity_findings(whole: Measures, statistics: Statistics) -> list[Finding]:
     found = "light on dark" if whole.light else "dark on light"
     if found == statistics.polarity:
         return []
     return [Finding("polarity", f"{found}, where the training images are {statistics.polarity}; invert it", "invert")]
 
 
-def _background_findings(whole: _Measures, statistics: Statistics) -> list[Finding]:
+def _background_findings(whole: Measures, statistics: Statistics) -> list[Finding]:
     light_as_wanted = whole.light == (statistics.polarity == "light on dark")
     level = whole.background if light_as_wanted else 255 - whole.background
     if whole.unevenness > statistics.unevenness.high + 25:
@@ -238,7 +195,7 @@ def _background_findings(whole: _Measures, statistics: Statistics) -> list[Findi
     return []
 
 
-def _place_findings(whole: _Measures, statistics: Statistics) -> list[Finding]:
+def _place_findings(whole: Measures, statistics: Statistics) -> list[Finding]:
     found = []
     size = statistics.size
     if not 0.85 * size.low <= whole.size <= min(1.15 * size.high, 0.99 + size.high / 20):
@@ -261,7 +218,7 @@ def _place_findings(whole: _Measures, statistics: Statistics) -> list[Finding]:
     return found
 
 
-def _ink_findings(whole: _Measures, reduced: _Measures | None, statistics: Statistics) -> list[Finding]:
+def _ink_findings(whole: Measures, reduced: Measures | None, statistics: Statistics) -> list[Finding]:
     if reduced is None or reduced.contrast < 0.75 * statistics.contrast.low:
         strength = 0 if reduced is None else reduced.contrast
         text = f"faint: at the network's size its ink is {strength:.0f} grey levels from the background, "
@@ -336,26 +293,26 @@ def fix(picture: Images, fixes: Collection[str], statistics: Statistics | None, 
 
 def _oversampled(picture: Images, statistics: Statistics, image_shape: Sequence[int]) -> Images:
     """The picture reduced until its ink has a few times the size that it will have."""
-    measures = _measure(_grey(_reduced(picture, _MEASURED_SIDE)))
+    measures = measure(as_grey(at_most(picture, MEASURED_SIDE)))
     size = measures.size if measures is not None else 1.0
     side = _OVERSAMPLING * max(image_shape[:2]) * max(statistics.size.middle / size, 1.0)
-    return _reduced(picture, min(round(side), _FIXED_SIDE))
+    return at_most(picture, min(round(side), _FIXED_SIDE))
 
 
 def _evened(picture: Images, statistics: Statistics) -> Images:
     """Background and ink at the levels of the training images, thin strokes widened."""
-    grey, measures = _take_apart(_grey(picture)), _measure(_grey(picture))
-    if grey is None or measures is None:
+    parts, measures = take_apart(as_grey(picture)), measure(as_grey(picture))
+    if parts is None or measures is None:
         return picture
     planes = np.moveaxis(picture.astype(np.float32), 2, 0)
-    ink = np.stack([(1 if grey.light else -1) * (plane - _background(plane)) for plane in planes], axis=2)
+    ink = np.stack([(1 if parts.light else -1) * (plane - background_of(plane)) for plane in planes], axis=2)
     # What the noise reaches is background; full ink keeps its strength
-    ink = (ink - grey.noise).clip(0) * (grey.contrast / max(grey.contrast - grey.noise, 1.0))
+    ink = (ink - parts.noise).clip(0) * (parts.contrast / max(parts.contrast - parts.noise, 1.0))
     if measures.stroke < statistics.stroke.low:
         missing = (statistics.stroke.middle - measures.stroke) * measures.size * max(picture.shape[:2])
         for step in range(round(missing / 2)):  # a pixel on either side
             ink = _widened(ink, diagonally=step % 2 == 1)
-    return _drawn(ink * statistics.contrast.middle / grey.contrast, grey.light, statistics)
+    return _drawn(ink * statistics.contrast.middle / parts.contrast, parts.light, statistics)
 
 
 def _widened(ink: Grey, *, diagonally: bool) -> Grey:
@@ -369,7 +326,7 @@ def _widened(ink: Grey, *, diagonally: bool) -> Grey:
 
 def _framed(picture: Images, wanted: Collection[Fix], statistics: Statistics, proportion: float) -> Images:
     """The picture cut, or widened with background, to the window that the network shall see."""
-    measures = _measure(_grey(picture))
+    measures = measure(as_grey(picture))
     if measures is None or not {"crop", "center"} & set(wanted):
         return picture
     rows, columns = picture.shape[:2]
@@ -403,7 +360,7 @@ def _window(picture: Images, first: tuple[int, int], size: tuple[int, int], fill
 
 def _strengthened(picture: Images, statistics: Statistics) -> Images:
     """Full ink brought to full strength once more: strokes fade where a picture is reduced."""
-    parts = _take_apart(_grey(picture))
+    parts = take_apart(as_grey(picture))
     if parts is None:
         return picture
     sign = 1 if parts.light else -1
@@ -418,105 +375,3 @@ def _drawn(ink: Grey, light: bool, statistics: Statistics) -> Images:
         level = 255 - level  # not inverted, for nobody has asked for that
     pixels: Images = (level + (ink if light else -ink)).round().clip(0, 255).astype(np.uint8)
     return pixels
-
-
-def _measure(grey: Grey) -> _Measures | None:
-    """Measure a picture, float H×W; None if nothing stands out from its background."""
-    parts = _take_apart(grey)
-    if parts is None:
-        return None
-    ink = parts.difference >= max(_INK_FROM * parts.contrast, parts.noise)
-    weights = np.where(ink, parts.difference, 0.0)
-    (top, bottom, y), (left, right, x) = (_extent(weights.sum(axis=axis)) for axis in (1, 0))
-    longer = max((bottom - top) * len(grey), (right - left) * grey.shape[1])
-    return _Measures(
-        light=parts.light,
-        background=float(np.median(parts.background)),
-        unevenness=float(np.ptp(parts.background)),
-        contrast=parts.contrast,
-        ink=float(ink.mean()),
-        stroke=_stroke_width(np.minimum(weights / parts.contrast, 1.0)) / longer,
-        box=(top, left, bottom, right),
-        centre=(y, x),
-    )
-
-
-def _extent(profile: NDArray[np.floating]) -> tuple[float, float, float]:
-    """Start, end and centre of mass of a profile, N, as shares of its length; specks at the ends do not count."""
-    mass = profile.cumsum() / profile.sum()
-    start, end = int(np.searchsorted(mass, 0.003)), int(np.searchsorted(mass, 0.997)) + 1
-    centre = float(profile @ (np.arange(len(profile)) + 0.5) / profile.sum())
-    return start / len(profile), min(end / len(profile), 1.0), centre / len(profile)
-
-
-def _stroke_width(ink: Grey) -> float:
-    """In pixels, of ink between 0 and 1: a long stroke has two edges, so that its width is twice its area by its edge.
-
-    Area is the sum, the length of all edges the total variation, so that soft edges need no threshold.
-    """
-    padded = np.pad(ink, 1)
-    down, across = np.diff(padded, axis=0)[:, :-1], np.diff(padded, axis=1)[:-1]
-    return float(2 * ink.sum() / np.hypot(down, across).sum())
-
-
-def _take_apart(grey: Grey) -> _Parts | None:
-    """Tell ink from background, float H×W; None if nothing stands out."""
-    background = _background(grey)
-    difference = grey - background
-    spread = _TO_SPREAD * float(np.median(np.abs(difference[_border(grey.shape)])))
-    noise = max(_NOISE_SPREADS * spread, _LEAST_DIFFERENCE)
-    above, below = difference[difference > noise], -difference[difference < -noise]
-    light = above.sum() >= below.sum()
-    ink = above if light else below
-    if len(ink) < max(2, grey.size / 4000):
-        return None
-    difference = difference if light else -difference
-    return _Parts(bool(light), background, difference, noise, float(np.quantile(ink, 0.9)))
-
-
-def _background(grey: Grey) -> Grey:
-    """The background of a picture under its ink, float H×W: the level of its border, or a surface of second degree.
-
-    The surface is fitted to the border first, then again and again to all that lies near it, ink left out.
-    """
-    small = _reduced(grey[..., None].round().astype(np.uint8), _MEASURED_SIDE)[..., 0].astype(np.float32)
-    border = _border(small.shape)
-    level = float(np.median(small[border]))
-    flat = np.abs(small[border] - level) <= _FLAT
-    if flat.mean() >= 0.75 or min(small.shape) < 16:
-        return np.full_like(grey, level)
-    terms = _terms(*small.shape)
-    inside = border & (np.abs(small - level) <= 3 * _TO_SPREAD * np.median(np.abs(small[border] - level)))
-    for _ in range(6):
-        coefficients, *_ = np.linalg.lstsq(terms[inside.ravel()], small[inside], rcond=None)
-        residual = np.abs(small - (terms @ coefficients).reshape(small.shape))
-        inside = residual <= max(3 * _TO_SPREAD * float(np.median(residual[inside])), _FLAT)
-    surface: Grey = (_terms(*grey.shape) @ coefficients).reshape(grey.shape).clip(0, 255).astype(np.float32)
-    return surface
-
-
-def _border(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    margin = max(min(shape) // 16, 1)
-    border = np.ones(shape, bool)
-    border[margin:-margin, margin:-margin] = False
-    return border
-
-
-def _terms(height: int, width: int) -> NDArray[np.float64]:
-    """1, x, y, x², xy, y² of every pixel, (H·W)×6, with x and y from -1 to 1."""
-    y, x = (2 * (np.arange(side) + 0.5) / side - 1 for side in (height, width))
-    y, x = (axis.ravel() for axis in np.meshgrid(y, x, indexing="ij"))
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
-
-
-def _grey(picture: Images) -> Grey:
-    return to_channels(picture, 1)[..., 0].astype(np.float32)
-
-
-def _reduced(picture: Images, side: int) -> Images:
-    """The picture with its longer side of at most so many pixels."""
-    scale = side / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    height, width = (max(round(scale * length), 1) for length in picture.shape[:2])
-    return resize(picture, height, width)
