@@ -42,8 +42,7 @@ def scores(n=400, classes=3, noise=1.0, seed=0, labels_seed=9):
     ("table", "low", "high"),
     [
         ((20, 12, 2, 16), 0.0562, 0.3292),  # Armitage and Berry's sputum cultures, Newcombe's interval in StatsDirect
-        ((1, 1, 7, 12), -0.5069, -0.0256),  # Bentur et al. 2009, in Fagerland, Lydersen and Laake 2017, chapter 8
-        ((59, 6, 16, 80), -0.1186, -0.0046),  # Cavo et al. 2012, same place
+        ((59, 6, 16, 80), -0.1186, -0.0046),  # Cavo et al. 2012, as the R package contingencytables gives it
     ],
 )
 def test_newcombes_interval_is_the_published_one(table, low, high):
