@@ -286,7 +286,8 @@ def fix(picture: Images, fixes: Collection[str], statistics: Statistics | None, 
     if statistics is not None:
         if "contrast" in wanted:
             picture = _evened(picture, statistics)
-        picture = _framed(picture, wanted, statistics, height / width)
+        if {"crop", "center"} & set(wanted):  # measuring takes far longer than the rest
+            picture = _framed(picture, wanted, statistics, height / width)
     picture = resize(to_channels(picture, channels), height, width)
     return _strengthened(picture, statistics) if statistics is not None and "contrast" in wanted else picture
 
@@ -327,7 +328,7 @@ def _widened(ink: Grey, *, diagonally: bool) -> Grey:
 def _framed(picture: Images, wanted: Collection[Fix], statistics: Statistics, proportion: float) -> Images:
     """The picture cut, or widened with background, to the window that the network shall see."""
     measures = measure(as_grey(picture))
-    if measures is None or not {"crop", "center"} & set(wanted):
+    if measures is None:
         return picture
     rows, columns = picture.shape[:2]
     top, left, bottom, right = np.array(measures.box) * (rows, columns, rows, columns)

@@ -110,16 +110,17 @@ def trained(path: Path, document: Mapping[str, Any]) -> RenderableType:
 
 
 def exported(report: "ExportReport") -> RenderableType:
-    """What was written, and how near it is to the model."""
-    parity = report.parity
+    """What was written, how near it is to the model, and what 8-bit integers save."""
+    parity, gain = report.parity, report.gain
     sizes = ", ".join(map(str, parity.batch_sizes))
-    return facts(
-        {
-            "written": f"{report.path} ({report.size_bytes:,} bytes)",
-            "compared with the model": f"{parity.images:,} images, in batches of {sizes}",
-            "largest difference": f"{parity.largest_difference:.2g} in a logit; the same classes, ties apart",
-        }
-    )
+    rows = {
+        "written": f"{report.path} ({report.size_bytes:,} bytes)",
+        "compared with the model": f"{parity.images:,} images, in batches of {sizes}",
+    }
+    difference = f"{parity.largest_difference:.2g} in a logit"
+    if gain is None:
+        return facts(rows | {"largest difference": f"{difference}; the same classes, ties apart"})
+    return facts(rows | {"largest difference": difference, "8-bit integers": gain.accuracy_text, "": gain.time_text})
 
 
 def answers(found: Sequence["Answer"]) -> RenderableType:
