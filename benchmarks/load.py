@@ -224,6 +224,7 @@ class Load:
     async def _run(self) -> dict[str, Any]:
         self.loop = asyncio.get_running_loop()
         self.idle = asyncio.Event()
+        self.sending = self.rate is not None
         for _ in range(self.clients):
             await self.loop.create_connection(lambda: Client(self), "127.0.0.1", self.port)
         start = time.perf_counter()
@@ -248,6 +249,12 @@ class Load:
                 self._ask(self.free.popleft(), moment)
             else:
                 self.due.append(moment)
+        self.sending = False
+        self._rest()
+
+    def _rest(self) -> None:
+        if self.done == self.sent and not self.sending and not self.due:
+            self.idle.set()
 
     def _ask(self, client: "Client", moment: float) -> None:
         client.ask(self.sent % len(self.requests), moment)
@@ -270,8 +277,7 @@ class Load:
             self._ask(client, self.due.popleft())
         else:
             self.free.append(client)
-            if self.done == self.sent and (self.rate is None or now >= self.end):
-                self.idle.set()
+            self._rest()
 
     def _figures(self, seconds: float) -> dict[str, Any]:
         good = np.array(self.latencies[200])

@@ -155,9 +155,11 @@ def test_many_images_are_predicted_batch_by_batch():
 def test_prediction_leaves_training_mode_as_it_was():
     classifier = new_classifier(recipe_of(), some_set(), 0).train()
     before = {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
+    frozen = next(classifier.network.children()).eval()
     classifier.predict_logits(some_images())
     assert classifier.training
     assert classifier.network.training
+    assert not frozen.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.network.state_dict().items())
 
 

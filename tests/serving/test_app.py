@@ -15,6 +15,8 @@ from foveola.serving.batching import Busy
 from foveola.serving.settings import Settings
 from foveola.serving.workers import Workers
 
+INFER = {"inputs": [{"name": "images", "shape": [1, 8, 8, 1], "datatype": "UINT8", "data": [0] * 64}]}
+
 
 def samples(client):
     families = text_string_to_metric_families(client.get("/metrics").text)
@@ -167,8 +169,12 @@ class Faulty:
 @pytest.mark.parametrize("error", [RuntimeError("secret"), ModelError("secret"), MemoryError()])
 def test_a_broken_model_is_no_fault_of_the_client(model, serve, encoded, images, error):
     client = serve(Faulty(model, error))
-    for path in ("/predict", "/look"):
-        answer = client.post(path, content=encoded(images[0]))
+    content = encoded(images[0])
+    for answer in (
+        client.post("/predict", content=content),
+        client.post("/look", content=content),
+        client.post("/v2/models/model/infer", json=INFER),
+    ):
         assert answer.status_code == 500
         assert "secret" not in answer.text
     assert client.get("/v2/health/live").status_code == 200
@@ -176,10 +182,9 @@ def test_a_broken_model_is_no_fault_of_the_client(model, serve, encoded, images,
 
 def test_a_full_queue_says_when_to_come_back(model, serve, encoded, images, monkeypatch):
     client = serve(Faulty(model, Busy("256 images wait already.")))
-    infer = {"name": "images", "shape": [1, 8, 8, 1], "datatype": "UINT8", "data": [0] * 64}
     for answer in (
         client.post("/predict", content=encoded(images[0])),
-        client.post("/v2/models/model/infer", json={"inputs": [infer]}),
+        client.post("/v2/models/model/infer", json=INFER),
     ):
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert "256 images wait" in answer.json()["error"]

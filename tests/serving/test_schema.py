@@ -106,7 +106,7 @@ def ask(cases, examples, statuses):
 
 
 def test_the_document_says_what_is_so(schema):
-    seen = explore(schema, 40)
+    seen = explore(schema, 25)
     assert seen.keys() == ROUTES
     answered = {route.replace("/versions/{version}", "") for route, statuses in seen.items() if min(statuses) < 300}
     assert answered == {route.replace("/versions/{version}", "") for route in ROUTES}
@@ -115,4 +115,4 @@ def test_the_document_says_what_is_so(schema):
 
 @pytest.mark.slow
 def test_thousands_of_requests(schema):
-    assert sum(map(Counter.total, explore(schema, 1000).values())) >= 5000
+    assert sum(map(Counter.total, explore(schema, 400).values())) >= 5000

@@ -103,7 +103,8 @@ def trained(path: Path, document: Mapping[str, Any]) -> RenderableType:
         rows |= {text: str(Estimate(**estimate)) for text, estimate in _rejection(figures.get("rejection")).items()}
     if document.get("reject") and document["reject"]["threshold"] is None:
         rows["uncertain"] = f"always: no threshold keeps {document['reject']['error']:.2%} wrong on validation images"
-    trained = f"{document['epochs']} epochs, {document['steps']:,} steps in {seconds['training']:.1f} s"
+    epochs = document["epochs"]
+    trained = f"{epochs} epoch{'s' if epochs != 1 else ''}, {document['steps']:,} steps in {seconds['training']:.1f} s"
     page = path / "report.html"
     report = page if page.is_file() else f"foveola report {path} writes it"
     return facts(rows | {"trained": trained, "run": path, "report": report})

@@ -18,7 +18,7 @@ from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 
-from foveola.errors import DataError, UserError
+from foveola.errors import DataError
 from foveola.images import Images, shape_text
 from foveola.predictions import softmax
 from foveola.serving.batching import Batcher
@@ -232,7 +232,7 @@ class InferenceProtocol:
             images = self._images(asked, memoryview(body)[length:])
             outputs = _outputs(asked)
             logits = await self._batcher.submit(images)
-        except UserError as error:
+        except DataError as error:
             raise Refused(400, str(error)) from None
         return self._response(asked, outputs, logits)
 
