@@ -143,7 +143,8 @@ def examine(picture: Images, statistics: Statistics | None, image_shape: Sequenc
     whole = measure(as_grey(at_most(picture, MEASURED_SIDE)))
     if whole is None:
         return [*found, Finding("blank", "blank: nothing stands out from the background", None)]
-    reduced = measure(as_grey(resize(picture, *image_shape[:2])))
+    as_seen = picture.shape[:2] == tuple(image_shape[:2]) and max(picture.shape[:2]) <= MEASURED_SIDE
+    reduced = whole if as_seen else measure(as_grey(resize(picture, *image_shape[:2])))
     return [
         *found,
         *_polarity_findings(whole, statistics),

@@ -19,7 +19,11 @@ class Stub:
     """Answers with what it was sent; /slow after 1 s, /hanging never, /early at once."""
 
     def __init__(self):
-        self.state = SimpleNamespace(draining=False)
+        self.turned_away = 0
+        self.state = SimpleNamespace(draining=False, on_turned_away=self.count)
+
+    def count(self):
+        self.turned_away += 1
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
@@ -41,8 +45,9 @@ class Stub:
             await asyncio.sleep(3600)
         if path == "/ready" and self.state.draining:
             await self.answer(send, 503, b"draining")
-        else:
-            await self.answer(send, 200, str(os.getpid()).encode() if path == "/pid" else body)
+            return
+        told = {"/pid": os.getpid(), "/turned-away": self.turned_away}
+        await self.answer(send, 200, str(told[path]).encode() if path in told else body)
 
     async def live(self, receive, send):
         await receive()
