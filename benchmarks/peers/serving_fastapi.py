@@ -6,7 +6,10 @@ The endpoint is `async`, so that inference runs in the event loop: with one core
 """
 
 import json
+import os
 import sys
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports to its maker otherwise
 
 import numpy as np
 import onnxruntime

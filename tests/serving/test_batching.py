@@ -79,8 +79,13 @@ requests = st.lists(
 
 
 @hypothesis_settings(deadline=None, max_examples=100)
-@given(requests=requests, capacity=st.integers(1, 150), sizes=st.sampled_from([SIZES, (1, 3), (64,)]))
-def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, sizes):
+@given(
+    requests=requests,
+    capacity=st.integers(1, 150),
+    sizes=st.sampled_from([SIZES, (1, 3), (64,)]),
+    at_once_seconds=st.sampled_from([0.0, 100.0]),
+)
+def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, sizes, at_once_seconds):
     model = Model()
 
     async def ask(batcher, first, count, shape, before):
@@ -105,7 +110,7 @@ def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, si
         task.cancel()
 
     async def scene():
-        async with Batcher(model, capacity, sizes) as batcher:
+        async with Batcher(model, capacity, sizes, at_once_seconds) as batcher:
             tasks, first = [], 14
             for count, shape, before, cancelled in requests:
                 task = asyncio.create_task(ask(batcher, first, count, shape, before))
@@ -123,7 +128,7 @@ def test_what_waits_goes_together():
     model = Model()
 
     async def scene():
-        async with Batcher(model, 100) as batcher:
+        async with Batcher(model, 100, at_once_seconds=0.0) as batcher:
             model.free.clear()
             first = asyncio.create_task(batcher.submit(numbered(20, 1)))
             await ticks(5)
@@ -137,11 +142,31 @@ def test_what_waits_goes_together():
     assert [len(batch) for batch in model.batches] == [1, 16]
 
 
+@pytest.mark.parametrize(("at_once_seconds", "threads"), [(0.0, {"model"}), (1.0, {"MainThread", "model"})])
+def test_what_is_quick_is_answered_at_once_in_the_event_loop(at_once_seconds, threads):
+    """All but the first batch, before which nobody knows how quick the model is."""
+    found = []
+
+    def model(images):
+        found.append(threading.current_thread().name.partition("_")[0])
+        return np.zeros((len(images), 2), np.float32)
+
+    async def scene():
+        async with Batcher(model, 100, at_once_seconds=at_once_seconds) as batcher:
+            await batcher.submit(numbered(20, 3))
+            for _ in range(4):
+                await batcher.submit(numbered(20, 3))
+
+    asyncio.run(scene())
+    assert set(found) == threads
+    assert found[0] == "model"
+
+
 def test_a_long_request_does_not_hold_up_short_ones():
     model = Model()
 
     async def scene():
-        async with Batcher(model, 300) as batcher:
+        async with Batcher(model, 300, at_once_seconds=0.0) as batcher:
             model.free.clear()
             long = asyncio.create_task(batcher.submit(numbered(1000, 264)))
             await until(lambda: batcher.queued == 200)  # the first 64 are with the model
@@ -163,7 +188,7 @@ def test_large_images_go_in_small_batches(monkeypatch):
     model = Model()
 
     async def scene():
-        async with Batcher(model, 100) as batcher:
+        async with Batcher(model, 100, at_once_seconds=0.0) as batcher:
             await batcher.submit(numbered(20, 20, (1, 4, 1)))
             await batcher.submit(numbered(20, 2, (8, 8, 1)))
 
@@ -175,7 +200,7 @@ def test_full_means_busy_and_who_gives_up_makes_room():
     model = Model()
 
     async def scene():
-        async with Batcher(model, 4) as batcher:
+        async with Batcher(model, 4, at_once_seconds=0.0) as batcher:
             model.free.clear()
             first = asyncio.create_task(batcher.submit(numbered(20, 1)))
             await ticks(5)
@@ -203,7 +228,7 @@ def test_pixels_are_bounded_too(monkeypatch):
     model = Model()
 
     async def scene():
-        async with Batcher(model, 1000) as batcher:
+        async with Batcher(model, 1000, at_once_seconds=0.0) as batcher:
             with pytest.raises(DataError, match="at most"):
                 await batcher.submit(numbered(20, 51))
             model.free.clear()
@@ -222,7 +247,7 @@ def test_pixels_are_bounded_too(monkeypatch):
 @pytest.mark.parametrize("count", [0, 5])
 def test_what_can_never_fit_is_the_senders_fault(count):
     async def scene():
-        async with Batcher(Model(), 4) as batcher:
+        async with Batcher(Model(), 4, at_once_seconds=0.0) as batcher:
             with pytest.raises(DataError, match=f"has {count} images.*1 to 4"):
                 await batcher.submit(numbered(20, count))
 
@@ -233,7 +258,7 @@ def test_a_failure_of_the_model_reaches_its_own_batch_alone():
     model = Model()
 
     async def scene():
-        async with Batcher(model, 200) as batcher:
+        async with Batcher(model, 200, at_once_seconds=0.0) as batcher:
             model.free.clear()
             before = asyncio.create_task(batcher.submit(numbered(20, 1)))
             await ticks(5)
@@ -266,7 +291,7 @@ def test_the_end_answers_what_was_accepted_and_accepts_no_more():
     model = Model()
 
     async def scene():
-        async with Batcher(model, 200) as batcher:
+        async with Batcher(model, 200, at_once_seconds=0.0) as batcher:
             model.free.clear()
             accepted = [asyncio.create_task(batcher.submit(numbered(20 + number, 1))) for number in range(100)]
             await ticks(5)

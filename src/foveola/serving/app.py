@@ -46,12 +46,17 @@ def create_app(model: OnnxModel, settings: Settings) -> FastAPI:
         lifespan=shared.running,
     )
     app.state.draining = False
+    app.state.on_turned_away = shared.metrics.turned_away
     app.router.route_class = _Direct
-    app.add_middleware(Guard, settings=settings, metrics=shared.metrics, state=app.state)
+    fixed: dict[tuple[str, str], APIRoute] = {}
+    app.add_middleware(Guard, settings=settings, metrics=shared.metrics, state=app.state, fixed=fixed)
     # In the order in which they are looked through: those that are asked most come first
     _add_pictures(app, shared)
     _add_protocol(app, shared)
     _add_descriptions(app, shared)
+    for route in app.routes:
+        if isinstance(route, APIRoute) and "{" not in route.path:
+            fixed |= {(method, route.path): route for method in route.methods or ()}
     return app
 
 

@@ -4,6 +4,9 @@ A batch is padded to one of a few fixed sizes, at which an image's logits are th
 does not depend on its neighbours. That ONNX Runtime computes so is no promise of its own: with version 1.31 on x86-64
 (AVX-512) it does for every recipe and size from 1 to 64, because it computes convolutions image by image and multiplies
 matrices in an order that depends on the weights alone. A test looks at these sizes on every machine that runs it.
+
+A batch that takes the model a few milliseconds is computed in the event loop: between two threads that take turns at
+the interpreter, each turn costs up to 5 ms.
 """
 
 import asyncio
@@ -49,10 +52,12 @@ class Batcher:
 
     Parameters
     ----------
-    predict : logits, float32 n×K, of images, uint8 n×H×W×C; it runs in a thread of its own, one batch at a time
+    predict : logits, float32 n×K, of images, uint8 n×H×W×C; one batch at a time, in a thread of its own where it is
+        expected to take longer than `at_once_seconds`
     capacity : how many images may wait at once
     sizes : of batches, ascending; what does not fill one is padded with black images
-    on_batch : told in the model's thread of every batch: its size, how many images filled it, seconds that it took
+    at_once_seconds : of the processor, that may be spent in the event loop
+    on_batch : told of every batch, where it was computed: its size, how many images filled it, seconds that it took
 
     Attributes
     ----------
@@ -64,14 +69,17 @@ class Batcher:
         predict: Callable[[Images], Logits],
         capacity: int,
         sizes: Sequence[int] = SIZES,
+        at_once_seconds: float = 0.005,
         on_batch: Callable[[int, int, float], None] | None = None,
     ) -> None:
         self.predict = predict
         self.capacity = capacity
         self.sizes = tuple(sizes)
+        self.at_once_seconds = at_once_seconds
         self.on_batch = on_batch
         self.queued = 0
         self._bytes = 0
+        self._seconds_a_byte = 1.0  # until one has been measured
         self._waiting: dict[Shape, deque[_Request]] = {}
         self._wake = asyncio.Event()
         self._ending = False
@@ -172,9 +180,8 @@ class Batcher:
     async def _answer(self, batch: list[tuple[_Request, Images]]) -> None:
         if not batch:  # all of them were cancelled
             return
-        loop = asyncio.get_running_loop()
         try:
-            logits = await loop.run_in_executor(self._thread, self._compute, [images for _, images in batch])
+            logits = await self._computed([images for _, images in batch])
         except Exception as error:
             for request, _ in batch:
                 if not request.result.done():
@@ -187,16 +194,27 @@ class Batcher:
             if not request.result.done() and sum(map(len, request.logits)) == len(request.images):
                 request.result.set_result(np.concatenate(request.logits))
 
+    async def _computed(self, parts: list[Images]) -> Logits:
+        padded_bytes = self._padded_size(sum(map(len, parts))) * parts[0][0].nbytes
+        if padded_bytes * self._seconds_a_byte <= self.at_once_seconds:
+            return self._compute(parts)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, parts)
+
     def _compute(self, parts: list[Images]) -> Logits:
-        """In the model's thread: one padded batch."""
-        start = time.perf_counter()
+        """Logits of one padded batch, without those of the padding."""
+        start, used = time.perf_counter(), time.thread_time()
         filled = sum(map(len, parts))
-        size = next(size for size in self.sizes if size >= filled)
+        size = self._padded_size(filled)
         images = np.zeros((size, *parts[0].shape[1:]), np.uint8)
         np.concatenate(parts, out=images[:filled])
         logits = self.predict(images)
         if len(logits) != size:
             raise RuntimeError(f"The model answered {size} images with {len(logits)} rows of logits.")
+        # Of the processor: waiting for it says nothing about the model
+        self._seconds_a_byte = (time.thread_time() - used) / images.nbytes
         if self.on_batch is not None:
             self.on_batch(size, filled, time.perf_counter() - start)
         return logits[:filled]
+
+    def _padded_size(self, filled: int) -> int:
+        return next(size for size in self.sizes if size >= filled)

@@ -12,12 +12,15 @@ import secrets
 import time
 import traceback
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 
+from fastapi.routing import APIRoute
 from pydantic_core import to_json
 from starlette.datastructures import State
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foveola.serving.hosts import HostRule
@@ -54,6 +57,8 @@ _ONCE = frozenset({b"host", b"origin", b"authorization", b"x-api-key", b"content
 _CLIENT_GONE = 499  # nginx's word for it; nobody but the log and the metrics gets to see it
 
 Headers = dict[bytes, bytes]
+FixedRoutes = Mapping[tuple[str, str], APIRoute]
+_NO_ROUTES: FixedRoutes = MappingProxyType({})
 
 
 class Guard:
@@ -65,10 +70,15 @@ class Guard:
     settings : of the server
     metrics : gets every answered request
     state : of the app; while its `draining` is true, every answer closes its connection
+    fixed : the routes without parameters, by method and path; they are called from here, because the layers of a web
+        framework between here and them take a tenth of the time of a small picture
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, state: State) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, metrics: Metrics, state: State, fixed: FixedRoutes = _NO_ROUTES
+    ) -> None:
         self._app = app
+        self._fixed = fixed
         self._settings = settings
         self._metrics = metrics
         self._state = state
@@ -89,7 +99,7 @@ class Guard:
             body = await self._body(headers, exchange)
             held = len(body)
             self._held_bytes += held
-            await self._app(scope, _replayed(body, receive), exchange.send)
+            await self._answered(scope, _replayed(body, receive), exchange.send)
         except _ClientGone:
             exchange.status = _CLIENT_GONE
         except Exception as error:
@@ -97,6 +107,15 @@ class Guard:
         finally:
             self._held_bytes -= held
             self._note(exchange)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._fixed.get((scope["method"], scope["path"]))
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = route
+        response = await route.endpoint(Request(scope, receive))
+        await response(scope, receive, send)
 
     def _admitted(self, scope: Scope) -> Headers:
         """The headers of a request whose head has nothing against it."""

@@ -54,6 +54,10 @@ class Metrics:
         self._requests.labels(route, method, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
+    def turned_away(self) -> None:
+        """A request refused with 503 before anybody looked at what it asks for."""
+        self._requests.labels("none", "POST", "503").inc()
+
     def batch(self, size: int, filled: int, seconds: float) -> None:
         """A batch of `size` images computed, of which `filled` were asked for."""
         self._batches.observe(filled)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import selectors
 import signal
 import socket
@@ -102,6 +103,9 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except SystemExit:
             raise Failure("The server could not start; the lines above say why.") from None
+        # What is there now stays; looking through it for garbage, again and again, would hold up requests
+        gc.collect()
+        gc.freeze()
         self.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
