@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow check format bench peers clean
+.PHONY: help setup demo test test-slow check format bench peers peers-serving clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -50,5 +50,12 @@ peers: setup .venv-peers/.ready  ## Keras in an environment of its own, for benc
 	.venv-peers/bin/pip install --quiet --requirement benchmarks/peers/requirements.txt
 	touch $@
 
+peers-serving: setup .venv-peers-serving/.ready  ## LitServe and FastAPI in an environment of their own, for benchmarks/load.py
+
+.venv-peers-serving/.ready: benchmarks/peers/serving-requirements.txt
+	$(PYTHON) -m venv .venv-peers-serving
+	.venv-peers-serving/bin/pip install --quiet --requirement benchmarks/peers/serving-requirements.txt
+	touch $@
+
 clean:  ## remove what was made here, data and runs excepted
-	rm -rf $(VENV) .venv-peers build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-peers .venv-peers-serving build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

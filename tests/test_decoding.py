@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from foveola.decoding import MAX_PIXELS, decode, read_image, resize, to_channels
+from foveola.decoding import MAX_PIXELS, decode, is_animated, read_image, resize, to_channels
 from foveola.errors import DataError
 
 
@@ -171,6 +171,15 @@ def test_an_animation_gives_its_first_frame(rgb):
         np.testing.assert_array_equal(decode(data, kind), np.full((3, 4, 3), [255, 0, 0]))
 
 
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_whether_there_are_more_frames(kind, tmp_path):
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    for more in ([], frames[1:]):
+        data = saved(frames[0], kind, save_all=True, append_images=more)
+        (tmp_path / "image").write_bytes(data)
+        assert is_animated(data) == is_animated(tmp_path / "image") == bool(more)
+
+
 def test_a_phones_jpeg_with_several_pictures_is_a_jpeg(rgb):
     first, second = Image.fromarray(rgb), Image.fromarray(255 - rgb)
     data = saved(first, "MPO", save_all=True, append_images=[second])
@@ -259,6 +268,12 @@ def test_bombs_are_refused_before_anything_is_allocated(side, monkeypatch):
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
     with pytest.raises(DataError, match=f"bomb is refused for its size.*{MAX_PIXELS:,}"):
         decode(png(side, side, 8, 2, [b""]), "bomb")
+
+
+def test_the_cap_can_be_lower(grey):
+    assert decode(saved(Image.fromarray(grey), "PNG"), "x", max_pixels=grey.size).shape == (9, 7, 1)
+    with pytest.raises(DataError, match="1 to 62 pixels"):
+        decode(saved(Image.fromarray(grey), "PNG"), "x", max_pixels=grey.size - 1)
 
 
 def test_gif_frames_beyond_the_cap_are_refused():

@@ -168,6 +168,12 @@ def test_nothing_is_changed_without_being_asked(statistics):
     np.testing.assert_array_equal(picture, before)
 
 
+def test_only_fixes_that_go_by_the_ink_have_it_measured(statistics, images, monkeypatch):
+    monkeypatch.setattr("foveola.doctor.measure", lambda _: pytest.fail("measured"))
+    for fixes in [(), ("grey", "invert")]:
+        fix(images[0], fixes, statistics, SHAPE)
+
+
 @pytest.mark.parametrize("kind", range(len(STROKES)))
 @pytest.mark.parametrize("seed", range(5))
 def test_a_photograph_is_diagnosed_and_cured(statistics, kind, seed):

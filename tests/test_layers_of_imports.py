@@ -1,5 +1,6 @@
 """What is light stays light: no torch before something is trained or opened."""
 
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import foveola
 WITHOUT_TORCH = [
     "foveola",
     "foveola.errors",
+    "foveola.answering",
     "foveola.images",
     "foveola.decoding",
     "foveola.doctor",
@@ -22,6 +24,7 @@ WITHOUT_TORCH = [
     "foveola.evaluation.comparison",
     "foveola.evaluation.rejection",
     "foveola.explanation.convolution",
+    "foveola.explanation.occlusion",
     "foveola.recipe",
     "foveola.layers",
     "foveola.architecture",
@@ -31,8 +34,10 @@ WITHOUT_TORCH = [
     "foveola.export.onnx",
     "foveola.workflow.compare",
     "foveola.workflow.convolve",
+    "foveola.workflow.evaluate",
     "foveola.workflow.explain",
     "foveola.workflow.export",
+    "foveola.workflow.predict",
     "foveola.workflow.report",
     "foveola.cli",
 ]
@@ -69,6 +74,15 @@ def test_commands_that_compute_nothing_bring_no_torch(arguments):
         "print(f'exit {code or 0}', 'torch' if 'torch' in sys.modules else 'light')"
     )
     assert run(code) == "exit 0 light"
+
+
+def test_onnx_runtime_reports_to_nobody():
+    """Its own word for off, set before it is first imported, when it would begin; what the user has set stays."""
+    code = "import os, foveola; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for given, found in [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")]:
+        done = subprocess.run([sys.executable, "-c", code], env=environment | given, capture_output=True, check=True)
+        assert done.stdout.decode().strip() == found
 
 
 def test_public_names_resolve_to_what_their_modules_hold():

@@ -8,9 +8,13 @@
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# From 1.29 on, ONNX Runtime reports to its maker from its first import on, unless this is set by then: its Privacy.md
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Loaded when first used, so that importing Foveola is quick and brings no torch.
 _PUBLIC = {

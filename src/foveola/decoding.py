@@ -63,13 +63,13 @@ def read_image(path: str | Path) -> Images:
     return decode(data, str(path))
 
 
-def is_animated(path: str | Path) -> bool:
-    """Whether an image file that `read_image` has taken holds more than the frame that it gives."""
-    with Image.open(path, formats=FORMATS) as image:
+def is_animated(source: str | Path | bytes) -> bool:
+    """Whether an image file, its path or its bytes, holds more than the frame that `decode` has given."""
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
         return bool(getattr(image, "is_animated", False))
 
 
-def decode(data: bytes, name: str, *, background: int = 255) -> Images:
+def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = MAX_PIXELS) -> Images:
     """Decode an image.
 
     The orientation in EXIF or XMP is applied, transparency is laid over the background, an animation gives its first
@@ -81,6 +81,7 @@ def decode(data: bytes, name: str, *, background: int = 255) -> Images:
     data : a whole file: PNG, JPEG, BMP, WebP or GIF
     name : what messages call it
     background : grey value behind transparent pixels, 0 to 255
+    max_pixels : larger images are refused before anything of that size is allocated
 
     Returns
     -------
@@ -89,7 +90,7 @@ def decode(data: bytes, name: str, *, background: int = 255) -> Images:
     Raises
     ------
     DataError
-        If the bytes are no whole image of an accepted format, or have more than 64 megapixels.
+        If the bytes are no whole image of an accepted format, or have more than `max_pixels`.
     """
     try:
         with _pillow_warnings_raised():
@@ -97,7 +98,7 @@ def decode(data: bytes, name: str, *, background: int = 255) -> Images:
             Image.open(io.BytesIO(data), formats=FORMATS).verify()
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
-        if not 0 < width * height <= MAX_PIXELS:
+        if not 0 < width * height <= max_pixels:
             raise Image.DecompressionBombError
         # Pillow opens 16-bit grey with alpha as RGBA; only the layout of the raw data still tells.
         grey = image.mode in _GREY_MODES or any(tile.args == "LA;16B" for tile in image.tile)
@@ -113,7 +114,7 @@ def decode(data: bytes, name: str, *, background: int = 255) -> Images:
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"{name} is refused for its size: an image may have 1 to {MAX_PIXELS:,} pixels. Save it smaller."
+            f"{name} is refused for its size: an image may have 1 to {max_pixels:,} pixels. Save it smaller."
         ) from error
     except Exception as error:  # Pillow's parsers raise whatever a damaged byte leads them into
         reason = str(error) or type(error).__name__

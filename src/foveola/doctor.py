@@ -143,7 +143,8 @@ def examine(picture: Images, statistics: Statistics | None, image_shape: Sequenc
     whole = measure(as_grey(at_most(picture, MEASURED_SIDE)))
     if whole is None:
         return [*found, Finding("blank", "blank: nothing stands out from the background", None)]
-    reduced = measure(as_grey(resize(picture, *image_shape[:2])))
+    as_seen = picture.shape[:2] == tuple(image_shape[:2]) and max(picture.shape[:2]) <= MEASURED_SIDE
+    reduced = whole if as_seen else measure(as_grey(resize(picture, *image_shape[:2])))
     return [
         *found,
         *_polarity_findings(whole, statistics),
@@ -286,7 +287,8 @@ def fix(picture: Images, fixes: Collection[str], statistics: Statistics | None, 
     if statistics is not None:
         if "contrast" in wanted:
             picture = _evened(picture, statistics)
-        picture = _framed(picture, wanted, statistics, height / width)
+        if {"crop", "center"} & set(wanted):  # measuring takes far longer than the rest
+            picture = _framed(picture, wanted, statistics, height / width)
     picture = resize(to_channels(picture, channels), height, width)
     return _strengthened(picture, statistics) if statistics is not None and "contrast" in wanted else picture
 
@@ -327,7 +329,7 @@ def _widened(ink: Grey, *, diagonally: bool) -> Grey:
 def _framed(picture: Images, wanted: Collection[Fix], statistics: Statistics, proportion: float) -> Images:
     """The picture cut, or widened with background, to the window that the network shall see."""
     measures = measure(as_grey(picture))
-    if measures is None or not {"crop", "center"} & set(wanted):
+    if measures is None:
         return picture
     rows, columns = picture.shape[:2]
     top, left, bottom, right = np.array(measures.box) * (rows, columns, rows, columns)

@@ -9,7 +9,7 @@ FoveolaError
 │   └── MissingExtra      an optional dependency is not installed
 └── Failure               not the user's doing: one message, exit code 1
     ├── DownloadError     no source answered with the published bytes
-    ├── ExportError       an export does not answer as its model does; it is not kept
+    ├── ExportError       an export does not answer as its model does, or int8 is no gain; not kept
     └── NonFiniteLoss     training diverged; the last finite weights are kept
 
 Every message says what was found, why it cannot be used, and what to do.

@@ -15,10 +15,15 @@ COMMANDS = (
     "audit",
     "predict",
     "export",
+    "serve",
     "explain",
     "convolve",
     "info",
 )
+
+
+# The server goes on until it is told to end
+ENDING = tuple(command for command in COMMANDS if command != "serve")
 
 
 def test_help_lists_the_commands(foveola_command):
@@ -38,14 +43,14 @@ def test_every_command_explains_itself_with_an_example(foveola_command, command,
     assert max(map(len, out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ENDING)
 def test_json_is_one_document_on_standard_output(foveola_command, arguments, command):
     code, out, _ = foveola_command(command, *arguments[command], "--json")
     assert code == 0
     assert isinstance(json.loads(out), dict)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ENDING)
 def test_for_people_a_text_on_standard_output(foveola_command, arguments, command):
     code, out, _ = foveola_command(command, *arguments[command])
     assert code == 0

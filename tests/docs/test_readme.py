@@ -22,7 +22,7 @@ def test_the_python_block_runs(tmp_path, monkeypatch):
 
 def test_the_tree_has_every_module_and_no_other():
     there = {path.name for path in Path(foveola.__file__).parent.rglob("*.py")} - {"__init__.py"}
-    named = set(re.findall(r"\b[a-z_]+\.py\b", TREE.partition("tests/ ")[0]))
+    named = set(re.findall(r"\b[a-z0-9_]+\.py\b", TREE.partition("tests/ ")[0]))
     readers = re.search(r"^ +((?:\w+ · )+\w+) +one reader a format", TREE, re.MULTILINE)[1]
     assert named | {f"{name}.py" for name in readers.split(" · ")} == there
 

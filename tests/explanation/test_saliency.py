@@ -1,4 +1,4 @@
-"""Grad-CAM against its closed form and an implementation of the test's own; occlusion against a plain loop."""
+"""Grad-CAM against its closed form and an implementation of the test's own."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,7 @@ import torch.nn.functional as F
 
 from foveola.errors import DataError, ModelError
 from foveola.explanation.filters import first_filters
-from foveola.explanation.saliency import grad_cam, occlusion
-from foveola.predictions import softmax
+from foveola.explanation.saliency import grad_cam
 
 CONVOLUTION = {"type": "Conv2D", "filters": 6, "padding": "same", "activation": "relu"}
 NORMALISED = (
@@ -30,9 +29,6 @@ def to_one(maps):
     """Each map divided by its highest value."""
     highest = maps.max(axis=(1, 2), keepdims=True)
     return maps / np.where(highest > 0, highest, 1)
-
-
-# Grad-CAM
 
 
 def test_after_global_average_pooling_it_is_the_class_activation_map(classifier, images):
@@ -95,78 +91,19 @@ def test_without_a_convolution_grad_cam_and_filters_say_so(classifier, images):
         first_filters(model)
 
 
-# Occlusion
-
-
-@pytest.mark.parametrize(("polarity", "colour"), [("light on dark", 0), ("dark on light", 255), ("mixed", None)])
-def test_occlusion_is_the_mean_drop_over_the_squares_that_cover_a_pixel(classifier, images, polarity, colour):
-    model = classifier(*DENSE, polarity=polarity, temperature=2.0)
-    given = images(2)
-    colour = given.mean(axis=(1, 2)).round().astype(np.uint8)[:, :, None] if colour is None else [colour] * 2
-    found = occlusion(model, given, CLASSES[:2], size=3, stride=2)
-    assert (found.shape, found.dtype) == ((2, 8, 10), np.float32)
-    for image, label, fill, map_ in zip(given, CLASSES, colour, found, strict=False):
-        drops = [[[] for _ in range(10)] for _ in range(8)]
-        for top in (0, 2, 4, 5):
-            for left in (0, 2, 4, 6, 7):
-                covered = image.copy()
-                covered[top : top + 3, left : left + 3] = fill
-                before, after = softmax(model.predict_logits(np.stack([image, covered])))[:, label]
-                for row, column in np.ndindex(3, 3):
-                    drops[top + row][left + column].append(before - after)
-        np.testing.assert_allclose(map_, [[np.mean(cell) for cell in row] for row in drops], atol=1e-6)
-
-
-def test_occlusion_finds_the_only_pixel_that_matters(classifier, images):
-    model = classifier({"type": "Flatten"}, polarity="light on dark")
-    with torch.no_grad():
-        model.network.dense_1.weight.zero_()
-        model.network.dense_1.weight[1, 3 * 10 + 7] = 20
-    given = images(1)
-    given[0, 3, 7] = 255
-    (found,) = occlusion(model, given, np.array([1]), size=1)
-    assert np.flatnonzero(np.abs(found) > 1e-6).tolist() == [3 * 10 + 7]
-    assert found[3, 7] > 0.5
-
-
-def test_many_squares_are_computed_in_batches(classifier, images, monkeypatch):
-    model = classifier(*DENSE)
-    expected = occlusion(model, images(), CLASSES, size=2, stride=1)
-    monkeypatch.setattr("foveola.explanation.saliency.INFERENCE_BATCH", 7)
-    np.testing.assert_allclose(occlusion(model, images(), CLASSES, size=2, stride=1), expected, atol=1e-6)
-
-
-def test_by_default_the_square_is_a_seventh_of_the_image(classifier, images):
-    model = classifier(*DENSE, shape=(28, 28, 1))
-    given = images(1, 28, 28)
-    default, explicit = occlusion(model, given, CLASSES[:1]), occlusion(model, given, CLASSES[:1], size=4, stride=2)
-    np.testing.assert_array_equal(default, explicit)
-
-
-# Both
-
-
-@pytest.mark.parametrize("explain", [grad_cam, occlusion])
-def test_looking_leaves_the_model_as_it_was(classifier, images, untouched, explain):
+def test_looking_leaves_the_model_as_it_was(classifier, images, untouched):
     model = classifier(*NORMALISED).train()
     model.network.batchnorm_1.eval()  # a mode of its own
     before = untouched(model)
-    explain(model, images(), CLASSES)
+    grad_cam(model, images(), CLASSES)
     assert untouched(model) == before
     model.network.dense_1.forward = lambda x: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        explain(model, images(), CLASSES)
+        grad_cam(model, images(), CLASSES)
     assert untouched(model) == before
 
 
-@pytest.mark.parametrize("explain", [grad_cam, occlusion])
 @pytest.mark.parametrize("classes", [[0, 1, 3], [-1, 0, 0], [0, 1]])
-def test_classes_must_be_known_and_one_for_each_image(classifier, images, explain, classes):
+def test_classes_must_be_known_and_one_for_each_image(classifier, images, classes):
     with pytest.raises(DataError, match="each of the 3 images a class to explain, as a number from 0 to 2"):
-        explain(classifier(*NORMALISED), images(), np.array(classes))
-
-
-@pytest.mark.parametrize(("size", "stride"), [(0, 1), (3, 0), (3, 4)])
-def test_squares_must_cover_the_image(classifier, images, size, stride):
-    with pytest.raises(DataError, match="does not cover the image"):
-        occlusion(classifier(*DENSE), images(), CLASSES, size=size, stride=stride)
+        grad_cam(classifier(*NORMALISED), images(), np.array(classes))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from foveola.explanation.feature_maps import feature_maps
 from foveola.export import onnx
 from foveola.images import ImageSet
 from foveola.models.classifier import Classifier, new_classifier
@@ -70,16 +71,22 @@ def write(tmp_path: Path) -> Callable[[Classifier], Path]:
 
 @pytest.fixture
 def agree(classifier_of, images_of, write) -> Callable[..., Path]:
-    """Export a classifier and check that both give the same logits; the path of the export."""
+    """Export a classifier and check that both give the same logits and maps; the path of the export."""
 
     def run(*recipe_and_shape: object, **changes: object) -> Path:
         classifier = classifier_of(*recipe_and_shape, **changes)
         path = write(classifier)
         images = images_of(classifier.card.image_shape)
-        expected, found = classifier.predict_logits(images), onnx.open(path).predict_logits(images)
+        model = onnx.open(path)
+        expected, found = classifier.predict_logits(images), model.predict_logits(images)
         assert expected.std(axis=0).min() > 1e-3, "a network that gives every image the same shows nothing"
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-5)
+        live, shown = feature_maps(classifier, images[0]), model.feature_maps(images[:1])
+        assert list(shown) == [layer.name for layer in model.layers]
+        np.testing.assert_allclose(shown["logits"][0], found[0], rtol=1e-5, atol=5e-5)
+        for name in shown.keys() & live.keys():
+            np.testing.assert_allclose(shown[name][0], live[name], rtol=1e-4, atol=1e-4, err_msg=name)
         return path
 
     return run

@@ -1,5 +1,6 @@
 """A run exported: into its folder or elsewhere, compared on real images, whole or not at all."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,15 @@ from PIL import Image
 from torch import nn
 
 import foveola
+from foveola import checksums
+from foveola.checksums import SUMS
 from foveola.errors import DataError, DownloadError, ExportError, ModelError, OutputError, UserError
-from foveola.export import FORMATS, export_run, onnx
+from foveola.export import FORMATS, default_name, export_run, onnx
 from foveola.models.classifier import Classifier, open_classifier
 from foveola.workflow import export as workflow
 from foveola.workflow.export import export
+
+FILES = [name for name, format in FORMATS.items() if format.SUFFIX]
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def files_in(folder):
 # What is written
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FILES)
 def test_threshold_and_statistics_survive(tiny, toy, tmp_path, format):
     run = foveola.train(toy, tiny, out=tmp_path / "run", overrides={"reject": 0.2, "epochs": 10}, verbose=False)
     live, found = foveola.open(run.path), foveola.open(export(run.path, format, data=toy, verbose=False).path)
@@ -49,11 +54,11 @@ def test_threshold_and_statistics_survive(tiny, toy, tmp_path, format):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FILES)
 def test_every_format_answers_as_the_run_does(run, toy, format):
     report = export(run, format, data=toy, verbose=False)
     assert report.path == run / "exports" / f"model.{format}"
-    assert files_in(run / "exports") == {Path(f"model.{format}")}
+    assert files_in(run / "exports") == {Path(f"model.{format}"), Path(SUMS)}
     assert (report.format, report.size_bytes) == (format, report.path.stat().st_size)
     assert report.parity.images == 1000
     assert report.parity.largest_difference < 1e-4
@@ -113,6 +118,125 @@ def test_evaluating_and_predicting_bring_neither_torch_nor_onnx(run, toy, toy_np
     assert (done.stdout.split(), done.stderr) == ([str(accuracy), answer, "[]"], "")
 
 
+def test_a_folder_of_colour_pictures_of_another_size(tmp_path):
+    """From PNG files to logits, by a recipe with all that is folded, at a size that is not the pictures' own."""
+    random = np.random.default_rng(0)
+    for number in range(36):
+        picture = random.integers(0, 90, (26, 30, 3), dtype=np.uint8)
+        picture[..., number % 3] += 120
+        path = tmp_path / "pictures" / ("red", "green", "blue")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    changes = {"image_size": 20, "epochs": 1, "minimum_steps": 1, "validation": 0.2}
+    run = foveola.train(tmp_path / "pictures", "fast", out=tmp_path / "run", overrides=changes, verbose=False)
+    report = export(run.path, verbose=False)
+    assert report.parity.largest_difference < 1e-3
+    live, found = foveola.open(run.path), foveola.open(report.path)
+    assert live.card.image_shape == (20, 20, 3)
+    original = np.asarray(Image.open(path))[None]
+    np.testing.assert_allclose(found.predict_logits(original), live.predict_logits(original), atol=1e-3)
+
+
+# SHA256SUMS
+
+
+def test_the_exports_folder_names_what_is_in_it(run, toy):
+    for format in (*FILES, *FILES):
+        export(run, format, data=toy, verbose=False)
+    lines = (run / "exports" / SUMS).read_text().splitlines()
+    names = [default_name(format) for format in FILES]
+    assert lines == [f"{hashlib.sha256((run / 'exports' / name).read_bytes()).hexdigest()}  {name}" for name in names]
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_another_file_in_place_of_an_export_is_refused_before_it_is_parsed(
+    run, toy, format, foveola_command, tmp_path, monkeypatch
+):
+    path = export(run, format, data=toy, verbose=False).path
+    other = open_classifier(run / "model.safetensors")
+    other.card = other.card.model_copy(update={"class_names": ("right", "middle", "left")})
+    shutil.copytree(run, tmp_path / "other", ignore=shutil.ignore_patterns("exports"))
+    other.save(tmp_path / "other" / "model.safetensors")
+    shutil.copy(export(tmp_path / "other", format, data=toy, verbose=False).path, path)
+    Image.fromarray(toy.train.images[0, ..., 0]).save(tmp_path / "bar.png")
+
+    def parse(*arguments):
+        raise AssertionError("the file was parsed")
+
+    monkeypatch.setattr(onnx, "inspect", parse)
+    monkeypatch.setattr("foveola.models.classifier.read_card", parse)
+    code, _, err = foveola_command("predict", path, tmp_path / "bar.png")
+    assert code == 2
+    assert f"{path} is not the file that SHA256SUMS names" in " ".join(err.split())
+
+
+def test_elsewhere_no_list_is_begun_but_one_that_names_the_file_is_kept_right(run, toy, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "model.onnx"
+    export(run, data=toy, out=target, verbose=False)
+    assert files_in(target.parent) == {Path("model.onnx")}
+    target.write_bytes(b"old")
+    checksums.record(target)
+    export(run, data=toy, out=target, verbose=False)
+    assert onnx.open(target).class_names == toy.class_names
+
+
+# A format that is a folder
+
+
+class Folder:
+    """ONNX in a folder, beside a page."""
+
+    SUFFIX = ""
+
+    def write(self, source, live, target):
+        target.mkdir()
+        onnx.write(source, live, target / "inner.onnx")
+        (target / "page").mkdir()
+        (target / "page" / "index.html").write_text("a page")
+        checksums.record_all(target)
+
+    def open(self, path):
+        checksums.check_all(path)
+        return onnx.open(path / "inner.onnx")
+
+
+@pytest.fixture
+def folder(monkeypatch):
+    monkeypatch.setitem(FORMATS, "folder", Folder())
+
+
+def test_a_folder_is_reopened_and_compared_too(run, toy, folder):
+    report = export(run, "folder", data=toy, verbose=False)
+    assert report.path == run / "exports" / "folder"
+    assert files_in(run / "exports") == {
+        Path("folder", name) for name in ("", "inner.onnx", "page", "page/index.html", SUMS)
+    }
+    assert report.size_bytes == sum(path.stat().st_size for path in report.path.rglob("*") if path.is_file())
+    assert report.parity.largest_difference < 1e-4
+    assert Folder().open(report.path).class_names == toy.class_names
+
+
+def test_a_folder_may_be_there_if_it_is_empty(run, toy, folder, tmp_path):
+    (tmp_path / "page").mkdir()
+    assert export(run, "folder", data=toy, out=tmp_path / "page", verbose=False).path == tmp_path / "page"
+    before = files_in(tmp_path)
+    with pytest.raises(OutputError, match=r"page is there already.*--out"):
+        export(run, "folder", data=toy, out=tmp_path / "page", verbose=False)
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OutputError, match="file is there already"):
+        export(run, "folder", data=toy, out=tmp_path / "file", verbose=False)
+    assert files_in(tmp_path) == before | {Path("file")}
+
+
+def test_a_folder_that_disagrees_is_not_kept(run, toy, folder, other, monkeypatch):
+    monkeypatch.setattr(onnx, "verify", lambda *arguments: None)
+    before = files_in(run)
+    with pytest.raises(ExportError, match="disagrees with the model"):
+        export_run(run / "model.safetensors", other, toy.train.images, run / "exports" / "folder", "folder")
+    assert files_in(run) == before
+
+
 # What is refused
 
 
@@ -153,7 +277,7 @@ def test_a_place_that_cannot_be_written(run, toy, tmp_path, place):
     assert files_in(tmp_path) == before
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FILES)
 def test_a_network_of_ones_own(toy, tiny, tmp_path, format):
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     run = foveola.train(toy, tiny, network=network, out=tmp_path / "run", verbose=False)

@@ -1,5 +1,7 @@
 """An export is a predictor without torch; what is no export, or no longer one, is refused before it is run."""
 
+import base64
+import hashlib
 import json
 import os
 import pickle
@@ -15,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 import foveola
 from foveola.errors import DataError, ModelError
 from foveola.export import onnx
-from foveola.export.onnx import DIGEST_KEY, GOLDEN_KEY
-from foveola.models.card import METADATA_KEY
+from foveola.export.onnx import DIGEST_KEY, GOLDEN_KEY, LAYERS_KEY, SOURCE_KEY
+from foveola.models.card import METADATA_KEY, DataOrigin, Rejection
 
 STACK = [
     {"type": "Conv2D", "filters": 4, "padding": "same", "activation": "relu"},
@@ -73,12 +75,30 @@ def test_batches_computed_at_once_give_the_same_answers_in_order(export, images_
     assert np.array_equal(three.predict_logits(images), one.predict_logits(images))
 
 
-def test_anyone_can_read_what_the_file_says_of_itself(export, classifier):
-    model = onnx_format.load(export)
-    onnx_format.checker.check_model(model, full_check=True)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(metadata[METADATA_KEY])["class_names"] == list(classifier.class_names)
-    assert np.shape(json.loads(metadata[GOLDEN_KEY])["logits"]) == (4, 3)
+def metadata_of(path):
+    return {entry.key: entry.value for entry in onnx_format.load(path).metadata_props}
+
+
+def test_anyone_can_read_what_the_file_says_of_itself(classifier, write):
+    origin = DataOrigin(name="bars", fingerprint="f" * 64, licence="CC0-1.0", validation=0.1, seed=3)
+    said = {"polarity": "dark on light", "reject": Rejection(error=0.01, threshold=0.8), "data": origin}
+    classifier.card = classifier.card.model_copy(update=said)
+    path = write(classifier)
+    onnx_format.checker.check_model(onnx_format.load(path), full_check=True)
+    metadata = metadata_of(path)
+    card = json.loads(metadata[METADATA_KEY])
+    assert card["class_names"] == ["class 0", "class 1", "class 2"]
+    assert (card["image_shape"], card["polarity"], card["reject"]["threshold"]) == ([8, 8, 1], "dark on light", 0.8)
+    assert (card["data"]["fingerprint"], card["data"]["licence"]) == ("f" * 64, "CC0-1.0")
+    golden = json.loads(metadata[GOLDEN_KEY])
+    images = np.frombuffer(base64.b64decode(golden["images"]), np.uint8).reshape(4, 8, 8, 1)
+    np.testing.assert_allclose(golden["logits"], classifier.predict_logits(images), atol=1e-6)
+    assert [layer["name"] for layer in json.loads(metadata[LAYERS_KEY])] == ["conv2d_1", "maxpool2d_1", "logits"]
+
+
+def test_an_export_names_the_model_file_that_it_was_made_from(export):
+    source = hashlib.sha256(export.with_name("model.safetensors").read_bytes()).hexdigest()
+    assert onnx.open(export).source == metadata_of(export)[SOURCE_KEY] == source
 
 
 def test_the_same_model_gives_the_same_bytes(export, classifier, write):
@@ -219,6 +239,9 @@ ALTERED = {
     "another domain": (add_domain, "custom operators"),
     "no card": (drop_metadata(METADATA_KEY), "no export of Foveola's"),
     "no examples": (drop_metadata(GOLDEN_KEY), "no export of Foveola's"),
+    "an older version": (drop_metadata(SOURCE_KEY), r"older version.*foveola\.source.*export the run again"),
+    "no layers": (drop_metadata(LAYERS_KEY), "older version"),
+    "layers that are none": (set_metadata(LAYERS_KEY, '[{"name": 1}]'), "damaged or from a newer Foveola"),
     "a card that is no JSON": (set_metadata(METADATA_KEY, "{"), "damaged or from a newer Foveola"),
     "a card of a newer format": (
         set_metadata(METADATA_KEY, lambda text: text.replace('"format":1', '"format":2')),
@@ -408,11 +431,20 @@ def test_examples_of_another_number_of_classes_are_refused(alter):
         onnx.open(alter(change_golden(logits=[[0.0, 0.0]] * 4)))
 
 
+def test_examples_of_another_model_are_refused(alter, export, classifier_of, write):
+    own = export.read_bytes()
+    other = write(classifier_of([STACK[2], STACK[3]], (8, 8, 1)))
+    examples = metadata_of(other)[GOLDEN_KEY]
+    export.write_bytes(own)
+    with pytest.raises(ModelError, match="answers otherwise"):
+        onnx.open(alter(set_metadata(GOLDEN_KEY, examples)))
+
+
 def test_real_images_stay_at_home(export, classifier_of, write):
     """Two models of the same shape carry the same examples, whatever they have learnt from."""
-    images = [json.loads({e.key: e.value for e in onnx_format.load(export).metadata_props}[GOLDEN_KEY])["images"]]
+    images = [json.loads(metadata_of(export)[GOLDEN_KEY])["images"]]
     other = write(classifier_of([STACK[2], STACK[3]], (8, 8, 1)))
-    images.append(json.loads({e.key: e.value for e in onnx_format.load(other).metadata_props}[GOLDEN_KEY])["images"])
+    images.append(json.loads(metadata_of(other)[GOLDEN_KEY])["images"])
     assert images[0] == images[1]
 
 

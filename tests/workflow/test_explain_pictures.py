@@ -10,8 +10,10 @@ from PIL import Image
 from torch import nn
 
 import foveola
+from foveola import decoding
 from foveola.errors import DataError, ModelError, OutputError, UserError
-from foveola.explanation.saliency import grad_cam, occlusion
+from foveola.explanation.occlusion import occlusion
+from foveola.explanation.saliency import grad_cam
 from foveola.recipe import parse_recipe
 from foveola.workflow.export import export
 
@@ -68,7 +70,7 @@ def test_the_document_says_what_the_model_says(convolutional, picture, toy, tmp_
     drawn = {layer["name"] for layer in row["layers"] if layer["file"]}
     assert drawn == {"conv2d_1", "maxpool2d_1", "dense_1"}  # the others pass on what they get
     classifier, image = foveola.open(convolutional), toy.train.images[25:26]
-    (drop,) = occlusion(classifier, image, np.array([1]))
+    (drop,) = occlusion(classifier, classifier.card.polarity, image, np.array([1]))
     assert row["classes"][0]["largest_drop"] == pytest.approx(float(drop.max()))
 
 
@@ -125,6 +127,20 @@ def test_what_was_fixed_is_shown_before_and_after(convolutional, toy, tmp_path):
     np.testing.assert_array_equal(seen, toy.train.images[25, :, :, 0])
     page = (tmp_path / "out" / "explanation.html").read_text("utf-8")
     assert "as the network would see it" in page and ", after invert" in page
+
+
+def test_each_picture_is_decoded_once(toy_run, picture, tmp_path, monkeypatch):
+    decode, names = decoding.decode, []
+    monkeypatch.setattr(decoding, "decode", lambda data, name, **more: names.append(name) or decode(data, name, **more))
+    explain(toy_run, picture, picture, out=tmp_path / "out")
+    assert names == [str(picture)] * 2
+
+
+def test_a_live_model_stays_as_it_was(convolutional, picture, tmp_path):
+    model = foveola.open(convolutional).train()
+    model.network.dropout_1.eval()  # a mode of its own
+    explain(model, picture, out=tmp_path / "out")
+    assert [name for name, module in model.named_modules() if not module.training] == ["network.dropout_1"]
 
 
 def test_default_folders_are_numbered(toy_run, picture, tmp_path, monkeypatch):

@@ -1,14 +1,11 @@
 """Picture files classified: any size, findings reported, nothing changed in silence."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from PIL import Image
 
 import foveola
-from foveola.errors import DataError, OutputError, UserError
-from foveola.models.card import ModelCard, Rejection
+from foveola.errors import DataError, OutputError
 from foveola.predictions import softmax
 
 
@@ -128,80 +125,6 @@ def test_a_folder_that_cannot_be_written_is_refused(trained, toy, tmp_path):
     picture = save(toy.train.images[0, :, :, 0], tmp_path / "a.png")
     with pytest.raises(OutputError, match="--show"):
         foveola.predict(trained, [picture], show=picture)
-
-
-def test_an_unknown_fix_is_refused_with_the_nearest(trained, toy, tmp_path):
-    with pytest.raises(UserError, match=r"'centre'.*Did you mean 'center'"):
-        foveola.predict(trained, [save(toy.train.images[0, :, :, 0], tmp_path / "a.png")], fix=["centre"])
-
-
-@dataclass
-class Stub:
-    """Answers with the logits that it is given."""
-
-    card: ModelCard
-    logits: np.ndarray
-
-    @property
-    def class_names(self):
-        return self.card.class_names
-
-    def predict_logits(self, images):
-        return self.logits[: len(images)]
-
-
-@pytest.fixture
-def stub():
-    def make(**card):
-        logits = np.log(np.array([[0.9, 0.1], [0.6, 0.4]], np.float32))
-        return Stub(ModelCard(class_names=("yes", "no"), **{"image_shape": (8, 8, 1), **card}), logits)
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("reject", "expected"),
-    [
-        (None, [False, False]),
-        (Rejection(error=0.01, threshold=0.7), [False, True]),
-        (Rejection(error=0.01, threshold=0.55), [False, False]),
-        (Rejection(error=0.01, threshold=None), [True, True]),
-    ],
-)
-def test_below_the_threshold_a_model_is_uncertain(stub, toy, tmp_path, reject, expected):
-    path = save(toy.train.images[0, :, :, 0], tmp_path / "a.png")
-    answers = foveola.predict(stub(reject=reject), [path, path])
-    assert [answer.uncertain for answer in answers] == expected
-    assert [answer.class_name for answer in answers] == ["yes", "yes"]
-
-
-def test_the_probability_of_the_threshold_itself_is_enough(stub, toy, tmp_path):
-    model = stub()
-    model.card = model.card.model_copy(
-        update={"reject": Rejection(error=0.1, threshold=float(softmax(model.logits)[1].max()))}
-    )
-    path = save(toy.train.images[0, :, :, 0], tmp_path / "a.png")
-    assert [answer.uncertain for answer in foveola.predict(model, [path, path])] == [False, False]
-
-
-def test_without_statistics_only_what_needs_none_is_fixed(stub, toy, tmp_path):
-    path = save(toy.train.images[0, :, :, 0], tmp_path / "a.png")
-    (answer,) = foveola.predict(stub(), [path], fix=["invert"])
-    assert answer.fixes == ("invert",)
-    with pytest.raises(UserError, match=r"The fix crop needs to know .* Only grey and invert"):
-        foveola.predict(stub(), [path], fix=["invert", "crop"])
-
-
-def test_a_recipe_that_makes_pictures_grey_finds_nothing_wrong_with_colour(stub, tmp_path):
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    pixels[2:6, 2:6, 0] = 255
-    path = save(pixels, tmp_path / "red.png")
-    (answer,) = foveola.predict(stub(channels="grey"), [path])
-    assert answer.findings == []
-    with pytest.raises(DataError, match=r"red\.png is a colour picture"):
-        foveola.predict(stub(), [path])
-    (answer,) = foveola.predict(stub(), [path], fix=["auto"])
-    assert ([finding.code for finding in answer.findings], answer.fixes) == (["channels"], ("grey",))
 
 
 def test_an_animation_is_answered_by_its_first_frame_and_says_so(trained, toy, tmp_path):

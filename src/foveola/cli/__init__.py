@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from foveola.cli import auditing, judging, listing, looking, training, using
+from foveola.cli import auditing, judging, listing, looking, serving, training, using
 from foveola.errors import FoveolaError
 
 # One short function a command, in the order of `foveola --help`, with what stands below its own help
@@ -24,6 +24,8 @@ COMMANDS: dict[Callable[..., None], str] = {
     using.predict: "Example: foveola predict runs/mnist-fast seven.png photo.jpg",
     using.export: "Examples: foveola export runs/mnist-fast · "
     "foveola evaluate runs/mnist-fast/exports/model.onnx mnist",
+    serving.serve: "Examples: foveola serve runs/mnist-fast · "
+    "foveola serve model.onnx --host 0.0.0.0 --workers 4 --collect more-digits",
     looking.explain: "Example: foveola explain runs/mnist-fast seven.png --class 1",
     looking.convolve: "Examples: foveola convolve letter:A --kernel diagonal · "
     "foveola convolve photo.jpg --kernel '[[1, -1]]' --padding same --out lab.gif · "

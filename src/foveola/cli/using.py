@@ -36,34 +36,27 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Classify pictures; what looks unlike the training images is reported, never silently changed."""
+    from foveola.answering import answer_document
     from foveola.workflow.opening import open_model
     from foveola.workflow.predict import predict as predict_images
 
     predictor = open_model(model, device=one_of("device", device, DEVICES))
     fixes = parse_fixes(fix)
     answers = predict_images(predictor, images, grey=grey, fix=fixes, show=seen, top=top, verbose=not quiet)
-    document = {
-        "predictions": [
-            {
-                "image": answer.image,
-                "class": answer.class_name,
-                "probability": answer.probability,
-                "uncertain": answer.uncertain,
-                "top": [{"class": name, "probability": probability} for name, probability in answer.top],
-                "findings": [asdict(finding) for finding in answer.findings],
-                "fixes": list(answer.fixes),
-            }
-            for answer in answers
-        ]
-    }
+    document = {"predictions": [{"image": answer.image, **answer_document(answer)} for answer in answers]}
     show(document, as_json, lambda tables: tables.answers(answers))
 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
-    format: Annotated[str, typer.Option(metavar="FORMAT", help="onnx or safetensors.")] = "onnx",
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="onnx, safetensors, or web: a page for any static host.")
+    ] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute in 8-bit integers; kept only if faster here and as accurate.")
+    ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write; RUN/exports/model.* by default.")
+        Path | None, typer.Option(metavar="FILE", help="The file or folder to write; in RUN/exports by default.")
     ] = None,
     data: Annotated[
         str | None,
@@ -76,7 +69,7 @@ def export(
     """Write a run's model for elsewhere; it is kept only if it answers as the model does."""
     from foveola.workflow.export import export as export_model
 
-    report = export_model(run, format, out=out, data=data, skip_bad=skip_bad, verbose=not quiet)
+    report = export_model(run, format, int8=int8, out=out, data=data, skip_bad=skip_bad, verbose=not quiet)
     document = {
         "path": str(report.path),
         "format": report.format,
@@ -86,5 +79,6 @@ def export(
             "images": report.parity.images,
             "batch_sizes": list(report.parity.batch_sizes),
         },
+        "int8": None if report.gain is None else asdict(report.gain),
     }
     show(document, as_json, lambda tables: tables.exported(report))

@@ -4,20 +4,15 @@ import numpy as np
 
 from foveola.datasets.catalog import CATALOG
 from foveola.datasets.reader import labelled
-from foveola.errors import require
 from foveola.images import Dataset
 
 
 def read() -> Dataset:
-    """The embedded digits, uint8 1797×8×8×1 (published values 0 to 16, scaled to 0 to 255); no test split.
+    """The embedded digits, uint8 1797×8×8×1 (published values 0 to 16, scaled to 0 to 255); no test split."""
+    from sklearn.datasets import load_digits
 
-    Raises
-    ------
-    MissingExtra
-        If scikit-learn is not installed.
-    """
     entry = CATALOG["digits"]
-    bunch = require("sklearn.datasets", "train").load_digits()
+    bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     train = labelled(images, bunch.target, entry.class_names, entry.name)
     return Dataset(entry.name, train, flip_safe=entry.flip_safe, licence=entry.licence)

@@ -9,7 +9,7 @@ from typing import Any
 
 from foveola.datasets.entry import Entry, File
 from foveola.datasets.reader import Progress
-from foveola.errors import DownloadError, OutputError, require
+from foveola.errors import DownloadError, OutputError
 
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces
 _DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
@@ -32,10 +32,9 @@ def fetch(entry: Entry, folder: Path, progress: Progress) -> Path:
         If no source answers with the published bytes: names each with its reason, and says how to place files by hand.
     OutputError
         If the folder cannot be written.
-    MissingExtra
-        If pooch is not installed.
     """
-    pooch = require("pooch", "train")
+    import pooch
+
     pooch.get_logger().setLevel("WARNING")  # it prints a line for each file
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.errors import ModelError, require
+from foveola.errors import ModelError
 from foveola.evaluation.calibration import calibration_gaps, log_losses
 from foveola.evaluation.intervals import mean_interval, wilson
 from foveola.predictions import Estimate, Predictions
@@ -31,10 +31,7 @@ def evaluate(predictions: Predictions, split: str) -> dict[str, Any]:
     ------
     ModelError
         If the logits are not finite.
-    MissingExtra
-        If scikit-learn is not installed.
     """
-    require("sklearn", "train")
     if not np.isfinite(predictions.logits).all():
         raise ModelError(
             "The model gives NaN or infinite logits, so that nothing can be measured. Its weights are damaged or its "

@@ -45,7 +45,7 @@ def feature_maps(classifier: Classifier, image: Images) -> dict[str, NDArray[np.
             values = output[0].movedim(0, -1).float().cpu().numpy().copy()
             maps[name if calls[name] == 1 else f"{name} (call {calls[name]})"] = values
 
-    with in_use(classifier), watched(classifier.network, keep), torch.no_grad():
+    with classifier.in_use(), watched(classifier.network, keep), torch.no_grad():
         classifier(torch.from_numpy(image[None].copy()).to(classifier.mean.device))
     return maps
 
@@ -65,15 +65,3 @@ def watched(network: nn.Module, look: Look) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def in_use(classifier: Classifier) -> Iterator[None]:
-    """Inside the block the model is in the mode of use; afterwards every module is in the mode that it was in."""
-    modes = [(module, module.training) for module in classifier.modules()]
-    classifier.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -5,7 +5,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foveola.explanation.feature_maps import in_use
 from foveola.images import Images, check_images
 from foveola.models.classifier import INFERENCE_BATCH, Classifier
 
@@ -33,7 +32,7 @@ def last_features(classifier: Classifier, images: Images) -> NDArray[np.float32]
     kept: list[Tensor] = []
     handle = dense[-1].register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1).float().cpu()))
     try:
-        with in_use(classifier), torch.no_grad():
+        with classifier.in_use(), torch.no_grad():
             for start in range(0, len(images), INFERENCE_BATCH):
                 batch = torch.from_numpy(images[start : start + INFERENCE_BATCH].copy())
                 classifier(batch.to(classifier.mean.device))

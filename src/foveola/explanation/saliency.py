@@ -1,10 +1,8 @@
-"""Which pixels speak for a class: Grad-CAM and occlusion.
+"""Which pixels speak for a class, read from a network's inside: Grad-CAM.
 
 Maps are as large as the images that are given; those of another size than the network's are converted as for
 predicting.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,14 +10,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foveola.errors import DataError, ModelError, require
-from foveola.explanation.feature_maps import in_use, watched
-from foveola.images import Images, Labels, Polarity, check_images
+from foveola.errors import ModelError, require
+from foveola.explanation.feature_maps import watched
+from foveola.explanation.occlusion import check_explained
+from foveola.images import Images, Labels
 from foveola.models.classifier import INFERENCE_BATCH, Classifier
-from foveola.predictions import softmax
-
-# A patch covers about a fiftieth of the image, and moves by half its side
-PATCHES_A_SIDE = 7
 
 
 def grad_cam(classifier: Classifier, images: Images, classes: Labels) -> NDArray[np.float32]:
@@ -44,10 +39,10 @@ def grad_cam(classifier: Classifier, images: Images, classes: Labels) -> NDArray
     DataError
         If images or classes cannot be used.
     """
-    _check(classifier, images, classes)
+    check_explained(images, classes, len(classifier.class_names))
     methods = require("torchcam.methods", "train")
     maps = np.empty(images.shape[:3], np.float32)
-    with in_use(classifier), torch.enable_grad():
+    with classifier.in_use(), torch.enable_grad():
         layer = _last_convolution(classifier, images[:1])
         with methods.GradCAM(classifier.network, layer) as extractor:
             for start in range(0, len(images), INFERENCE_BATCH):
@@ -57,70 +52,6 @@ def grad_cam(classifier: Classifier, images: Images, classes: Labels) -> NDArray
                 (cams,) = extractor(classes[batch].tolist(), logits, normalized=False)
                 maps[batch] = _over_the_image(cams.detach(), classifier, images.shape[1:3]).cpu().numpy()
     return maps
-
-
-def occlusion(
-    classifier: Classifier,
-    images: Images,
-    classes: Labels,
-    size: int | None = None,
-    stride: int | None = None,
-) -> NDArray[np.float32]:
-    """How much the class's probability falls when a square of the image is covered (Zeiler and Fergus, 2014).
-
-    The square has the colour of the background: black where the model has learnt from light on dark, white where from
-    dark on light, otherwise the image's mean. A pixel's drop is the mean over all squares that cover it.
-
-    Parameters
-    ----------
-    images : uint8 N×H×W×C
-    classes : int64 N, the class to explain for each image
-    size : side of the square in pixels, by default a seventh of the longer side
-    stride : pixels between squares, by default half their side
-
-    Returns
-    -------
-    float32 N×H×W, -1 to 1; above 0 speaks for the class
-
-    Raises
-    ------
-    DataError
-        If images, classes, size or stride cannot be used.
-    """
-    _check(classifier, images, classes)
-    height, width = images.shape[1:3]
-    size = max(round(max(height, width) / PATCHES_A_SIDE), 1) if size is None else size
-    stride = max(size // 2, 1) if stride is None else stride
-    if size < 1 or not 1 <= stride <= size:
-        raise DataError(
-            f"A square of {size} pixels that moves by {stride} does not cover the image. Choose 1 ≤ stride ≤ size."
-        )
-    squares = [
-        np.s_[top : top + size, left : left + size]
-        for top in _starts(height, size, stride)
-        for left in _starts(width, size, stride)
-    ]
-    covering = np.zeros((height, width))
-    for square in squares:
-        covering[square] += 1
-    drops = np.zeros(images.shape[:3])
-    with in_use(classifier):
-        before = _probabilities(classifier, images, classes)
-        for number, drop in enumerate(drops):
-            for start in range(0, len(squares), INFERENCE_BATCH):
-                batch = squares[start : start + INFERENCE_BATCH]
-                covered = _covered(images[number], batch, classifier.card.polarity)
-                after = _probabilities(classifier, covered, np.full(len(batch), classes[number]))
-                for square, remaining in zip(batch, after, strict=True):
-                    drop[square] += before[number] - remaining
-    return (drops / covering).astype(np.float32)
-
-
-def _check(classifier: Classifier, images: Images, classes: Labels) -> None:
-    check_images(images)
-    known = len(classifier.class_names)
-    if np.shape(classes) != (len(images),) or not 0 <= np.min(classes) <= np.max(classes) < known:
-        raise DataError(f"Give each of the {len(images)} images a class to explain, as a number from 0 to {known - 1}.")
 
 
 def _seen(classifier: Classifier, images: Images) -> Tensor:
@@ -158,23 +89,3 @@ def _over_the_image(cams: Tensor, classifier: Classifier, shape: tuple[int, int]
         maps = F.interpolate(maps, shape, mode="bilinear")
     highest = maps.amax(dim=(2, 3), keepdim=True)
     return (maps / torch.where(highest > 0, highest, 1.0))[:, 0]
-
-
-def _probabilities(classifier: Classifier, images: Images, classes: Labels) -> NDArray[np.float64]:
-    """Each image's probability of its class, float64 N."""
-    return softmax(classifier.predict_logits(images))[np.arange(len(images)), classes]
-
-
-def _covered(image: Images, squares: Sequence[tuple[slice, slice]], polarity: Polarity) -> Images:
-    """The image once for each square, with that square covered."""
-    background = image.mean(axis=(0, 1)).round() if polarity == "mixed" else 255 * (polarity == "dark on light")
-    images = np.repeat(image[None], len(squares), axis=0)
-    for copy, square in zip(images, squares, strict=True):
-        copy[square] = background
-    return images
-
-
-def _starts(side: int, size: int, stride: int) -> list[int]:
-    """Where squares begin, so that the last one ends at the border."""
-    last = max(side - size, 0)
-    return [*range(0, last, stride), last]

@@ -9,8 +9,12 @@ Runtime then gets the same bytes, and no path: what was looked at is what is run
 https://protobuf.dev/programming-guides/encoding, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from foveola.layers import Shape
 
 INPUT, OUTPUT = "images", "logits"
 
@@ -43,6 +47,23 @@ class Refused(Exception):
     """What a file holds that no export of Foveola's does; completes "the file …"."""
 
 
+class LayerOutput(BaseModel):
+    """What a layer gives, and the tensor of the graph that holds it.
+
+    `name` is the layer's own, as `foveola.architecture.trace` gives it. Where others are folded into its weights, so
+    that the graph has no longer what it gives alone, they are named too: "conv2d_1 + batchnorm_1". The last one is
+    "logits", what the model gives. `shape` is that of one image: height, width, channels, or units; maps lie in the
+    tensor as N×C×H×W.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    type: str
+    tensor: str
+    shape: Shape
+
+
 @dataclass(frozen=True)
 class Contents:
     """The bytes of the graph, and what is said beside it."""
@@ -72,6 +93,24 @@ def inspect(data: bytes) -> Contents:
     if len(graphs) != 1:
         raise Refused("is damaged or no ONNX file: it should have one graph")
     return Contents(graphs[0], metadata)
+
+
+def with_outputs(data: bytes, tensors: Iterable[str]) -> bytes:
+    """An ONNX file, inspected before, whose graph gives these tensors too.
+
+    What is appended is ModelProto {graph: GraphProto {output: ValueInfoProto {name}}}: a reader merges messages that
+    come twice, and repeated fields go on (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
+    """
+    outputs = b"".join(_field(12, _field(1, tensor.encode())) for tensor in tensors)
+    return data + _field(7, outputs)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of bytes; numbers up to 15 have a tag of one byte."""
+    length, rest = b"", len(content)
+    while rest > 0x7F:
+        length, rest = length + bytes([rest & 0x7F | 0x80]), rest >> 7
+    return bytes([number << 3 | _LENGTH_DELIMITED]) + length + bytes([rest]) + content
 
 
 def _walk(data: memoryview, message: str) -> Iterator[tuple[str, int, memoryview]]:

@@ -1,9 +1,10 @@
 """Examples inside an export, with the logits that they should give: the check of the machine that opens it."""
 
 import base64
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from foveola.errors import ModelError
 from foveola.export.parity import TOLERANCE
@@ -16,12 +17,13 @@ _GRAINS = (1, 2, 4, 8)
 
 
 class Golden(BaseModel):
-    """Images, uint8 N×H×W×C as base64, and their logits, N×K."""
+    """Images, uint8 N×H×W×C as base64, their logits, N×K, and how far from these the answers of a machine may lie."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     images: str
     logits: tuple[tuple[float, ...], ...]
+    tolerance: Annotated[float, Field(ge=0)] = TOLERANCE
 
 
 def record(live: Predictor, card: ModelCard) -> Golden:
@@ -32,7 +34,7 @@ def record(live: Predictor, card: ModelCard) -> Golden:
     ModelError
         If the answers are not finite.
     """
-    images = _noise(card.image_shape)
+    images = noise(card.image_shape)
     logits = live.predict_logits(images)
     if not np.isfinite(logits).all():
         raise ModelError(
@@ -48,7 +50,7 @@ def verify(golden: Golden, model: Predictor, card: ModelCard, name: str) -> None
     Raises
     ------
     ModelError
-        If the examples are damaged, or an answer differs by more than the tolerance of an export.
+        If the examples are damaged, or an answer differs by more than the tolerance.
     """
     try:
         expected = np.array(golden.logits, np.float32)
@@ -56,15 +58,16 @@ def verify(golden: Golden, model: Predictor, card: ModelCard, name: str) -> None
         found = model.predict_logits(pixels.reshape(len(expected), *card.image_shape))
     except Exception as error:  # examples or graph are damaged; the runtime's exceptions share no base of their own
         raise ModelError(f"The examples in {name} cannot be run: {error}. Export the run again.") from None
-    # Not largest > TOLERANCE: so NaN is refused too
-    if found.shape != expected.shape or not np.abs(found - expected).max() <= TOLERANCE:
+    # Not largest > tolerance: so NaN is refused too
+    if found.shape != expected.shape or not np.abs(found - expected).max() <= golden.tolerance:
         raise ModelError(
             f"{name} answers otherwise here than where it was exported: its own examples give other logits. The file "
             f"was altered, or ONNX Runtime computes wrongly on this machine. Export the run again, here."
         )
 
 
-def _noise(shape: tuple[int, int, int]) -> Images:
+def noise(shape: tuple[int, int, int]) -> Images:
+    """The synthetic images, uint8 N×H×W×C: the same for every model of a shape."""
     height, width, channels = shape
     random = np.random.default_rng(0)
     pictures = []

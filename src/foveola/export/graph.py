@@ -5,6 +5,7 @@ them, where that is exact.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from foveola import layers
 from foveola.architecture import Step, trace
-from foveola.export.contents import INPUT, OUTPUT
+from foveola.export.contents import INPUT, OUTPUT, LayerOutput
 from foveola.layers import BatchNorm
 from foveola.models.card import ModelCard
 
@@ -30,36 +31,50 @@ _OPERATORS = {
     "tanh": "Tanh",
     "sigmoid": "Sigmoid",
 }
+# Their output is another layer's, in the same or another order
+_NOT_SHOWN = ("Flatten", "Dropout")
 
 Weights = dict[str, NDArray[Any]]
 
 
-def build_graph(card: ModelCard, weights: Mapping[str, NDArray[np.float32]]) -> GraphProto:
+def build_graph(
+    card: ModelCard, weights: Mapping[str, NDArray[np.float32]]
+) -> tuple[GraphProto, tuple[LayerOutput, ...]]:
     """The network that a card describes, with preprocessing before it and the temperature applied.
 
     Parameters
     ----------
     card : with layers
     weights : by the names that `foveola.models.network` gives them
+
+    Returns
+    -------
+    (graph, layers): the second says which tensors hold what its layers give, in the order of computation
     """
     assert card.layers is not None, "a network of the user's own has no layers to translate"
     classes = len(card.class_names)
     # Folded in float64, so that the one rounding to float32 comes last
     folded = {name: values.astype(np.float64) for name, values in weights.items()}
-    steps = _fold_batch_norm(trace(card.layers, card.network_shape, classes), folded)
-    tempered = _take_over(steps, folded, np.full(classes, 1 / card.temperature), np.zeros(classes))
+    parts = _fold_batch_norm(trace(card.layers, card.network_shape, classes), folded)
+    tempered = _take_over(parts, folded, np.full(classes, 1 / card.temperature), np.zeros(classes), "temperature")
 
     graph = _Graph(folded)
     x = _normalize(graph, _fit_shape(graph, card), card)
-    for step in steps:
-        x = _TRANSLATIONS[step.layer.type](graph, x, step)
-    if not tempered:
+    shown = []
+    for part in parts:
+        x = _TRANSLATIONS[part.step.layer.type](graph, x, part.step)
+        if part.type not in _NOT_SHOWN:
+            shown.append(LayerOutput(name=part.name, type=part.type, tensor=x, shape=part.step.output_shape))
+    if tempered:
+        shown = [layer for layer in shown if layer.tensor != x]
+    else:
         graph.node("Mul", x, graph.constant("1 / temperature", np.float32(1 / card.temperature)))
     graph.nodes[-1].output[0] = OUTPUT
+    shown.append(LayerOutput(name=OUTPUT, type=parts[-1].type, tensor=OUTPUT, shape=(classes,)))
     channels = "channels" if card.channels == "grey" else card.image_shape[2]
     images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", channels])
     logits = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])
-    return helper.make_graph(graph.nodes, "foveola", [images], [logits], graph.constants)
+    return helper.make_graph(graph.nodes, "foveola", [images], [logits], graph.constants), tuple(shown)
 
 
 class _Graph:
@@ -89,32 +104,44 @@ class _Graph:
 # Folding
 
 
-def _fold_batch_norm(steps: Sequence[Step], weights: Weights) -> list[Step]:
+@dataclass
+class _Part:
+    """A layer of the graph, with name and type of what it gives: its own, or that of those folded into it."""
+
+    step: Step
+    name: str
+    type: str
+
+
+def _fold_batch_norm(steps: Sequence[Step], weights: Weights) -> list[_Part]:
     """The steps without the normalisations that a layer before them has taken over."""
-    kept: list[Step] = []
+    parts: list[_Part] = []
     for step in steps:
         if isinstance(step.layer, BatchNorm):
             weight, bias, mean, variance = (
                 weights[f"{step.name}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
             )
             scale = weight / np.sqrt(variance + step.layer.epsilon)
-            if _take_over(kept, weights, scale, bias - mean * scale):
+            if _take_over(parts, weights, scale, bias - mean * scale, step.name):
+                parts[-1].name, parts[-1].type = step.name, step.layer.type
                 continue
-        kept.append(step)
-    return kept
+        parts.append(_Part(step, step.name, step.layer.type))
+    return parts
 
 
-def _take_over(steps: Sequence[Step], weights: Weights, scale: NDArray[Any], shift: NDArray[Any]) -> bool:
+def _take_over(parts: Sequence[_Part], weights: Weights, scale: NDArray[Any], shift: NDArray[Any], what: str) -> bool:
     """Let the last layer with weights scale and shift its outputs, if nothing between here and there forbids it.
 
     A mean commutes with every such map; a maximum only with one that keeps the order, so not with a negative scale.
     """
-    for step in reversed(steps):
-        match step.layer:
+    for number, part in reversed(list(enumerate(parts))):
+        match part.step.layer:
             case layers.Conv2D(activation="linear") | layers.Dense(activation="linear"):
-                weight, bias = f"{step.name}.weight", f"{step.name}.bias"
+                weight, bias = f"{part.step.name}.weight", f"{part.step.name}.bias"
                 weights[bias] = weights.get(bias, np.zeros_like(shift)) * scale + shift
                 weights[weight] = weights[weight] * scale.reshape(-1, *[1] * (weights[weight].ndim - 1))
+                for changed in parts[number:]:
+                    changed.name += f" + {what}"
                 return True
             case layers.MaxPool2D() | layers.GlobalMaxPool2D() if (scale < 0).any():
                 return False
@@ -131,15 +158,14 @@ def _take_over(steps: Sequence[Step], weights: Weights, scale: NDArray[Any], shi
 
 
 def _fit_shape(graph: _Graph, card: ModelCard) -> str:
-    """Float images N×H×W×C with whole grey values, in the size and with the channels that the network takes."""
+    """Float images N×H×W×C in the size and with the channels that the network takes."""
     height, width, _ = card.image_shape
     x = graph.node("Cast", INPUT, to=TensorProto.FLOAT)
     if card.channels == "grey":
         x = _to_grey(graph, x)
     # PyTorch leaves what lies outside the image out of the mean; ONNX does so only if told
     size = graph.constant("size", np.array([height, width]))
-    x = graph.node("Resize", x, "", "", size, axes=[1, 2], mode="linear", antialias=1, exclude_outside=1)
-    return graph.node("Round", x)
+    return graph.node("Resize", x, "", "", size, axes=[1, 2], mode="linear", antialias=1, exclude_outside=1)
 
 
 def _to_grey(graph: _Graph, x: str) -> str:
@@ -148,7 +174,7 @@ def _to_grey(graph: _Graph, x: str) -> str:
     start = graph.node("Div", channels, graph.constant("two", np.array([2])))
     end = graph.node("Add", start, channels)
     luma = graph.node("Slice", graph.constant("luma", _LUMA[:, None]), start, end)
-    return graph.node("Round", graph.node("MatMul", x, luma))
+    return graph.node("MatMul", x, luma)
 
 
 def _normalize(graph: _Graph, x: str, card: ModelCard) -> str:

@@ -25,7 +25,7 @@ class Parity:
     batch_sizes: tuple[int, ...]
 
 
-def compare(live: Predictor, export: Predictor, images: Images) -> Parity:
+def compare(live: Predictor, export: Predictor, images: Images, tolerance: float = TOLERANCE) -> Parity:
     """Compare the logits of 1,000 images, evenly spread, in batches of different sizes.
 
     Parameters
@@ -33,6 +33,7 @@ def compare(live: Predictor, export: Predictor, images: Images) -> Parity:
     live : the model that was measured
     export : the same, reopened
     images : uint8 N×H×W×C; where there are fewer than 1,000, they come again between other neighbours
+    tolerance : how far two logits of an image may lie apart
 
     Raises
     ------
@@ -46,24 +47,28 @@ def compare(live: Predictor, export: Predictor, images: Images) -> Parity:
     for size in BATCH_SIZES:
         batches = (images[chosen[start : start + size]] for start in range(0, IMAGES, size))
         found = np.concatenate([export.predict_logits(batch) for batch in batches])
-        largest = max(largest, _largest_difference(expected, found, chosen, size))
+        largest = max(largest, _largest_difference(expected, found, chosen, size, tolerance))
     return Parity(largest, IMAGES, BATCH_SIZES)
 
 
 def _largest_difference(
-    expected: NDArray[np.float32], found: NDArray[np.float32], chosen: NDArray[np.int64], batch_size: int
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    chosen: NDArray[np.int64],
+    batch_size: int,
+    tolerance: float,
 ) -> float:
     before, after = expected.argmax(axis=1), found.argmax(axis=1)
     rows = np.arange(len(expected))
     with np.errstate(invalid="ignore"):  # infinity less infinity
         difference = np.abs(expected - found).max(axis=1)
         lead = expected[rows, before] - expected[rows, after]
-    wrong = ~(difference <= TOLERANCE) | (lead > TOLERANCE)  # not difference > TOLERANCE: NaN is wrong too
+    wrong = ~(difference <= tolerance) | (lead > tolerance)  # not difference > tolerance: NaN is wrong too
     if wrong.any():
         worst = int(np.where(wrong, np.nan_to_num(difference, nan=np.inf), -1).argmax())
         raise ExportError(
             f"In batches of {batch_size}, the export disagrees with the model. At worst on image {chosen[worst]}: the "
-            f"model's logits are {_text(expected[worst])}, the export's {_text(found[worst])}; at most {TOLERANCE} may "
+            f"model's logits are {_text(expected[worst])}, the export's {_text(found[worst])}; at most {tolerance} may "
             f"lie between them. The export was not kept. This is a fault of Foveola or ONNX Runtime, not yours."
         )
     return float(difference.max())

@@ -1,5 +1,7 @@
 """Classifier: preprocessing, network and class names in one module, from uint8 images to logits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foveola import checksums
 from foveola.architecture import trace
 from foveola.doctor import describe
 from foveola.errors import DataError, ModelError, RecipeError
@@ -26,7 +29,8 @@ INFERENCE_BATCH = 256
 class Classifier(nn.Module):
     """uint8 images N×H×W×C → logits float32 N×K, temperature applied.
 
-    Images of another size are resized (bilinear, antialiased), of another number of channels converted.
+    Images of another size are resized (bilinear, antialiased), of another number of channels converted, both without
+    rounding.
 
     Parameters
     ----------
@@ -60,14 +64,14 @@ class Classifier(nn.Module):
         return logits / self.card.temperature
 
     def fit_shape(self, images: Tensor) -> Tensor:
-        """Images, uint8 N×H×W×C, in the size and with the channels that the network takes."""
+        """Images, uint8 N×H×W×C, in the size and with the channels that the network takes: float where converted."""
         height, width, channels = self.card.image_shape
         if images.shape[3] != channels:
             images = self._convert(images)
         if images.shape[1:3] != (height, width):
             planes = images.permute(0, 3, 1, 2).float()
             planes = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-            images = planes.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
+            images = planes.permute(0, 2, 3, 1)
         return images
 
     def _convert(self, images: Tensor) -> Tensor:
@@ -78,11 +82,10 @@ class Classifier(nn.Module):
                 "These are colour images (3 channels), but the model has learnt from grey ones (1 channel). "
                 'Convert them to grey first, or train with channels = "grey".'
             )
-        luma = images.float() @ images.new_tensor(LUMA, dtype=torch.float32)
-        return luma.round_().byte().unsqueeze(3)
+        return (images.float() @ images.new_tensor(LUMA, dtype=torch.float32)).unsqueeze(3)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """What the network sees: float N×C×H×W, of images, uint8 N×H×W×C, of the right shape."""
+        """What the network sees: float N×C×H×W, of images, uint8 or float N×H×W×C, 0 to 255, of the right shape."""
         pad = self.card.pad
         if pad:
             images = F.pad(images, (0, 0, pad, pad, pad, pad))
@@ -97,16 +100,22 @@ class Classifier(nn.Module):
             If the images are no uint8 N×H×W×C, or colour ones where the model has learnt from grey ones.
         """
         check_images(images)
-        training = self.training
+        with self.in_use(), torch.inference_mode():
+            starts = range(0, len(images), INFERENCE_BATCH)
+            # copied, because PyTorch takes neither read-only arrays nor mirrored views
+            batches = (torch.from_numpy(images[start : start + INFERENCE_BATCH].copy()) for start in starts)
+            return torch.cat([self(batch.to(self.mean.device)).cpu() for batch in batches]).numpy()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Inside the block the model is in the mode of use; afterwards every module is in the mode that it was in."""
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            with torch.inference_mode():
-                starts = range(0, len(images), INFERENCE_BATCH)
-                # copied, because PyTorch takes neither read-only arrays nor mirrored views
-                batches = (torch.from_numpy(images[start : start + INFERENCE_BATCH].copy()) for start in starts)
-                return torch.cat([self(batch.to(self.mean.device)).cpu() for batch in batches]).numpy()
+            yield
         finally:
-            self.train(training)
+            for module, training in modes:
+                module.training = training
 
     def save(self, path: str | Path) -> None:
         """Write weights and card as one safetensors file, atomically."""
@@ -159,8 +168,9 @@ def open_classifier(path: Path, network: nn.Module | None = None) -> Classifier:
     Raises
     ------
     ModelError
-        If the file is damaged, or the weights do not fit the network.
+        If the file is damaged, not the one that SHA256SUMS beside it names, or the weights do not fit the network.
     """
+    checksums.check(path)
     card = read_card(path)
     if network is None:
         if card.layers is None:

@@ -374,9 +374,9 @@ def _saliency_method(classifier: "Classifier", image: Images) -> tuple[str, Heat
 
 def _occlusion(classifier: "Classifier", images: Images, classes: Labels) -> NDArray[np.float32]:
     """What speaks for a class, float32 N×H×W, from 0 to 1 in each map."""
-    from foveola.explanation.saliency import occlusion
+    from foveola.explanation.occlusion import occlusion
 
-    drops = occlusion(classifier, images, classes).clip(0, None)
+    drops = occlusion(classifier, classifier.card.polarity, images, classes).clip(0, None)
     highest = drops.max(axis=(1, 2), keepdims=True)
     return (drops / np.where(highest > 0, highest, 1)).astype(np.float32)
 

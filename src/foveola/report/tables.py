@@ -103,23 +103,25 @@ def trained(path: Path, document: Mapping[str, Any]) -> RenderableType:
         rows |= {text: str(Estimate(**estimate)) for text, estimate in _rejection(figures.get("rejection")).items()}
     if document.get("reject") and document["reject"]["threshold"] is None:
         rows["uncertain"] = f"always: no threshold keeps {document['reject']['error']:.2%} wrong on validation images"
-    trained = f"{document['epochs']} epochs, {document['steps']:,} steps in {seconds['training']:.1f} s"
+    epochs = document["epochs"]
+    trained = f"{epochs} epoch{'s' if epochs != 1 else ''}, {document['steps']:,} steps in {seconds['training']:.1f} s"
     page = path / "report.html"
     report = page if page.is_file() else f"foveola report {path} writes it"
     return facts(rows | {"trained": trained, "run": path, "report": report})
 
 
 def exported(report: "ExportReport") -> RenderableType:
-    """What was written, and how near it is to the model."""
-    parity = report.parity
+    """What was written, how near it is to the model, and what 8-bit integers save."""
+    parity, gain = report.parity, report.gain
     sizes = ", ".join(map(str, parity.batch_sizes))
-    return facts(
-        {
-            "written": f"{report.path} ({report.size_bytes:,} bytes)",
-            "compared with the model": f"{parity.images:,} images, in batches of {sizes}",
-            "largest difference": f"{parity.largest_difference:.2g} in a logit; the same classes, ties apart",
-        }
-    )
+    rows = {
+        "written": f"{report.path} ({report.size_bytes:,} bytes)",
+        "compared with the model": f"{parity.images:,} images, in batches of {sizes}",
+    }
+    difference = f"{parity.largest_difference:.2g} in a logit"
+    if gain is None:
+        return facts(rows | {"largest difference": f"{difference}; the same classes, ties apart"})
+    return facts(rows | {"largest difference": difference, "8-bit integers": gain.accuracy_text, "": gain.time_text})
 
 
 def answers(found: Sequence["Answer"]) -> RenderableType:

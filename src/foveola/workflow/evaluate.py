@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from foveola.errors import DataError, require
+from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet, Labels
 from foveola.models.card import ModelCard
 from foveola.predictions import Predictions, Predictor
@@ -33,7 +33,6 @@ def evaluate(
     data : catalog name, path or Dataset; classes are matched by name
     split : without a test split of its own, data that the model was trained on is split again as it was then, and
         other data is used whole
-
     skip_bad : how many unreadable images of a folder may be left out
     verbose : report progress on standard error
 
@@ -42,8 +41,6 @@ def evaluate(
     UserError
         If model or data cannot be used, or do not fit together.
     """
-    require("sklearn", "train")
-
     predictor = model if not isinstance(model, str | Path) else open_model(model)
     card = card_of(predictor)
     if not isinstance(data, Dataset):

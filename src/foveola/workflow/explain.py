@@ -3,20 +3,19 @@
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola import doctor
-from foveola.decoding import read_image
+from foveola.answering import Prepared, answer, answer_document
 from foveola.errors import DataError, ModelError, OutputError, require, unknown
+from foveola.images import Images
 from foveola.models.card import ModelCard
-from foveola.predictions import Answer, softmax
+from foveola.predictions import softmax
 from foveola.workflow.opening import Device, model_path, open_model
-from foveola.workflow.predict import predict
+from foveola.workflow.predict import read_pictures, unfixed
 from foveola.workflow.progress import console, reading
 
 if TYPE_CHECKING:
@@ -69,19 +68,20 @@ def explain(
     folder = _claim(Path(out)) if out is not None else _new_folder()
     classifier = _open(model, device)
     numbers = [_class_number(classifier, name) for name in classes]
-    answers = predict(classifier, images, grey=grey, fix=fix, top=TOP, verbose=verbose)
+    pictures = list(read_pictures(images, classifier.card, grey=grey, fix=fix, verbose=verbose))
     require("jinja2", "train")
     from foveola.report import explanation_page
 
     filters, explanations = _filters(classifier), {}
     with reading(console(verbose)) as progress:
-        for number, (path, answer) in enumerate(zip(images, answers, strict=True), start=1):
-            explanations[f"{number}-{Path(path).stem}"] = _explanation(classifier, Path(path), answer, numbers)
+        for number, (path, (given, prepared)) in enumerate(zip(images, pictures, strict=True), start=1):
+            place = f"{number}-{Path(path).stem}"
+            explanations[place] = _explanation(classifier, str(path), given, prepared, numbers)
             progress(number, len(images), "pictures explained")
     name = str(model) if isinstance(model, str | Path) else "the model"
     page = explanation_page.page(name, classifier.card, filters, list(explanations.values()))
-    pictures = _contents(classifier.card, filters, explanations)
-    _write(folder, chain(pictures, [(PAGE, page.encode())]))
+    pngs = _contents(classifier.card, filters, explanations)
+    _write(folder, chain(pngs, [(PAGE, page.encode())]))
     return {
         "out": str(folder),
         "page": str(folder / PAGE),
@@ -119,16 +119,15 @@ def _filters(classifier: "Classifier") -> "Array | None":
         return None
 
 
-def _explanation(classifier: "Classifier", path: Path, answer: Answer, asked_for: Sequence[int]) -> "Explanation":
+def _explanation(
+    classifier: "Classifier", name: str, given: Images, prepared: Prepared, asked_for: Sequence[int]
+) -> "Explanation":
     from foveola.explanation.feature_maps import feature_maps
-    from foveola.explanation.saliency import grad_cam, occlusion
+    from foveola.explanation.occlusion import occlusion
+    from foveola.explanation.saliency import grad_cam
     from foveola.report.explanation_page import Explanation, Saliency
 
-    card, given = classifier.card, read_image(path)
-    unfixed, seen = (
-        doctor.fix(given, fixes, card.statistics, card.image_shape)
-        for fixes in ({"grey"} & set(answer.fixes), answer.fixes)
-    )
+    card, seen = classifier.card, prepared.pixels
     (probabilities,) = softmax(classifier.predict_logits(seen[None]))
     classes = np.array(list(dict.fromkeys([int(probabilities.argmax()), *asked_for])), np.int64)
     copies = np.repeat(seen[None], len(classes), axis=0)
@@ -136,12 +135,14 @@ def _explanation(classifier: "Classifier", path: Path, answer: Answer, asked_for
         cams, reason = list(grad_cam(classifier, copies, classes)), None
     except ModelError as error:
         cams, reason = [None] * len(classes), str(error)
-    drops = occlusion(classifier, copies, classes)
+    drops = occlusion(classifier, card.polarity, copies, classes)
+    maps = feature_maps(classifier, seen)
     saliency = [
         Saliency(label, classifier.class_names[label], float(probabilities[label]), cam, drop)
         for label, cam, drop in zip(classes.tolist(), cams, drops, strict=True)
     ]
-    return Explanation(answer, given, unfixed, seen, feature_maps(classifier, seen), saliency, reason)
+    said = answer(name, probabilities, prepared, card, classifier.class_names, TOP)
+    return Explanation(said, given, unfixed(given, prepared, card), seen, maps, saliency, reason)
 
 
 def _contents(
@@ -161,16 +162,10 @@ def _described(card: ModelCard, folder: str, explanation: "Explanation") -> dict
     """One picture in the document."""
     from foveola.report import explanation_page
 
-    answer = explanation.answer
     return {
-        "image": answer.image,
+        "image": explanation.answer.image,
         "folder": folder,
-        "class": answer.class_name,
-        "probability": answer.probability,
-        "top": [{"class": name, "probability": probability} for name, probability in answer.top],
-        "uncertain": answer.uncertain,
-        "findings": [asdict(finding) for finding in answer.findings],
-        "fixes": list(answer.fixes),
+        **answer_document(explanation.answer),
         "grad_cam": explanation.without_grad_cam or "done",
         "classes": [
             {

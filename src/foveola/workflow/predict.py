@@ -1,17 +1,16 @@
 """Picture files classified."""
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from foveola import doctor
-from foveola.decoding import is_animated, read_image, to_channels
-from foveola.doctor import Finding, Fix
-from foveola.errors import DataError, OutputError, UserError
+from foveola.answering import Prepared, answer, asked_for, prepare
+from foveola.decoding import is_animated, read_image
+from foveola.errors import OutputError
 from foveola.files import write_atomically
 from foveola.images import Images
 from foveola.models.card import ModelCard
@@ -52,84 +51,54 @@ def predict(
     """
     predictor = model if not isinstance(model, str | Path) else open_model(model)
     card = card_of(predictor)
-    asked = _asked_for(fix, grey, card)
-    before, after, findings, fixes = [], [], [], []
-    with reading(console(verbose)) as progress:
-        for number, path in enumerate(images, start=1):
-            picture = read_image(Path(path))
-            if card.channels == "grey":
-                picture = to_channels(picture, 1)
-            found = doctor.examine(picture, card.statistics, card.image_shape)
-            wanted = doctor.check_fixes({*asked, *(doctor.proposed(found) if "auto" in fix else ())})
-            _refuse_colour(picture, path, card, wanted)
-            before.append(doctor.fix(picture, {"grey"} & set(wanted), card.statistics, card.image_shape))
-            after.append(doctor.fix(picture, wanted, card.statistics, card.image_shape))
-            findings.append([*_animation(Path(path)), *found])
-            fixes.append(wanted)
-            progress(number, len(images), "pictures")
-    probabilities = softmax(predictor.predict_logits(np.stack(after)))
+    before, after = [], []
+    for given, prepared in read_pictures(images, card, grey=grey, fix=fix, verbose=verbose):
+        after.append(prepared)
+        if show is not None:
+            before.append(unfixed(given, prepared, card))
+    probabilities = softmax(predictor.predict_logits(np.stack([prepared.pixels for prepared in after])))
     if show is not None:
-        _write_pictures(Path(show), images, before, after, fixes)
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    uncertain = _uncertain(probabilities, card)
+        _write_pictures(Path(show), images, before, after)
     return [
-        Answer(str(path), [(predictor.class_names[k], float(row[k])) for k in best], found, changed, bool(unsure))
-        for path, row, best, found, changed, unsure in zip(
-            images, probabilities, order, findings, fixes, uncertain, strict=True
-        )
+        answer(str(path), row, prepared, card, predictor.class_names, top)
+        for path, row, prepared in zip(images, probabilities, after, strict=True)
     ]
 
 
-def _asked_for(fix: Collection[str], grey: bool, card: ModelCard) -> tuple[Fix, ...]:
-    asked = doctor.check_fixes({*fix, *(["grey"] if grey else [])} - {"auto"})
-    without = doctor.WITHOUT_STATISTICS
-    needy = [name for name in asked if name not in without]
-    if needy and card.statistics is None:
-        raise UserError(
-            f"The fix {needy[0]} needs to know how the training images look, but this model does not say: they are "
-            f"photographs without a common background, or an older Foveola trained it. "
-            f"Only {' and '.join(without)} can be used."
-        )
-    return asked
+def read_pictures(
+    images: Sequence[str | Path], card: ModelCard, *, grey: bool, fix: Collection[str], verbose: bool
+) -> Iterator[tuple[Images, Prepared]]:
+    """Each picture as it was given, uint8 H×W×C, and as the network gets it; parameters as of `predict`.
+
+    Raises
+    ------
+    UserError
+        If a picture or a fix cannot be used.
+    """
+    asked = asked_for(fix, grey, card)
+    with reading(console(verbose)) as progress:
+        for number, path in enumerate(images, start=1):
+            given = read_image(path)
+            yield given, prepare(given, card, asked, auto="auto" in fix, name=str(path), animated=is_animated(path))
+            progress(number, len(images), "pictures")
 
 
-def _refuse_colour(picture: Images, path: str | Path, card: ModelCard, fixes: Collection[Fix]) -> None:
-    if card.image_shape[2] == 1 and "grey" not in fixes and doctor.in_colour(picture):
-        raise DataError(
-            f"{path} is a colour picture (3 channels), but the model has learnt from grey images (1 channel). "
-            f"Add --grey to have it converted."
-        )
-
-
-def _animation(path: Path) -> list[Finding]:
-    text = "an animation: only its first frame is looked at"
-    return [Finding("animation", text, None)] if is_animated(path) else []
-
-
-def _uncertain(probabilities: NDArray[np.float64], card: ModelCard) -> NDArray[np.bool_]:
-    """Which answers the model's threshold does not accept, bool N."""
-    from foveola.evaluation.rejection import accepted
-
-    if card.reject is None:
-        return np.zeros(len(probabilities), bool)
-    return ~accepted(probabilities, card.reject.threshold)
+def unfixed(given: Images, prepared: Prepared, card: ModelCard) -> Images:
+    """What the network would get of a picture without fixes, grey apart: uint8 H×W×C of the card's image_shape."""
+    return doctor.fix(given, {"grey"} & set(prepared.fixes), card.statistics, card.image_shape)
 
 
 def _write_pictures(
-    folder: Path,
-    paths: Sequence[str | Path],
-    before: Sequence[Images],
-    after: Sequence[Images],
-    fixes: Sequence[tuple[Fix, ...]],
+    folder: Path, paths: Sequence[str | Path], before: Sequence[Images], after: Sequence[Prepared]
 ) -> None:
     """One picture a file, or two where something was fixed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for number, (path, first, second, fixed) in enumerate(zip(paths, before, after, fixes, strict=True), start=1):
+        for number, (path, first, second) in enumerate(zip(paths, before, after, strict=True), start=1):
             name = f"{number:0{len(str(len(paths)))}}-{Path(path).stem}"
             write_atomically(folder / f"{name}-before.png", _png(first))
-            if fixed:
-                write_atomically(folder / f"{name}-after.png", _png(second))
+            if second.fixes:
+                write_atomically(folder / f"{name}-after.png", _png(second.pixels))
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error}. Choose another folder with --show.") from None
 

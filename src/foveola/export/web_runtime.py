@@ -1,0 +1,141 @@
+"""ONNX Runtime Web, which runs an exported model in a browser: two files of its npm package.
+
+The package is downloaded once, into the user's cache, and is checked every time before it is looked into. Nothing is
+extracted: the two files are read from it into memory.
+"""
+
+import base64
+import os
+import tarfile
+import zlib
+from pathlib import Path
+
+from foveola.datasets import Progress, cache_folder
+from foveola.datasets.download import TIMEOUT
+from foveola.datasets.reader import silent
+from foveola.errors import DownloadError, OutputError
+
+VERSION = "1.30.0"
+ARCHIVE = f"onnxruntime-web-{VERSION}.tgz"
+BYTES = 33_106_585
+# `npm view onnxruntime-web@1.30.0 dist.integrity`
+INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+REGISTRY = "https://registry.npmjs.org"
+
+# In the package → in an export. Many servers do not know yet that .mjs is JavaScript, and browsers insist on it.
+_MEMBERS = {
+    "package/dist/ort.wasm.bundle.min.mjs": "ort.wasm.bundle.min.js",
+    "package/dist/ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
+}
+_MAX_MEMBER_BYTES = 32 * 2**20
+
+# The package names its licence, but brings no text of it along
+_LICENCE = f"""ONNX Runtime Web {VERSION}, https://github.com/microsoft/onnxruntime
+
+MIT License
+
+Copyright (c) Microsoft Corporation
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""
+
+
+def runtime(progress: Progress = silent) -> dict[str, bytes]:
+    """The files of the runtime and its licence, by the names that they get in an export.
+
+    Parameters
+    ----------
+    progress : called while the package arrives
+
+    Raises
+    ------
+    DownloadError
+        If the package is not in the cache and cannot be downloaded, or is not the one that is known.
+    OutputError
+        If the cache cannot be written.
+    """
+    archive = fetch(progress)
+    found = {"LICENSE": _LICENCE.encode()}
+    try:
+        with tarfile.open(archive, "r|gz") as members:
+            for member in members:
+                if member.name in _MEMBERS:
+                    found[_MEMBERS[member.name]] = _content(members, member)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DownloadError(f"{archive} cannot be read: {error}. Delete it, and export again.") from error
+    if missing := sorted(set(_MEMBERS.values()) - found.keys()):
+        raise DownloadError(f"{archive} lacks {', '.join(missing)}: it is not the package that Foveola knows.")
+    return found
+
+
+def fetch(progress: Progress = silent) -> Path:
+    """The package in the user's cache, downloaded from npm's registry where it does not lie there whole.
+
+    The registry is that of NPM_CONFIG_REGISTRY, or npm's own. Raises as `runtime` does.
+    """
+    import pooch
+    import requests
+
+    folder = cache_folder()
+    registry = os.environ.get("NPM_CONFIG_REGISTRY", REGISTRY).rstrip("/")
+    url = f"{registry}/onnxruntime-web/-/{ARCHIVE}"
+    pooch.get_logger().setLevel("WARNING")  # it prints a line for each file
+    downloader = pooch.HTTPDownloader(progressbar=_Bar(progress), chunk_size=2**16, timeout=TIMEOUT)
+    digest = "sha512:" + base64.b64decode(INTEGRITY.removeprefix("sha512-")).hex()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(pooch.retrieve(url, digest, fname=ARCHIVE, path=folder, downloader=downloader))
+    except (requests.RequestException, ValueError) as error:  # ValueError: the checksum differs
+        raise DownloadError(
+            f"ONNX Runtime Web, which the page needs to run the model, could not be downloaded from {url}: {error}. "
+            f"Where there is no network, run `npm pack onnxruntime-web@{VERSION}` elsewhere, put {ARCHIVE} "
+            f"({BYTES / 1e6:.0f} MB) into {folder}, and export again."
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"ONNX Runtime Web cannot be stored in {folder}: {error.strerror}. "
+            f"Make room or choose another folder with FOVEOLA_CACHE."
+        ) from error
+
+
+def _content(members: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if not member.isfile() or member.size > _MAX_MEMBER_BYTES:
+        raise tarfile.TarError(f"{member.name} is no file of at most {_MAX_MEMBER_BYTES:,} bytes")
+    stream = members.extractfile(member)
+    assert stream is not None, "only of what is no file"
+    return stream.read()
+
+
+class _Bar:
+    """What pooch drives as a progress bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.total = BYTES
+        self._progress, self._done = progress, 0
+
+    def update(self, count: int) -> None:
+        # Pooch counts whole pieces, so that the last would exceed the total
+        self._done = min(self._done + count, BYTES)
+        self._progress(self._done, BYTES, ARCHIVE)
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""An exported model behind HTTP: batching, the API, the page."""

@@ -1,0 +1,220 @@
+"""Requests gathered into batches for the model: whatever waits goes together, and nothing waits for more to come.
+
+A batch is padded to one of a few fixed sizes, at which an image's logits are the same, bit for bit, so that an answer
+does not depend on its neighbours. That ONNX Runtime computes so is no promise of its own: with version 1.31 on x86-64
+(AVX-512) it does for every recipe and size from 1 to 64, because it computes convolutions image by image and multiplies
+matrices in an order that depends on the weights alone. A test looks at these sizes on every machine that runs it.
+
+A batch that takes the model a few milliseconds is computed in the event loop: between two threads that take turns at
+the interpreter, each turn costs up to 5 ms.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveola.errors import DataError
+from foveola.images import Images
+
+Logits = NDArray[np.float32]
+Shape = tuple[int, ...]
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+# How many images a request puts into a batch before it is the next one's turn
+TURN = 8
+# A batch becomes floating-point numbers, four times as many bytes, and several layers of them
+MOST_BYTES_IN_BATCH = 16 * 2**20
+MOST_BYTES_WAITING = 256 * 2**20
+
+
+class Busy(Exception):
+    """There is no room for another request now; there will be in a moment."""
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    images: Images
+    result: asyncio.Future[Logits]
+    taken: int = 0  # images that the model has or had
+    logits: list[Logits] = field(default_factory=list)
+
+
+class Batcher:
+    """A bounded queue before a model that one thread runs.
+
+    Parameters
+    ----------
+    predict : logits, float32 n×K, of images, uint8 n×H×W×C; one batch at a time, in a thread of its own where it is
+        expected to take longer than `at_once_seconds`
+    capacity : how many images may wait at once
+    sizes : of batches, ascending; what does not fill one is padded with black images
+    at_once_seconds : of the processor, that may be spent in the event loop
+    on_batch : told of every batch, where it was computed: its size, how many images filled it, seconds that it took
+
+    Attributes
+    ----------
+    queued : images that wait; those that the model is working on are no longer among them
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Images], Logits],
+        capacity: int,
+        sizes: Sequence[int] = SIZES,
+        at_once_seconds: float = 0.005,
+        on_batch: Callable[[int, int, float], None] | None = None,
+    ) -> None:
+        self.predict = predict
+        self.capacity = capacity
+        self.sizes = tuple(sizes)
+        self.at_once_seconds = at_once_seconds
+        self.on_batch = on_batch
+        self.queued = 0
+        self._bytes = 0
+        self._seconds_a_byte = 1.0  # until one has been measured
+        self._waiting: dict[Shape, deque[_Request]] = {}
+        self._wake = asyncio.Event()
+        self._ending = False
+
+    async def __aenter__(self) -> Self:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Accept no more, answer what was accepted."""
+        self._ending = True
+        self._wake.set()
+        await self._task
+        self._thread.shutdown()
+
+    async def submit(self, images: Images) -> Logits:
+        """Logits, float32 n×K, of a request's images, uint8 n×H×W×C of any size; they may share batches with others'.
+
+        A request that is cancelled gives up its room at once.
+
+        Raises
+        ------
+        Busy
+            If the queue has no room.
+        DataError
+            If there are no images, or more than the queue holds when it is empty.
+        Exception
+            What the model raised at a batch with images of this request.
+        """
+        self._admit(images)
+        request = _Request(images, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(images.shape[1:], deque()).append(request)
+        self._wake.set()
+        try:
+            return await request.result
+        finally:
+            self._take(request, len(images) - request.taken)
+
+    def _admit(self, images: Images) -> None:
+        if not 0 < len(images) <= self.capacity or images.nbytes > MOST_BYTES_WAITING:
+            raise DataError(
+                f"The request has {len(images):,} images with {images.nbytes:,} bytes of pixels; the server takes 1 to "
+                f"{self.capacity:,} with {MOST_BYTES_WAITING:,} at most. Send them in several requests."
+            )
+        if self._ending:
+            raise Busy("The server is about to end.")
+        if self.queued + len(images) > self.capacity or self._bytes + images.nbytes > MOST_BYTES_WAITING:
+            raise Busy(f"{self.queued:,} images wait already. Try again in a moment.")
+        self.queued += len(images)
+        self._bytes += images.nbytes
+
+    def _take(self, request: _Request, count: int) -> Images:
+        """The next images of a request, which no longer wait."""
+        images = request.images[request.taken : request.taken + count]
+        request.taken += len(images)
+        self.queued -= len(images)
+        self._bytes -= images.nbytes
+        return images
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            if self._waiting:
+                await self._answer(self._next_batch())
+            elif self._ending:
+                return
+            else:
+                self._wake.clear()
+
+    def _next_batch(self) -> list[tuple[_Request, Images]]:
+        """Images of one size, a few of each request in turn, so that a long request does not hold up the short ones."""
+        shape = next(iter(self._waiting))
+        requests = self._waiting.pop(shape)
+        batch, room = [], self._largest(shape)
+        while requests and room:
+            request = requests.popleft()
+            if request.result.done():  # cancelled, or the model failed at an earlier part
+                continue
+            images = self._take(request, min(TURN, room))
+            room -= len(images)
+            batch.append((request, images))
+            if request.taken < len(request.images):
+                requests.append(request)
+        if requests:
+            self._waiting[shape] = requests  # behind the other sizes
+        return batch
+
+    def _largest(self, shape: Shape) -> int:
+        bytes_each = int(np.prod(shape))
+        return max((size for size in self.sizes if size * bytes_each <= MOST_BYTES_IN_BATCH), default=self.sizes[0])
+
+    async def _answer(self, batch: list[tuple[_Request, Images]]) -> None:
+        if not batch:  # all of them were cancelled
+            return
+        try:
+            logits = await self._computed([images for _, images in batch])
+        except Exception as error:
+            for request, _ in batch:
+                if not request.result.done():
+                    request.result.set_exception(error)
+            return
+        start = 0
+        for request, images in batch:
+            request.logits.append(logits[start : start + len(images)])
+            start += len(images)
+            if not request.result.done() and sum(map(len, request.logits)) == len(request.images):
+                request.result.set_result(np.concatenate(request.logits))
+
+    async def _computed(self, parts: list[Images]) -> Logits:
+        padded_bytes = self._padded_size(sum(map(len, parts))) * parts[0][0].nbytes
+        if padded_bytes * self._seconds_a_byte <= self.at_once_seconds:
+            return self._compute(parts)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, parts)
+
+    def _compute(self, parts: list[Images]) -> Logits:
+        """Logits of one padded batch, without those of the padding."""
+        start, used = time.perf_counter(), time.thread_time()
+        filled = sum(map(len, parts))
+        size = self._padded_size(filled)
+        images = np.zeros((size, *parts[0].shape[1:]), np.uint8)
+        np.concatenate(parts, out=images[:filled])
+        logits = self.predict(images)
+        if len(logits) != size:
+            raise RuntimeError(f"The model answered {size} images with {len(logits)} rows of logits.")
+        # Of the processor: waiting for it says nothing about the model
+        self._seconds_a_byte = (time.thread_time() - used) / images.nbytes
+        if self.on_batch is not None:
+            self.on_batch(size, filled, time.perf_counter() - start)
+        return logits[:filled]
+
+    def _padded_size(self, filled: int) -> int:
+        return next(size for size in self.sizes if size >= filled)

@@ -1,0 +1,122 @@
+// Strokes on a canvas: pointer events in, PNG out.
+
+// The longer side of the drawing in pixels; a model's images are much smaller
+const SIDE = 420;
+const NAMED = {
+  black: "#000000", white: "#ffffff", grey: "#808080", brown: "#7a4a21", red: "#d62728", orange: "#ff8c1a",
+  yellow: "#f7d71e", green: "#2a9d3a", blue: "#1f5fd0", violet: "#8a3fc0",
+};
+
+/** The drawing area of a model's page; `changed()` is called after every change.
+ *
+ * Light strokes on a dark ground where the model has learnt from such images, otherwise dark ones on a light ground;
+ * as wide as in the training images, where those have strokes. A stroke's points and width are shares of the width of
+ * the drawing, so that strokes do not depend on the screen. Gives `blob()`, a PNG, or null while nothing is drawn.
+ */
+export function drawing(model, changed) {
+  const canvas = document.getElementById("drawing"), hint = document.getElementById("drawing-hint");
+  const stroke = document.getElementById("stroke");
+  const [height, width, channels] = model.image_shape;
+  canvas.width = Math.round(SIDE * Math.min(width / height, 1));
+  canvas.height = Math.round(SIDE * Math.min(height / width, 1));
+  const context = canvas.getContext("2d");
+  context.lineCap = context.lineJoin = "round";
+  const light = model.polarity === "light on dark";
+  const paper = light ? "#000000" : "#ffffff";
+  let colour = light ? "#ffffff" : "#000000";
+  // Every state of the drawing, the last one shown; clearing adds an empty one, so that it can be undone
+  let states = [[]];
+  let current = null, pointer = null;
+
+  stroke.value = 100 * usualWidth(model.statistics);
+  if (channels === 3) offerColours(colour, chosen => { colour = chosen; });
+
+  const drawn = () => current ? [...states.at(-1), current] : states.at(-1);
+
+  function render() {
+    context.fillStyle = paper;
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    drawn().forEach(renderStroke);
+    hint.hidden = drawn().length > 0;
+  }
+
+  function renderStroke({ colour, width, points }) {
+    context.strokeStyle = colour;
+    points.forEach(({ x, y, pressure }, index) => {
+      const before = points[Math.max(index - 1, 0)];
+      context.lineWidth = canvas.width * width * pressure;
+      context.beginPath();
+      context.moveTo(canvas.width * before.x, canvas.width * before.y);
+      context.lineTo(canvas.width * x + 0.01, canvas.width * y); // a line of no length is not drawn
+      context.stroke();
+    });
+  }
+
+  function point(event) {
+    const box = canvas.getBoundingClientRect();
+    // Mice report 0.5; what fingers report differs from phone to phone
+    const pressure = event.pointerType === "pen" && event.pressure > 0 ? 0.4 + 1.2 * event.pressure : 1;
+    return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.width, pressure };
+  }
+
+  canvas.addEventListener("pointerdown", event => {
+    if (pointer !== null || event.button !== 0) return;
+    event.preventDefault();
+    pointer = event.pointerId;
+    canvas.setPointerCapture(pointer);
+    current = { colour, width: stroke.value / 100, points: [point(event)] };
+    update();
+  });
+  canvas.addEventListener("pointermove", event => {
+    if (event.pointerId !== pointer) return;
+    const passed = event.getCoalescedEvents?.() ?? [];
+    current.points.push(...(passed.length ? passed : [event]).map(point));
+    update();
+  });
+  for (const end of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(end, event => {
+      if (event.pointerId !== pointer) return;
+      states.push(drawn());
+      current = pointer = null;
+    });
+  }
+
+  function update() {
+    render();
+    changed();
+  }
+
+  render();
+  return {
+    blob: () => drawn().length ? new Promise(resolve => canvas.toBlob(resolve, "image/png")) : Promise.resolve(null),
+    undo() {
+      if (states.length > 1) states.pop();
+      update();
+    },
+    clear() {
+      if (states.at(-1).length) states.push([]);
+      update();
+    },
+  };
+}
+
+/** The width of strokes as a share of the drawing, for ink as large as in the training images. */
+function usualWidth(statistics) {
+  if (!statistics) return 0.04;
+  return Math.min(Math.max(statistics.stroke.middle * statistics.size.middle, 0.02), 0.2);
+}
+
+function offerColours(first, choose) {
+  const group = document.getElementById("colours");
+  for (const [name, colour] of Object.entries(NAMED)) {
+    const label = group.appendChild(document.createElement("label"));
+    const button = Object.assign(document.createElement("input"), { type: "radio", name: "colour", value: colour });
+    button.checked = colour === first;
+    button.setAttribute("aria-label", name);
+    button.style.backgroundColor = colour;
+    button.addEventListener("change", () => choose(colour));
+    label.append(button);
+    label.title = name;
+  }
+  group.hidden = false;
+}

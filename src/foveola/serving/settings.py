@@ -1,0 +1,42 @@
+"""What a server is told when it starts: where it listens, whom it answers, how much it takes on."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+MIB = 2**20
+
+
+class Settings(BaseModel):
+    """Limits are for one process; with several workers, each has its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0 takes a free one."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128)] = "model"
+    """Of the model, as it stands in URLs."""
+
+    api_key: Annotated[SecretStr, Field(min_length=1)] | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that a request's Host may give, beside addresses and localhost."""
+
+    max_body_bytes: Annotated[int, Field(ge=1)] = 16 * MIB
+    max_pixels: Annotated[int, Field(ge=1)] = 16_000_000
+    """Of one picture."""
+    max_connections: Annotated[int, Field(ge=1)] = 800
+    """Open at once; a process may usually have 1,024 files open."""
+    receive_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    """For the head of a request to arrive, and for its body."""
+    queue_images: Annotated[int, Field(ge=1)] = 256
+    """Waiting for the model at once; more are turned away."""
+    shutdown_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
+    """For what was accepted to be answered after a signal to end."""
+
+    collect: Path | None = None
+    """The image folder into which pictures with the right label are put."""
+    log_requests: bool = True
+    """Each one as a line of JSON; what goes wrong is logged in any case."""

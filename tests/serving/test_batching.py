@@ -1,0 +1,350 @@
+"""Batches: none swapped, none lost, never more than fit; an answer does not depend on its neighbours."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from foveola.errors import DataError
+from foveola.export import onnx
+from foveola.images import ImageSet
+from foveola.serving import batching
+from foveola.serving.batching import SIZES, Batcher, Busy
+
+SHAPES = ((1, 2, 1), (2, 1, 1), (1, 2, 3))
+
+
+class Model:
+    """Answers an image with its number, and its batch with how many images were in it; may be held."""
+
+    def __init__(self) -> None:
+        self.batches: list[np.ndarray] = []
+        self.free = threading.Event()
+        self.free.set()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        assert self.free.wait(30)
+        self.batches.append(images)
+        numbers = number_of(images)
+        if 13 in numbers:
+            raise ValueError("13 is unlucky")
+        return np.stack([numbers, np.full(len(images), len(images))], axis=1).astype(np.float32)
+
+    @property
+    def filled(self) -> list[int]:
+        """How many images each batch held."""
+        return [int((number_of(batch) > 0).sum()) for batch in self.batches]
+
+
+def numbered(first: int, count: int, shape: tuple[int, ...] = SHAPES[0]) -> np.ndarray:
+    """Images that hold the numbers from `first` on; 0 is that of padding."""
+    images = np.zeros((count, *shape), np.uint8)
+    numbers = np.arange(first, first + count)
+    flat = images.reshape(count, int(np.prod(shape)))
+    flat[:, 0], flat[:, 1] = numbers // 256, numbers % 256
+    return images
+
+
+def number_of(images: np.ndarray) -> np.ndarray:
+    flat = images.reshape(len(images), -1).astype(int)
+    return flat[:, 0] * 256 + flat[:, 1]
+
+
+async def ticks(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+requests = st.lists(
+    st.tuples(
+        st.integers(1, 100),  # images
+        st.sampled_from(SHAPES),
+        st.integers(0, 20),  # ticks before it is submitted
+        st.one_of(st.none(), st.integers(0, 20)),  # ticks before it is cancelled
+    ),
+    max_size=30,
+)
+
+
+@hypothesis_settings(deadline=None, max_examples=100)
+@given(
+    requests=requests,
+    capacity=st.integers(1, 150),
+    sizes=st.sampled_from([SIZES, (1, 3), (64,)]),
+    at_once_seconds=st.sampled_from([0.0, 100.0]),
+)
+def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, sizes, at_once_seconds):
+    model = Model()
+
+    async def ask(batcher, first, count, shape, before):
+        await ticks(before)
+        images = numbered(first, count, shape)
+        full = batcher.queued + count > capacity
+        try:
+            answer = await batcher.submit(images)
+        except DataError:
+            assert count > capacity
+        except Busy:
+            assert full
+        else:
+            assert answer.shape == (count, 2)
+            assert answer[:, 0].tolist() == list(range(first, first + count))
+            assert set(answer[:, 1]) <= set(sizes)
+        finally:
+            assert 0 <= batcher.queued <= capacity
+
+    async def cancel(task, after):
+        await ticks(after)
+        task.cancel()
+
+    async def scene():
+        async with Batcher(model, capacity, sizes, at_once_seconds) as batcher:
+            tasks, first = [], 14
+            for count, shape, before, cancelled in requests:
+                task = asyncio.create_task(ask(batcher, first, count, shape, before))
+                tasks += [task] if cancelled is None else [task, asyncio.create_task(cancel(task, before + cancelled))]
+                first += count
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                assert outcome is None or isinstance(outcome, asyncio.CancelledError), outcome
+            assert batcher.queued == 0
+
+    asyncio.run(scene())
+    assert {len(batch) for batch in model.batches} <= set(sizes)
+
+
+def test_what_waits_goes_together():
+    model = Model()
+
+    async def scene():
+        async with Batcher(model, 100, at_once_seconds=0.0) as batcher:
+            model.free.clear()
+            first = asyncio.create_task(batcher.submit(numbered(20, 1)))
+            await ticks(5)
+            rest = [asyncio.create_task(batcher.submit(numbered(30 + number, 1))) for number in range(10)]
+            await until(lambda: batcher.queued == 10)
+            model.free.set()
+            await asyncio.gather(first, *rest)
+
+    asyncio.run(scene())
+    assert model.filled == [1, 10]
+    assert [len(batch) for batch in model.batches] == [1, 16]
+
+
+@pytest.mark.parametrize(("at_once_seconds", "threads"), [(0.0, {"model"}), (1.0, {"MainThread", "model"})])
+def test_what_is_quick_is_answered_at_once_in_the_event_loop(at_once_seconds, threads):
+    """All but the first batch, before which nobody knows how quick the model is."""
+    found = []
+
+    def model(images):
+        found.append(threading.current_thread().name.partition("_")[0])
+        return np.zeros((len(images), 2), np.float32)
+
+    async def scene():
+        async with Batcher(model, 100, at_once_seconds=at_once_seconds) as batcher:
+            await batcher.submit(numbered(20, 3))
+            for _ in range(4):
+                await batcher.submit(numbered(20, 3))
+
+    asyncio.run(scene())
+    assert set(found) == threads
+    assert found[0] == "model"
+
+
+def test_a_long_request_does_not_hold_up_short_ones():
+    model = Model()
+
+    async def scene():
+        async with Batcher(model, 300, at_once_seconds=0.0) as batcher:
+            model.free.clear()
+            long = asyncio.create_task(batcher.submit(numbered(1000, 264)))
+            await until(lambda: batcher.queued == 200)  # the first 64 are with the model
+            short = [asyncio.create_task(batcher.submit(numbered(20 + number, 1))) for number in range(40)]
+            await until(lambda: batcher.queued == 240)
+            model.free.set()
+            answers = await asyncio.gather(*short)
+            assert not long.done()
+            assert number_of(model.batches[1]).tolist().count(0) == 0
+            assert [answer[0, 0] for answer in answers] == list(range(20, 60))
+            assert (await long)[:, 0].tolist() == list(range(1000, 1264))
+
+    asyncio.run(scene())
+    assert set(range(20, 60)) <= set(number_of(model.batches[1]).tolist())
+
+
+def test_large_images_go_in_small_batches(monkeypatch):
+    monkeypatch.setattr(batching, "MOST_BYTES_IN_BATCH", 20)
+    model = Model()
+
+    async def scene():
+        async with Batcher(model, 100, at_once_seconds=0.0) as batcher:
+            await batcher.submit(numbered(20, 20, (1, 4, 1)))
+            await batcher.submit(numbered(20, 2, (8, 8, 1)))
+
+    asyncio.run(scene())
+    assert [batch.shape for batch in model.batches] == [(4, 1, 4, 1)] * 5 + [(1, 8, 8, 1)] * 2
+
+
+def test_full_means_busy_and_who_gives_up_makes_room():
+    model = Model()
+
+    async def scene():
+        async with Batcher(model, 4, at_once_seconds=0.0) as batcher:
+            model.free.clear()
+            first = asyncio.create_task(batcher.submit(numbered(20, 1)))
+            await ticks(5)
+            waiting = asyncio.create_task(batcher.submit(numbered(30, 4)))
+            await ticks(5)
+            assert batcher.queued == 4
+            with pytest.raises(Busy, match="4 images wait"):
+                await batcher.submit(numbered(40, 1))
+            waiting.cancel()
+            await ticks(2)
+            assert batcher.queued == 0
+            last = asyncio.create_task(batcher.submit(numbered(50, 4)))
+            await ticks(2)
+            model.free.set()
+            assert (await first)[0, 0] == 20
+            assert (await last)[:, 0].tolist() == [50, 51, 52, 53]
+            assert waiting.cancelled()
+
+    asyncio.run(scene())
+    assert model.filled == [1, 4]
+
+
+def test_pixels_are_bounded_too(monkeypatch):
+    monkeypatch.setattr(batching, "MOST_BYTES_WAITING", 100)
+    model = Model()
+
+    async def scene():
+        async with Batcher(model, 1000, at_once_seconds=0.0) as batcher:
+            with pytest.raises(DataError, match="at most"):
+                await batcher.submit(numbered(20, 51))
+            model.free.clear()
+            first = asyncio.create_task(batcher.submit(numbered(20, 50)))
+            await ticks(5)
+            second = asyncio.create_task(batcher.submit(numbered(20, 50)))
+            await ticks(5)
+            with pytest.raises(Busy):
+                await batcher.submit(numbered(20, 1))
+            model.free.set()
+            await asyncio.gather(first, second)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_what_can_never_fit_is_the_senders_fault(count):
+    async def scene():
+        async with Batcher(Model(), 4, at_once_seconds=0.0) as batcher:
+            with pytest.raises(DataError, match=f"has {count} images.*1 to 4"):
+                await batcher.submit(numbered(20, count))
+
+    asyncio.run(scene())
+
+
+def test_a_failure_of_the_model_reaches_its_own_batch_alone():
+    model = Model()
+
+    async def scene():
+        async with Batcher(model, 200, at_once_seconds=0.0) as batcher:
+            model.free.clear()
+            before = asyncio.create_task(batcher.submit(numbered(20, 1)))
+            await ticks(5)
+            neighbour = asyncio.create_task(batcher.submit(numbered(30, 1)))
+            unlucky = asyncio.create_task(batcher.submit(numbered(13, 100)))
+            other_size = asyncio.create_task(batcher.submit(numbered(40, 1, SHAPES[1])))
+            await until(lambda: batcher.queued == 102)
+            model.free.set()
+            assert (await before)[0, 0] == 20
+            for task in (neighbour, unlucky):
+                with pytest.raises(ValueError, match="unlucky"):
+                    await task
+            assert (await other_size)[0, 0] == 40
+            assert (await batcher.submit(numbered(50, 1)))[0, 0] == 50
+            assert batcher.queued == 0
+
+    asyncio.run(scene())
+
+
+def test_a_model_that_gives_too_many_answers_is_found_out():
+    async def scene():
+        async with Batcher(lambda images: np.zeros((2, 3), np.float32), 4) as batcher:
+            with pytest.raises(RuntimeError, match="1 images with 2 rows"):
+                await batcher.submit(numbered(20, 1))
+
+    asyncio.run(scene())
+
+
+def test_the_end_answers_what_was_accepted_and_accepts_no_more():
+    model = Model()
+
+    async def scene():
+        async with Batcher(model, 200, at_once_seconds=0.0) as batcher:
+            model.free.clear()
+            accepted = [asyncio.create_task(batcher.submit(numbered(20 + number, 1))) for number in range(100)]
+            await ticks(5)
+            end = asyncio.create_task(batcher.stop())
+            await ticks(5)
+            with pytest.raises(Busy, match="end"):
+                await batcher.submit(numbered(20, 1))
+            model.free.set()
+            await end
+            assert all(task.done() for task in accepted)
+            assert [(await task)[0, 0] for task in accepted] == list(range(20, 120))
+
+    asyncio.run(scene())
+
+
+def test_every_batch_is_told():
+    told = []
+
+    async def scene():
+        async with Batcher(Model(), 100, on_batch=lambda *batch: told.append(batch)) as batcher:
+            await batcher.submit(numbered(20, 67))
+
+    asyncio.run(scene())
+    assert [(size, filled) for size, filled, _ in told] == [(64, 64), (4, 3)]
+    assert all(seconds > 0 for _, _, seconds in told)
+
+
+@pytest.mark.parametrize("recipe", ["fast", "lenet5", "west", "mlp", "strong"])
+def test_with_a_real_model_an_answer_is_the_same_to_the_bit_alone_and_in_company(recipe: str, tmp_path: Path):
+    model = exported(recipe, tmp_path)
+    images = np.random.default_rng(1).integers(0, 256, (64, 28, 28, 1), dtype=np.uint8)
+
+    async def scene():
+        async with Batcher(model.predict_logits, 256) as batcher:
+            alone = np.concatenate([await batcher.submit(images[place : place + 1]) for place in range(64)])
+            for count in (2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64):
+                for start in (0, 64 - count):
+                    answer = await batcher.submit(images[start : start + count])
+                    np.testing.assert_array_equal(answer, alone[start : start + count])
+            company = await asyncio.gather(*(batcher.submit(images[place : place + 1]) for place in range(63, -1, -1)))
+            np.testing.assert_array_equal(np.concatenate(company[::-1]), alone)
+
+    asyncio.run(scene())
+
+
+def exported(recipe: str, folder: Path) -> onnx.OnnxModel:
+    """An untrained network of a recipe as an export."""
+    from foveola.models.classifier import new_classifier
+    from foveola.recipe import load_recipe
+
+    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1), dtype=np.uint8)
+    data = ImageSet(images, np.arange(30) % 10, tuple("abcdefghij"))
+    classifier = new_classifier(load_recipe(recipe, {}), data, seed=0).eval()
+    classifier.save(folder / "model.safetensors")
+    onnx.write(folder / "model.safetensors", classifier, folder / "model.onnx")
+    return onnx.open(folder / "model.onnx", threads=1)
