@@ -84,9 +84,8 @@ requests = st.lists(
     capacity=st.integers(1, 150),
     sizes=st.sampled_from([SIZES, (1, 3), (64,)]),
     at_once_seconds=st.sampled_from([0.0, 100.0]),
-    crowd=st.sampled_from([0, 100]),
 )
-def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, sizes, at_once_seconds, crowd):
+def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, sizes, at_once_seconds):
     model = Model()
 
     async def ask(batcher, first, count, shape, before):
@@ -111,7 +110,7 @@ def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, si
         task.cancel()
 
     async def scene():
-        async with Batcher(model, capacity, sizes, at_once_seconds, lambda: crowd) as batcher:
+        async with Batcher(model, capacity, sizes, at_once_seconds) as batcher:
             tasks, first = [], 14
             for count, shape, before, cancelled in requests:
                 task = asyncio.create_task(ask(batcher, first, count, shape, before))
@@ -141,19 +140,6 @@ def test_what_waits_goes_together():
     asyncio.run(scene())
     assert model.filled == [1, 10]
     assert [len(batch) for batch in model.batches] == [1, 16]
-
-
-@pytest.mark.parametrize(("crowd", "together"), [(8, False), (9, True)])
-def test_few_requests_are_answered_one_by_one_and_many_together(crowd, together):
-    model = Model()
-
-    async def scene():
-        async with Batcher(model, 100, at_once_seconds=1.0, crowd=lambda: crowd) as batcher:
-            await batcher.submit(numbered(20, 1))  # shows how quick the model is
-            await asyncio.gather(*(batcher.submit(numbered(30 + number, 1)) for number in range(5)))
-
-    asyncio.run(scene())
-    assert model.filled[1:] == ([5] if together else [1, 1, 1, 1, 1])
 
 
 @pytest.mark.parametrize(("at_once_seconds", "threads"), [(0.0, {"model"}), (1.0, {"MainThread", "model"})])

@@ -46,8 +46,6 @@ def create_app(model: OnnxModel, settings: Settings) -> FastAPI:
         lifespan=shared.running,
     )
     app.state.draining = False
-    app.state.waiting = ()  # unless the server puts its own there, which has requests that no route has seen yet
-    shared.batcher.crowd = lambda: len(app.state.waiting)
     app.state.on_turned_away = shared.metrics.turned_away
     app.router.route_class = _Direct
     fixed: dict[tuple[str, str], APIRoute] = {}

@@ -6,12 +6,10 @@ does not depend on its neighbours. That ONNX Runtime computes so is no promise o
 matrices in an order that depends on the weights alone. A test looks at these sizes on every machine that runs it.
 
 A batch that takes the model a few milliseconds is computed in the event loop: between two threads that take turns at
-the interpreter, each turn costs up to 5 ms. While few requests are on their way, each is then answered by itself, which
-is soonest; a batch costs less, but all in it wait until the last one has been read.
+the interpreter, each turn costs up to 5 ms.
 """
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -35,8 +33,6 @@ TURN = 8
 # A batch becomes floating-point numbers, four times as many bytes, and several layers of them
 MOST_BYTES_IN_BATCH = 16 * 2**20
 MOST_BYTES_WAITING = 256 * 2**20
-# Requests on their way at once; more go in batches
-FEW = 8
 
 
 class Busy(Exception):
@@ -61,7 +57,6 @@ class Batcher:
     capacity : how many images may wait at once
     sizes : of batches, ascending; what does not fill one is padded with black images
     at_once_seconds : of the processor, that may be spent in the event loop
-    crowd : how many requests are on their way
     on_batch : told of every batch, where it was computed: its size, how many images filled it, seconds that it took
 
     Attributes
@@ -75,14 +70,12 @@ class Batcher:
         capacity: int,
         sizes: Sequence[int] = SIZES,
         at_once_seconds: float = 0.005,
-        crowd: Callable[[], int] = lambda: 0,
         on_batch: Callable[[int, int, float], None] | None = None,
     ) -> None:
         self.predict = predict
         self.capacity = capacity
         self.sizes = tuple(sizes)
         self.at_once_seconds = at_once_seconds
-        self.crowd = crowd
         self.on_batch = on_batch
         self.queued = 0
         self._bytes = 0
@@ -123,10 +116,6 @@ class Batcher:
             What the model raised at a batch with images of this request.
         """
         self._admit(images)
-        if not self.queued and self.crowd() <= FEW and self._is_quick(images.shape, len(images)):
-            return self._compute([images])
-        self.queued += len(images)
-        self._bytes += images.nbytes
         request = _Request(images, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(images.shape[1:], deque()).append(request)
         self._wake.set()
@@ -145,6 +134,8 @@ class Batcher:
             raise Busy("The server is about to end.")
         if self.queued + len(images) > self.capacity or self._bytes + images.nbytes > MOST_BYTES_WAITING:
             raise Busy(f"{self.queued:,} images wait already. Try again in a moment.")
+        self.queued += len(images)
+        self._bytes += images.nbytes
 
     def _take(self, request: _Request, count: int) -> Images:
         """The next images of a request, which no longer wait."""
@@ -183,7 +174,7 @@ class Batcher:
         return batch
 
     def _largest(self, shape: Shape) -> int:
-        bytes_each = math.prod(shape)
+        bytes_each = int(np.prod(shape))
         return max((size for size in self.sizes if size * bytes_each <= MOST_BYTES_IN_BATCH), default=self.sizes[0])
 
     async def _answer(self, batch: list[tuple[_Request, Images]]) -> None:
@@ -204,7 +195,8 @@ class Batcher:
                 request.result.set_result(np.concatenate(request.logits))
 
     async def _computed(self, parts: list[Images]) -> Logits:
-        if self._is_quick(parts[0].shape, sum(map(len, parts))):
+        padded_bytes = self._padded_size(sum(map(len, parts))) * parts[0][0].nbytes
+        if padded_bytes * self._seconds_a_byte <= self.at_once_seconds:
             return self._compute(parts)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, parts)
 
@@ -223,12 +215,6 @@ class Batcher:
         if self.on_batch is not None:
             self.on_batch(size, filled, time.perf_counter() - start)
         return logits[:filled]
-
-    def _is_quick(self, shape: Shape, count: int) -> bool:
-        """Whether so many images of N×H×W×C take the model less time than may be spent in the event loop."""
-        if count > self._largest(shape[1:]):
-            return False
-        return self._padded_size(count) * math.prod(shape[1:]) * self._seconds_a_byte <= self.at_once_seconds
 
     def _padded_size(self, filled: int) -> int:
         return next(size for size in self.sizes if size >= filled)

@@ -18,9 +18,8 @@ from foveola.errors import Failure
 from foveola.serving.connection import Connection, State
 from foveola.serving.settings import Settings
 
-# ASGI. Its `state.draining` becomes true when the server is told to end; `state.waiting` becomes the set of connections
-# with a request that has wholly arrived and is not answered; `state.on_turned_away`, if it has one, is called for every
-# request that the server refuses by itself, because too many are being answered
+# ASGI. Its `state.draining` becomes true when the server is told to end; its `state.on_turned_away`, if it has one, is
+# called for every request that the server refuses by itself, because too many are being answered
 Application = Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -68,7 +67,6 @@ class Server(uvicorn.Server):
             )
         )
         self.server_state = State(settings)
-        application.state.waiting = self.server_state.waiting
         if hasattr(application.state, "on_turned_away"):
             self.server_state.on_turned_away = application.state.on_turned_away
         self.application = application
