@@ -350,7 +350,7 @@ async def _under_load(server: Running, number: int) -> list[str]:
     return outcomes
 
 
-# Not among the quick tests while about one ending in fifty still resets a fresh connection (docs/benchmarks.md)
+# Not among the quick tests while some endings still reset a fresh connection (docs/benchmarks.md)
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)])
 def test_told_to_end_under_load_it_answers_what_it_accepted(serve, number, workers):
