@@ -6,7 +6,9 @@ SETTINGS are JSON. The server's URL is the first line on standard output.
 import asyncio
 import json
 import os
+import socket
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,6 +70,21 @@ def make(model_path, settings):
     if os.environ.get("STUB") == "bad model":
         raise ModelError("The model is bad. Take another.")
     return Stub()
+
+
+class SlowToClose(socket.socket):
+    """A copy of a listener; a while goes by between the last connection that it accepts and its close."""
+
+    def accept(self):
+        try:
+            return super().accept()
+        except BlockingIOError:
+            time.sleep(0.02)
+            raise
+
+
+if os.environ.get("STUB") == "slow to close":
+    socket.socket.dup = lambda it: SlowToClose(it.family, it.type, it.proto, fileno=os.dup(it.fileno()))
 
 
 def main():

@@ -16,6 +16,7 @@ import uvicorn
 
 from foveola.errors import Failure
 from foveola.serving.connection import Connection, State
+from foveola.serving.listening import BACKLOG, refuse_newcomers
 from foveola.serving.settings import Settings
 
 # ASGI. Its `state.draining` becomes true when the server is told to end; its `state.on_turned_away`, if it has one, is
@@ -27,7 +28,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 KEEP_ALIVE_SECONDS = 75
 # For requests that are on their way when the server is told to end
 GRACE_SECONDS = 0.25
-BACKLOG = 2048
+# For connections that are being made then
+HANDSHAKE_SECONDS = 0.05
 
 
 class Server(uvicorn.Server):
@@ -38,6 +40,7 @@ class Server(uvicorn.Server):
     application : what is served
     on_ready : called when requests can be answered
     signals : that tell it to end; the second one does so at once, as the system has it
+    shares_port : other processes accept from the same sockets, and may go on when this one ends
     """
 
     server_state: State
@@ -49,6 +52,7 @@ class Server(uvicorn.Server):
         *,
         on_ready: Callable[[], None],
         signals: Sequence[signal.Signals] = ENDING,
+        shares_port: bool = False,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -73,6 +77,7 @@ class Server(uvicorn.Server):
         self.settings = settings
         self.on_ready = on_ready
         self.signals = signals
+        self.shares_port = shares_port
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -128,6 +133,10 @@ class Server(uvicorn.Server):
 
     async def _stop_listening(self, listeners: Sequence[socket.socket]) -> None:
         """Close the listeners, and take the connections that the system had accepted by then: it would reset them."""
+        if not self.shares_port:
+            for listener in listeners:
+                refuse_newcomers(listener)
+        await asyncio.sleep(HANDSHAKE_SECONDS)
         copies = [listener.dup() for listener in listeners]
         for server in self.servers:
             server.close()

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from foveola.errors import Failure, UserError
+from foveola.serving.listening import refuse_newcomers
 from foveola.serving.logs import write_logs
 from foveola.serving.process import ENDING, Application, Server
 from foveola.serving.settings import Settings
@@ -77,6 +78,7 @@ def supervise(
         try:
             _watch(workers, start, on_ready, signals)
         finally:
+            refuse_newcomers(listener)
             listener.close()
             killed = _end(workers, settings.shutdown_seconds + LEAVE_SECONDS, signals)
     if len(signals) > 1:
@@ -198,7 +200,7 @@ def _work(model_path: Path, settings: Settings, listener: socket.socket, make: M
         server.end()
 
     write_logs(requests=settings.log_requests)
-    server = Server(application, settings, on_ready=ready, signals=(signal.SIGTERM,))
+    server = Server(application, settings, on_ready=ready, signals=(signal.SIGTERM,), shares_port=True)
     try:
         server.run([listener])
     except Failure:  # the log has said why
