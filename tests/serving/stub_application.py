@@ -22,10 +22,10 @@ class Stub:
 
     def __init__(self):
         self.turned_away = 0
-        self.state = SimpleNamespace(draining=False, on_turned_away=self.count)
+        self.state = SimpleNamespace(draining=False, on_refused=self.count)
 
-    def count(self):
-        self.turned_away += 1
+    def count(self, status):
+        self.turned_away += status == 503
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +38,12 @@ class Model:
         return np.stack([numbers, np.full(len(images), len(images))], axis=1).astype(np.float32)
 
     @property
-    def filled(self) -> list[int]:
-        """How many images each batch held."""
-        return [int((number_of(batch) > 0).sum()) for batch in self.batches]
+    def sizes(self) -> list[int]:
+        return list(map(len, self.batches))
 
 
 def numbered(first: int, count: int, shape: tuple[int, ...] = SHAPES[0]) -> np.ndarray:
-    """Images that hold the numbers from `first` on; 0 is that of padding."""
+    """Images that hold the numbers from `first` on."""
     images = np.zeros((count, *shape), np.uint8)
     numbers = np.arange(first, first + count)
     flat = images.reshape(count, int(np.prod(shape)))
@@ -82,11 +82,13 @@ requests = st.lists(
 @given(
     requests=requests,
     capacity=st.integers(1, 150),
-    sizes=st.sampled_from([SIZES, (1, 3), (64,)]),
+    sizes=st.sampled_from([SIZES, (1, 3), (1,)]),
     at_once_seconds=st.sampled_from([0.0, 100.0]),
+    few=st.lists(st.booleans(), min_size=1, max_size=5),
 )
-def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, sizes, at_once_seconds):
+def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, sizes, at_once_seconds, few):
     model = Model()
+    now_and_then = cycle(few)
 
     async def ask(batcher, first, count, shape, before):
         await ticks(before)
@@ -110,7 +112,7 @@ def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, si
         task.cancel()
 
     async def scene():
-        async with Batcher(model, capacity, sizes, at_once_seconds) as batcher:
+        async with Batcher(model, capacity, sizes, at_once_seconds, lambda: next(now_and_then)) as batcher:
             tasks, first = [], 14
             for count, shape, before, cancelled in requests:
                 task = asyncio.create_task(ask(batcher, first, count, shape, before))
@@ -138,8 +140,7 @@ def test_what_waits_goes_together():
             await asyncio.gather(first, *rest)
 
     asyncio.run(scene())
-    assert model.filled == [1, 10]
-    assert [len(batch) for batch in model.batches] == [1, 16]
+    assert model.sizes == [1, 8, 2]
 
 
 @pytest.mark.parametrize(("at_once_seconds", "threads"), [(0.0, {"model"}), (1.0, {"MainThread", "model"})])
@@ -220,7 +221,7 @@ def test_full_means_busy_and_who_gives_up_makes_room():
             assert waiting.cancelled()
 
     asyncio.run(scene())
-    assert model.filled == [1, 4]
+    assert model.sizes == [1, 4]
 
 
 def test_pixels_are_bounded_too(monkeypatch):
@@ -232,7 +233,7 @@ def test_pixels_are_bounded_too(monkeypatch):
             with pytest.raises(DataError, match="at most"):
                 await batcher.submit(numbered(20, 51))
             model.free.clear()
-            first = asyncio.create_task(batcher.submit(numbered(20, 50)))
+            first = asyncio.create_task(batcher.submit(numbered(20, 32)))
             await ticks(5)
             second = asyncio.create_task(batcher.submit(numbered(20, 50)))
             await ticks(5)
@@ -315,8 +316,23 @@ def test_every_batch_is_told():
             await batcher.submit(numbered(20, 67))
 
     asyncio.run(scene())
-    assert [(size, filled) for size, filled, _ in told] == [(64, 64), (4, 3)]
-    assert all(seconds > 0 for _, _, seconds in told)
+    assert [size for size, _ in told] == [64, 2, 1]
+    assert all(seconds > 0 for _, seconds in told)
+
+
+@pytest.mark.parametrize(("few", "images", "sizes"), [(True, 1, [1, 1, 1, 1]), (False, 1, [4]), (True, 2, [8])])
+def test_while_requests_are_few_a_single_image_does_not_wait_for_others(few, images, sizes):
+    model = Model()
+
+    async def scene():
+        async with Batcher(model, 100, at_once_seconds=100.0, few=lambda: few) as batcher:
+            await batcher.submit(numbered(20, 1))  # how long the model takes is not known before
+            model.batches.clear()
+            answers = await asyncio.gather(*(batcher.submit(numbered(number, images)) for number in (30, 40, 50, 60)))
+            assert [answer[0, 0] for answer in answers] == [30, 40, 50, 60]
+
+    asyncio.run(scene())
+    assert model.sizes == sizes
 
 
 @pytest.mark.parametrize("recipe", ["fast", "lenet5", "west", "mlp", "strong"])

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic_core import to_json
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,18 +27,24 @@ from foveola.serving.settings import Settings
 from foveola.serving.static_files import StaticFiles
 from foveola.serving.workers import Workers
 
+# Requests under way that are answered one by one; of more, those that have arrived together are computed together
+FEW = 5
+
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def create_app(model: OnnxModel, settings: Settings) -> FastAPI:
     """The ASGI application, guarded; while its `state.draining` is true, it is not ready and closes connections.
 
+    `state.waiting` is what the server sets it to: the connections whose request has arrived and is not answered yet.
+
     Raises
     ------
     OutputError
         If pictures shall be collected where, or for classes for which, they cannot be.
     """
-    shared = _Shared(model, settings)
+    state = State({"draining": False, "waiting": None})
+    shared = _Shared(model, settings, few=lambda: state.waiting is not None and len(state.waiting) <= FEW)
     app = FastAPI(
         openapi_url=None,  # the document is made once, at the end
         redirect_slashes=False,
@@ -45,8 +52,8 @@ def create_app(model: OnnxModel, settings: Settings) -> FastAPI:
         exception_handlers={HTTPException: _leave_to_the_guard},
         lifespan=shared.running,
     )
-    app.state.draining = False
-    app.state.on_turned_away = shared.metrics.turned_away
+    app.state = state
+    app.state.on_refused = shared.metrics.refused
     app.router.route_class = _Direct
     fixed: dict[tuple[str, str], APIRoute] = {}
     app.add_middleware(Guard, settings=settings, metrics=shared.metrics, state=app.state, fixed=fixed)
@@ -63,11 +70,11 @@ def create_app(model: OnnxModel, settings: Settings) -> FastAPI:
 class _Shared:
     """What the routes have in common, at work while the app runs."""
 
-    def __init__(self, model: OnnxModel, settings: Settings) -> None:
+    def __init__(self, model: OnnxModel, settings: Settings, few: Callable[[], bool]) -> None:
         self.model = model
         self.settings = settings
         self.metrics = Metrics()
-        self.batcher = Batcher(model.predict_logits, settings.queue_images, on_batch=self.metrics.batch)
+        self.batcher = Batcher(model.predict_logits, settings.queue_images, few=few, on_batch=self.metrics.batch)
         # Two large pictures at once keep two processors busy, and take half a gigabyte while they are decoded
         self.decoding = Workers("decoding", threads=2, waiting=64)
         self.looking = Workers("looking", threads=1, waiting=4)

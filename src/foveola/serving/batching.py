@@ -1,18 +1,20 @@
 """Requests gathered into batches for the model: whatever waits goes together, and nothing waits for more to come.
 
-A batch is padded to one of a few fixed sizes, at which an image's logits are the same, bit for bit, so that an answer
-does not depend on its neighbours. That ONNX Runtime computes so is no promise of its own: with version 1.31 on x86-64
-(AVX-512) it does for every recipe and size from 1 to 64, because it computes convolutions image by image and multiplies
-matrices in an order that depends on the weights alone. A test looks at these sizes on every machine that runs it.
+A batch has one of a few fixed sizes, at which an image's logits are the same, bit for bit, so that an answer does not
+depend on its neighbours; those who are too many for one size make several. That ONNX Runtime computes so is no promise
+of its own: with version 1.31 on x86-64 (AVX-512) it does for every recipe and size from 1 to 64, because it computes
+convolutions image by image and multiplies matrices in an order that depends on the weights alone. A test looks at these
+sizes on every machine that runs it.
 
 A batch that takes the model a few milliseconds is computed in the event loop: between two threads that take turns at
-the interpreter, each turn costs up to 5 ms.
+the interpreter, each turn costs up to 5 ms. While few requests are under way, each is computed as it comes: of a batch,
+the first is answered only after the last has been read.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -55,9 +57,10 @@ class Batcher:
     predict : logits, float32 n×K, of images, uint8 n×H×W×C; one batch at a time, in a thread of its own where it is
         expected to take longer than `at_once_seconds`
     capacity : how many images may wait at once
-    sizes : of batches, ascending; what does not fill one is padded with black images
+    sizes : of batches; 1 is among them
     at_once_seconds : of the processor, that may be spent in the event loop
-    on_batch : told of every batch, where it was computed: its size, how many images filled it, seconds that it took
+    few : whether so few requests are under way that a single image is better not kept waiting for others
+    on_batch : told of every batch, where it was computed: how many images it had, seconds that it took
 
     Attributes
     ----------
@@ -70,12 +73,14 @@ class Batcher:
         capacity: int,
         sizes: Sequence[int] = SIZES,
         at_once_seconds: float = 0.005,
-        on_batch: Callable[[int, int, float], None] | None = None,
+        few: Callable[[], bool] = lambda: False,
+        on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         self.predict = predict
         self.capacity = capacity
         self.sizes = tuple(sizes)
         self.at_once_seconds = at_once_seconds
+        self.few = few
         self.on_batch = on_batch
         self.queued = 0
         self._bytes = 0
@@ -115,7 +120,11 @@ class Batcher:
         Exception
             What the model raised at a batch with images of this request.
         """
-        self._admit(images)
+        self._check(images)
+        if len(images) == 1 and not self._waiting and self.few() and self._is_quick(images.nbytes):
+            return self._compute([images])
+        self.queued += len(images)
+        self._bytes += images.nbytes
         request = _Request(images, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(images.shape[1:], deque()).append(request)
         self._wake.set()
@@ -124,7 +133,7 @@ class Batcher:
         finally:
             self._take(request, len(images) - request.taken)
 
-    def _admit(self, images: Images) -> None:
+    def _check(self, images: Images) -> None:
         if not 0 < len(images) <= self.capacity or images.nbytes > MOST_BYTES_WAITING:
             raise DataError(
                 f"The request has {len(images):,} images with {images.nbytes:,} bytes of pixels; the server takes 1 to "
@@ -134,8 +143,6 @@ class Batcher:
             raise Busy("The server is about to end.")
         if self.queued + len(images) > self.capacity or self._bytes + images.nbytes > MOST_BYTES_WAITING:
             raise Busy(f"{self.queued:,} images wait already. Try again in a moment.")
-        self.queued += len(images)
-        self._bytes += images.nbytes
 
     def _take(self, request: _Request, count: int) -> Images:
         """The next images of a request, which no longer wait."""
@@ -159,7 +166,7 @@ class Batcher:
         """Images of one size, a few of each request in turn, so that a long request does not hold up the short ones."""
         shape = next(iter(self._waiting))
         requests = self._waiting.pop(shape)
-        batch, room = [], self._largest(shape)
+        batch, room = [], self._size(requests, shape)
         while requests and room:
             request = requests.popleft()
             if request.result.done():  # cancelled, or the model failed at an earlier part
@@ -173,9 +180,11 @@ class Batcher:
             self._waiting[shape] = requests  # behind the other sizes
         return batch
 
-    def _largest(self, shape: Shape) -> int:
-        bytes_each = int(np.prod(shape))
-        return max((size for size in self.sizes if size * bytes_each <= MOST_BYTES_IN_BATCH), default=self.sizes[0])
+    def _size(self, requests: Iterable[_Request], shape: Shape) -> int:
+        """The largest size that those who wait can fill."""
+        waiting = sum(len(request.images) - request.taken for request in requests if not request.result.done())
+        most = min(waiting, MOST_BYTES_IN_BATCH // int(np.prod(shape)))
+        return max((size for size in self.sizes if size <= most), default=1)
 
     async def _answer(self, batch: list[tuple[_Request, Images]]) -> None:
         if not batch:  # all of them were cancelled
@@ -195,26 +204,22 @@ class Batcher:
                 request.result.set_result(np.concatenate(request.logits))
 
     async def _computed(self, parts: list[Images]) -> Logits:
-        padded_bytes = self._padded_size(sum(map(len, parts))) * parts[0][0].nbytes
-        if padded_bytes * self._seconds_a_byte <= self.at_once_seconds:
+        if self._is_quick(sum(images.nbytes for images in parts)):
             return self._compute(parts)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, parts)
 
+    def _is_quick(self, count: int) -> bool:
+        """Whether so many bytes of images are expected to take the model little time."""
+        return count * self._seconds_a_byte <= self.at_once_seconds
+
     def _compute(self, parts: list[Images]) -> Logits:
-        """Logits of one padded batch, without those of the padding."""
         start, used = time.perf_counter(), time.thread_time()
-        filled = sum(map(len, parts))
-        size = self._padded_size(filled)
-        images = np.zeros((size, *parts[0].shape[1:]), np.uint8)
-        np.concatenate(parts, out=images[:filled])
+        images = parts[0] if len(parts) == 1 else np.concatenate(parts)
         logits = self.predict(images)
-        if len(logits) != size:
-            raise RuntimeError(f"The model answered {size} images with {len(logits)} rows of logits.")
+        if len(logits) != len(images):
+            raise RuntimeError(f"The model answered {len(images)} images with {len(logits)} rows of logits.")
         # Of the processor: waiting for it says nothing about the model
         self._seconds_a_byte = (time.thread_time() - used) / images.nbytes
         if self.on_batch is not None:
-            self.on_batch(size, filled, time.perf_counter() - start)
-        return logits[:filled]
-
-    def _padded_size(self, filled: int) -> int:
-        return next(size for size in self.sizes if size >= filled)
+            self.on_batch(len(images), time.perf_counter() - start)
+        return logits

@@ -6,7 +6,7 @@ still sending.
 """
 
 import asyncio
-import secrets
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +21,19 @@ from foveola.serving.settings import Settings
 MOST_OVERHEAD = 64 * 2**10
 # Requests sent ahead on one connection; browsers and clients send none
 MOST_PIPELINED = 64
+# In the scope of a request that arrived whole, so that nobody need watch the clock while it is read
+WHOLE = "foveola.whole"
 # How long a client that has its answer may go on sending before it is cut off
 LINGER_SECONDS = 2.0
 
 
-def _nothing() -> None:
+def _nothing(status: int) -> None:
     pass
+
+
+def new_request_id() -> str:
+    """32 hexadecimal digits. They are no secret, and so need no call of the system."""
+    return f"{random.getrandbits(128):032x}"
 
 
 class State(ServerState):
@@ -36,8 +43,8 @@ class State(ServerState):
         super().__init__()
         self.settings = settings
         self.draining = False
-        self.on_turned_away: Callable[[], None] = _nothing
-        """Called for every request that is refused because as many as the queue holds are being answered."""
+        self.on_refused: Callable[[int], None] = _nothing
+        """Called with the status of every request and connection that is refused before the application sees it."""
         self.waiting: set[Connection] = set()
         """Those with a request that has wholly arrived and is not answered yet."""
 
@@ -69,7 +76,6 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
-        self.answer = _Answer(self)
         if len(self.connections) > self.server_state.settings.max_connections:
             self._refuse(503, "The server has as many connections as it can keep. Try again in a moment.")
         else:
@@ -102,7 +108,7 @@ class Connection(HttpToolsProtocol):
             return
         self._forget_the_deadline()
         super().on_headers_complete()
-        self.cycle.transport = self.answer  # type: ignore[assignment]  # as much of one as an answer needs
+        self.cycle.transport = _Answer(self)  # type: ignore[assignment]  # as much of one as an answer needs
         if self.server_state.draining:
             self.make_last()
         if len(self.pipeline) > MOST_PIPELINED:
@@ -120,10 +126,12 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         if not self.idle:
             self.server_state.waiting.add(self)
+            self.scope[WHOLE] = True  # type: ignore[literal-required]  # a key of our own
 
     # What an answer calls
 
     def on_response_complete(self) -> None:
+        self.cycle.transport.flush()  # type: ignore[attr-defined]  # a head without a body
         if not self.pipeline:
             self.server_state.waiting.discard(self)
         if not self.lingering:
@@ -167,7 +175,6 @@ class Connection(HttpToolsProtocol):
 
     def _turn_away(self) -> None:
         self.turned_away = False
-        self.server_state.on_turned_away()
         self._forget_the_deadline()
         close = self.server_state.draining or not self.parser.should_keep_alive()
         self._write(503, "The server has as many requests as it can answer. Try again in a moment.", close=close)
@@ -199,7 +206,8 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _write(self, status: int, message: str, *, close: bool) -> None:
-        request_id = secrets.token_hex(16)
+        self.server_state.on_refused(status)
+        request_id = new_request_id()
         body = to_json({"error": message, "request_id": request_id})
         headers = [
             *self.server_state.default_headers,
@@ -216,9 +224,28 @@ class Connection(HttpToolsProtocol):
 
 
 class _Answer:
-    """The transport as an answer sees it; its close is the connection's."""
+    """The transport as an answer sees it: its head leaves with its body, and its close is the connection's."""
 
     def __init__(self, connection: Connection) -> None:
-        self.write = connection.transport.write
+        self.connection = connection
+        self.cycle = connection.cycle
+        self.transport = connection.transport
         self.is_closing = connection.transport.is_closing
-        self.close = connection.finish
+        self.kept_back = b""
+        self.head_written = False
+
+    def write(self, data: bytes) -> None:
+        if self.cycle.response_started and not self.head_written:
+            self.head_written = True
+            self.kept_back = data
+        else:
+            self.transport.write(self.kept_back + data)
+            self.kept_back = b""
+
+    def flush(self) -> None:
+        if self.kept_back:
+            self.write(b"")
+
+    def close(self) -> None:
+        self.flush()
+        self.connection.finish()

@@ -8,7 +8,6 @@ import asyncio
 import hmac
 import logging
 import re
-import secrets
 import time
 import traceback
 import zlib
@@ -23,6 +22,7 @@ from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from foveola.serving.connection import WHOLE, new_request_id
 from foveola.serving.hosts import HostRule
 from foveola.serving.logs import REQUESTS
 from foveola.serving.observing import Metrics
@@ -134,9 +134,18 @@ class Guard:
             return b""
         if _length(headers) > limit:
             raise _too_long(limit)
+        if WHOLE in exchange.scope:
+            body = await self._received(exchange)
+        else:
+            body = await self._received_in_time(exchange)
+        exchange.unread = False
+        coding = headers.get(b"content-encoding", b"identity").lower()
+        return body if coding == b"identity" else _inflated(body, coding, limit)
+
+    async def _received_in_time(self, exchange: "_Exchange") -> bytes:
         try:
             async with asyncio.timeout(self._settings.receive_seconds):
-                body = await self._received(exchange)
+                return await self._received(exchange)
         except TimeoutError:
             exchange.unread = False  # it is not waited for any longer
             exchange.close = True
@@ -144,9 +153,6 @@ class Guard:
                 408,
                 f"The body did not arrive within {self._settings.receive_seconds:g} seconds. Send it faster, or less.",
             ) from None
-        exchange.unread = False
-        coding = headers.get(b"content-encoding", b"identity").lower()
-        return body if coding == b"identity" else _inflated(body, coding, limit)
 
     async def _received(self, exchange: "_Exchange") -> bytes:
         """The body as it arrives, counted."""
@@ -235,7 +241,7 @@ def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return bytes(value)
-    return secrets.token_hex(16).encode()
+    return new_request_id().encode()
 
 
 def _has_body(scope: Scope) -> bool:

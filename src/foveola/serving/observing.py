@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -21,6 +22,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        # prometheus_client takes longer to look a counter up than to count
+        self._labelled = lru_cache(self._look_up)
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "foveola_requests", "Answered requests.", ("route", "method", "status"), registry=self._registry
@@ -35,7 +38,6 @@ class Metrics:
         self._batches = Histogram(
             "foveola_batch_images", "Images that a batch held.", buckets=_IMAGES, registry=self._registry
         )
-        self._padding = Counter("foveola_batch_padding", "Images computed to fill batches up.", registry=self._registry)
         self._batch_seconds = Histogram(
             "foveola_batch_seconds", "Inference of a batch.", buckets=_SECONDS, registry=self._registry
         )
@@ -49,19 +51,22 @@ class Metrics:
             "foveola_findings", "In what pictures were unlike the training images.", ("code",), registry=self._registry
         )
 
+    def _look_up(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(route, method, str(status)), self._seconds.labels(route)
+
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """An answered request; 503 among the states are those turned away."""
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        answered, took = self._labelled(route, method, status)
+        answered.inc()
+        took.observe(seconds)
 
-    def turned_away(self) -> None:
-        """A request refused with 503 before anybody looked at what it asks for."""
-        self._requests.labels("none", "POST", "503").inc()
+    def refused(self, status: int) -> None:
+        """A request or a connection refused before anybody looked at what it asks for."""
+        self._labelled("none", "none", status)[0].inc()
 
-    def batch(self, size: int, filled: int, seconds: float) -> None:
-        """A batch of `size` images computed, of which `filled` were asked for."""
-        self._batches.observe(filled)
-        self._padding.inc(size - filled)
+    def batch(self, images: int, seconds: float) -> None:
+        """A batch computed."""
+        self._batches.observe(images)
         self._batch_seconds.observe(seconds)
 
     def findings(self, codes: Iterable[str]) -> None:

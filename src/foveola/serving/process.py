@@ -19,8 +19,9 @@ from foveola.serving.connection import Connection, State
 from foveola.serving.listening import BACKLOG, refuse_newcomers
 from foveola.serving.settings import Settings
 
-# ASGI. Its `state.draining` becomes true when the server is told to end; its `state.on_turned_away`, if it has one, is
-# called for every request that the server refuses by itself, because too many are being answered
+# ASGI. Its `state.draining` becomes true when the server is told to end; its `state.waiting` is the set of connections
+# whose request has arrived and is not answered yet; its `state.on_refused`, if it has one, is called with the status of
+# all that the server refuses by itself
 Application = Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -71,8 +72,9 @@ class Server(uvicorn.Server):
             )
         )
         self.server_state = State(settings)
-        if hasattr(application.state, "on_turned_away"):
-            self.server_state.on_turned_away = application.state.on_turned_away
+        application.state.waiting = self.server_state.waiting
+        if hasattr(application.state, "on_refused"):
+            self.server_state.on_refused = application.state.on_refused
         self.application = application
         self.settings = settings
         self.on_ready = on_ready
