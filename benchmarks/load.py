@@ -9,7 +9,8 @@ process of their own:
 1. closed loop: every client asks again as soon as it is answered. The answers a second are the saturation rate.
 2. open loop at 70 % of that rate: requests are sent when a Poisson process says so, whether or not earlier ones are
    answered; a latency counts from the moment that the request was due.
-3. Foveola alone: open loop at twice the rate, from as many as 640 connections.
+3. open loop at one rate for all, for those that can do it.
+4. Foveola alone: open loop at twice the rate, from as many as 640 connections.
 
 A request is a JSON array of 28×28 pixels; an answer gives the class and all probabilities, and is compared with what
 the model gives for that image outside of any server. Servers run on one processor, clients on another, where there are
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="an export for images of 28×28; by default one is trained")
     parser.add_argument("--seconds", type=float, default=20, help="of each phase of each server")
     parser.add_argument("--rounds", type=int, default=1, help="figures are medians over them")
+    parser.add_argument("--rate", type=float, default=1000, help="requests a second of the phase at one rate for all")
     parser.add_argument("--only", choices=SERVERS, help="one server alone")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--client", help=argparse.SUPPRESS)
@@ -65,7 +67,7 @@ def main() -> None:
         rounds: list[dict[str, Any]] = []
         for _ in range(options.rounds):
             names = [options.only] if options.only else list(SERVERS)
-            rounds.append({name: measure(name, model, questions, options.seconds) for name in names})
+            rounds.append({name: measure(name, model, questions, options.seconds, options.rate) for name in names})
     print(json.dumps(rounds, indent=2) if options.json else table(rounds))
 
 
@@ -92,7 +94,7 @@ def write_questions(model: Path, target: Path) -> None:
     )
 
 
-def measure(name: str, model: Path, questions: Path, seconds: float) -> dict[str, Any]:
+def measure(name: str, model: Path, questions: Path, seconds: float, same_rate: float) -> dict[str, Any]:
     """All phases with one server."""
     figures: dict[str, Any] = {}
     with served(name, model) as (port, process):
@@ -110,6 +112,8 @@ def measure(name: str, model: Path, questions: Path, seconds: float) -> dict[str
         figures["closed"] = load(clients=CLIENTS, seconds=seconds)
         rate = figures["closed"]["rate"]
         figures["at_70_percent"] = load(clients=CLIENTS, rate=0.7 * rate, seconds=seconds)
+        if same_rate < 0.9 * rate:
+            figures["at_one_rate"] = load(clients=CLIENTS, rate=same_rate, seconds=seconds)
         if name == "foveola":
             figures["at_200_percent"] = load(clients=MOST_CLIENTS, rate=2 * rate, seconds=seconds)
             figures["after"] = load(clients=CLIENTS, seconds=seconds / 4)
@@ -335,7 +339,12 @@ def table(rounds: list[dict[str, Any]]) -> str:
     def median(name: str, phase: str, key: str) -> float:
         return statistics.median(found[name][phase][key] or 0 for found in rounds)
 
-    lines = ["| | answers a second | at 70 %: p50, ms | p99, ms | wrong |", "|---|---:|---:|---:|---:|"]
+    def latency(name: str, phase: str) -> str:
+        if any(phase not in found[name] for found in rounds):
+            return "—"
+        return f"{median(name, phase, 'p50_ms'):.1f} / {median(name, phase, 'p99_ms'):.1f}"
+
+    lines = ["| | answers a second | p50 / p99, ms, at 70 % | at one rate | wrong |", "|---|---:|---:|---:|---:|"]
     for name, title in (
         ("foveola", "`foveola serve`"),
         ("fastapi", "FastAPI, inference by request"),
@@ -345,8 +354,8 @@ def table(rounds: list[dict[str, Any]]) -> str:
             continue
         phases = [phase for found in rounds for phase in found[name].values() if "wrong" in phase]
         lines.append(
-            f"| {title} | {median(name, 'closed', 'rate'):,.0f} | {median(name, 'at_70_percent', 'p50_ms'):.1f} | "
-            f"{median(name, 'at_70_percent', 'p99_ms'):.1f} | "
+            f"| {title} | {median(name, 'closed', 'rate'):,.0f} | {latency(name, 'at_70_percent')} | "
+            f"{latency(name, 'at_one_rate')} | "
             f"{sum(phase['wrong'] for phase in phases)} of {sum(phase['sent'] for phase in phases):,} |"
         )
     if "foveola" in rounds[0]:

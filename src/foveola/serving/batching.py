@@ -84,7 +84,8 @@ class Batcher:
         self.on_batch = on_batch
         self.queued = 0
         self._bytes = 0
-        self._seconds_a_byte = 1.0  # until one has been measured
+        # Of the last batches. The least counts: what else happens on the machine only ever adds to it
+        self._seconds_a_byte = deque([1.0], maxlen=16)
         self._waiting: dict[Shape, deque[_Request]] = {}
         self._wake = asyncio.Event()
         self._ending = False
@@ -210,7 +211,7 @@ class Batcher:
 
     def _is_quick(self, count: int) -> bool:
         """Whether so many bytes of images are expected to take the model little time."""
-        return count * self._seconds_a_byte <= self.at_once_seconds
+        return count * min(self._seconds_a_byte) <= self.at_once_seconds
 
     def _compute(self, parts: list[Images]) -> Logits:
         start, used = time.perf_counter(), time.thread_time()
@@ -219,7 +220,7 @@ class Batcher:
         if len(logits) != len(images):
             raise RuntimeError(f"The model answered {len(images)} images with {len(logits)} rows of logits.")
         # Of the processor: waiting for it says nothing about the model
-        self._seconds_a_byte = (time.thread_time() - used) / images.nbytes
+        self._seconds_a_byte.append((time.thread_time() - used) / images.nbytes)
         if self.on_batch is not None:
             self.on_batch(len(images), time.perf_counter() - start)
         return logits
