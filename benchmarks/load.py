@@ -19,6 +19,7 @@ two; none writes an access log.
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import re
@@ -223,6 +224,7 @@ class Load:
     def run(self) -> dict[str, Any]:
         import uvloop
 
+        gc.disable()  # the clients' own pauses are not the server's
         return uvloop.run(self._run())
 
     async def _run(self) -> dict[str, Any]:
