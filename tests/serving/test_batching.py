@@ -28,8 +28,10 @@ class Model:
         self.batches: list[np.ndarray] = []
         self.free = threading.Event()
         self.free.set()
+        self.calls = 0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.calls += 1
         assert self.free.wait(30)
         self.batches.append(images)
         numbers = number_of(images)
@@ -333,6 +335,42 @@ def test_while_requests_are_few_a_single_image_does_not_wait_for_others(few, ima
 
     asyncio.run(scene())
     assert model.sizes == sizes
+
+
+def test_a_single_image_waits_while_the_thread_has_a_batch():
+    model = Model()
+
+    async def scene():
+        # Two bytes may be computed at once, four may not: nobody knows yet how quick the model is
+        async with Batcher(model, 100, at_once_seconds=2.0, few=lambda: True) as batcher:
+            model.free.clear()
+            batch = asyncio.create_task(batcher.submit(numbered(20, 2)))
+            await until(lambda: model.calls == 1)
+            single = asyncio.create_task(batcher.submit(numbered(30, 1)))
+            await ticks(5)
+            assert batcher.queued == 1
+            model.free.set()
+            assert [answer[0, 0] for answer in await asyncio.gather(batch, single)] == [20, 30]
+
+    asyncio.run(scene())
+    assert model.sizes == [2, 1]
+
+
+def test_how_quick_large_images_are_says_nothing_about_small_ones():
+    """A model that resizes takes as long for a small image as for a large one, and so longer for each byte."""
+    threads = []
+
+    def model(images):
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return np.zeros((len(images), 2), np.float32)
+
+    async def scene():
+        async with Batcher(model, 100, at_once_seconds=1.0) as batcher:
+            for shape in [(64, 64, 1), (64, 64, 1), (2, 2, 1), (2, 2, 1)]:
+                await batcher.submit(np.zeros((1, *shape), np.uint8))
+
+    asyncio.run(scene())
+    assert threads == ["model", "MainThread", "model", "MainThread"]
 
 
 @pytest.mark.parametrize("recipe", ["fast", "lenet5", "west", "mlp", "strong"])

@@ -13,7 +13,7 @@ the first is answered only after the last has been read.
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -84,8 +84,8 @@ class Batcher:
         self.on_batch = on_batch
         self.queued = 0
         self._bytes = 0
-        # Of the last batches. The least counts: what else happens on the machine only ever adds to it
-        self._seconds_a_byte = deque([1.0], maxlen=16)
+        self._seconds_a_byte: dict[int, deque[float]] = defaultdict(lambda: deque([1.0], maxlen=16))
+        self._in_thread = False
         self._waiting: dict[Shape, deque[_Request]] = {}
         self._wake = asyncio.Event()
         self._ending = False
@@ -122,7 +122,7 @@ class Batcher:
             What the model raised at a batch with images of this request.
         """
         self._check(images)
-        if len(images) == 1 and not self._waiting and self.few() and self._is_quick(images.nbytes):
+        if len(images) == 1 and self._is_free() and self.few() and self._is_quick([images]):
             return self._compute([images])
         self.queued += len(images)
         self._bytes += images.nbytes
@@ -144,6 +144,10 @@ class Batcher:
             raise Busy("The server is about to end.")
         if self.queued + len(images) > self.capacity or self._bytes + images.nbytes > MOST_BYTES_WAITING:
             raise Busy(f"{self.queued:,} images wait already. Try again in a moment.")
+
+    def _is_free(self) -> bool:
+        """Whether nobody waits and the thread is not at work."""
+        return not self._waiting and not self._in_thread
 
     def _take(self, request: _Request, count: int) -> Images:
         """The next images of a request, which no longer wait."""
@@ -205,13 +209,24 @@ class Batcher:
                 request.result.set_result(np.concatenate(request.logits))
 
     async def _computed(self, parts: list[Images]) -> Logits:
-        if self._is_quick(sum(images.nbytes for images in parts)):
+        if self._is_quick(parts):
             return self._compute(parts)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, parts)
+        self._in_thread = True
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, parts)
+        finally:
+            self._in_thread = False
 
-    def _is_quick(self, count: int) -> bool:
-        """Whether so many bytes of images are expected to take the model little time."""
-        return count * min(self._seconds_a_byte) <= self.at_once_seconds
+    def _is_quick(self, parts: list[Images]) -> bool:
+        """Whether the images of a batch are expected to take the model little time."""
+        return sum(images.nbytes for images in parts) * min(self._times(parts)) <= self.at_once_seconds
+
+    def _times(self, parts: list[Images]) -> deque[float]:
+        """Seconds a byte of the last batches of images about as large as these, within a factor of two.
+
+        The least of them counts: what else happens on the machine only ever adds to it.
+        """
+        return self._seconds_a_byte[parts[0][0].nbytes.bit_length()]
 
     def _compute(self, parts: list[Images]) -> Logits:
         start, used = time.perf_counter(), time.thread_time()
@@ -220,7 +235,7 @@ class Batcher:
         if len(logits) != len(images):
             raise RuntimeError(f"The model answered {len(images)} images with {len(logits)} rows of logits.")
         # Of the processor: waiting for it says nothing about the model
-        self._seconds_a_byte.append((time.thread_time() - used) / images.nbytes)
+        self._times(parts).append((time.thread_time() - used) / images.nbytes)
         if self.on_batch is not None:
             self.on_batch(len(images), time.perf_counter() - start)
         return logits
