@@ -5,7 +5,6 @@ The checksums catch accidents, not attackers.
 
 import errno
 from pathlib import Path
-from typing import Any
 
 from foveola.datasets.entry import Entry, File
 from foveola.datasets.reader import Progress
@@ -33,13 +32,10 @@ def fetch(entry: Entry, folder: Path, progress: Progress) -> Path:
     OutputError
         If the folder cannot be written.
     """
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # it prints a line for each file
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in entry.files:
-            if reasons := _try_sources(pooch, entry, file, folder, progress):
+            if reasons := _try_sources(entry, file, folder, progress):
                 raise DownloadError(_failure(entry, file, reasons, folder))
     except OSError as error:
         raise OutputError(
@@ -49,25 +45,45 @@ def fetch(entry: Entry, folder: Path, progress: Progress) -> Path:
     return folder
 
 
-def _try_sources(pooch: Any, entry: Entry, file: File, folder: Path, progress: Progress) -> list[str]:
+def _try_sources(entry: Entry, file: File, folder: Path, progress: Progress) -> list[str]:
     """Empty once the file is there; otherwise why each source failed."""
     reasons = []
     for source in entry.sources:
-        downloader = pooch.HTTPDownloader(
-            progressbar=_Bar(progress, file.name),
-            chunk_size=2**16,
-            timeout=TIMEOUT,
-            headers={"Accept-Encoding": "identity"},  # or .gz files arrive unwrapped from some servers
-        )
         known = f"sha256:{file.sha256}" if file.sha256 else f"md5:{file.md5}"
         try:
-            pooch.retrieve(source + file.name, known, fname=file.name, path=folder, downloader=downloader)
+            retrieve(source + file.name, known, folder / file.name, progress)
             return []
         except (OSError, ValueError) as error:  # what requests raises derives from OSError; ValueError: the checksum
             if getattr(error, "errno", None) in _DISK:
                 raise
             reasons.append(f"{source}{file.name}: {_reason(error)}")
     return reasons
+
+
+def retrieve(url: str, known_hash: str, path: Path, progress: Progress) -> Path:
+    """One file, downloaded to `path` unless it lies there whole already.
+
+    Parameters
+    ----------
+    known_hash : as `algorithm:hexadecimal digits`
+
+    Raises
+    ------
+    OSError
+        If it cannot be stored, or, as requests.RequestException, not be had.
+    ValueError
+        If it differs from its hash; nothing is left behind.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")  # it prints a line for each file
+    downloader = pooch.HTTPDownloader(
+        progressbar=_Bar(progress, path.name),
+        chunk_size=2**16,
+        timeout=TIMEOUT,
+        headers={"Accept-Encoding": "identity"},  # or .gz files arrive unwrapped from some servers
+    )
+    return Path(pooch.retrieve(url, known_hash, fname=path.name, path=path.parent, downloader=downloader))
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 
 from foveola.datasets import Progress, cache_folder
-from foveola.datasets.download import TIMEOUT
+from foveola.datasets.download import retrieve
 from foveola.datasets.reader import silent
 from foveola.errors import DownloadError, OutputError
 
@@ -89,18 +89,15 @@ def fetch(progress: Progress = silent) -> Path:
 
     The registry is that of NPM_CONFIG_REGISTRY, or npm's own. Raises as `runtime` does.
     """
-    import pooch
     import requests
 
     folder = cache_folder()
     registry = os.environ.get("NPM_CONFIG_REGISTRY", REGISTRY).rstrip("/")
     url = f"{registry}/onnxruntime-web/-/{ARCHIVE}"
-    pooch.get_logger().setLevel("WARNING")  # it prints a line for each file
-    downloader = pooch.HTTPDownloader(progressbar=_Bar(progress), chunk_size=2**16, timeout=TIMEOUT)
-    digest = "sha512:" + base64.b64decode(INTEGRITY.removeprefix("sha512-")).hex()
+    known_hash = "sha512:" + base64.b64decode(INTEGRITY.removeprefix("sha512-")).hex()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(pooch.retrieve(url, digest, fname=ARCHIVE, path=folder, downloader=downloader))
+        return retrieve(url, known_hash, folder / ARCHIVE, progress)
     except (requests.RequestException, ValueError) as error:  # ValueError: the checksum differs
         raise DownloadError(
             f"ONNX Runtime Web, which the page needs to run the model, could not be downloaded from {url}: {error}. "
@@ -120,22 +117,3 @@ def _content(members: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = members.extractfile(member)
     assert stream is not None, "only of what is no file"
     return stream.read()
-
-
-class _Bar:
-    """What pooch drives as a progress bar."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.total = BYTES
-        self._progress, self._done = progress, 0
-
-    def update(self, count: int) -> None:
-        # Pooch counts whole pieces, so that the last would exceed the total
-        self._done = min(self._done + count, BYTES)
-        self._progress(self._done, BYTES, ARCHIVE)
-
-    def reset(self) -> None:
-        self._done = 0
-
-    def close(self) -> None:
-        pass

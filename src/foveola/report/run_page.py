@@ -4,15 +4,13 @@ Each function fills in one part of `templates/report.html`, in the order of the 
 """
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveola.architecture import trace
-from foveola.errors import ModelError
 from foveola.evaluation.curves import (
     confused_pairs,
     least_certain,
@@ -21,48 +19,18 @@ from foveola.evaluation.curves import (
     principal_plane,
     worst_mistakes,
 )
-from foveola.images import Images, ImageSet, Labels, shape_text
-from foveola.predictions import Predictions
+from foveola.images import Images, shape_text
 from foveola.report import figures, tiles
-from foveola.report.explanation_page import filter_tiles
 from foveola.report.html import drawing, picture, render
-from foveola.report.shades import laid_over
-from foveola.run import Run
+from foveola.report.run_material import Material, answered
+from foveola.report.run_sight import sight
 
-if TYPE_CHECKING:
-    from foveola.models.classifier import Classifier
-
-# Finds which pixels speak for a class: float32 N×H×W in 0 to 1, of a classifier, N images and N classes
-Heat = Callable[["Classifier", Images, Labels], NDArray[np.float32]]
-
-SAMPLES, FAILURES, PAIRS, EXAMPLES, LOOKS = 25, 12, 4, 4, 6
+SAMPLES, FAILURES, PAIRS, EXAMPLES = 25, 12, 4, 4
 FEWEST_ON_THE_MAP, ON_THE_MAP = 10, 1000
 # More classes than this make a matrix that nobody reads: then it shows those that are confused most
 MATRIX_CLASSES = 30
 # The calibration error, in shares, up to which probabilities can be taken at their word, and up to which roughly so
 WELL_CALIBRATED, ROUGHLY_CALIBRATED = 0.02, 0.05
-
-
-@dataclass(frozen=True)
-class Material:
-    """All that a page is made from.
-
-    `splits` are the run's training, validation and test images by name, without those that it does not have. The page
-    looks into `images`, which `name` says the split of: the test images, all of them, where the run has an evaluation;
-    otherwise some others. `predictions` are of `images`.
-    """
-
-    run: Run
-    classifier: "Classifier"
-    splits: Mapping[str, ImageSet]
-    name: str
-    images: ImageSet
-    predictions: Predictions
-    evaluation: Mapping[str, Any] | None
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.predictions.class_names
 
 
 def render_run(material: Material) -> str:
@@ -79,7 +47,7 @@ def render_run(material: Material) -> str:
         training=_training(material, status),
         quality=_quality(material, colours),
         failures=_failures(material),
-        sight=_sight(material),
+        sight=sight(material),
         plane=_plane(material, colours),
         repeat=_repeat(material, status),
         evaluation=material.evaluation,
@@ -275,8 +243,8 @@ def _failures(material: Material) -> dict[str, Any] | None:
     pairs = confused_pairs(np.array(material.evaluation["confusion"]))
     return {
         "wrong": int((predictions.predicted != predictions.labels).sum()),
-        "worst": [_answered(material, index) for index in worst_mistakes(predictions)[:FAILURES]],
-        "uncertain": [_answered(material, index) for index in least_certain(predictions)[:FAILURES]],
+        "worst": [answered(material, index) for index in worst_mistakes(predictions)[:FAILURES]],
+        "uncertain": [answered(material, index) for index in least_certain(predictions)[:FAILURES]],
         "pairs": [_side_by_side(material, pair.first, pair.second) for pair in pairs[:PAIRS]],
     }
 
@@ -293,112 +261,10 @@ def _side_by_side(material: Material, first: int, second: int) -> list[dict[str,
                 "true": names[true],
                 "given": names[given],
                 "count": len(members),
-                "pictures": [_answered(material, index) for index in surest[:EXAMPLES]],
+                "pictures": [answered(material, index) for index in surest[:EXAMPLES]],
             }
         )
     return columns
-
-
-def _sight(material: Material) -> dict[str, Any]:
-    """First-layer filters, feature maps of one right and one wrong image, heat maps of right and wrong answers."""
-    right, wrong = _looked_at(material)
-    method, heat = _saliency_method(material.classifier, material.images.images[:1])
-    return {
-        "split": material.name,
-        "filters": _filters(material.classifier),
-        "maps": [looked for index in (*right[:1], *wrong[:1]) if (looked := _maps(material, index))["layers"]],
-        "right": _saliency(material, right, heat),
-        "wrong": _saliency(material, wrong, heat),
-        "method": method,
-    }
-
-
-def _looked_at(material: Material) -> tuple[Labels, Labels]:
-    """Images to look into: right answers of different classes, drawn by lot, and the worst mistakes."""
-    predictions = material.predictions
-    drawn = np.random.default_rng(0).permutation(len(predictions))
-    right = drawn[predictions.predicted[drawn] == predictions.labels[drawn]]
-    _, first_of_class = np.unique(predictions.labels[right], return_index=True)
-    return right[np.sort(first_of_class)][:LOOKS], worst_mistakes(predictions)[:LOOKS]
-
-
-def _filters(classifier: "Classifier") -> dict[str, Any] | None:
-    from foveola.explanation.filters import first_filters
-
-    try:
-        kernels = first_filters(classifier)
-    except ModelError:
-        return None
-    return {
-        "count": len(kernels),
-        "coloured": kernels.shape[3] == 3,
-        "size": shape_text(kernels.shape[1:3]),
-        "pictures": [picture(tile) for tile in filter_tiles(kernels)[:64]],
-    }
-
-
-def _maps(material: Material, index: int) -> dict[str, Any]:
-    """Feature maps of one image, where the shape changes: the last layer of each shape, dropout apart."""
-    from foveola.explanation.feature_maps import feature_maps
-
-    image = material.images.images[index]
-    every = feature_maps(material.classifier, image).items()
-    found = [(name, maps) for name, maps in every if maps.ndim == 3 and not name.startswith("dropout")]
-    shapes = [maps.shape for _, maps in found]
-    last = [pair for pair, shape, after in zip(found, shapes, [*shapes[1:], ()], strict=False) if shape != after]
-    return {
-        "image": _answered(material, index),
-        "layers": [
-            {
-                "name": name,
-                "shape": shape_text(maps.shape),
-                "shown": min(maps.shape[2], 16),
-                "count": maps.shape[2],
-                "picture": picture(tiles.sheet(maps, count=16, across=8)),
-            }
-            for name, maps in last[:8]
-        ],
-    }
-
-
-def _saliency_method(classifier: "Classifier", image: Images) -> tuple[str, Heat]:
-    """How to find which pixels speak for a class: Grad-CAM, or occlusion where there are no maps to weigh."""
-    from foveola.explanation.saliency import grad_cam
-
-    try:
-        grad_cam(classifier, image, np.zeros(1, np.int64))
-    except ModelError:
-        return "occlusion", _occlusion
-    return "Grad-CAM", grad_cam
-
-
-def _occlusion(classifier: "Classifier", images: Images, classes: Labels) -> NDArray[np.float32]:
-    """What speaks for a class, float32 N×H×W, from 0 to 1 in each map."""
-    from foveola.explanation.occlusion import occlusion
-
-    drops = occlusion(classifier, classifier.card.polarity, images, classes).clip(0, None)
-    highest = drops.max(axis=(1, 2), keepdims=True)
-    return (drops / np.where(highest > 0, highest, 1)).astype(np.float32)
-
-
-def _saliency(material: Material, indices: Labels, heat: Heat) -> list[dict[str, Any]]:
-    """Each image, with heat for the class that the model gives, and, where that is wrong, for the true one."""
-    if not len(indices):
-        return []
-    images, predictions = material.images.images[indices], material.predictions
-    given, true = predictions.predicted[indices], predictions.labels[indices]
-    for_given, for_true = (heat(material.classifier, images, classes) for classes in (given, true))
-    looks = []
-    for row, index in enumerate(indices):
-        heats = [(predictions.class_names[given[row]], for_given[row])]
-        if given[row] != true[row]:
-            heats.append((predictions.class_names[true[row]], for_true[row]))
-        pictures = [
-            {"name": name, "empty": not hot.any(), "picture": picture(tiles.thumbnail(laid_over(images[row], hot)))}
-            for name, hot in heats
-        ]
-        looks.append({"image": _answered(material, index), "heats": pictures})
-    return looks
 
 
 def _plane(material: Material, colours: Mapping[int, str]) -> dict[str, Any] | None:
@@ -435,19 +301,6 @@ def _repeat(material: Material, status: Mapping[str, Any]) -> dict[str, Any]:
         "python": f"{python}seed={status['seed']}, network=YourModule())" if own else None,
         "seed": status["seed"],
         "versions": status["versions"],
-    }
-
-
-def _answered(material: Material, index: int) -> dict[str, Any]:
-    """An image with its true class, the class that the model gives, and its probability."""
-    predictions, names = material.predictions, material.class_names
-    true, given = int(predictions.labels[index]), int(predictions.predicted[index])
-    return {
-        "picture": picture(tiles.thumbnail(material.images.images[index])),
-        "true": names[true],
-        "given": names[given],
-        "right": true == given,
-        "probability": float(predictions.probabilities[index, given]),
     }
 
 

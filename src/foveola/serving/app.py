@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from foveola.export.onnx import OnnxModel
-from foveola.serving import inference_protocol as v2
+from foveola.serving import inference_documents as v2
 from foveola.serving.batching import Batcher
 from foveola.serving.collecting import Collecting, KeepQuery, KeptDocument
 from foveola.serving.describing import ModelDocument, model_document
 from foveola.serving.guard import PAGE, Guard
+from foveola.serving.inference_protocol import VERSION, InferenceProtocol
 from foveola.serving.looking import LookDocument, Looking, LookQuery
 from foveola.serving.observing import Metrics
 from foveola.serving.openapi import PICTURE, document, in_path, reading, taking
@@ -105,10 +106,10 @@ def _add_pictures(app: FastAPI, shared: _Shared) -> None:
 
 def _add_protocol(app: FastAPI, shared: _Shared) -> None:
     model, settings = shared.model, shared.settings
-    protocol = v2.InferenceProtocol(
+    protocol = InferenceProtocol(
         settings.name, model.card.image_shape, len(model.class_names), settings.max_pixels, shared.batcher, app.state
     )
-    name, version = in_path("name", settings.name), in_path("version", v2.VERSION)
+    name, version = in_path("name", settings.name), in_path("version", VERSION)
     for path, parameters in (
         ("/v2/models/{name}", [name]),
         ("/v2/models/{name}/versions/{version}", [name, version]),

@@ -5,12 +5,10 @@ deadline. A route gets the whole body at once, so that none ever waits for a slo
 """
 
 import asyncio
-import hmac
 import logging
 import re
 import time
 import traceback
-import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,6 +20,16 @@ from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from foveola.serving.admission import (
+    Headers,
+    check_host,
+    check_key,
+    check_origin,
+    headers_of,
+    inflated,
+    length_of,
+    too_long,
+)
 from foveola.serving.connection import WHOLE, new_request_id
 from foveola.serving.hosts import HostRule
 from foveola.serving.logs import REQUESTS
@@ -48,15 +56,12 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
 )
 
-_MAX_HEAD_BYTES, _MAX_URL_BYTES, _MAX_HOST_BYTES = 32 * 1024, 8 * 1024, 300
 # Bodies that are arriving or not answered yet, together: so many of the largest
 _BODIES_AT_ONCE = 16
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_ONCE = frozenset({b"host", b"origin", b"authorization", b"x-api-key", b"content-length", b"content-encoding"})
 _CLIENT_GONE = 499  # nginx's word for it; nobody but the log and the metrics gets to see it
 
-Headers = dict[bytes, bytes]
 FixedRoutes = Mapping[tuple[str, str], APIRoute]
 _NO_ROUTES: FixedRoutes = MappingProxyType({})
 
@@ -119,12 +124,12 @@ class Guard:
 
     def _admitted(self, scope: Scope) -> Headers:
         """The headers of a request whose head has nothing against it."""
-        headers = _headers(scope)
-        _check_host(headers, self._is_allowed)
-        _check_origin(headers)
+        headers = headers_of(scope)
+        check_host(headers, self._is_allowed)
+        check_origin(headers)
         path: str = scope["path"]
         if self._key is not None and path not in WITHOUT_KEY and not path.startswith(PAGE):
-            _check_key(headers, self._key)
+            check_key(headers, self._key)
         return headers
 
     async def _body(self, headers: Headers, exchange: "_Exchange") -> bytes:
@@ -132,15 +137,15 @@ class Guard:
         limit = self._settings.max_body_bytes
         if not exchange.unread:
             return b""
-        if _length(headers) > limit:
-            raise _too_long(limit)
+        if length_of(headers) > limit:
+            raise too_long(limit)
         if WHOLE in exchange.scope:
             body = await self._received(exchange)
         else:
             body = await self._received_in_time(exchange)
         exchange.unread = False
         coding = headers.get(b"content-encoding", b"identity").lower()
-        return body if coding == b"identity" else _inflated(body, coding, limit)
+        return body if coding == b"identity" else inflated(body, coding, limit)
 
     async def _received_in_time(self, exchange: "_Exchange") -> bytes:
         try:
@@ -165,7 +170,7 @@ class Guard:
                     raise _ClientGone
                 chunk: bytes = message.get("body", b"")
                 if len(body) + len(chunk) > limit:
-                    raise _too_long(limit)
+                    raise too_long(limit)
                 if not message.get("more_body", False):
                     return bytes(body + chunk) if body else chunk
                 if self._held_bytes + len(chunk) > _BODIES_AT_ONCE * limit:
@@ -249,87 +254,6 @@ def _has_body(scope: Scope) -> bool:
         name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
         for name, value in scope["headers"]
     )
-
-
-def _headers(scope: Scope) -> Headers:
-    """The headers by their names, which are in lower case; of several of one name the first."""
-    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _MAX_URL_BYTES:
-        raise Refused(414, f"The address is too long: at most {_MAX_URL_BYTES:,} bytes are taken.")
-    headers: Headers = {}
-    size = 0
-    for name, value in scope["headers"]:
-        size += len(name) + len(value) + len(": \r\n")
-        if size > _MAX_HEAD_BYTES:
-            raise Refused(431, f"The headers are too long: at most {_MAX_HEAD_BYTES:,} bytes are taken.")
-        if headers.setdefault(name, value) != value and name in _ONCE:
-            raise Refused(400, f"The header {name.decode('latin-1')} is there twice. Send it once.")
-    return headers
-
-
-def _check_host(headers: Headers, is_allowed: Callable[[bytes], bool]) -> None:
-    host = headers.get(b"host")
-    if host is None:
-        raise Refused(400, "The header Host is missing. Send it; HTTP/1.1 asks for it.")
-    if len(host) > _MAX_HOST_BYTES or not is_allowed(host):
-        raise Refused(
-            421,
-            "This server is not known by the name in the header Host. Ask for it as localhost or by its address, or "
-            "start it with --allow-host and that name.",
-        )
-
-
-def _check_origin(headers: Headers) -> None:
-    """Refuse what a page from elsewhere sends; programs send no Origin."""
-    origin = headers.get(b"origin")
-    if origin is None:
-        return
-    scheme, _, host = origin.lower().partition(b"://")
-    if scheme not in (b"http", b"https") or host != headers[b"host"].lower():
-        raise Refused(
-            403, "The request comes from a page of another origin, which is not served. Use this server's own."
-        )
-
-
-def _check_key(headers: Headers, key: bytes) -> None:
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    given = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
-    if not hmac.compare_digest(given, key):
-        raise Refused(
-            401,
-            "The server's key is missing or wrong. Send it as Authorization: Bearer KEY, or as X-API-Key: KEY.",
-            {"WWW-Authenticate": 'Bearer realm="foveola"'},
-        )
-
-
-def _length(headers: Headers) -> int:
-    """How long the body says it is; 0 where it does not say."""
-    declared = headers.get(b"content-length", b"0")
-    if not declared.isdigit():
-        raise Refused(400, "The header Content-Length is no number. Send the number of bytes.")
-    return int(declared[:20])
-
-
-def _inflated(body: bytes, coding: bytes, limit: int) -> bytes:
-    if coding not in (b"gzip", b"deflate"):
-        raise Refused(
-            415,
-            "The body has a Content-Encoding that is not known here. Send it as it is, or with gzip or deflate.",
-            {"Accept-Encoding": "gzip, deflate"},
-        )
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either, as its first bytes say
-    try:
-        inflated = inflater.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise Refused(400, f"The body is not compressed as it says: {error}. Send it again.") from None
-    if len(inflated) > limit:
-        raise _too_long(limit)
-    if not inflater.eof or inflater.unused_data:
-        raise Refused(400, "The compressed body is cut off, or goes on after its end. Send it again.")
-    return inflated
-
-
-def _too_long(limit: int) -> Refused:
-    return Refused(413, f"The body is too long: at most {limit:,} bytes are taken. Send smaller pictures, or fewer.")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

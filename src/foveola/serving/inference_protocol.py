@@ -8,11 +8,11 @@ https://github.com/triton-inference-server/server/tree/main/docs/protocol
 import math
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.datastructures import State
 from starlette.requests import Request
@@ -22,6 +22,7 @@ from foveola.errors import DataError
 from foveola.images import Images, shape_text
 from foveola.predictions import softmax
 from foveola.serving.batching import Batcher
+from foveola.serving.inference_documents import HEADER_LENGTH, InferRequest, InputTensor, Parameters
 from foveola.serving.json_bodies import MAX_VALUES, pixels_of
 from foveola.serving.responses import Refused, described, json_response
 
@@ -30,122 +31,8 @@ VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ("binary_tensor_data", "model_configuration")
 
-_HEADER_LENGTH = "Inference-Header-Content-Length"
 # Of other extensions: answered without them, the client would misread what it gets
 _REFUSED_PARAMETERS = ("classification", "shared_memory_region")
-
-Parameters = dict[str, Any]
-
-
-class InputTensor(BaseModel):
-    """The images: their values in `data`, or the number of their bytes in the parameter binary_data_size."""
-
-    model_config = ConfigDict(strict=True)
-
-    name: Literal["images"]
-    shape: Annotated[
-        list[Annotated[int, Field(ge=1, lt=2**31)]],
-        Field(min_length=4, max_length=4, description="Number of images, height, width, channels."),
-    ]
-    datatype: Literal["UINT8"]
-    parameters: Parameters = {}
-    data: Annotated[list[Any] | None, Field(description="Row by row, or nested as the shape says.")] = None
-
-
-class RequestedOutput(BaseModel):
-    """An output that a request asks for; as bytes where the parameter binary_data is true."""
-
-    model_config = ConfigDict(strict=True)
-
-    name: Literal["logits", "probabilities"]
-    parameters: Parameters = {}
-
-
-class InferRequest(BaseModel):
-    """What the model is asked; all outputs where none is named."""
-
-    model_config = ConfigDict(strict=True)
-
-    id: str | None = None
-    parameters: Parameters = {}
-    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
-    outputs: Annotated[list[RequestedOutput], Field(max_length=2)] | None = None
-
-
-class OutputTensor(BaseModel):
-    """A tensor of an answer: its values, row by row, or their number of bytes in the parameter binary_data_size."""
-
-    name: Literal["logits", "probabilities"]
-    datatype: Literal["FP32"]
-    shape: tuple[int, int]
-    data: list[float] | None = None
-    parameters: Parameters | None = None
-
-
-class InferResponse(BaseModel):
-    """The model's answer."""
-
-    model_name: str
-    model_version: str
-    id: str | None = None
-    outputs: list[OutputTensor]
-
-
-class TensorDocument(BaseModel):
-    """A tensor that the model takes or gives; -1 stands for any length."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(BaseModel):
-    """What the model takes and gives."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorDocument]
-    outputs: list[TensorDocument]
-
-
-class ConfiguredTensor(BaseModel):
-    """A tensor of one image, without the dimension of the batch."""
-
-    name: str
-    data_type: str
-    dims: list[int]
-
-
-class ModelConfig(BaseModel):
-    """The model's configuration in the words of Triton's model_config.proto, as far as there is something to say."""
-
-    name: str
-    platform: str
-    max_batch_size: int
-    input: list[ConfiguredTensor]
-    output: list[ConfiguredTensor]
-
-
-class ServerMetadata(BaseModel):
-    """Who answers."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class Live(BaseModel):
-    """The server answers."""
-
-    live: bool
-
-
-class Ready(BaseModel):
-    """The server, or the model, takes requests."""
-
-    name: str | None = None
-    ready: bool
 
 
 class InferenceProtocol:
@@ -282,18 +169,18 @@ class InferenceProtocol:
         if not buffers:
             return json_response(document)
         header = to_json(document)
-        headers = {_HEADER_LENGTH: str(len(header))}
+        headers = {HEADER_LENGTH: str(len(header))}
         return Response(b"".join([header, *buffers]), 200, headers, "application/octet-stream")
 
 
 def _header_length(request: Request, body: int) -> int:
     """Where the JSON ends in a body of so many bytes."""
-    given = request.headers.get(_HEADER_LENGTH)
+    given = request.headers.get(HEADER_LENGTH)
     if given is None:
         return body
     if not (given.isascii() and given.isdigit()) or len(given) > 12 or int(given) > body:
         raise DataError(
-            f"{_HEADER_LENGTH} is {given[:80]}; the body has {body:,} bytes. Send how many of them are JSON."
+            f"{HEADER_LENGTH} is {given[:80]}; the body has {body:,} bytes. Send how many of them are JSON."
         )
     return int(given)
 
@@ -340,20 +227,3 @@ def _check_parameters(parameters: Parameters) -> None:
     for name in _REFUSED_PARAMETERS:
         if name in parameters:
             raise DataError(f"The parameter {name} belongs to an extension that is not offered. Leave it out.")
-
-
-HEADER: dict[str, Any] = {
-    "name": _HEADER_LENGTH,
-    "in": "header",
-    "required": False,
-    "description": "How many bytes of the body are JSON, where tensors follow it as bytes.",
-    "schema": {"type": "integer", "minimum": 0},
-}
-CONTENT: dict[str, Any] = {
-    "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
-    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-}
-ANSWER: dict[str, Any] = {
-    "application/json": {"schema": {"$ref": "#/components/schemas/InferResponse"}},
-    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-}

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from foveola.serving.guard import WITHOUT_KEY
-from foveola.serving.inference_protocol import InferRequest, InferResponse
+from foveola.serving.inference_documents import InferRequest, InferResponse
 from foveola.serving.responses import ErrorDocument
 
 Described = dict[str, Any]

@@ -1,7 +1,6 @@
 """Runs compared on the same test images: is the difference real, and what does it cost?"""
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.architecture import trace
 from foveola.datasets import Progress
-from foveola.errors import DataError, ModelError, OutputError, RecipeError, UserError, require
+from foveola.errors import DataError, ModelError, OutputError, UserError, require
 from foveola.files import write_atomically
-from foveola.images import Dataset, Images, ImageSet
+from foveola.images import Dataset, ImageSet
 from foveola.models.card import read_card
 from foveola.predictions import Predictions
+from foveola.recipe import Recipe
 from foveola.run import Run
+from foveola.workflow import costs
 from foveola.workflow.opening import Device, choose_device, model_path, open_model
 from foveola.workflow.origin import check_same, find_again
 from foveola.workflow.progress import console, reading
@@ -27,14 +27,7 @@ from foveola.workflow.train import train
 if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
 
-# From a thumbnail to a 4K frame
-IMAGE_SHAPES = (
-    (28, 28, 1), (32, 32, 3), (64, 64, 3), (224, 224, 3), (640, 480, 3), (1920, 1080, 3), (4096, 2160, 3),
-)  # fmt: skip
 PREDICTED_AT_ONCE = 2048
-TIMED_IMAGES = 1024
-TIMED_ROUNDS = 3
-TIMED_SINGLES = 20
 
 
 @dataclass(frozen=True)
@@ -45,6 +38,10 @@ class _Side:
     trainings: list[Run]
     classifier: "Classifier"
     predictions: list[Predictions]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.trainings[0].recipe
 
 
 def compare(
@@ -103,7 +100,7 @@ def compare(
             path: _Side(_name(path, opened), of_run, classifiers[path], _predict(of_run, test, device, progress))
             for path, of_run in trainings.items()
         }
-        speeds = _speeds(classifiers, test.images, progress)
+        speeds = costs.speeds(classifiers, test.images, progress)
         compared = [sides[run.path] for run in opened]
         pairs = _pairs(compared, progress)
     document = {
@@ -111,10 +108,10 @@ def compare(
         "split": "test",
         "n": len(test),
         "seeds": seeds,
-        "measured_on": _describe(place),
+        "measured_on": costs.device_name(place),
         "runs": [_facts(side) | speeds[side.trainings[0].path] for side in compared],
         "pairs": pairs,
-        "scaling": _scaling(list(sides.values()), len(test.class_names)),
+        "scaling": costs.scaling({side.name: side.recipe for side in sides.values()}, len(test.class_names)),
     }
     if page is not None:
         from foveola.report.comparison_page import comparison_page
@@ -255,34 +252,6 @@ def _predict(trainings: Sequence[Run], test: ImageSet, device: Device, progress:
     return predictions
 
 
-def _speeds(
-    classifiers: Mapping[Path, "Classifier"], images: Images, progress: Progress
-) -> dict[Path, dict[str, float]]:
-    """Latency of one image and images a second: medians, measured in turns, so that other work here hits all alike."""
-    several = images[:TIMED_IMAGES]
-    singles: dict[Path, list[float]] = {path: [] for path in classifiers}
-    batches: dict[Path, list[float]] = {path: [] for path in classifiers}
-    for done in range(TIMED_ROUNDS):
-        for path, model in classifiers.items():
-            model.predict_logits(several[:1])
-            singles[path] += [_seconds(model, several[:1]) for _ in range(TIMED_SINGLES)]
-            batches[path].append(_seconds(model, several))
-        progress(done + 1, TIMED_ROUNDS, "measuring speed")
-    return {
-        path: {
-            "latency_ms": 1000 * statistics.median(singles[path]),
-            "images_per_second": len(several) / statistics.median(batches[path]),
-        }
-        for path in classifiers
-    }
-
-
-def _seconds(model: "Classifier", images: Images) -> float:
-    started = time.perf_counter()
-    model.predict_logits(images)
-    return time.perf_counter() - started
-
-
 def _pairs(sides: Sequence[_Side], progress: Progress) -> list[dict[str, Any]]:
     """The first side with each other one."""
     from foveola.evaluation import comparison
@@ -347,53 +316,15 @@ def _facts(side: _Side) -> dict[str, Any]:
     return {
         "path": str(run.path),
         "name": side.name,
-        "recipe": run.recipe.name,
+        "recipe": side.recipe.name,
         "accuracy": accuracies[0].as_json(),
         "accuracy_mean": statistics.mean(values) if several else None,
         "accuracy_standard_deviation": statistics.stdev(values) if several else None,
         "parameters": model.parameter_count,
-        "multiply_adds": _multiply_adds(model),
+        "multiply_adds": costs.multiply_adds(model),
         "seconds_training": run.status["seconds"]["training"],
         "trainings": [
             {"path": str(one.path), "seed": one.status["seed"], "accuracy": value}
             for one, value in zip(side.trainings, values, strict=True)
         ],
     }
-
-
-def _multiply_adds(model: "Classifier") -> int:
-    assert model.card.layers is not None, "open_model refuses others"
-    steps = trace(model.card.layers, model.card.network_shape, len(model.class_names))
-    return sum(step.multiply_adds for step in steps)
-
-
-def _scaling(sides: Sequence[_Side], classes: int) -> list[dict[str, Any]]:
-    """Parameters of each recipe's network by image shape, if one is dense from the start; only counted."""
-    recipes = {side.name: side.trainings[0].recipe for side in sides}
-    if not any(recipe.layers[0].type == "Flatten" for recipe in recipes.values()):
-        return []
-    rows = []
-    for height, width, channels in IMAGE_SHAPES:
-        networks: list[dict[str, Any]] = []
-        for name, recipe in recipes.items():
-            padded = (height + 2 * recipe.pad, width + 2 * recipe.pad, channels)
-            try:
-                steps = trace(recipe.layers, padded, classes)
-            except RecipeError:  # too small for all its poolings
-                networks.append({"name": name, "parameters": None, "before_dense": None})
-                continue
-            # What gives an image has a size that does not depend on the image's
-            convolutions = sum(step.parameters for step in steps if len(step.output_shape) == 3)
-            total = sum(step.parameters for step in steps)
-            networks.append({"name": name, "parameters": total, "before_dense": convolutions})
-        rows.append({"image_shape": [height, width, channels], "networks": networks})
-    return rows
-
-
-def _describe(device: Any) -> str:
-    import torch
-
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'s' if threads > 1 else ''}"

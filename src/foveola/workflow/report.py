@@ -90,7 +90,8 @@ def write_page(
     out : the file to write; RUN/report.html by default
     """
     from foveola.evaluation.curves import curves
-    from foveola.report.run_page import Material, render_run
+    from foveola.report.run_material import Material
+    from foveola.report.run_page import render_run
 
     splits = {name: part for name, part in vars(parts).items() if part is not None}
     if predictions is not None:
