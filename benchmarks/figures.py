@@ -1,6 +1,7 @@
 """What accuracy does each recipe reach? Trains, over seeds, what docs/benchmarks.md states.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/figures.py [--only NAME] [--json]
+    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/figures.py \
+        [--only NAME] [--log docs/trainings.jsonl] [--json]
 
 Prints each command, then mean and spread of the test accuracy over its seeds: last epoch (or best by validation where
 the recipe says so), test split read once, never the best seed.
@@ -8,12 +9,11 @@ the recipe says so), test split read once, never the best seed.
 
 import argparse
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runs import spread, train
+from runs import DATA, add_log_option, shown, spreads, trained
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,6 @@ class Figure:
     seeds: tuple[int, ...]
 
 
-DATA = Path(os.environ.get("FOVEOLA_DATA", "../shared/data"))
 FIGURES = (
     Figure("digits", ("digits",), (0, 1, 2)),
     Figure("lenet5", ("mnist", "--recipe", "lenet5"), (98, 99, 100)),
@@ -44,9 +43,10 @@ FIGURES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=[figure.name for figure in FIGURES])
+    add_log_option(parser)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = [measure(figure) for figure in FIGURES if not options.only or figure.name in options.only]
+    rows = [measure(figure, options.log) for figure in FIGURES if not options.only or figure.name in options.only]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
@@ -61,18 +61,15 @@ def main() -> None:
         )
 
 
-def measure(figure: Figure) -> dict[str, Any]:
+def measure(figure: Figure, log: Path | None) -> dict[str, Any]:
     """Train with every seed."""
-    runs = [train(figure.arguments, seed) for seed in figure.seeds]
-    accuracies = [run["evaluation"]["accuracy"]["value"] for run in runs]
+    trainings = [trained(figure.arguments, seed, log) for seed in figure.seeds]
     return {
         "name": figure.name,
-        "command": " ".join(("foveola train", *figure.arguments)),
+        "command": shown(figure.arguments),
         "seeds": figure.seeds,
-        "seconds": spread([run["seconds"]["training"] for run in runs]),
-        "accuracy": spread(accuracies),
-        "by_seed": accuracies,
-        "epochs": [run["epochs"] for run in runs],
+        **spreads(trainings),
+        "by_seed": [training["accuracy"] for training in trainings],
     }
 
 

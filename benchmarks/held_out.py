@@ -10,16 +10,13 @@ log loss and calibration error, after temperature, mean ± standard deviation ov
 """
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from foveola import datasets
-from runs import spread, train
-
-DATA = Path(os.environ.get("FOVEOLA_DATA", "../shared/data"))
+from runs import DATA, spread, train
 
 
 def main() -> None:

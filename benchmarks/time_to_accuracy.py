@@ -1,23 +1,21 @@
 """How many seconds of training to a stated accuracy?
 
     FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/time_to_accuracy.py \
-        [--target fashion-mnist:0.9137] [--seeds 5] [--json]
+        [--target fashion-mnist:0.9137] [--seeds 5] [--log docs/trainings.jsonl] [--json]
 
 Each seed trains in a fresh process, nothing else should run beside it. Seconds are those of `fit`, validation included;
 accuracy is that of the last epoch on the test split. No seed and no epoch is chosen: settings are chosen with
 benchmarks/held_out.py, or were with other seeds than these (docs/benchmarks.md lists what was tried and replaced).
+With a log, seeds that stand there are not trained again.
 """
 
 import argparse
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runs import spread, train
-
-DATA = Path(os.environ.get("FOVEOLA_DATA", "../shared/data"))
+from runs import DATA, add_log_option, shown, spreads, trained
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=[target.name for target in TARGETS], metavar="DATA:SHARE")
     parser.add_argument("--seeds", type=int, default=5)
+    add_log_option(parser)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     chosen = [target for target in TARGETS if not options.target or target.name in options.target]
-    rows = [measure(target, options.seeds) for target in chosen]
+    rows = [measure(target, options.seeds, options.log) for target in chosen]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
@@ -89,16 +88,15 @@ def main() -> None:
         )
 
 
-def measure(target: Target, seeds: int) -> dict[str, Any]:
+def measure(target: Target, seeds: int, log: Path | None) -> dict[str, Any]:
     """Train with every seed."""
     chosen = range(FIRST_SEED, FIRST_SEED + seeds)
-    documents = [train(target.command, seed) for seed in chosen]
+    trainings = [trained(target.command, seed, log) for seed in chosen]
     return {
         "target": target.name,
-        "command": " ".join(("foveola train", *target.command)),
+        "command": shown(target.command),
         "seeds": list(chosen),
-        "seconds": spread([document["seconds"]["training"] for document in documents]),
-        "accuracy": spread([document["evaluation"]["accuracy"]["value"] for document in documents]),
+        **spreads(trainings),
     }
 
 

@@ -1,7 +1,8 @@
 """The readable tutorial programs, with Keras and with Foveola: same layers, batch size and epochs, in one run.
 
     make peers    # Keras in an environment of its own, once
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/tutorials.py [--seeds 3] [--only west] [--json]
+    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/tutorials.py [--seeds 3] [--only west] \
+        [--log docs/trainings.jsonl] [--json]
 
 The two alternate, each in a fresh process; nothing else should run beside them. Seconds are those of the fit,
 validation included, start-up not; each process compiles or warms up within its own fit.
@@ -9,28 +10,30 @@ validation included, start-up not; each process compiles or warms up within its 
 
 import argparse
 import json
-import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runs import spread, train
+from runs import DATA, Training, add_log_option, logged, spreads, trained
 
 HERE = Path(__file__).parent
 KERAS = HERE.parent / ".venv-peers" / "bin" / "python"
-DATA = {"lenet5": "mnist", "west": "fashion-mnist", "eduonix": "fashion-mnist"}
+PROGRAMS = {"lenet5": "mnist", "west": "fashion-mnist", "eduonix": "fashion-mnist"}
+TITLES = {"lenet5": "LeNet-5", "west": "West", "eduonix": "Eduonix"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", action="append", choices=list(DATA))
+    parser.add_argument("--only", action="append", choices=list(PROGRAMS))
+    add_log_option(parser)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not KERAS.exists():
         sys.exit(f"{KERAS} is missing. Run make peers first.")
-    rows = [compare(program, options.seeds) for program in options.only or DATA]
+    rows = [compare(program, options.seeds, options.log) for program in options.only or PROGRAMS]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
@@ -46,29 +49,27 @@ def main() -> None:
         )
 
 
-def compare(program: str, seeds: int) -> dict[str, Any]:
+def compare(program: str, seeds: int, log: Path | None) -> dict[str, Any]:
     """Both programs with every seed, alternating."""
-    runs: dict[str, list[dict[str, float]]] = {"keras": [], "foveola": []}
+    runs: dict[str, list[Training]] = {"keras": [], "foveola": []}
     for seed in range(seeds):
-        for who, measure in (("keras", with_keras), ("foveola", with_foveola)):
-            runs[who].append(measure(program, seed))
-    return {"program": program} | {
-        who: {what: spread([run[what] for run in found]) for what in ("seconds", "accuracy")}
-        for who, found in runs.items()
-    }
+        runs["keras"].append(logged(keras_command(program), seed, log, partial(with_keras, program, seed)))
+        runs["foveola"].append(trained((PROGRAMS[program], "--recipe", program), seed, log))
+    return {"program": program} | {who: spreads(trainings) for who, trainings in runs.items()}
 
 
-def with_keras(program: str, seed: int) -> dict[str, float]:
-    folder = Path(os.environ.get("FOVEOLA_DATA", "../shared/data")) / DATA[program]
-    command = [str(KERAS), str(HERE / "peers" / "keras_tutorials.py"), program, str(folder), str(seed)]
-    answer: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+def keras_command(program: str) -> str:
+    """What a log calls the training with Keras."""
+    return f"keras_tutorials.py {program}"
+
+
+def with_keras(program: str, seed: int) -> tuple[float, float]:
+    """Seconds of the fit, and accuracy on the test images."""
+    script, data = HERE / "peers" / "keras_tutorials.py", DATA / PROGRAMS[program]
+    command = [KERAS, script, program, data, str(seed)]
+    answer = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     print(f"{program} with Keras, seed {seed}: {answer}", file=sys.stderr, flush=True)
-    return answer
-
-
-def with_foveola(program: str, seed: int) -> dict[str, float]:
-    document = train((DATA[program], "--recipe", program), seed)
-    return {"seconds": document["seconds"]["training"], "accuracy": document["evaluation"]["accuracy"]["value"]}
+    return answer["seconds"], answer["accuracy"]
 
 
 if __name__ == "__main__":
