@@ -64,9 +64,10 @@ class Recipe(BaseModel):
     )
 
     # Network
-    initialization: Literal["glorot-uniform", "he-normal", "he-uniform", "dirac"] = Field(
+    initialization: Literal["glorot-uniform", "he-normal", "he-uniform", "dirac", "whitened"] = Field(
         default="glorot-uniform",
-        description="dirac: he-uniform, but hidden convolutions pass their input through in the first filters",
+        description="dirac: he-uniform, but hidden convolutions pass their input through in the first filters; "
+        "whitened: so, and the first convolution tells apart what varies in the training images' patches",
     )
     layers: tuple[Layer, ...]
 

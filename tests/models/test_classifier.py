@@ -193,6 +193,26 @@ def test_seeds_give_weights():
     assert first.parameter_count == (9 + 1) * 4 + 2 * 4 + (64 + 1) * 3
 
 
+def test_whitening_looks_at_images_of_every_class_of_sorted_data(monkeypatch):
+    monkeypatch.setattr("foveola.models.classifier.PATCH_VALUES", 4 * 8 * 8 * 9)  # of four images
+    images = np.zeros((40, 8, 8, 1), np.uint8)
+    images[30:] = some_images(10)
+    sorted_set = ImageSet(images, np.repeat([0, 1, 2, 2], 10), NAMES)
+    plain, whitened = (new_classifier(recipe_of(initialization=how), sorted_set, 0) for how in ("dirac", "whitened"))
+    kernel = whitened.network.conv2d_1.weight
+    assert not torch.equal(kernel, plain.network.conv2d_1.weight)
+    torch.testing.assert_close(kernel[2:], -kernel[:2])
+    assert torch.equal(whitened.network.dense_1.weight, plain.network.dense_1.weight)
+
+
+def test_a_dense_network_has_nothing_to_whiten():
+    dense = [{"type": "Flatten"}, {"type": "Dense", "units": "classes"}]
+    plain, whitened = (
+        new_classifier(recipe_of(layers=dense, initialization=how), some_set(), 0) for how in ("dirac", "whitened")
+    )
+    assert torch.equal(whitened.network.dense_1.weight, plain.network.dense_1.weight)
+
+
 # The model file
 
 

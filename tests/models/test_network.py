@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.special import erf, expit
+from sklearn.decomposition import PCA
 
 from foveola import layers
 from foveola.architecture import Step
-from foveola.models.network import ACTIVATIONS, build, initialize
+from foveola.models.network import ACTIVATIONS, build, initialize, whiten
 
 SHAPES = [(7, 7), (8, 8), (5, 9), (6, 5)]
 REFERENCE = {
@@ -230,7 +232,33 @@ def test_dirac_passes_the_input_of_hidden_convolutions_on():
     assert network.conv.weight.count_nonzero() == network.conv.weight.numel()
 
 
-@pytest.mark.parametrize("how", ["glorot-uniform", "he-normal", "he-uniform", "dirac"])
+@pytest.mark.parametrize(("channels", "filters", "pairs"), [(1, 16, 8), (1, 32, 9), (3, 16, 8)])
+def test_whitened_filters_are_those_of_scikit_learn(channels, filters, pairs):
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(50, channels, 12, 12, generator=generator)
+    images = noise.cumsum(2) + 0.5 * noise.cumsum(3)
+    kernel = torch.randn(filters, channels, 3, 3, generator=generator)
+    before = kernel.clone()
+    whiten(kernel, images)
+    patches = F.unfold(images, 3).transpose(1, 2).flatten(0, 1).double().numpy()
+    reference = PCA(pairs).fit(patches)
+    noise_floor = 5e-4 * reference.explained_variance_[0]
+    expected = reference.components_ / np.sqrt(reference.explained_variance_ + noise_floor)[:, None]
+    found = kernel[:pairs].flatten(1).double().numpy()
+    signs = np.sign((found * expected).sum(1, keepdims=True))
+    np.testing.assert_allclose(found, signs * expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(kernel[pairs : 2 * pairs], -kernel[:pairs])
+    assert torch.equal(kernel[2 * pairs :], before[2 * pairs :])
+    assert (kernel[:pairs].flatten(1).gather(1, kernel[:pairs].flatten(1).abs().argmax(1, keepdim=True)) > 0).all()
+
+
+def test_where_nothing_varies_there_is_nothing_to_whiten():
+    kernel = torch.ones(4, 1, 3, 3)
+    whiten(kernel, torch.full((5, 1, 8, 8), 0.7))
+    assert torch.equal(kernel, torch.ones(4, 1, 3, 3))
+
+
+@pytest.mark.parametrize("how", ["glorot-uniform", "he-normal", "he-uniform", "dirac", "whitened"])
 def test_biases_start_at_zero_and_seeds_repeat(how):
     first, again, other = drawn(how, 1), drawn(how, 1), drawn(how, 2)
     for layer in ("conv", "dense"):

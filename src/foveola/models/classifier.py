@@ -24,6 +24,8 @@ from foveola.recipe import Recipe
 LUMA = (0.299, 0.587, 0.114)
 # Few enough images that activations stay in the processor's cache
 INFERENCE_BATCH = 256
+# Of the patches that whitening looks at; more change the filters no more
+PATCH_VALUES = 2**24
 
 
 class Classifier(nn.Module):
@@ -159,7 +161,21 @@ def new_classifier(recipe: Recipe, train: ImageSet, seed: int, *, network: nn.Mo
     if network is None:
         network = layered.build(trace(recipe.layers, card.network_shape, len(train.class_names)))
         layered.initialize(network, recipe.initialization, seed)
-    return Classifier(network, card)
+    classifier = Classifier(network, card)
+    if card.layers is not None and recipe.initialization == "whitened":
+        _whiten(classifier, train.images)
+    return classifier
+
+
+def _whiten(classifier: Classifier, images: Images) -> None:
+    """Set the first convolution's filters by some training images, evenly spaced: data may be sorted by class."""
+    kernel = layered.first_kernel(classifier.network)
+    if kernel is None:
+        return
+    height, width, _ = classifier.card.network_shape
+    count = min(len(images), max(1, PATCH_VALUES // (height * width * kernel[0].numel())))
+    chosen = np.linspace(0, len(images) - 1, count).astype(np.int64)
+    layered.whiten(kernel, classifier.normalize(torch.from_numpy(images[chosen])))
 
 
 def open_classifier(path: Path, network: nn.Module | None = None) -> Classifier:

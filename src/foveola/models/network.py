@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from foveola.architecture import Step
 from foveola.layers import Activation, AveragePool2D, BatchNorm, Conv2D, Dense, Edges, MaxPool2D
 
-Initialization = Literal["glorot-uniform", "he-normal", "he-uniform", "dirac"]
+Initialization = Literal["glorot-uniform", "he-normal", "he-uniform", "dirac", "whitened"]
+
+# Of the largest variance: what varies less is noise, and not made as large as the rest
+_NOISE_FLOOR = 5e-4
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
@@ -44,6 +47,7 @@ def initialize(network: nn.Module, how: Initialization, seed: int) -> None:
 
     Glorot and Bengio (2010), He et al. (2015), with the fan counts that Keras uses. "dirac" is He's, except that hidden
     convolutions pass their input on in as many filters as it has channels (Zagoruyko and Komodakis, 2017; airbench).
+    "whitened" begins as "dirac"; `whiten` does the rest, because it needs images.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
@@ -56,9 +60,38 @@ def initialize(network: nn.Module, how: Initialization, seed: int) -> None:
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    if how == "dirac":
+    if how in ("dirac", "whitened"):
         for kernel in hidden_kernels(network):
             nn.init.dirac_(kernel.data[: kernel.shape[1]])
+
+
+def first_kernel(network: nn.Module) -> Tensor | None:
+    """Of the convolution that sees the image itself, out×in×height×width; None where a dense layer comes first."""
+    weighted = (module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    first = next(weighted, None)
+    return first.weight if isinstance(first, nn.Conv2d) else None
+
+
+@torch.no_grad()
+def whiten(kernel: Tensor, images: Tensor) -> None:
+    """Let a kernel's first filters tell apart what varies in the patches of images, float N×C×H×W.
+
+    Pairs of filters, one the other's negative, are the eigenvectors of the patches' covariance over the square roots of
+    their eigenvalues, largest first, so that what each gives has variance 1 (whitening; airbench: Jordan, 2024,
+    arXiv:2404.00498, where they are frozen). Filters beyond the pairs stay as they are, and so do all where nothing
+    varies.
+    """
+    patches = F.unfold(images, kernel.shape[2:]).transpose(1, 2).flatten(0, 1)
+    variances, directions = torch.linalg.eigh(patches.T.cov().double())
+    if variances[-1] <= 1e-9 * patches.square().mean():  # rounding
+        return
+    pairs = min(len(kernel) // 2, len(variances))
+    scales = (variances + _NOISE_FLOOR * variances[-1]).clamp(min=0).rsqrt()
+    filters = (directions * scales).T.flip(0)[:pairs]
+    # An eigenvector has no sign of its own
+    largest = filters.gather(1, filters.abs().argmax(1, keepdim=True))
+    filters = (filters * largest.sign()).view(pairs, *kernel.shape[1:])
+    kernel[:pairs], kernel[pairs : 2 * pairs] = filters, -filters
 
 
 def hidden_kernels(network: nn.Module) -> list[Tensor]:
