@@ -20,12 +20,16 @@ from runs import DATA, add_log_option, shown, spreads, trained
 
 @dataclass(frozen=True)
 class Target:
-    """`arguments` of `foveola train` that reach `accuracy`, and the seconds they may take."""
+    """`arguments` of `foveola train` that reach `accuracy`, and the seconds they may take.
+
+    Seeds below `first_seed` were used while its settings were chosen.
+    """
 
     data: str
     accuracy: float
     seconds: float
     arguments: str
+    first_seed: int = 10
 
     @property
     def name(self) -> str:
@@ -36,8 +40,6 @@ class Target:
         return (PATHS.get(self.data, self.data), *self.arguments.split())
 
 
-# Those below were used while settings were chosen
-FIRST_SEED = 10
 PATHS = {
     "kmnist-from-test": str(DATA / "kmnist-from-test"),
     "sign-language-digits": str(DATA / "folders" / "sign-language-digits"),
@@ -53,8 +55,14 @@ TARGETS = (
         "mnist", 0.997, 150,
         "--recipe strong --set augment.shift=2 --set augment.rotation=10.0 --set augment.zoom=0.1",
     ),
-    Target("fashion-mnist", 0.9137, 5, "--set steps=480 --set initialization=whitened --set validation=0.02"),
-    Target("fashion-mnist", 0.93, 20, "--recipe strong --set steps=1400 --set validation=0.02"),
+    Target(
+        "fashion-mnist", 0.9137, 5, "--set steps=560 --set initialization=whitened --set validation=0.02",
+        first_seed=20,  # on 10 to 14, 480 steps fell short
+    ),
+    Target(
+        "fashion-mnist", 0.93, 20,
+        "--recipe strong --set steps=1400 --set initialization=whitened --set validation=0.02",
+    ),
     Target("fashion-mnist", 0.94, 75, "--recipe strong --epochs 12 --set augment.shift=1 --set validation=0.02"),
     Target("fashion-mnist", 0.95, 720, "--recipe best --set augment.shift=1 --set validation=0.02"),
     Target(
@@ -90,7 +98,7 @@ def main() -> None:
 
 def measure(target: Target, seeds: int, log: Path | None) -> dict[str, Any]:
     """Train with every seed."""
-    chosen = range(FIRST_SEED, FIRST_SEED + seeds)
+    chosen = range(target.first_seed, target.first_seed + seeds)
     trainings = [trained(target.command, seed, log) for seed in chosen]
     return {
         "target": target.name,
