@@ -252,9 +252,12 @@ def test_whitened_filters_are_those_of_scikit_learn(channels, filters, pairs):
     assert (kernel[:pairs].flatten(1).gather(1, kernel[:pairs].flatten(1).abs().argmax(1, keepdim=True)) > 0).all()
 
 
-def test_where_nothing_varies_there_is_nothing_to_whiten():
+@pytest.mark.parametrize(
+    "images", [torch.full((5, 1, 8, 8), 0.7), torch.zeros(5, 1, 8, 8), torch.rand(5, 1, 8, 2), torch.rand(1, 1, 3, 3)]
+)
+def test_where_nothing_varies_there_is_nothing_to_whiten(images):
     kernel = torch.ones(4, 1, 3, 3)
-    whiten(kernel, torch.full((5, 1, 8, 8), 0.7))
+    whiten(kernel, images)
     assert torch.equal(kernel, torch.ones(4, 1, 3, 3))
 
 

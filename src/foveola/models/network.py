@@ -79,8 +79,11 @@ def whiten(kernel: Tensor, images: Tensor) -> None:
     Pairs of filters, one the other's negative, are the eigenvectors of the patches' covariance over the square roots of
     their eigenvalues, largest first, so that what each gives has variance 1 (whitening; airbench: Jordan, 2024,
     arXiv:2404.00498, where they are frozen). Filters beyond the pairs stay as they are, and so do all where nothing
-    varies.
+    varies, or the kernel is larger than the images.
     """
+    places = [side - size + 1 for side, size in zip(images.shape[2:], kernel.shape[2:], strict=True)]
+    if min(places) < 1 or len(images) * math.prod(places) < 2:
+        return
     patches = F.unfold(images, kernel.shape[2:]).transpose(1, 2).flatten(0, 1)
     variances, directions = torch.linalg.eigh(patches.T.cov().double())
     if variances[-1] <= 1e-9 * patches.square().mean():  # rounding
