@@ -4,7 +4,8 @@
     FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/tutorials.py [--seeds 3] [--only west] \
         [--log docs/trainings.jsonl] [--json]
 
-The two alternate, each in a fresh process; nothing else should run beside them. Seconds are those of the fit,
+Both read one file, which `make_file` writes: they learn from the same images and validate on the same, whatever the
+seed. The two alternate, each in a fresh process; nothing else should run beside them. Seconds are those of the fit,
 validation included, start-up not; each process compiles or warms up within its own fit.
 """
 
@@ -16,12 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runs import DATA, Training, add_log_option, logged, spreads, trained
+import numpy as np
+
+from foveola import datasets
+from runs import Training, add_log_option, logged, spreads, trained
 
 HERE = Path(__file__).parent
 KERAS = HERE.parent / ".venv-peers" / "bin" / "python"
 PROGRAMS = {"lenet5": "mnist", "west": "fashion-mnist", "eduonix": "fashion-mnist"}
 TITLES = {"lenet5": "LeNet-5", "west": "West", "eduonix": "Eduonix"}
+# How many images learn: the first ones, as in the programs; the rest validates. Packt's has no validation images of its
+# own and looks at 1,200 test images instead: here that many are kept from the training images
+LEARNING = {"lenet5": 58_800, "west": 48_000, "eduonix": 54_000}
+FILES = Path("build") / "tutorials"
 
 
 def main() -> None:
@@ -51,22 +59,40 @@ def main() -> None:
 
 def compare(program: str, seeds: int, log: Path | None) -> dict[str, Any]:
     """Both programs with every seed, alternating."""
+    make_file(program)
     runs: dict[str, list[Training]] = {"keras": [], "foveola": []}
     for seed in range(seeds):
         runs["keras"].append(logged(keras_command(program), seed, log, partial(with_keras, program, seed)))
-        runs["foveola"].append(trained((PROGRAMS[program], "--recipe", program), seed, log))
+        runs["foveola"].append(trained((str(file(program)), "--recipe", program), seed, log))
     return {"program": program} | {who: spreads(trainings) for who, trainings in runs.items()}
 
 
+def make_file(program: str) -> None:
+    """Write the images, uint8 N×28×28×1, and labels of a program, split as it splits them."""
+    data, learning = datasets.load(PROGRAMS[program]), LEARNING[program]
+    images, labels = data.train.images, data.train.labels
+    FILES.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        file(program),
+        x_train=images[:learning], y_train=labels[:learning],
+        x_val=images[learning:], y_val=labels[learning:],
+        x_test=data.test.images, y_test=data.test.labels,
+    )  # fmt: skip
+
+
+def file(program: str) -> Path:
+    """Where both find its images."""
+    return FILES / f"{program}.npz"
+
+
 def keras_command(program: str) -> str:
-    """What a log calls the training with Keras."""
-    return f"keras_tutorials.py {program}"
+    """What trains with Keras, as a log names it."""
+    return f"keras_tutorials.py {program} {file(program)}"
 
 
 def with_keras(program: str, seed: int) -> tuple[float, float]:
     """Seconds of the fit, and accuracy on the test images."""
-    script, data = HERE / "peers" / "keras_tutorials.py", DATA / PROGRAMS[program]
-    command = [KERAS, script, program, data, str(seed)]
+    command = [KERAS, HERE / "peers" / "keras_tutorials.py", program, file(program), str(seed)]
     answer = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     print(f"{program} with Keras, seed {seed}: {answer}", file=sys.stderr, flush=True)
     return answer["seconds"], answer["accuracy"]
