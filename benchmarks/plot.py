@@ -45,7 +45,7 @@ def main() -> None:
 def length(arguments: str) -> str:
     """Recipe and length of a training, for a label."""
     words = dict(zip(arguments.split(), arguments.split()[1:], strict=False))
-    recipe = words.get("--recipe", "fast")
+    recipe = Path(words.get("--recipe", "fast")).stem
     settings = dict(word.split("=") for word in arguments.split() if "=" in word)
     if "steps" in settings:
         return f"{recipe}, {int(settings['steps']):,} steps"
