@@ -25,7 +25,7 @@ demo: setup  ## train on the embedded digits and measure on held-out ones
 	$(BIN)/foveola train digits
 
 test: setup  ## every quick test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: setup  ## the tests that take minutes, on real data
 	$(BIN)/python -m pytest -m slow

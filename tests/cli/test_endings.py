@@ -69,16 +69,19 @@ def test_whoever_closes_the_pipe_gets_no_traceback():
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
 def test_an_interrupt_ends_with_130_and_leaves_a_readable_run(toy_npz, tiny, foveola_command):
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [FOVEOLA, "train", toy_npz, "--recipe", tiny, "--epochs", "1000000", "--out", "run"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for _ in range(600):
-        if Path("run/history.csv").exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    ) as process:  # fmt: skip
+        try:
+            for _ in range(600):
+                if Path("run/history.csv").exists() or process.poll() is not None:
+                    break
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out) == (130, "")
     assert err.endswith("foveola: Interrupted.\n")
     assert "Traceback" not in err
