@@ -68,7 +68,10 @@ TARGETS = (
         "--recipe benchmarks/recipes/deep.toml --epochs 16 --set augment.shift=1 --set initialization=whitened"
         " --set validation=0.02",
     ),
-    Target("fashion-mnist", 0.95, 720, "--recipe best --set augment.shift=1 --set validation=0.02"),
+    Target(
+        "fashion-mnist", 0.95, 720,
+        "--recipe best --epochs 12 --set augment.shift=1 --set initialization=whitened --set validation=0.02",
+    ),
     Target(
         "kmnist-from-test", 0.99, 20,
         "--epochs 34 --set augment.shift=2 --set augment.rotation=10.0 --set validation=0.02"
