@@ -13,10 +13,8 @@ from foveola.cli import main
 from foveola.images import Dataset, ImageSet
 
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
-    # A core each, with as many threads as before: threads of two trainings wait for each other by spinning, which takes
-    # tens of times as long, but spin only briefly where OpenMP sees fewer cores than threads.
+    # A core each: threads of two trainings that wait for each other by spinning take tens of times as long
     cores = sorted(os.sched_getaffinity(0))
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(cores)))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 _BESIDE_THE_CHECKOUT = Path(__file__).parents[2] / "shared" / "data"

@@ -51,6 +51,7 @@ def test_a_network_of_the_users_own(images):
         def __init__(self):
             super().__init__()
             self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
+            nn.init.constant_(self.body[0].bias, -1)  # so that there is something for ReLU to change
             self.relu, self.dense = nn.ReLU(), nn.Linear(96, 3)
 
         def forward(self, x):
