@@ -150,10 +150,12 @@ class Page:
         return self.browser.execute_script(code, *arguments)
 
     def until(self, condition):
-        """What the condition gives, once it is true."""
+        """What the condition gives, once it is true; asked again where an element was replaced while it was read."""
+        from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.wait import WebDriverWait
 
-        return WebDriverWait(self.browser, 60, poll_frequency=0.03).until(lambda _: condition())
+        waiting = WebDriverWait(self.browser, 60, 0.03, ignored_exceptions=[StaleElementReferenceException])
+        return waiting.until(lambda _: condition())
 
     def open(self, url, width=1200, dark=False):
         metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -182,7 +184,7 @@ class Page:
     def settled(self):
         """The answer, once it has stood long enough to be said to screen readers."""
         self.until(lambda: self.find("#said").get_attribute("textContent"))
-        return self.find("#answer b").text
+        return self.until(lambda: self.find("#answer b").text)
 
     def clear(self):
         self.find("#clear").click()
