@@ -1,9 +1,9 @@
-"""Do probabilities mean what they say, and how many answers are sure enough? `fast` on Fashion-MNIST, over seeds.
+"""Calibration error, log loss, and coverage at a target error: `fast` on Fashion-MNIST, over seeds.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/calibration.py [--seeds 3] [--reject 0.01] [--json]
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/calibration.py [--seeds 3] [--reject 0.01] [--json]
 
-Temperature and threshold are chosen on the validation images; every figure is of the test images, read once.
-Calibration error (ECE): 15 bins of equal numbers of images.
+Temperature and threshold are fitted on the validation images; all metrics are those of the test images, read once.
+Expected calibration error (ECE): 15 bins with equal numbers of images.
 """
 
 import argparse
@@ -12,20 +12,20 @@ import json
 from runs import spread, train
 
 ARGUMENTS = ("fashion-mnist", "--epochs", "5")
-FIGURES = ("ece_uncalibrated", "ece", "log_loss_uncalibrated", "log_loss", "accuracy")
+METRICS = ("ece_uncalibrated", "ece", "log_loss_uncalibrated", "log_loss", "accuracy")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--reject", type=float, default=0.01, help="accepted share of wrong answers")
+    parser.add_argument("--reject", type=float, default=0.01, help="target error rate among the accepted predictions")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = [measure(seed, options.reject) for seed in range(options.seeds)]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print("| figure | mean ± sd | by seed |\n|---|---:|---|")
+    print("| metric | mean ± sd | by seed |\n|---|---:|---|")
     for name in rows[0]:
         found = spread([row[name] for row in rows])
         each = ", ".join(f"{row[name]:.4f}" for row in rows)
@@ -33,12 +33,12 @@ def main() -> None:
 
 
 def measure(seed: int, error: float) -> dict[str, float]:
-    """The figures of one training."""
+    """Metrics of one training."""
     evaluation = train((*ARGUMENTS, "--reject", str(error)), seed)["evaluation"]
     rejection = evaluation["rejection"]
-    figures = {name: evaluation[name]["value"] for name in FIGURES} | {"coverage": rejection["coverage"]["value"]}
-    # Where no threshold keeps the error, nothing is accepted, and nothing accepted is wrong
-    return figures | {"accepted_error": rejection["accepted_error"]["value"] if rejection["accepted_error"] else 0.0}
+    metrics = {name: evaluation[name]["value"] for name in METRICS} | {"coverage": rejection["coverage"]["value"]}
+    # Where no threshold keeps the target error, no prediction is accepted, so that no accepted one is wrong
+    return metrics | {"accepted_error": rejection["accepted_error"]["value"] if rejection["accepted_error"] else 0.0}
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Do the doctor's fixes help with photographs of one's own handwriting? MNIST's test digits, made into such pictures.
+"""Accuracy on simulated photographs of handwriting, without and with the fixes that the input checks propose.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/doctor.py [--run RUN] [--pictures 200] [--json]
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/doctor.py [--run RUN] [--pictures 200] [--json]
 
-Without --run, trains on MNIST for 400 steps first. Each picture is a digit of the test split drawn with a pen on paper:
-rotated by up to 8 degrees, with strokes from thin to thick, in black, blue, red or pencil, somewhere on a larger sheet
-with tinted paper, light that falls off across it, grain, blur and JPEG compression. Prints how often the doctor names
-what was planted, and the accuracy without and with the fixes that it proposes.
+Without --run, trains on MNIST for 400 steps first. Each image renders a digit of the test split as if drawn with a pen
+on paper: rotated by up to 8 degrees, with thin to thick strokes, in black, blue, red or pencil, off center on a larger
+sheet of tinted paper, with uneven light, grain, blur and JPEG compression. Prints how often the checks report the
+polarity and the position, and the accuracy without and with the proposed fixes.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 
 import foveola
 from foveola.images import Images
-from foveola.predictions import Answer
+from foveola.inputs.prepare import Prediction
 
 INKS = {"black": (25, 25, 30), "blue": (25, 45, 140), "red": (170, 25, 35), "pencil": (95, 95, 100)}
 STEPS = 400
@@ -26,8 +26,8 @@ STEPS = 400
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="a run on MNIST")
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--run", type=Path, help="a run on MNIST; by default one is trained")
+    parser.add_argument("--pictures", type=int, default=200, help="number of images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -47,7 +47,7 @@ def train(out: Path) -> Path:
 
 
 def measure(run: Path, folder: Path, count: int, seed: int) -> dict[str, float]:
-    """Accuracy without and with fixes, and how often polarity and centring are named."""
+    """Accuracy without and with fixes, and how often the checks report polarity and centering."""
     test = foveola.load("mnist").test
     assert test is not None
     chosen = np.random.default_rng(seed).choice(len(test), count, replace=False)
@@ -60,7 +60,7 @@ def measure(run: Path, folder: Path, count: int, seed: int) -> dict[str, float]:
     fixed = foveola.predict(model, paths, fix=["auto"], verbose=False)
     named = [{finding.code for finding in answer.findings} for answer in without]
 
-    def accuracy(answers: list[Answer]) -> float:
+    def accuracy(answers: list[Prediction]) -> float:
         return float(np.mean([int(answer.class_name) == label for answer, label in zip(answers, labels, strict=True)]))
 
     return {
@@ -72,11 +72,11 @@ def measure(run: Path, folder: Path, count: int, seed: int) -> dict[str, float]:
 
 
 def photograph(digit: Images, path: Path, random: np.random.Generator) -> None:
-    """Draw a digit, uint8 28×28, on paper, and save the picture as JPEG."""
+    """Render a digit, uint8 28×28, on paper, and save it as JPEG."""
     width, height = int(random.integers(260, 520)), int(random.integers(260, 520))
     ink = _pen(digit, round(min(width, height) * random.uniform(0.3, 0.85)), random)
     sheet = np.zeros((height, width), np.float32)
-    # Somewhere, but not about the middle, and whole: off centre is what is planted
+    # Whole, but never near the middle: the checks should report the position
     rows, columns = (side - length for side, length in zip(sheet.shape, ink.shape, strict=True))
     top, left = (
         round(room * random.choice([random.uniform(0, 0.3), random.uniform(0.7, 1)])) for room in (rows, columns)
@@ -94,7 +94,7 @@ def photograph(digit: Images, path: Path, random: np.random.Generator) -> None:
 
 
 def _pen(digit: Images, side: int, random: np.random.Generator) -> np.ndarray:
-    """The digit's ink, float 0 to 1, at that size, with the sharp edge of a pen."""
+    """Foreground of the digit, float 0 to 1, side × side, with the sharp edges of a pen."""
     large = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     large = large.rotate(random.uniform(-8, 8), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(side / 60))
     threshold = random.uniform(60, 190)  # low: thick strokes
@@ -103,7 +103,7 @@ def _pen(digit: Images, side: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _light(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """Share of the light that falls on each pixel: less away from a lamp, and less towards the corners."""
+    """Brightness of each pixel, as a factor: it falls off to one side and towards the corners."""
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     angle = random.uniform(0, 2 * np.pi)
     slope = random.uniform(0, 0.25) * (np.cos(angle) * x + np.sin(angle) * y)

@@ -1,10 +1,12 @@
-"""What accuracy does each recipe reach? Trains, over seeds, what docs/benchmarks.md states.
+"""Test accuracy of each recipe over seeds, for docs/benchmarks.md.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/figures.py \
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/figures.py \
         [--only NAME] [--log docs/trainings.jsonl] [--json]
 
-Prints each command, then mean and spread of the test accuracy over its seeds: last epoch (or best by validation where
-the recipe says so), test split read once, never the best seed.
+Prints each command with mean and standard deviation of the test accuracy over its seeds. Accuracy is that of the last
+epoch, or of the best validation epoch where the recipe says so; the test split is read once, and selects no seed. By
+name, Fashion-MNIST is flip-safe, so that recipes with `augment.flip = "auto"` (`west`, `eduonix`, `mlp`, `strong`)
+train with mirror images.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from runs import DATA, add_log_option, shown, spreads, trained
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the page: `arguments` of `foveola train`, and the seeds."""
+    """One row of the table: `arguments` of `foveola train`, and the seeds."""
 
     name: str
     arguments: tuple[str, ...]
@@ -62,7 +64,7 @@ def main() -> None:
 
 
 def measure(figure: Figure, log: Path | None) -> dict[str, Any]:
-    """Train with every seed."""
+    """Command, seeds, and spread of seconds and accuracy."""
     trainings = [trained(figure.arguments, seed, log) for seed in figure.seeds]
     return {
         "name": figure.name,

@@ -1,9 +1,9 @@
-"""How fast is training on a GPU? All rows in one call of under ten minutes.
+"""Training time and test accuracy on a GPU; all rows together take under ten minutes.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/gpu.py [--seeds 3] [--json]
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/gpu.py [--seeds 3] [--json]
 
-Each row is trained in this process, first cold (the device has not seen the network) and then warm, over the seeds;
-seconds are those of the training, validation included. Exits with 2 where PyTorch finds no CUDA device.
+Each row is trained in this process, first cold (the network is new to the device), then warm, once per seed. Seconds
+are those of the training, validation included. Exits with 2 if PyTorch finds no CUDA device.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from runs import spread
 
 @dataclass(frozen=True)
 class Row:
-    """What to train, and the goal: an accuracy within so many seconds of training, where one is stated."""
+    """What to train, and the goal: an accuracy, and the seconds of training it may take (None: no limit)."""
 
     data: str
     recipe: str
@@ -40,13 +40,13 @@ ROWS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="warm trainings of each row with a time goal")
+    parser.add_argument("--seeds", type=int, default=3, help="warm trainings of each row that has a time goal")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     import torch
 
     if not torch.cuda.is_available():
-        print("gpu.py: PyTorch finds no CUDA device here.", file=sys.stderr)
+        print("gpu.py: PyTorch finds no CUDA device.", file=sys.stderr)
         sys.exit(2)
     rows = [measure(row, options.seeds if row.seconds else 1) for row in ROWS]
     if options.json:
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def measure(row: Row, seeds: int) -> dict[str, Any]:
-    """Once cold, which does not count for the accuracy, then warm with every seed."""
+    """Train once cold, which does not count for the accuracy, then warm with every seed."""
     data = foveola.load(row.data)
     cold, *warm = [train(data, row, seed) for seed in (seeds, *range(seeds))]
     goal = f"{row.accuracy:.2%}" + (f" in {row.seconds:g} s" if row.seconds else "")
@@ -84,7 +84,7 @@ def train(data: Any, row: Row, seed: int) -> dict[str, float]:
         run = foveola.train(
             data, row.recipe, overrides=row.overrides, seed=seed, device="cuda", out=Path(folder) / "run", verbose=False
         )
-        return {"seconds": run.status["seconds"]["training"], "accuracy": run.evaluation["accuracy"]["value"]}
+        return {"seconds": run.status.seconds.training, "accuracy": run.evaluation.accuracy.value}
 
 
 if __name__ == "__main__":

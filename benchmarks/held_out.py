@@ -1,12 +1,12 @@
-"""What a setting is worth, measured without the test split: this is how a setting is chosen.
+"""Accuracy, log loss and calibration error on held-out training images, to choose settings without the test split.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/held_out.py [--seeds 2] fashion-mnist \
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/held_out.py [--seeds 2] fashion-mnist \
         -- --recipe strong --epochs 12 --set augment.shift=1
 
-A sixth of the training images (drawn once, the same for every setting) takes the place of the test split, and
-`foveola train` learns from the others with the arguments after `--`. The copy no longer tells which data set it is:
-`augment.flip = "auto"` mirrors nothing, so that flips are asked for with `--set augment.flip=true`. Prints accuracy,
-log loss and calibration error, after temperature, mean ± standard deviation over the seeds, and seconds of training.
+A sixth of the training images (drawn once, the same for every setting) replaces the test split, and `foveola train`
+trains on the others with the arguments after `--`. The copy is not recognised as a data set of the catalog, so that
+`augment.flip = "auto"` mirrors nothing: pass `--set augment.flip=true` for flips. Prints accuracy, log loss and
+calibration error (after temperature) as mean ± standard deviation over the seeds, and the seconds of training.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from runs import DATA, spread, train
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="a name, or a folder beside the data sets such as kmnist-from-test")
+    parser.add_argument("data", help="name of a data set, or of a folder in $FOVEOLA_DATA such as kmnist-from-test")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("arguments", nargs="*", help="of `foveola train`")
+    parser.add_argument("arguments", nargs="*", help="arguments of `foveola train`")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / f"{options.data}-held-out.npz"
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def hold_out(name: str, path: Path) -> None:
-    """Write the training images of a data set to `path`, a sixth of them as test split."""
+    """Write the training images of a data set to `path`, a sixth of them as the test split."""
     train = datasets.load(str(DATA / name) if (DATA / name).is_dir() else name).train
     order = np.random.default_rng(0).permutation(len(train.images))
     test, rest = np.split(order, [len(order) // 6])

@@ -1,20 +1,21 @@
-"""What does the server stand, and what does it cost a client? Beside plain FastAPI and LitServe, in one run.
+"""Throughput and latency of the server under load, beside plain FastAPI and LitServe, in one run.
 
     make peers-serving    # LitServe and FastAPI in an environment of their own, once
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/load.py [--model model.onnx] [--seconds 20] [--json]
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/load.py [--model model.onnx] [--seconds 20] [--json]
 
-Trains `fast` on Fashion-MNIST and exports it. Then, for each server, with 64 clients on connections that stay, in a
-process of their own:
+Trains `fast` on Fashion-MNIST and exports it; all servers run this export in float32. Then, for each server, with 64
+clients on persistent connections in a process of their own:
 
-1. closed loop: every client asks again as soon as it is answered. The answers a second are the saturation rate.
-2. open loop at 70 % of that rate: requests are sent when a Poisson process says so, whether or not earlier ones are
-   answered; a latency counts from the moment that the request was due.
-3. open loop at one rate for all, for those that can do it.
-4. Foveola alone: open loop at twice the rate, from as many as 640 connections.
+1. Closed loop: every client sends its next request as soon as it has a response. Responses a second are the saturation
+   rate.
+2. Open loop at 70 % of that rate: requests are sent as a Poisson process, whether or not earlier ones have a response;
+   latency counts from the moment at which the request was due.
+3. Open loop at one rate for all servers that can sustain it.
+4. Foveola only: open loop at twice its saturation rate, from up to 640 connections.
 
-A request is a JSON array of 28×28 pixels; an answer gives the class and all probabilities, and is compared with what
-the model gives for that image outside of any server. Servers run on one processor, clients on another, where there are
-two; none writes an access log.
+A request is a JSON array of 28×28 pixels; a response gives the class and all probabilities, and is compared with the
+model's own output for that image. Servers run on one processor, clients on another if there are two; no server writes
+an access log.
 """
 
 import argparse
@@ -48,11 +49,11 @@ WARM_UP = 5_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="an export for images of 28×28; by default one is trained")
-    parser.add_argument("--seconds", type=float, default=20, help="of each phase of each server")
-    parser.add_argument("--rounds", type=int, default=1, help="figures are medians over them")
-    parser.add_argument("--rate", type=float, default=1000, help="requests a second of the phase at one rate for all")
-    parser.add_argument("--only", choices=SERVERS, help="one server alone")
+    parser.add_argument("--model", type=Path, help="an export for 28×28 images; by default one is trained")
+    parser.add_argument("--seconds", type=float, default=20, help="duration of each phase of each server")
+    parser.add_argument("--rounds", type=int, default=1, help="repetitions; results are medians over them")
+    parser.add_argument("--rate", type=float, default=1000, help="requests a second in the phase with one rate for all")
+    parser.add_argument("--only", choices=SERVERS, help="measure one server only")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--client", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -81,7 +82,7 @@ def trained(folder: Path) -> Path:
 
 
 def write_questions(model: Path, target: Path) -> None:
-    """10,000 test images, and what the model says of them offline."""
+    """Write the 10,000 test images, and the model's own output for them."""
     import foveola
     from foveola.predictions import softmax
 
@@ -96,7 +97,7 @@ def write_questions(model: Path, target: Path) -> None:
 
 
 def measure(name: str, model: Path, questions: Path, seconds: float, same_rate: float) -> dict[str, Any]:
-    """All phases with one server."""
+    """Results of all phases with one server."""
     figures: dict[str, Any] = {}
     with served(name, model) as (port, process):
 
@@ -134,7 +135,7 @@ SERVERS = {
 
 @contextmanager
 def served(name: str, model: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A server that answers, on the first processor."""
+    """A server that is ready, on the first processor; stopped afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = SERVERS[name](model, port)
@@ -152,11 +153,11 @@ def served(name: str, model: Path) -> Iterator[tuple[int, subprocess.Popen[bytes
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until an image is answered."""
+    """Wait until the server predicts an image."""
     request = request_for(np.zeros((28, 28), np.uint8), "/predict")
     for _ in range(600):
         if process.poll() is not None:
-            sys.exit(f"The server ended with {process.returncode}.")
+            sys.exit(f"The server exited with {process.returncode}.")
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
                 connection.sendall(request)
@@ -165,11 +166,11 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             pass
         time.sleep(0.1)
-    sys.exit("The server does not answer.")
+    sys.exit("The server does not respond.")
 
 
 def pinned(processor: int) -> dict[str, Any]:
-    """Arguments of Popen that give a process a processor to itself, as far as there are enough."""
+    """Arguments of Popen that pin a process to one processor, if there are at least two."""
     processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(processors) < 2:
         return {}
@@ -177,7 +178,7 @@ def pinned(processor: int) -> dict[str, Any]:
 
 
 def resident(process: subprocess.Popen[bytes]) -> float:
-    """Memory of a process, MiB."""
+    """Resident memory of a process, MiB."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     return int(found[1]) / 1024 if found else float("nan")
@@ -190,14 +191,14 @@ def request_for(image: np.ndarray, path: str) -> bytes:
 
 
 class Load:
-    """The clients' process: it sends, checks and times.
+    """Load generator: sends requests, checks responses, and measures latency.
 
     Parameters
     ----------
-    clients : connections
-    count : requests in all, or
-    seconds : how long to send
-    rate : requests a second, as a Poisson process; without it, every client asks again when it is answered
+    clients : number of connections
+    count : number of requests, or
+    seconds : duration of sending
+    rate : requests a second, as a Poisson process; without it, every client sends again after each response
     """
 
     def __init__(
@@ -224,7 +225,7 @@ class Load:
     def run(self) -> dict[str, Any]:
         import uvloop
 
-        gc.disable()  # the clients' own pauses are not the server's
+        gc.disable()  # pauses of the clients must not count as latency
         return uvloop.run(self._run())
 
     async def _run(self) -> dict[str, Any]:
@@ -267,7 +268,7 @@ class Load:
         self.sent += 1
 
     def answered(self, client: "Client", status: int, body: bytes) -> None:
-        """A client has its answer: check it, and send the next request that is due."""
+        """A client has its response: check it, and send the next request that is due."""
         now = time.perf_counter()
         self.statuses[status] += 1
         self.latencies.setdefault(status, []).append(now - client.moment)
@@ -307,7 +308,7 @@ class Load:
 
 
 class Client(asyncio.Protocol):
-    """A connection that stays, with one request at a time."""
+    """A persistent connection with one request at a time."""
 
     _LENGTH = re.compile(rb"content-length: (\d+)\r\n", re.IGNORECASE)
 
@@ -336,7 +337,7 @@ class Client(asyncio.Protocol):
 
 
 def table(rounds: list[dict[str, Any]]) -> str:
-    """Markdown; medians over the rounds."""
+    """Markdown table of medians over the rounds."""
 
     def median(name: str, phase: str, key: str) -> float:
         return statistics.median(found[name][phase][key] or 0 for found in rounds)
@@ -346,10 +347,10 @@ def table(rounds: list[dict[str, Any]]) -> str:
             return "—"
         return f"{median(name, phase, 'p50_ms'):.1f} / {median(name, phase, 'p99_ms'):.1f}"
 
-    lines = ["| | answers a second | p50 / p99, ms, at 70 % | at one rate | wrong |", "|---|---:|---:|---:|---:|"]
+    lines = ["| | responses a second | p50 / p99, ms, at 70 % | at one rate | wrong |", "|---|---:|---:|---:|---:|"]
     for name, title in (
         ("foveola", "`foveola serve`"),
-        ("fastapi", "FastAPI, inference by request"),
+        ("fastapi", "FastAPI, one request at a time"),
         ("litserve", "LitServe"),
     ):
         if name not in rounds[0]:
@@ -369,9 +370,9 @@ def over_the_limit(median: Any) -> list[str]:
     peak, good = median("foveola", "closed", "rate"), median("foveola", "at_200_percent", "rate")
     before, after = (median("foveola", "mib", moment) for moment in ("after_warm_up", "at_the_end"))
     return [
-        f"Foveola at twice its rate: {good:,.0f} answers a second, {good / peak:.0%} of its peak "
+        f"Foveola at twice its rate: {good:,.0f} responses a second, {good / peak:.0%} of its peak "
         f"(p99 {median('foveola', 'at_200_percent', 'p99_ms'):.0f} ms); "
-        f"{median('foveola', 'at_200_percent', 'refused_share'):.0%} turned away "
+        f"{median('foveola', 'at_200_percent', 'refused_share'):.0%} rejected "
         f"(p50 {median('foveola', 'at_200_percent', 'refused_p50_ms'):.1f} ms, "
         f"p99 {median('foveola', 'at_200_percent', 'refused_p99_ms'):.1f} ms). "
         f"Memory: {before:.1f} MiB after {2 * WARM_UP:,} requests, {after:.1f} MiB at the end.",

@@ -1,8 +1,9 @@
-"""Draw accuracy against seconds of training: the targets of time_to_accuracy.py, and the tutorials in Keras.
+"""Plot test accuracy against seconds of training: the targets of time_to_accuracy.py, and the tutorials in Keras.
 
     .venv/bin/python benchmarks/plot.py docs/trainings.jsonl docs/speed.svg
 
-A point is the mean over the seeds that the log of trainings holds.
+A point is the mean over the seeds in the log of trainings. Foveola computes in bf16 where the processor can, Keras in
+float32.
 """
 
 import sys
@@ -21,7 +22,7 @@ from time_to_accuracy import TARGETS
 from tutorials import PROGRAMS, TITLES, keras_command
 
 PANELS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
-# Who → colour, marker, line between the points
+# Program → colour, marker, line between the points
 STYLES = {"Foveola": ("#0b6e99", "o", "-"), "Keras": ("#c2571a", "s", "none")}
 
 
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def length(arguments: str) -> str:
-    """Recipe and length of a training, for a label."""
+    """Label of a point: recipe and length of the training."""
     words = dict(zip(arguments.split(), arguments.split()[1:], strict=False))
     recipe = Path(words.get("--recipe", "fast")).stem
     settings = dict(word.split("=") for word in arguments.split() if "=" in word)
@@ -53,7 +54,7 @@ def length(arguments: str) -> str:
 
 
 def draw(axes: Axes, who: str, points: dict[str, list[Training]]) -> None:
-    """A point, and its name, for each command."""
+    """Draw a labelled point for each command."""
     colour, marker, line = STYLES[who]
     means = {name: spreads(trainings) for name, trainings in points.items()}
     seconds, accuracy = ([mean[what]["mean"] for mean in means.values()] for what in ("seconds", "accuracy"))
@@ -64,7 +65,7 @@ def draw(axes: Axes, who: str, points: dict[str, list[Training]]) -> None:
 
 
 def finish(axes: Axes, title: str) -> None:
-    """Axes and grid."""
+    """Style axes and grid."""
     axes.set(
         xscale="log", title=title, xlabel="seconds of training, two cores (logarithmic)", ylabel="test accuracy, %"
     )

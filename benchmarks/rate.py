@@ -1,11 +1,11 @@
-"""What share of the processor's bf16 matrix-product rate do the recipes compute at while they train?
+"""Computing rate of training steps, as a share of the processor's rate for bf16 matrix products.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/rate.py [--rounds 5] [--json]
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/rate.py [--rounds 5] [--json]
 
-The rate is the fastest of several products of two 2048×2048 matrices. Each round takes it anew and then lets every
-recipe make 25 steps on Fashion-MNIST, augmentation and optimizer included; figures are medians over the rounds. The
-work of a step is three times the multiply-adds of its forward pass (outputs, gradients of weights and of inputs), less
-the gradient of the images, which nobody needs.
+The processor's rate is the fastest of several products of two 2048×2048 matrices. Each round measures it again and then
+times 25 steps of every recipe on Fashion-MNIST, augmentation and optimizer included; results are medians over the
+rounds. The work of a step is three times the multiply-adds of its forward pass (outputs, gradients of weights and of
+inputs), less the gradient of the images, which is not computed.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from foveola import datasets
-from foveola.architecture import trace
 from foveola.images import ImageSet
+from foveola.models.shapes import infer_shapes
 from foveola.recipe import load_recipe
+from foveola.training.budget import measure_speed
 from foveola.training.memory import keep_freed_memory
-from foveola.training.speed import measure
 
 RECIPES = ("fast", "strong", "best")
 SIZE = 2048
@@ -50,12 +50,12 @@ def main() -> None:
 
 
 def measure_round(train: ImageSet) -> dict[str, dict[str, float]]:
-    """For each recipe: seconds a step, operations a second computed and possible, and their ratio."""
+    """For each recipe: seconds a step, operations a second, the processor's rate, and their ratio."""
     figures = {}
     for name in RECIPES:
         recipe, rate = load_recipe(name), matrix_rate()
-        step = measure(recipe, train, torch.device("cpu"), flip=True).step
-        layers = trace(recipe.layers, train.images.shape[1:], len(train.class_names))
+        step = measure_speed(recipe, train, torch.device("cpu"), flip=True).step
+        layers = infer_shapes(recipe.layers, train.images.shape[1:], len(train.class_names))
         products = 3 * sum(layer.multiply_adds for layer in layers) - layers[0].multiply_adds
         work = 2 * products * recipe.batch_size
         figures[name] = {"step": step, "computed": work / step, "rate": rate, "share": work / step / rate}
@@ -64,7 +64,7 @@ def measure_round(train: ImageSet) -> dict[str, dict[str, float]]:
 
 
 def matrix_rate() -> float:
-    """Operations a second of the fastest product in bf16; a multiply-add counts as two."""
+    """Operations a second of the fastest bf16 product; a multiply-add counts as two."""
     left, right = (torch.randn(SIZE, SIZE, dtype=torch.bfloat16) for _ in range(2))
     seconds = []
     for _ in range(PRODUCTS):
@@ -75,7 +75,7 @@ def matrix_rate() -> float:
 
 
 def median(figures: list[dict[str, Any]]) -> dict[str, float]:
-    """Of each figure over the rounds."""
+    """Median of each metric over the rounds."""
     return {name: statistics.median(figure[name] for figure in figures) for name in figures[0]}
 
 

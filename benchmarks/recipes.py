@@ -1,10 +1,10 @@
-"""How fast is each recipe on this machine, how much memory does it take, and how long do commands take to start?
+"""Training speed and peak memory of each recipe, and start-up time of commands.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/recipes.py [--data mnist] [--epochs 2] [--json]
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/recipes.py [--data mnist] [--epochs 2] [--json]
 
-Every training runs in a process of its own, one after the other; nothing else should run beside them. An epoch's
-seconds hold its validation; the first epoch, which warms up, is left out. Peak memory is that of the whole process.
-Start-up is the median of nine fresh processes.
+Every training runs in a process of its own, one after the other; nothing else should run beside them. Seconds an epoch
+include its validation; the first epoch, which warms up, is left out. Peak memory is that of the whole process. Start-up
+is the median of nine fresh processes.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from foveola.recipe import load_recipe, recipe_names
-from foveola.run import Run
-from foveola.workflow.machine import describe
+from foveola.runs import Run
+from foveola.workflow.environment import describe_environment
 
 START_UPS = {
     "import foveola": [sys.executable, "-c", "import foveola"],
@@ -33,16 +33,20 @@ START_UPS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist")
-    parser.add_argument("--epochs", type=int, default=2, help="at least 2")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of each training, at least 2")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
     rows = [measure(recipe, options.data, options.epochs) for recipe in recipe_names()]
     starts = {what: start_up(command) for what, command in START_UPS.items()}
     if options.json:
-        print(json.dumps({"machine": describe(), "recipes": rows, "start_up_seconds": starts}, indent=2))
+        print(
+            json.dumps(
+                {"machine": describe_environment().model_dump(), "recipes": rows, "start_up_seconds": starts}, indent=2
+            )
+        )
         return
-    print(f"{describe()['platform']}, {processor()}, {os.cpu_count()} processors; data: {options.data}\n")
+    print(f"{describe_environment().platform}, {processor()}, {os.cpu_count()} processors; data: {options.data}\n")
     print("| recipe | batch | seconds an epoch | images a second | ms a step | peak memory, MiB |")
     print("|---|---:|---:|---:|---:|---:|")
     for row in rows:
@@ -56,9 +60,9 @@ def main() -> None:
 
 
 def measure(recipe: str, data: str, epochs: int) -> dict[str, Any]:
-    """Train once in a fresh process."""
+    """Speed and peak memory of one training in a fresh process."""
     loaded = load_recipe(recipe)
-    # random batches: an "epoch" is a handful of steps, so the recipe's own length is kept
+    # with random batches an epoch is a handful of steps: keep the recipe's own length
     length = [] if loaded.batches == "random" else ["--epochs", str(epochs)]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -81,7 +85,7 @@ def measure(recipe: str, data: str, epochs: int) -> dict[str, Any]:
 
 
 def peak_mib(usage: resource.struct_rusage) -> float:
-    """Peak memory of a process; macOS counts bytes, everyone else KiB."""
+    """Peak memory of a process; macOS counts in bytes, other systems in KiB."""
     return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -96,7 +100,7 @@ def start_up(command: list[str]) -> float:
 
 
 def processor() -> str:
-    """The processor's own name, where the system tells it."""
+    """Name of the processor, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: one training in a fresh process, a log of them, and the spread over several."""
+"""Shared by the benchmarks: a training in a fresh process, the log of trainings, mean and standard deviation."""
 
 import json
 import os
@@ -18,7 +18,7 @@ Training = dict[str, Any]
 
 
 def train(arguments: Sequence[str], seed: int) -> dict[str, Any]:
-    """The document that `foveola train --json` prints; accuracy and seconds go to standard error as they come."""
+    """The JSON document of `foveola train --json`; prints accuracy and seconds to standard error."""
     foveola = str(Path(sys.executable).with_name("foveola"))
     with tempfile.TemporaryDirectory() as folder:
         command = [foveola, "train", *arguments, "--seed", str(seed), "--out", f"{folder}/run"]
@@ -30,12 +30,12 @@ def train(arguments: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def shown(arguments: Sequence[str]) -> str:
-    """The command that trains with these arguments, as somebody with the data elsewhere would type it."""
+    """The training command with these arguments, with $FOVEOLA_DATA in the place of the data folder."""
     return " ".join(("foveola train", *arguments)).replace(str(DATA), "$FOVEOLA_DATA")
 
 
 def trained(arguments: Sequence[str], seed: int, log: Path | None) -> Training:
-    """A training's seconds and accuracy: from the log, or else measured and added to it."""
+    """Seconds and accuracy of a training: from the log, or measured and added to it."""
 
     def measure() -> tuple[float, float]:
         document = train(arguments, seed)
@@ -45,7 +45,7 @@ def trained(arguments: Sequence[str], seed: int, log: Path | None) -> Training:
 
 
 def logged(command: str, seed: int, log: Path | None, measure: Callable[[], tuple[float, float]]) -> Training:
-    """What the log says of a command with a seed; where it says nothing, what `measure` gives is added to it."""
+    """The log's entry for a command and a seed; if there is none, the result of `measure`, which is then added."""
     for training in read(log) if log is not None and log.exists() else []:
         if (training["command"], training["seed"]) == (command, seed):
             return training
@@ -58,17 +58,17 @@ def logged(command: str, seed: int, log: Path | None, measure: Callable[[], tupl
 
 
 def read(log: Path) -> list[Training]:
-    """The trainings of a log."""
+    """All trainings in a log."""
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def add_log_option(parser: ArgumentParser) -> None:
-    """Let a benchmark be interrupted, and add seeds to what was measured before."""
+    """Add --log: resume an interrupted benchmark, or add seeds to an earlier one."""
     parser.add_argument(
         "--log",
         type=Path,
         metavar="FILE",
-        help="trainings, a line of JSON each: those that stand there are not repeated, others are added",
+        help="log of trainings, one line of JSON each; trainings in the log are not repeated, new ones are added",
     )
 
 
@@ -78,5 +78,5 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def spreads(trainings: Sequence[Training]) -> dict[str, dict[str, float]]:
-    """Of seconds and accuracy."""
+    """Mean and standard deviation of seconds and of accuracy."""
     return {what: spread([training[what] for training in trainings]) for what in ("seconds", "accuracy")}

@@ -1,12 +1,12 @@
-"""How many seconds of training to a stated accuracy?
+"""Seconds of training to a target accuracy.
 
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/time_to_accuracy.py \
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/time_to_accuracy.py \
         [--target fashion-mnist:0.9137] [--seeds 5] [--log docs/trainings.jsonl] [--json]
 
-Each seed trains in a fresh process, nothing else should run beside it. Seconds are those of `fit`, validation included;
-accuracy is that of the last epoch on the test split. No seed and no epoch is chosen: settings are chosen with
-benchmarks/held_out.py, or were with other seeds than these (docs/benchmarks.md lists what was tried and replaced).
-With a log, seeds that stand there are not trained again.
+Each seed trains in a fresh process; nothing else should run beside it. Seconds are those of `fit`, validation included;
+accuracy is that of the last epoch on the test split. No seed and no epoch is selected: settings are chosen with
+benchmarks/held_out.py, or were chosen on other seeds than these (docs/lab/measuring.md lists what was tried and
+replaced). With a log, seeds in the log are not trained again.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from runs import DATA, add_log_option, shown, spreads, trained
 
 @dataclass(frozen=True)
 class Target:
-    """`arguments` of `foveola train` that reach `accuracy`, and the seconds they may take.
+    """Arguments of `foveola train` that should reach `accuracy`, and the seconds that they may take.
 
-    Seeds below `first_seed` were used while its settings were chosen.
+    Seeds below `first_seed` were used to choose its settings.
     """
 
     data: str
@@ -44,7 +44,7 @@ PATHS = {
     "kmnist-from-test": str(DATA / "kmnist-from-test"),
     "sign-language-digits": str(DATA / "folders" / "sign-language-digits"),
 }
-# Where an epoch is too long, the number of steps is given; where there is little time, few images are kept to validate
+# Steps instead of epochs where an epoch is too long; few validation images where there is little time
 TARGETS = (
     Target("mnist", 0.99, 1.2, "--set steps=155 --set validation=0.02 --set label_smoothing=0.05"),
     Target(
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def measure(target: Target, seeds: int, log: Path | None) -> dict[str, Any]:
-    """Train with every seed."""
+    """Command, seeds, and spread of seconds and accuracy."""
     chosen = range(target.first_seed, target.first_seed + seeds)
     trainings = [trained(target.command, seed, log) for seed in chosen]
     return {

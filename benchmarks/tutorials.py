@@ -1,12 +1,14 @@
-"""The readable tutorial programs, with Keras and with Foveola: same layers, batch size and epochs, in one run.
+"""The tutorial programs in Keras (float32) and in Foveola (bf16 where the processor can), alternating in one run.
 
     make peers    # Keras in an environment of its own, once
-    FOVEOLA_DATA=../shared/data .venv/bin/python benchmarks/tutorials.py [--seeds 3] [--only west] \
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/tutorials.py [--seeds 3] [--only west] \
         [--log docs/trainings.jsonl] [--json]
 
-Both read one file, which `make_file` writes: they learn from the same images and validate on the same, whatever the
-seed. The two alternate, each in a fresh process; nothing else should run beside them. Seconds are those of the fit,
-validation included, start-up not; each process compiles or warms up within its own fit.
+Layers, batch size and epochs are the same. Both read one file, which `make_file` writes, with the same training and
+validation images for every seed; the file is not recognised as a data set of the catalog, so that neither side trains
+with mirror images. Each training is a fresh process; nothing else should run beside it. Seconds are those of the fit,
+validation included, start-up not; each process compiles or warms up within its own fit. The ratio is bf16 against
+float32: it does not compare the two at equal precision.
 """
 
 import argparse
@@ -26,8 +28,8 @@ HERE = Path(__file__).parent
 KERAS = HERE.parent / ".venv-peers" / "bin" / "python"
 PROGRAMS = {"lenet5": "mnist", "west": "fashion-mnist", "eduonix": "fashion-mnist"}
 TITLES = {"lenet5": "LeNet-5", "west": "West", "eduonix": "Eduonix"}
-# How many images learn: the first ones, as in the programs; the rest validates. Packt's has no validation images of its
-# own and looks at 1,200 test images instead: here that many are kept from the training images
+# Number of training images: the first ones, as in the programs; the others are validation images. Packt's program
+# has none and evaluates on 1,200 test images instead: here as many training images are set aside
 LEARNING = {"lenet5": 58_800, "west": 48_000, "eduonix": 54_000}
 FILES = Path("build") / "tutorials"
 
@@ -45,7 +47,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print("| program | Keras, s | Foveola, s | times faster | Keras, accuracy | Foveola, accuracy |")
+    print("| program | Keras float32, s | Foveola bf16, s | ratio | Keras float32, accuracy | Foveola bf16, accuracy |")
     print("|---|---:|---:|---:|---:|---:|")
     for row in rows:
         seconds, accuracy = (
@@ -58,7 +60,7 @@ def main() -> None:
 
 
 def compare(program: str, seeds: int, log: Path | None) -> dict[str, Any]:
-    """Both programs with every seed, alternating."""
+    """Spread of seconds and accuracy of both programs over the seeds, alternating."""
     make_file(program)
     runs: dict[str, list[Training]] = {"keras": [], "foveola": []}
     for seed in range(seeds):
@@ -68,7 +70,7 @@ def compare(program: str, seeds: int, log: Path | None) -> dict[str, Any]:
 
 
 def make_file(program: str) -> None:
-    """Write the images, uint8 N×28×28×1, and labels of a program, split as it splits them."""
+    """Write images, uint8 N×28×28×1, and labels for a program, split as the program splits them."""
     data, learning = datasets.load(PROGRAMS[program]), LEARNING[program]
     images, labels = data.train.images, data.train.labels
     FILES.mkdir(parents=True, exist_ok=True)
@@ -81,12 +83,12 @@ def make_file(program: str) -> None:
 
 
 def file(program: str) -> Path:
-    """Where both find its images."""
+    """The file with the images of a program."""
     return FILES / f"{program}.npz"
 
 
 def keras_command(program: str) -> str:
-    """What trains with Keras, as a log names it."""
+    """Name in the log of a training with Keras."""
     return f"keras_tutorials.py {program} {file(program)}"
 
 

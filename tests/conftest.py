@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from foveola.cli import main
 from foveola.images import Dataset, ImageSet
 
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
-    # A core each: threads of two trainings that wait for each other by spinning take tens of times as long
+    # One core per worker: the spinning threads of two trainings on the same cores take tens of times as long
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
@@ -32,7 +34,7 @@ layers = [{ type = "Flatten" }, { type = "Dense", units = "classes" }]
 
 
 class Outcome(NamedTuple):
-    """What a command gave: exit code, standard output, standard error."""
+    """Exit code, standard output and standard error of a command."""
 
     code: int
     out: str
@@ -41,7 +43,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with the real data sets; the test is skipped, and says so, where there is none."""
+    """The folder of the real data sets; without one, the test is skipped with a message."""
     folder = Path(os.environ.get("FOVEOLA_DATA") or _BESIDE_THE_CHECKOUT)
     if not (folder / "mnist").is_dir():
         pytest.skip(f"no real data: set FOVEOLA_DATA to the folder that holds mnist/ (looked in {folder})")
@@ -50,7 +52,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def toy() -> Dataset:
-    """60 grey images of 8×8 with a bright bar left, in the middle or right; no split of its own."""
+    """60 grey images of 8×8 with a bright bar left, in the middle or right; without a test split."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 20)
     images = random.integers(0, 60, (60, 8, 8, 1), dtype=np.uint8)
@@ -84,7 +86,7 @@ def toy_run(toy_npz: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def foveola_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run a command within this process."""
+    """Run a command in this process."""
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()
@@ -95,8 +97,24 @@ def foveola_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome
 
 
 @pytest.fixture(scope="session")
+def peak_memory() -> Callable[..., int]:
+    """Run code in a fresh Python process and return the process's peak memory in bytes."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("peak memory is read from /proc")
+
+    def measure(code: str, *arguments: object) -> int:
+        # Not getrusage: on Linux, ru_maxrss of a child starts at the memory of the process that started it
+        report = "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+        command = [sys.executable, "-c", f"{code}\n{report}", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return 1024 * int(done.stdout.split()[-1])
+
+    return measure
+
+
+@pytest.fixture(scope="session")
 def browser():
-    """Headless Chromium that logs its console and its requests; it may be missing, but not in CI."""
+    """Headless Chromium that logs its console and its requests; without it the test is skipped, except in CI."""
     from selenium import webdriver
 
     driver = shutil.which("chromedriver")

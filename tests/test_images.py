@@ -1,4 +1,4 @@
-"""ImageSet and Dataset: what is refused, how a set is split, what the fingerprint covers."""
+"""ImageSet and Dataset: validation, splits, fingerprints."""
 
 from dataclasses import replace
 
@@ -9,15 +9,15 @@ from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet
 
 
-def toy(counts=(6, 9, 5), shape=(4, 3, 1), seed=0):
+def random_images(counts=(6, 9, 5), shape=(4, 3, 1), seed=0):
     generator = np.random.default_rng(seed)
     labels = generator.permutation(np.repeat(np.arange(len(counts)), counts))
     images = generator.integers(0, 256, (len(labels), *shape), dtype=np.uint8)
     return ImageSet(images, labels, tuple(f"class {index}" for index in range(len(counts))))
 
 
-def test_properties():
-    images = toy()
+def test_size_shape_and_class_counts():
+    images = random_images()
     assert len(images) == 20
     assert images.image_shape == (4, 3, 1)
     assert images.class_counts.tolist() == [6, 9, 5]
@@ -36,7 +36,7 @@ def test_properties():
         (np.zeros((2, 0, 4, 1), np.uint8), "no images"),
     ],
 )
-def test_images_that_are_refused(images, message):
+def test_invalid_images_are_refused(images, message):
     with pytest.raises(DataError, match=message):
         ImageSet(images, np.array([0, 1]), ("a", "b"))
 
@@ -52,37 +52,37 @@ def test_images_that_are_refused(images, message):
         ([-1, 0], "from -1 to 0"),
     ],
 )
-def test_labels_that_are_refused(labels, message):
+def test_invalid_labels_are_refused(labels, message):
     with pytest.raises(DataError, match=message):
         ImageSet(np.zeros((2, 4, 4, 1), np.uint8), np.array(labels), ("a", "b"))
 
 
-def test_class_names_must_differ():
+def test_class_names_must_be_unique():
     with pytest.raises(DataError, match="a, a"):
         ImageSet(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), ("a", "a"))
 
 
 def test_take_keeps_the_order_given():
-    images = toy()
+    images = random_images()
     taken = images.take([3, 0, 3])
     np.testing.assert_array_equal(taken.images, images.images[[3, 0, 3]])
     np.testing.assert_array_equal(taken.labels, images.labels[[3, 0, 3]])
 
 
 def test_split_is_stratified():
-    rest, held_out = toy((6, 9, 5)).split(0.33, seed=1)
+    rest, held_out = random_images((6, 9, 5)).split(0.33, seed=1)
     assert held_out.class_counts.tolist() == [2, 3, 2]
     assert rest.class_counts.tolist() == [4, 6, 3]
 
 
-def test_split_leaves_every_class_on_both_sides():
-    rest, held_out = toy((2, 100)).split(0.01, seed=0)
+def test_split_leaves_every_class_in_both_parts():
+    rest, held_out = random_images((2, 100)).split(0.01, seed=0)
     assert held_out.class_counts.tolist() == [1, 1]
-    rest, held_out = toy((2, 100)).split(0.99, seed=0)
+    rest, held_out = random_images((2, 100)).split(0.99, seed=0)
     assert rest.class_counts.tolist() == [1, 1]
 
 
-def test_split_of_kmnists_tutorial():
+def test_split_matches_the_numbers_of_the_kmnist_tutorial():
     labels = np.tile(np.arange(10), 6000)
     images = ImageSet(np.zeros((60_000, 1, 1, 1), np.uint8), labels, tuple("0123456789"))
     rest, held_out = images.split(0.2, seed=0)
@@ -99,32 +99,32 @@ def test_split_parts_are_disjoint_complete_and_in_order():
     assert held_out == sorted(held_out)
 
 
-def test_split_depends_on_the_seed_alone():
-    images = toy((50, 50))
+def test_split_depends_only_on_the_seed():
+    images = random_images((50, 50))
     first, again, other = (images.split(0.2, seed)[1].fingerprint for seed in (7, 7, 8))
     assert first == again
     assert first != other
 
 
-def test_split_passes_over_classes_without_images():
+def test_split_ignores_classes_without_images():
     images = ImageSet(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 0, 2, 2]), ("a", "b", "c"))
     assert images.split(0.5, 0)[1].class_counts.tolist() == [1, 0, 1]
 
 
 def test_split_refuses_a_class_with_one_image():
     with pytest.raises(DataError, match="'class 1' has a single image"):
-        toy((5, 1)).split(0.2, 0)
+        random_images((5, 1)).split(0.2, 0)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 2, float("nan")])
-def test_split_refuses_a_share_outside_0_and_1(fraction):
+def test_split_refuses_a_fraction_outside_0_and_1(fraction):
     with pytest.raises(DataError, match="between 0 and 1"):
-        toy().split(fraction, 0)
+        random_images().split(fraction, 0)
 
 
-def test_fingerprint_covers_pixels_labels_names_and_shape():
-    images = toy()
-    assert images.fingerprint == toy().fingerprint
+def test_fingerprint_depends_on_pixels_labels_class_names_and_shape():
+    images = random_images()
+    assert images.fingerprint == random_images().fingerprint
     pixels = images.images.copy()
     pixels[0, 0, 0, 0] ^= 1
     labels = images.labels.copy()
@@ -138,22 +138,22 @@ def test_fingerprint_covers_pixels_labels_names_and_shape():
     assert len({images.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
-def test_fingerprint_ignores_the_layout_in_memory():
-    images = toy()
-    turned = np.asfortranarray(images.images)
-    assert ImageSet(turned, images.labels, images.class_names).fingerprint == images.fingerprint
+def test_fingerprint_is_independent_of_the_memory_layout():
+    images = random_images()
+    fortran_order = np.asfortranarray(images.images)
+    assert ImageSet(fortran_order, images.labels, images.class_names).fingerprint == images.fingerprint
     assert ImageSet(images.images, images.labels.astype(np.uint8), images.class_names).fingerprint == images.fingerprint
 
 
 def test_dataset_refuses_splits_that_do_not_match():
-    train = toy()
+    train = random_images()
     with pytest.raises(DataError, match="different classes"):
         Dataset("x", train, test=replace(train, class_names=("a", "b", "c")))
     with pytest.raises(DataError, match="4×3×1 and 3×4×1"):
-        Dataset("x", train, validation=toy(shape=(3, 4, 1)))
+        Dataset("x", train, validation=random_images(shape=(3, 4, 1)))
 
 
-def test_dataset_refuses_empty_and_single_classes_by_name():
+def test_dataset_refuses_empty_classes_and_a_single_class():
     pixels = np.zeros((4, 1, 1, 1), np.uint8)
     with pytest.raises(DataError, match="no training image of 'b'"):
         Dataset("x", ImageSet(pixels, np.array([0, 0, 2, 2]), ("a", "b", "c")))
@@ -161,8 +161,10 @@ def test_dataset_refuses_empty_and_single_classes_by_name():
         Dataset("x", ImageSet(pixels, np.zeros(4, int), ("a",)))
 
 
-def test_dataset_fingerprint_covers_every_split():
-    train, other = toy(), toy(seed=1)
-    found = {Dataset("x", train, *splits).fingerprint for splits in [(), (other,), (None, other), (other, other)]}
-    assert len(found) == 4
+def test_dataset_fingerprint_depends_on_every_split():
+    train, other = random_images(), random_images(seed=1)
+    fingerprints = {
+        Dataset("x", train, *splits).fingerprint for splits in [(), (other,), (None, other), (other, other)]
+    }
+    assert len(fingerprints) == 4
     assert Dataset("x", train).fingerprint == Dataset("y", train).fingerprint

@@ -1,4 +1,4 @@
-"""Recipes: round trips, refusals in the author's words, overrides."""
+"""Recipes: round trips, error messages in the terms of the file, overrides."""
 
 import json
 import math
@@ -7,26 +7,26 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from foveola.architecture import trace
 from foveola.errors import RecipeError
-from foveola.layers import LAYERS
-from foveola.recipe import Recipe, load_recipe, parse_override, parse_recipe, recipe_names
+from foveola.models.layers import LAYERS
+from foveola.models.shapes import infer_shapes
+from foveola.recipe import Augment, Recipe, load_recipe, parse_override, parse_recipe, recipe_names
 
-BASE = {"name": "mine", "layers": [{"type": "Flatten"}, {"type": "Dense", "units": "classes"}]}
+MINIMAL = {"name": "mine", "layers": [{"type": "Flatten"}, {"type": "Dense", "units": "classes"}]}
 
 
-def refusal(document):
-    with pytest.raises(RecipeError) as refused:
+def error_message(document):
+    with pytest.raises(RecipeError) as error:
         parse_recipe(document)
-    return str(refused.value)
+    return str(error.value)
 
 
-def test_the_built_in_recipes_are_the_advertised_ones():
+def test_the_documented_recipes_are_built_in():
     assert {"lenet5", "west", "eduonix", "kmnist", "mlp", "fast"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_built_in_recipe_is_named_like_its_file_and_describes_itself(name):
+def test_a_built_in_recipe_has_the_name_of_its_file_and_a_description(name):
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.description
@@ -49,10 +49,10 @@ def test_json_round_trip(name):
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
-def test_every_setting_and_every_layer_survives_toml(tmp_path):
+def test_all_settings_and_layers_round_trip_through_toml(tmp_path):
     recipe = parse_recipe(
         {
-            **BASE,
+            **MINIMAL,
             "image_size": 12,
             "channels": "grey",
             "patience": 4,
@@ -80,10 +80,17 @@ def test_every_setting_and_every_layer_survives_toml(tmp_path):
     assert load_recipe(path) == recipe
 
 
-def test_a_file_without_a_name_is_named_after_itself(tmp_path):
+def test_a_recipe_without_a_name_has_the_name_of_its_file(tmp_path):
     path = tmp_path / "my-net.toml"
     path.write_text('layers = [{type = "Flatten"}, {type = "Dense", units = "classes"}]')
     assert load_recipe(path).name == "my-net"
+
+
+@pytest.mark.parametrize("model", [Recipe, Augment])
+def test_every_setting_has_a_description_of_one_line(model):
+    for name, field in model.model_fields.items():
+        assert field.description, name
+        assert "\n" not in field.description
 
 
 def test_a_recipe_is_frozen():
@@ -92,7 +99,7 @@ def test_a_recipe_is_frozen():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"optimiser": "adam"}, "Unknown key 'optimiser'. Did you mean 'optimizer'?"),
         ({"learningrate": 1}, "Unknown key 'learningrate'. Did you mean 'learning_rate'?"),
@@ -104,9 +111,9 @@ def test_a_recipe_is_frozen():
         ),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_known_one(change, said):
-    message = refusal({**BASE, **change})
-    assert said in message
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(change, expected):
+    message = error_message({**MINIMAL, **change})
+    assert expected in message
     assert "Known: " in message
 
 
@@ -116,7 +123,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_known_one():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"epochs": 0}, "epochs is 0; it should be greater than or equal to 1."),
         ({"epochs": True}, "epochs is True; it should be a valid integer."),
@@ -152,25 +159,25 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_known_one():
         ({"layers": [{"type": "Dropout", "rate": math.nan}]}, "layer 1 (Dropout) rate is nan; it should be"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_it_should_be(change, said):
-    assert said in refusal({**BASE, **change})
+def test_an_invalid_value_is_refused_with_what_it_should_be(change, expected):
+    assert expected in error_message({**MINIMAL, **change})
 
 
 def test_a_missing_key_is_named():
-    assert refusal({"name": "mine"}) == "recipe: layers is missing."
+    assert error_message({"name": "mine"}) == "recipe: layers is missing."
 
 
-def test_several_problems_are_named_together():
-    message = refusal({**BASE, "epochs": 0, "batch_sise": 3})
+def test_several_errors_are_reported_together():
+    message = error_message({**MINIMAL, "epochs": 0, "batch_sise": 3})
     assert "epochs is 0" in message
     assert "Did you mean 'batch_size'?" in message
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"batches": "random"}, "needs steps_per_epoch"),
-        ({"steps_per_epoch": 5}, 'goes with batches = "random"'),
+        ({"steps_per_epoch": 5}, 'is only used with batches = "random"'),
         ({"validation": 0, "keep": "best"}, "set validation above 0"),
         ({"validation": 0, "patience": 3}, "set validation above 0"),
         ({"validation": 0, "epoch_auc": True}, "set validation above 0"),
@@ -179,14 +186,14 @@ def test_several_problems_are_named_together():
         ({"monitor": "val_auc"}, "needs epoch_auc = true"),
     ],
 )
-def test_choices_that_do_not_fit_together_are_refused(change, said):
-    assert said in refusal({**BASE, **change})
+def test_inconsistent_settings_are_refused(change, expected):
+    assert expected in error_message({**MINIMAL, **change})
 
 
-def test_the_error_names_the_file(tmp_path):
+def test_errors_name_the_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("epochs = = 3")
-    with pytest.raises(RecipeError, match=r"mine\.toml is no valid TOML"):
+    with pytest.raises(RecipeError, match=r"mine\.toml is not valid TOML"):
         load_recipe(path)
     path.write_text("epochs = 3")
     with pytest.raises(RecipeError, match=r"mine\.toml: layers is missing"):
@@ -206,36 +213,36 @@ def test_overrides_replace_values_and_reach_into_tables():
     )
 
 
-def test_overrides_of_a_recipe_leave_it_as_it_was():
+def test_overrides_do_not_change_the_original_recipe():
     first = load_recipe("west", {"augment.shift": 1})
     second = load_recipe(first, {"augment.rotation": 5.0})
     assert (first.augment.shift, first.augment.rotation) == (1, 0.0)
     assert (second.augment.shift, second.augment.rotation) == (1, 5.0)
 
 
-def test_epochs_that_are_named_are_meant():
+def test_explicit_epochs_override_the_minimum_number_of_steps():
     assert load_recipe("fast").minimum_steps > 0
-    named = load_recipe("fast", {"epochs": 2})
-    assert (named.epochs, named.minimum_steps) == (2, 0)
+    explicit = load_recipe("fast", {"epochs": 2})
+    assert (explicit.epochs, explicit.minimum_steps) == (2, 0)
     both = load_recipe("fast", {"epochs": 2, "minimum_steps": 50})
     assert (both.epochs, both.minimum_steps) == (2, 50)
     assert load_recipe("fast", {"learning_rate": 1e-3}).minimum_steps == load_recipe("fast").minimum_steps
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "expected"),
     [
         ({"epocs": 3}, "Did you mean 'epochs'"),
         ({"augment.shfit": 3}, "Did you mean 'shift'"),
         ({"agument.shift": 3}, "Did you mean 'augment'"),
-        ({"epochs.a": 3}, "reaches into 'epochs', which is no table"),
-        ({"layers.0.filters": 3}, "reaches into 'layers', which is no table"),
+        ({"epochs.a": 3}, "'epochs' is a value, not a table"),
+        ({"layers.0.filters": 3}, "'layers' is a value, not a table"),
         ({"learning_rate": math.inf}, "finite number"),
         ({"augment": 3}, "augment is 3; it should be"),
     ],
 )
-def test_wrong_overrides_are_refused(overrides, said):
-    with pytest.raises(RecipeError, match=said):
+def test_invalid_overrides_are_refused(overrides, expected):
+    with pytest.raises(RecipeError, match=expected):
         load_recipe("west", overrides)
 
 
@@ -263,19 +270,19 @@ def test_an_override_without_key_or_value_is_refused(text):
 
 
 @pytest.mark.parametrize("text", ["learning_rate=inf", "learning_rate=nan", "learning_rate=-inf"])
-def test_infinite_settings_are_refused(text):
+def test_values_that_are_not_finite_are_refused(text):
     with pytest.raises(RecipeError, match="learning_rate is"):
         load_recipe("west", dict([parse_override(text)]))
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_built_in_recipe_fits_the_mnist_family(name):
+def test_every_built_in_recipe_takes_28_by_28_grey_images(name):
     recipe = load_recipe(name)
     side = 28 + 2 * recipe.pad
-    assert trace(recipe.layers, (side, side, 1), 10)[-1].output_shape == (10,)
+    assert infer_shapes(recipe.layers, (side, side, 1), 10)[-1].output_shape == (10,)
 
 
-def test_the_table_of_layers_names_each_class_as_recipes_do():
+def test_the_table_of_layers_uses_the_names_in_recipes():
     for name, layer in LAYERS.items():
         assert layer.model_fields["type"].default == name
     assert len(set(LAYERS.values())) == len(LAYERS)

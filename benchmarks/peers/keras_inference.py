@@ -1,8 +1,8 @@
-"""Inference with West's network in Keras: images a second of `predict`, and the latency of one image.
+"""Inference with West's network in Keras, float32: images a second of `predict`, and the latency of one image.
 
     .venv-peers/bin/python benchmarks/peers/keras_inference.py IMAGES REPEATS
 
-Weights are as drawn: speed does not depend on them. Prints one JSON object.
+The weights are untrained: speed does not depend on them. Prints one JSON object.
 """
 
 import json
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median of the repeats, after three that warm up."""
+    """Median time of the repeats, after three that warm up."""
     found = []
     for _ in range(repeats + 3):
         start = time.perf_counter()

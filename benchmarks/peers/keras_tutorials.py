@@ -1,10 +1,10 @@
-"""The readable tutorial programs in Keras, as their authors wrote them; run by benchmarks/tutorials.py.
+"""The tutorial programs in Keras (float32), as their authors wrote them; run by benchmarks/tutorials.py.
 
     .venv-peers/bin/python benchmarks/peers/keras_tutorials.py PROGRAM FILE SEED [EPOCHS]
 
 Prints one JSON object: seconds of the fit, test accuracy. FILE is an .npz with x_train, y_train, x_val, y_val, x_test
-and y_test; the images are uint8 N×28×28×1. What differs from the programs: their splits are made beforehand, and
-LeNet-5's looks at validation images every five batches where the author looked at test images.
+and y_test; the images are uint8 N×28×28×1. Two things differ from the programs: the splits are made beforehand, and
+LeNet-5 is evaluated on validation images every five batches, where its author used test images.
 """
 
 import json

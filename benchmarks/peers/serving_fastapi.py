@@ -1,15 +1,15 @@
-"""The same model behind FastAPI as its tutorial has it: each request is inferred by itself.
+"""Serve the same model with FastAPI, as in its tutorial: inference for one request at a time.
 
     .venv-peers-serving/bin/python benchmarks/peers/serving_fastapi.py MODEL PORT
 
-The endpoint is `async`, so that inference runs in the event loop: with one core that is faster than a thread for each.
+The endpoint is `async`: inference runs in the event loop, which on one core is faster than a thread for each request.
 """
 
 import json
 import os
 import sys
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports to its maker otherwise
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # otherwise ONNX Runtime sends telemetry
 
 import numpy as np
 import onnxruntime

@@ -1,4 +1,4 @@
-"""The same model behind LitServe, with batching.
+"""Serve the same model with LitServe, with batching.
 
 .venv-peers-serving/bin/python benchmarks/peers/serving_litserve.py MODEL PORT
 """
@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports to its maker otherwise
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # otherwise ONNX Runtime sends telemetry
 
 import litserve
 import numpy as np
@@ -15,7 +15,7 @@ import onnxruntime
 
 
 class Api(litserve.LitAPI):
-    """Its own four verbs: set up, decode, predict, encode."""
+    """The model as a LitServe API: set up, decode, predict, encode."""
 
     def setup(self, device: str) -> None:
         options = onnxruntime.SessionOptions()
@@ -44,7 +44,7 @@ class Api(litserve.LitAPI):
 
 
 def main() -> None:
-    # The best of the timeouts of 1, 5 and 20 ms that were tried
+    # 20 ms was the best of the timeouts tried: 1, 5 and 20 ms
     api = Api(max_batch_size=64, batch_timeout=0.02)
     api.model = sys.argv[1]
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=60)

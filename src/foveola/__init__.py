@@ -2,7 +2,7 @@
 
 >>> import foveola
 >>> run = foveola.train("digits")              # doctest: +SKIP
->>> run.evaluation["accuracy"]["value"]        # doctest: +SKIP
+>>> run.evaluation.accuracy.value          # doctest: +SKIP
 >>> model = foveola.open(run.path)             # doctest: +SKIP
 >>> logits = model.predict_logits(images)      # doctest: +SKIP
 """
@@ -20,11 +20,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _PUBLIC = {
     "load": "foveola.datasets",
     "train": "foveola.workflow.train",
-    "open": "foveola.workflow.opening:open_model",
+    "open": "foveola.workflow.open:open_model",
     "evaluate": "foveola.workflow.evaluate",
     "audit": "foveola.workflow.audit",
     "compare": "foveola.workflow.compare",
-    "write_report": "foveola.workflow.report",
+    "report": "foveola.workflow.report",
     "predict": "foveola.workflow.predict",
     "explain": "foveola.workflow.explain",
     "convolve": "foveola.workflow.convolve",
@@ -35,7 +35,7 @@ _PUBLIC = {
     "Predictor": "foveola.predictions",
     "Recipe": "foveola.recipe",
     "load_recipe": "foveola.recipe",
-    "Run": "foveola.run",
+    "Run": "foveola.runs",
     "Classifier": "foveola.models.classifier",
     "Callback": "foveola.training.callbacks",
     "FoveolaError": "foveola.errors",
@@ -63,8 +63,8 @@ __all__ = [
     "load_recipe",
     "open",
     "predict",
+    "report",
     "train",
-    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -74,16 +74,16 @@ if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
     from foveola.predictions import Estimate, Predictions, Predictor
     from foveola.recipe import Recipe, load_recipe
-    from foveola.run import Run
+    from foveola.runs import Run
     from foveola.training.callbacks import Callback
     from foveola.workflow.audit import audit
     from foveola.workflow.compare import compare
     from foveola.workflow.convolve import convolve
     from foveola.workflow.evaluate import evaluate
     from foveola.workflow.explain import explain
-    from foveola.workflow.opening import open_model as open
+    from foveola.workflow.open import open_model as open
     from foveola.workflow.predict import predict
-    from foveola.workflow.report import write_report
+    from foveola.workflow.report import report
     from foveola.workflow.train import train
 
 

@@ -1,15 +1,15 @@
-"""What can go wrong, and whose doing it is.
+"""Exceptions: invalid input (UserError, exit code 2) and other failures (Failure, exit code 1).
 
 FoveolaError
-├── UserError             the input is wrong: one message, exit code 2
+├── UserError             the input cannot be used: one message, exit code 2
 │   ├── DataError         images, labels, data files, data-set names
-│   ├── RecipeError       recipes, their keys, layers and values
+│   ├── RecipeError       recipes: their keys, layers and values
 │   ├── ModelError        run directories and model files
-│   ├── OutputError       where the results should go
+│   ├── OutputError       paths for results
 │   └── MissingExtra      an optional dependency is not installed
-└── Failure               not the user's doing: one message, exit code 1
-    ├── DownloadError     no source answered with the published bytes
-    ├── ExportError       an export does not answer as its model does, or int8 is no gain; not kept
+└── Failure               not caused by the input: one message, exit code 1
+    ├── DownloadError     no source delivered the published file
+    ├── ExportError       an export differs from its model, or int8 brings no gain; the export is not kept
     └── NonFiniteLoss     training diverged; the last finite weights are kept
 
 Every message says what was found, why it cannot be used, and what to do.
@@ -22,7 +22,7 @@ from types import ModuleType
 
 
 class FoveolaError(Exception):
-    """Base of everything that Foveola raises on purpose."""
+    """Base class of all errors that Foveola raises deliberately."""
 
     exit_code = 1
 
@@ -46,7 +46,7 @@ class ModelError(UserError):
 
 
 class OutputError(UserError):
-    """The place for the results cannot be used."""
+    """The path for the results cannot be used."""
 
 
 class MissingExtra(UserError):
@@ -54,15 +54,15 @@ class MissingExtra(UserError):
 
 
 class Failure(FoveolaError):
-    """Something failed that is not the user's doing."""
+    """A failure that is not caused by the user's input."""
 
 
 class DownloadError(Failure):
-    """No source answered with the published bytes."""
+    """No source delivered the published file."""
 
 
 class ExportError(Failure):
-    """An export does not answer as its model does; it is not kept."""
+    """An export differs from its model, or brings no gain; it is not kept."""
 
 
 class NonFiniteLoss(Failure):
@@ -70,15 +70,21 @@ class NonFiniteLoss(Failure):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Word the refusal of an unknown name: the nearest known one, then all of them."""
+    """Message about an unknown name, with the nearest known name and the list of all known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import a dependency of an extra, or say which command installs it."""
+    """Import a module that an extra installs.
+
+    Raises
+    ------
+    MissingExtra
+        If it is not installed; the message gives the command that installs it.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as missing:

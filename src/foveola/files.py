@@ -1,7 +1,13 @@
-"""Files that are either whole or not there."""
+"""Files: written atomically, checked against SHA256SUMS, and one wording for what cannot be written."""
 
+import hashlib
 import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from foveola.errors import ModelError, OutputError
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -25,6 +31,49 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     _flush_folder(path.parent)
 
 
+@contextmanager
+def writing(path: Path, cure: str = "Choose another with --out.") -> Iterator[None]:
+    """Turn what the operating system refuses inside the block into one message.
+
+    Raises
+    ------
+    OutputError
+        Naming the path, the reason, and the cure.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}. {cure}") from None
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be created or written, before the work and without changing anything.
+
+    Raises
+    ------
+    OutputError
+        If it, or the nearest folder above it that exists, is a file or may not be written to.
+    """
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{folder} cannot be written: {existing} is not a folder that you may write to. Choose another with --out."
+        )
+
+
+def is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def new_folder(first: Path) -> Path:
+    """The first of NAME, NAME-2, NAME-3, … that does not exist yet."""
+    folder, number = first, 1
+    while folder.exists():
+        number += 1
+        folder = first.with_name(f"{first.name}-{number}")
+    return folder
+
+
 def _flush_folder(folder: Path) -> None:
     if os.name == "nt":  # Windows has no handle for a folder
         return
@@ -33,3 +82,138 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+CHECKSUM_FILE = "SHA256SUMS"
+
+# Digest, two spaces or " *", name; a leading backslash says that the name has escapes
+_CHECKSUM_LINE = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+)")
+# Of ten thousand files
+_MAX_CHECKSUM_BYTES = 2**20
+
+
+def record_checksum(path: Path) -> None:
+    """Name a file in the SHA256SUMS beside it; the lines of other files stay.
+
+    Raises
+    ------
+    OSError
+        If SHA256SUMS cannot be written.
+    """
+    sums, name = path.parent / CHECKSUM_FILE, _escape_name(path.name)
+    others = [
+        line for line in _checksum_lines(sums) if (found := _CHECKSUM_LINE.fullmatch(line)) is None or found[2] != name
+    ]
+    _write_checksums(sums, [*others, _checksum_line(path, name)])
+
+
+def record_checksums(folder: Path) -> None:
+    """Write a SHA256SUMS into a folder that names every other file in it, at any depth.
+
+    Raises
+    ------
+    OSError
+        If SHA256SUMS cannot be written.
+    """
+    _write_checksums(
+        folder / CHECKSUM_FILE, [_checksum_line(path, name) for name, path in sorted(_files_in(folder).items())]
+    )
+
+
+def has_checksum(path: Path) -> bool:
+    """Whether a SHA256SUMS beside a file names it."""
+    return _escape_name(path.name) in _listed_checksums(path.parent)
+
+
+def verify_checksum(path: Path, content: bytes | None = None) -> None:
+    """Refuse a file whose bytes are not those that SHA256SUMS beside it names; one that is not named there passes.
+
+    Parameters
+    ----------
+    content : the file's bytes, where they have been read already
+
+    Raises
+    ------
+    ModelError
+        If the checksums differ, or SHA256SUMS cannot be read.
+    """
+    wanted = _listed_checksums(path.parent).get(_escape_name(path.name))
+    if wanted is not None and path.is_file():
+        _compare_checksum(path, sha256_of(path) if content is None else hashlib.sha256(content).hexdigest(), wanted)
+
+
+def verify_checksums(folder: Path, required: Collection[str] = ()) -> None:
+    """Refuse a folder that lacks a file which its SHA256SUMS names, or has another in its place.
+
+    Parameters
+    ----------
+    required : names that SHA256SUMS must list
+
+    Raises
+    ------
+    ModelError
+        Naming the first such file, or if SHA256SUMS is missing or does not list a required name.
+    """
+    listed, present = _listed_checksums(folder), _files_in(folder)
+    if not listed:
+        raise ModelError(
+            f"{folder} has no {CHECKSUM_FILE} that names its files, so that it is not opened. Export it again."
+        )
+    if unlisted := sorted(set(required) - listed.keys()):
+        raise ModelError(f"{folder / CHECKSUM_FILE} does not list {', '.join(unlisted)}. Export it again.")
+    for name, wanted in listed.items():
+        if name not in present:
+            raise ModelError(f"{folder} lacks {name}, which its {CHECKSUM_FILE} names. Export it again.")
+        _compare_checksum(present[name], sha256_of(present[name]), wanted)
+
+
+def _compare_checksum(path: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ModelError(
+            f"{path} is not the file that {CHECKSUM_FILE} names: its SHA-256 begins with {found[:12]}, there it is "
+            f"{wanted[:12]}. It was altered, damaged or replaced after its export. Export the run again, or delete its "
+            f"line there if you have replaced it yourself."
+        )
+
+
+def _listed_checksums(folder: Path) -> dict[str, str]:
+    """Name, escaped, and digest, in small letters."""
+    found = (_CHECKSUM_LINE.fullmatch(line) for line in _checksum_lines(folder / CHECKSUM_FILE))
+    return {line[2]: line[1].lower() for line in found if line is not None}
+
+
+def _checksum_lines(sums: Path) -> list[str]:
+    try:
+        if not sums.is_file():
+            return []
+        if sums.stat().st_size > _MAX_CHECKSUM_BYTES:
+            raise ModelError(f"{sums} has more than {_MAX_CHECKSUM_BYTES:,} bytes, so that it is not read. Delete it.")
+        # A name is bytes to the system: what is no text in it comes back as it was
+        text = sums.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise ModelError(f"{sums} cannot be read: {error}. Correct its rights, or delete it.") from None
+    return [line for line in text.split("\n") if line]
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
+    """Every file but SHA256SUMS, by its name from here, escaped."""
+    files = {_escape_name(path.relative_to(folder).as_posix()): path for path in folder.rglob("*") if path.is_file()}
+    files.pop(CHECKSUM_FILE, None)
+    return files
+
+
+def _escape_name(name: str) -> str:
+    return name.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
+
+
+def _checksum_line(path: Path, escaped: str) -> str:
+    return ("\\" if "\\" in escaped else "") + f"{sha256_of(path)}  {escaped}"
+
+
+def _write_checksums(sums: Path, lines: list[str]) -> None:
+    write_atomically(sums, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

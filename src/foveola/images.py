@@ -1,4 +1,4 @@
-"""Labelled images as arrays, validated once, where they are made."""
+"""Labelled images as arrays, validated when they are created."""
 
 import hashlib
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class ImageSet:
     Raises
     ------
     DataError
-        If shapes, types, counts or labels do not fit together.
+        If shapes, types, counts or labels are invalid or do not match.
     """
 
     images: Images
@@ -59,7 +59,7 @@ class ImageSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of images, labels and class names: equal content, equal fingerprint."""
+        """SHA-256 of images, labels and class names, independent of the memory layout."""
         digest = hashlib.sha256()
         digest.update(repr((self.images.shape, self.class_names)).encode())
         digest.update(np.ascontiguousarray(self.images).data)
@@ -72,14 +72,14 @@ class ImageSet:
         return ImageSet(self.images[indices], self.labels[indices], self.class_names)
 
     def split(self, fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
-        """Hold out a stratified, seeded part.
+        """Hold out a stratified random part.
 
-        Every class gives round(fraction × its count) images, at least one, and keeps at least one.
+        Of every class, round(fraction × its count) images are held out, at least one, and at least one is kept.
 
         Parameters
         ----------
-        fraction : share to hold out, 0 < fraction < 1
-        seed : the same seed gives the same parts
+        fraction : fraction to hold out, 0 < fraction < 1
+        seed : the same seed gives the same split
 
         Returns
         -------
@@ -88,10 +88,10 @@ class ImageSet:
         Raises
         ------
         DataError
-            If a class has a single image, so that it cannot be on both sides.
+            If a class has a single image, which cannot be in both parts.
         """
         if not 0 < fraction < 1:
-            raise DataError(f"The share to hold out is {fraction}; it must lie between 0 and 1.")
+            raise DataError(f"The fraction to hold out is {fraction}; it must be between 0 and 1.")
         generator = np.random.default_rng(seed)
         held_out = np.zeros(len(self), dtype=bool)
         for label, count in enumerate(self.class_counts):
@@ -99,22 +99,21 @@ class ImageSet:
                 continue
             if count == 1:
                 raise DataError(
-                    f"Class {self.class_names[label]!r} has a single image, so that it cannot be split into a part to "
-                    f"learn from and a part to measure on. Add images of this class, or remove the class."
+                    f"Class {self.class_names[label]!r} has a single image, which cannot be both in the training "
+                    f"images and in the held-out images. Add images of this class, or remove the class."
                 )
-            share = min(max(round(fraction * count), 1), count - 1)
+            held_out_count = min(max(round(fraction * count), 1), count - 1)
             members = np.flatnonzero(self.labels == label)
-            held_out[generator.choice(members, share, replace=False)] = True
+            held_out[generator.choice(members, held_out_count, replace=False)] = True
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One data set: its training images, and the other splits that it brings along.
+    """A data set: its training images, and its validation and test images if it has such splits.
 
-    `validation` and `test` are None where the data has no such split; all splits share shape and class names.
-    `flip_safe` says whether a mirror image keeps its class: never assumed, only declared by the catalog.
-    `skipped` names the files that could not be read and that the caller allowed to leave out.
+    All splits have the same image shape and class names. `flip_safe` means that a mirrored image keeps its class; it
+    is never assumed, only declared by the catalog. `skipped` lists the unreadable files that were left out.
     """
 
     name: str
@@ -131,7 +130,7 @@ class Dataset:
                 continue
             if split.class_names != self.train.class_names:
                 raise DataError(
-                    f"The splits of {self.name} name different classes; every split must have the same ones."
+                    f"The splits of {self.name} have different classes; every split must have the same ones."
                 )
             if split.image_shape != self.train.image_shape:
                 raise DataError(
@@ -141,7 +140,7 @@ class Dataset:
         counts = self.train.class_counts
         if np.count_nonzero(counts) < 2:
             raise DataError(
-                f"{self.name} has images of {np.count_nonzero(counts)} class; a classifier needs at least two."
+                f"{self.name} has images of {np.count_nonzero(counts)} class; a classifier needs at least two classes."
             )
         empty = [name for name, count in zip(self.train.class_names, counts, strict=True) if count == 0]
         if empty:
@@ -166,10 +165,10 @@ class Dataset:
 
 
 def polarity(images: Images) -> Polarity:
-    """Whether things stand light on dark or dark on light, judged by the median of each image's border.
+    """Whether images, uint8 N×H×W×C, are light on dark or dark on light, judging by the median of each image's border.
 
-    A set, uint8 N×H×W×C, has a polarity if at least 90 % of its images have it; photographs usually have none.
-    At most about 2,000 images, evenly spread, are looked at.
+    At least 90 % of the images must agree; otherwise, as usual for photographs, the polarity is "mixed". Of more than
+    2,000 images, evenly spaced ones are examined.
     """
     images = images[:: max(len(images) // 2000, 1)]
     edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
@@ -182,39 +181,41 @@ def polarity(images: Images) -> Polarity:
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """28×28×1, as people write it."""
+    """A shape as text, such as 28×28×1."""
     return "×".join(map(str, shape))
 
 
 def check_images(images: object) -> None:
-    """Refuse what is no uint8 array N×H×W×C with C = 1 or 3.
+    """Refuse anything but a uint8 array, N×H×W×C with C = 1 or 3.
 
     Raises
     ------
     DataError
-        If type or shape is wrong, or there are no images.
+        If the type or the shape is wrong, or there are no images.
     """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        found = getattr(images, "dtype", type(images).__name__)
-        raise DataError(f"Images must be a uint8 array with values 0 to 255; these are {found}. Convert them first.")
+        dtype = getattr(images, "dtype", type(images).__name__)
+        raise DataError(f"Images must be a uint8 array with values 0 to 255, not {dtype}. Convert them first.")
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DataError(
-            f"Images must be N×H×W×C with C = 1 (grey) or 3 (RGB); these are {shape_text(images.shape)}. "
+            f"Images must have the shape N×H×W×C with C = 1 (grey) or 3 (RGB), not {shape_text(images.shape)}. "
             f"Reshape them first (grey images: images[..., None])."
         )
     if 0 in images.shape:
-        raise DataError(f"There are no images to use: the array is {shape_text(images.shape)}.")
+        raise DataError(f"There are no images: the array has the shape {shape_text(images.shape)}.")
 
 
-def _check_labels(labels: NDArray[np.int64], images: int, names: tuple[str, ...]) -> None:
+def _check_labels(labels: NDArray[np.int64], image_count: int, names: tuple[str, ...]) -> None:
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise DataError(f"Labels must be a list of integers; these are {labels.dtype} of shape {labels.shape}.")
-    if len(labels) != images:
-        raise DataError(f"There are {images} images but {len(labels)} labels; every image needs exactly one.")
+        raise DataError(
+            f"Labels must be a list of integers, not {labels.dtype} of shape {labels.shape}. Convert them first."
+        )
+    if len(labels) != image_count:
+        raise DataError(f"There are {image_count} images but {len(labels)} labels; every image needs exactly one.")
     if len(set(names)) != len(names):
-        raise DataError(f"Class names must differ from each other; these are {', '.join(names)}.")
+        raise DataError(f"Class names must be unique; these are {', '.join(names)}. Rename the repeated ones.")
     if labels.min() < 0 or labels.max() >= len(names):
         raise DataError(
-            f"Labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes, "
-            f"so that they must lie between 0 and {len(names) - 1}. Correct the labels, or name all classes."
+            f"Labels run from {labels.min()} to {labels.max()}, but must be between 0 and {len(names) - 1}: there are "
+            f"{len(names)} classes. Correct the labels, or name all classes."
         )

@@ -1,19 +1,25 @@
-"""What stands between a model and its judges: logits, labels, and figures with intervals."""
+"""Predictor, Predictions and Estimate: what models give and metrics take, as arrays."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, PlainSerializer
 
-from foveola.doctor import Finding, Fix
 from foveola.images import Images, Labels
+from foveola.models.metadata import ModelMetadata
 
 
 class Predictor(Protocol):
     """A live classifier or a reopened export."""
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Class names and preprocessing, and what the model has learnt from."""
+        ...
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -55,52 +61,37 @@ class Predictions:
         return predicted
 
 
+# In JSON, which has no NaN, a value that is not defined is null
+Value = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: None if math.isnan(value) else value, return_type=float | None),
+]
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval.
+    """A value with its interval.
 
-    `low` and `high` bound the 95 % interval, `n` is the number of images behind it, `method` names the interval.
+    `low` and `high` bound the 95 % interval, `n` is the number of images behind it, `method` names the interval. What
+    is not defined is NaN.
+
+    >>> print(Estimate(0.9, 0.85, 0.94, 200, "Wilson"))
+    0.9000 (95 % CI 0.8500–0.9400)
     """
 
-    value: float
-    low: float
-    high: float
+    value: Value
+    low: Value
+    high: Value
     n: int
     method: str
 
-    def as_json(self) -> dict[str, float | int | str | None]:
-        """The fields by name; None for NaN, which strict JSON does not know."""
-        return {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in asdict(self).items()
-        }
+    @property
+    def is_defined(self) -> bool:
+        return not math.isnan(self.value)
 
     def __str__(self) -> str:
         return f"{self.value:.4f} (95 % CI {self.low:.4f}–{self.high:.4f})"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model says of one picture.
-
-    `top` holds (class, probability), most probable first; `findings` in what the picture, as it was given, is unlike
-    the training images; `fixes` what was changed before the model saw it; `uncertain` says that the probability lies
-    below the model's threshold.
-    """
-
-    image: str
-    top: list[tuple[str, float]]
-    findings: list[Finding]
-    fixes: tuple[Fix, ...] = ()
-    uncertain: bool = False
-
-    @property
-    def class_name(self) -> str:
-        return self.top[0][0]
-
-    @property
-    def probability(self) -> float:
-        return self.top[0][1]
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

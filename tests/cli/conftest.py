@@ -1,4 +1,4 @@
-"""Good calls of the commands, each in an empty folder."""
+"""Valid arguments of every command; each test runs in an empty folder."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
+def empty_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
-def picture(tmp_path, toy) -> Path:
+def image_file(tmp_path, toy) -> Path:
     from PIL import Image
 
     Image.fromarray(toy.train.images[0, :, :, 0]).resize((50, 30)).save(tmp_path / "bar.png")
@@ -19,8 +19,8 @@ def picture(tmp_path, toy) -> Path:
 
 
 @pytest.fixture
-def arguments(toy_npz, toy_run, tiny, picture) -> dict[str, list[object]]:
-    """What a good call of each command takes."""
+def arguments(toy_npz, toy_run, tiny, image_file) -> dict[str, list[object]]:
+    """Valid arguments by command."""
     return {
         "datasets": [],
         "recipes": [],
@@ -30,9 +30,9 @@ def arguments(toy_npz, toy_run, tiny, picture) -> dict[str, list[object]]:
         "report": [toy_run, "--data", toy_npz, "--out", "report.html"],
         "compare": [toy_run, toy_run, "--data", toy_npz],
         "audit": [toy_npz, "--recipe", tiny],
-        "predict": [toy_run, picture],
+        "predict": [toy_run, image_file],
         "export": [toy_run, "--data", toy_npz, "--out", "model.onnx"],
-        "explain": [toy_run, picture],
+        "explain": [toy_run, image_file],
         "convolve": ["letter:A"],
         "info": [],
     }

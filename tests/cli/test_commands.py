@@ -1,41 +1,44 @@
-"""Every command: its help, its JSON, its streams."""
+"""Every command: help, JSON, standard output and standard error."""
 
 import json
+import re
 
 import pytest
 
 COMMANDS = (
     "datasets",
+    "audit",
     "recipes",
     "summary",
     "train",
     "evaluate",
     "report",
     "compare",
-    "audit",
+    "explain",
+    "convolve",
     "predict",
     "export",
     "serve",
-    "explain",
-    "convolve",
     "info",
 )
 
 
-# The server goes on until it is told to end
+# `serve` runs until it is stopped
 ENDING = tuple(command for command in COMMANDS if command != "serve")
 
 
 def test_help_lists_the_commands(foveola_command):
     code, out, err = foveola_command("--help")
     assert (code, err) == (0, "")
-    listed = [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines()]
-    assert listed == list(COMMANDS)
+    panels = out[out.index("Data:\n") :]
+    assert re.findall(r"^  (\S+) ", panels, re.MULTILINE) == list(COMMANDS)
+    titles = re.findall(r"^(\S+):$", panels, re.MULTILINE)
+    assert titles == ["Data", "Training", "Evaluation", "Explanation", "Deployment", "Information"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_every_command_explains_itself_with_an_example(foveola_command, command, option):
+def test_every_command_has_help_with_an_example(foveola_command, command, option):
     code, out, err = foveola_command(command, option)
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: foveola {command} ")
@@ -51,7 +54,7 @@ def test_json_is_one_document_on_standard_output(foveola_command, arguments, com
 
 
 @pytest.mark.parametrize("command", ENDING)
-def test_for_people_a_text_on_standard_output(foveola_command, arguments, command):
+def test_without_json_a_text_on_standard_output(foveola_command, arguments, command):
     code, out, _ = foveola_command(command, *arguments[command])
     assert code == 0
     assert len(out.splitlines()) > 1
@@ -59,7 +62,7 @@ def test_for_people_a_text_on_standard_output(foveola_command, arguments, comman
     assert "\x1b" not in out  # no colours in a pipe
 
 
-def test_progress_goes_to_standard_error_and_quiet_silences_it(foveola_command, arguments):
+def test_progress_goes_to_standard_error_and_quiet_suppresses_it(foveola_command, arguments):
     code, out, err = foveola_command("train", *arguments["train"])
     assert code == 0
     assert "epoch 2/2" in err

@@ -1,4 +1,4 @@
-"""How a command ends where something fails or is broken off: exit codes and messages."""
+"""Exit codes and messages of commands that fail or are interrupted."""
 
 import errno
 import os
@@ -28,11 +28,11 @@ FOVEOLA = Path(sys.executable).with_name("foveola")
         (KeyboardInterrupt(), 130, "foveola: Interrupted.\n"),
     ],
 )
-def test_what_is_not_the_users_doing(foveola_command, monkeypatch, error, code, message):
+def test_failures_that_are_not_the_users_fault(foveola_command, monkeypatch, error, code, message):
     def fail():
         raise error
 
-    monkeypatch.setattr("foveola.workflow.machine.describe", fail)
+    monkeypatch.setattr("foveola.workflow.environment.describe_environment", fail)
     outcome = foveola_command("info")
     assert (outcome.code, outcome.out) == (code, "")
     assert message in outcome.err
@@ -40,7 +40,7 @@ def test_what_is_not_the_users_doing(foveola_command, monkeypatch, error, code, 
 
 
 def test_a_bug_is_not_hidden(monkeypatch):
-    monkeypatch.setattr("foveola.workflow.machine.describe", lambda: 1 / 0)
+    monkeypatch.setattr("foveola.workflow.environment.describe_environment", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["info"])
 
@@ -54,11 +54,11 @@ def test_a_diverged_training_ends_with_1_and_leaves_finite_weights(foveola_comma
     assert (code, out) == (1, "")
     assert "not finite" in err
     assert "--set learning_rate=" in err
-    assert foveola.Run.open(Path("run")).status["status"] == "diverged"
+    assert foveola.Run.open(Path("run")).status.status == "diverged"
     assert all(np.isfinite(weights).all() for weights in load_file("run/model.safetensors").values())
 
 
-def test_whoever_closes_the_pipe_gets_no_traceback():
+def test_a_closed_pipe_gives_no_traceback():
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([FOVEOLA, "recipes"], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
@@ -86,6 +86,6 @@ def test_an_interrupt_ends_with_130_and_leaves_a_readable_run(toy_npz, tiny, fov
     assert err.endswith("foveola: Interrupted.\n")
     assert "Traceback" not in err
     status = foveola.Run.open(Path("run")).status
-    assert status["status"] == "interrupted"
-    assert status["epochs"] >= 1
+    assert status.status == "interrupted"
+    assert status.epochs >= 1
     assert foveola_command("evaluate", "run", toy_npz).code == 0

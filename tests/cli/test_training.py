@@ -1,4 +1,4 @@
-"""`train`: what it prints, what reaches the recipe, where the run lies."""
+"""`train`: what it prints, options that reach the recipe, and the run's folder."""
 
 import json
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import foveola
 
 
-def test_train_says_what_it_reached_and_where_the_run_lies(foveola_command, arguments):
+def test_train_prints_accuracy_and_path_of_the_run(foveola_command, arguments):
     code, out, _ = foveola_command("train", *arguments["train"])
-    accuracy = foveola.Run.open(Path("run")).evaluation["accuracy"]
+    accuracy = foveola.Run.open(Path("run")).evaluation.accuracy
     assert code == 0
-    assert f"{accuracy['value']:.4f} (95 % CI {accuracy['low']:.4f}–{accuracy['high']:.4f})" in out
+    assert f"{accuracy.value:.4f} (95 % CI {accuracy.low:.4f}–{accuracy.high:.4f})" in out
     assert [line.split() for line in out.splitlines()[-2:]] == [["run", "run"], ["report", "run/report.html"]]
 
 
-def test_train_without_test_images_says_so(foveola_command, arguments):
+def test_train_without_test_images_reports_no_accuracy(foveola_command, arguments):
     code, out, _ = foveola_command("train", *arguments["train"], "--set", "test=0")
     assert code == 0
     assert "not measured" in out
@@ -26,7 +26,8 @@ def test_train_without_test_images_says_so(foveola_command, arguments):
 def test_train_json_holds_run_and_evaluation(foveola_command, arguments):
     document = json.loads(foveola_command("train", *arguments["train"], "--json").out)
     run = foveola.Run.open(Path("run"))
-    assert document == {"run": "run", **run.status, "evaluation": run.evaluation}
+    status, evaluation = json.loads(run.status.to_json()), json.loads(run.evaluation.to_json())
+    assert document == {"run": "run", **status, "evaluation": evaluation}
 
 
 def test_epochs_and_settings_reach_the_recipe(foveola_command, arguments):
@@ -55,12 +56,12 @@ def test_the_same_seed_gives_the_same_bytes(foveola_command, toy_npz, tiny):
     assert one != three
 
 
-def test_reject_reaches_recipe_model_and_figures(foveola_command, arguments, toy_npz):
+def test_reject_reaches_recipe_model_and_metrics(foveola_command, arguments, toy_npz):
     command = ["train", *arguments["train"], "--epochs", 10, "--reject", 0.3, "--json"]
     document = json.loads(foveola_command(*command).out)
     assert document["recipe"]["reject"] == document["reject"]["error"] == 0.3
     assert document["evaluation"]["rejection"]["threshold"] == document["reject"]["threshold"]
     for again in (["train", *arguments["train"], "--reject", 0.3, "--force"], ["evaluate", "run", toy_npz]):
         text = foveola_command(*again).out
-        assert "share answered (asked for: at most 30.00% wrong)" in text
-        assert "wrong among those answered" in text
+        assert "coverage (target error 30.00%)" in text
+        assert "error of confident predictions" in text

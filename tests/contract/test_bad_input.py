@@ -1,4 +1,4 @@
-"""Bad input gets one message and exit code 2, and leaves nothing behind."""
+"""Invalid input: one message, exit code 2, and no files left behind."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 @dataclass(frozen=True)
 class World:
-    """An empty folder, in which the command runs, and good things to spoil."""
+    """An empty folder, in which the command runs, with valid data, recipe and run."""
 
     folder: Path
     data: Path
@@ -43,13 +43,13 @@ class World:
         (folder / "train-labels-idx1-ubyte").write_bytes(labels or idx_file((6,), bytes([0, 1, 2] * 2)))
         return folder
 
-    def pictures(self, **classes: int) -> Path:
-        """A folder with so many grey pictures of each class."""
+    def image_folder(self, **classes: int) -> Path:
+        """An image folder with a number of grey images for each class."""
         for name, count in classes.items():
-            (self.folder / "pictures" / name).mkdir(parents=True)
+            (self.folder / "images" / name).mkdir(parents=True)
             for number in range(count):
-                grey_picture(self.folder / "pictures" / name / f"{number}.png")
-        return self.folder / "pictures"
+                grey_image(self.folder / "images" / name / f"{number}.png")
+        return self.folder / "images"
 
     def file(self, name: str, content: bytes | str) -> Path:
         path = self.folder / name
@@ -60,7 +60,7 @@ class World:
     def toml(self, text: str) -> Path:
         return self.file("mine.toml", text)
 
-    def colour_picture(self) -> Path:
+    def colour_image(self) -> Path:
         Image.new("RGB", (20, 20), (200, 30, 30)).save(self.folder / "red.png")
         return self.folder / "red.png"
 
@@ -69,7 +69,7 @@ def idx_file(shape: tuple[int, ...], content: bytes, magic: int = 0x800) -> byte
     return struct.pack(f">I{len(shape)}I", magic + len(shape), *shape) + content
 
 
-def grey_picture(path: Path) -> Path:
+def grey_image(path: Path) -> Path:
     Image.fromarray(np.eye(8, dtype=np.uint8) * 200).save(path)
     return path
 
@@ -80,7 +80,7 @@ def bmp_header(width: int, height: int) -> bytes:
 
 
 def run_with(world: World, **files: bytes) -> Path:
-    """The run with other contents in some files; the suffix is written with an underscore."""
+    """A copy of the run with other contents in some files; `run_json` stands for run.json."""
     run = world.copied_run()
     for name, content in files.items():
         (run / name.replace("_", ".")).write_bytes(content)
@@ -98,13 +98,13 @@ def foreign_safetensors(world: World) -> Path:
     return world.folder / "foreign.safetensors"
 
 
-def damaged_card(world: World) -> Path:
+def damaged_metadata(world: World) -> Path:
     save_file({"weight": np.zeros(3, np.float32)}, world.folder / "odd.safetensors", {"foveola": '{"format": 99}'})
     return world.folder / "odd.safetensors"
 
 
-def corrupt_picture_folder(world: World) -> Path:
-    folder = world.pictures(cat=9, dog=9)
+def corrupt_image_folder(world: World) -> Path:
+    folder = world.image_folder(cat=9, dog=9)
     whole = (folder / "dog" / "1.png").read_bytes()
     (folder / "dog" / "1.png").write_bytes(whole[: len(whole) // 2])
     return folder
@@ -118,7 +118,7 @@ def truncated(path: Path) -> bytes:
 LAYERS = 'layers = [{ type = "Flatten" }, { type = "Dense", units = "classes" }]\n'
 BARS = np.zeros((6, 4, 4), np.uint8)
 
-# What is wrong → the command, and what its message must say
+# The fault → the command, and what its message must contain
 CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     # Data
     "idx-truncated": (
@@ -171,10 +171,10 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
         ("data.npz", "never Python objects"),
     ),
     "npz-without-images": (lambda w: w.train(w.npz(weights=BARS)), ("data.npz", "weights", "x_train")),
-    "folder-empty-class": (lambda w: w.train(w.pictures(cat=3, dog=0)), ("dog", "empty", "Add images")),
-    "folder-single-class": (lambda w: w.train(w.pictures(cat=4)), ("1 class", "at least two")),
-    "folder-class-of-one-image": (lambda w: w.train(w.pictures(cat=4, dog=1)), ("'dog' has a single image", "Add")),
-    "folder-corrupt-image": (lambda w: w.train(corrupt_picture_folder(w)), ("dog/1.png", "--skip-bad 1")),
+    "folder-empty-class": (lambda w: w.train(w.image_folder(cat=3, dog=0)), ("dog", "empty", "Add images")),
+    "folder-single-class": (lambda w: w.train(w.image_folder(cat=4)), ("1 class", "at least two")),
+    "folder-class-of-one-image": (lambda w: w.train(w.image_folder(cat=4, dog=1)), ("'dog' has a single image", "Add")),
+    "folder-corrupt-image": (lambda w: w.train(corrupt_image_folder(w)), ("dog/1.png", "--skip-bad 1")),
     "folder-without-classes": (
         lambda w: w.train(w.file("mine/a.txt", "").parent),
         ("no class folders", "a.txt"),
@@ -184,7 +184,7 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     # Recipes
     "unknown-recipe": (lambda w: w.train(recipe="lenet"), ("'lenet'", "Did you mean 'lenet5'?", "TOML")),
     "recipe-file-missing": (lambda w: w.train(recipe="my.toml"), ("my.toml", "cannot be read")),
-    "recipe-no-toml": (lambda w: w.train(recipe=w.toml("layers = [")), ("mine.toml", "no valid TOML")),
+    "recipe-not-toml": (lambda w: w.train(recipe=w.toml("layers = [")), ("mine.toml", "not valid TOML")),
     "unknown-key": (
         lambda w: w.train(recipe=w.toml("learning_rat = 0.1\n" + LAYERS)),
         ("mine.toml", "'learning_rat'", "Did you mean 'learning_rate'?"),
@@ -228,7 +228,7 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     "out-holds-a-run": (lambda w: w.train(None, "--out", w.copied_run()), ("already holds a run", "--force")),
     "out-holds-other-files": (
         lambda w: w.train(None, "--force", "--out", w.file("mine/letter.txt", "dear").parent),
-        ("no run's", "--out"),
+        ("holds files", "left alone", "--out"),
     ),
     "evaluation-below-a-file": (
         lambda w: ["evaluate", w.run, w.data, "--out", w.file("file", "") / "e.json"],
@@ -246,20 +246,26 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
         ("m.safetensors", "damaged"),
     ),
     "model-empty": (lambda w: ["evaluate", w.file("m.safetensors", b""), w.data], ("m.safetensors", "damaged")),
-    "model-foreign": (lambda w: ["evaluate", foreign_safetensors(w), w.data], ("no Foveola model",)),
-    "model-card-damaged": (lambda w: ["evaluate", damaged_card(w), w.data], ("odd.safetensors", "damaged")),
+    "model-foreign": (lambda w: ["evaluate", foreign_safetensors(w), w.data], ("not a Foveola model",)),
+    "model-metadata-damaged": (lambda w: ["evaluate", damaged_metadata(w), w.data], ("odd.safetensors", "damaged")),
     "run-without-model": (lambda w: ["evaluate", run_without_model(w), w.data], ("no model.safetensors", "rain it")),
-    "run-json-damaged": (lambda w: ["evaluate", run_with(w, run_json=b'{"status": '), w.data], ("run.json", "rain it")),
-    "folder-that-is-no-run": (lambda w: ["evaluate", w.file("mine/a.txt", "").parent, w.data], ("is no run",)),
+    "run-json-damaged": (
+        lambda w: ["evaluate", run_with(w, run_json=b'{"status": '), w.data],
+        ("run.json", "damaged", "Train the run again"),
+    ),
+    "folder-without-run": (
+        lambda w: ["evaluate", w.file("mine/a.txt", "").parent, w.data],
+        ("mine is no", "run.json", "foveola train"),
+    ),
     "init-missing": (lambda w: w.train(None, "--init", "runs/none"), ("runs/none",)),
     "init-of-other-layers": (
         lambda w: w.train(None, "--init", w.run, recipe="mlp"),
         ("No layer of", "same recipe"),
     ),
     "freeze-without-init": (lambda w: w.train(None, "--freeze"), ("--freeze", "--init RUN")),
-    # Pictures
-    "colour-picture-for-grey-model": (
-        lambda w: ["predict", w.run, w.colour_picture()],
+    # Images
+    "colour-image-for-grey-model": (
+        lambda w: ["predict", w.run, w.colour_image()],
         ("red.png", "3 channels", "1 channel", "--grey"),
     ),
     "colour-data-for-grey-model": (
@@ -274,29 +280,29 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
         ],
         ("3 channels", "1 channel"),
     ),
-    "picture-of-a-million-million-pixels": (
+    "image-of-a-million-million-pixels": (
         lambda w: ["predict", w.run, w.file("huge.bmp", bmp_header(1_000_000, 1_000_000))],
         ("huge.bmp", "64,000,000"),
     ),
     "unknown-fix": (
-        lambda w: ["predict", w.run, grey_picture(w.folder / "a.png"), "--fix", "invert,centre"],
+        lambda w: ["predict", w.run, grey_image(w.folder / "a.png"), "--fix", "invert,centre"],
         ("'centre'", "Did you mean 'center'?"),
     ),
     "show-is-a-file": (
-        lambda w: ["predict", w.run, grey_picture(w.folder / "a.png"), "--show", w.file("file", "")],
+        lambda w: ["predict", w.run, grey_image(w.folder / "a.png"), "--show", w.file("file", "")],
         ("file cannot be written", "--show"),
     ),
-    "picture-missing": (lambda w: ["predict", w.run, "no.png"], ("no.png", "does not exist")),
-    "picture-corrupt": (
-        lambda w: ["predict", w.run, w.file("half.png", truncated(grey_picture(w.folder / "whole.png")))],
+    "image-missing": (lambda w: ["predict", w.run, "no.png"], ("no.png", "does not exist")),
+    "image-corrupt": (
+        lambda w: ["predict", w.run, w.file("half.png", truncated(grey_image(w.folder / "whole.png")))],
         ("half.png", "replace"),
     ),
-    "picture-of-another-format": (lambda w: ["predict", w.run, w.file("a.png", "%PDF-1.4")], ("a.png", "PNG, JPEG")),
+    "image-of-another-format": (lambda w: ["predict", w.run, w.file("a.png", "%PDF-1.4")], ("a.png", "PNG, JPEG")),
     "unknown-classes": (
         lambda w: ["evaluate", w.run, w.npz(x_train=BARS, y_train=np.arange(6) % 2)],
         ("does not know: 0, 1", "left, middle, right"),
     ),
-    "split-that-is-not-there": (
+    "missing-split": (
         lambda w: [
             "evaluate",
             w.run,
@@ -310,13 +316,13 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     "unknown-device": (lambda w: w.train(None, "--device", "gpu"), ("'gpu'", "cuda")),
     "unknown-split": (lambda w: ["evaluate", w.run, w.data, "--split", "tets"], ("Did you mean 'test'?",)),
     "negative-seed": (lambda w: w.train(None, "--seed", "-1"), ("--seed", "greater than or equal to 0")),
-    "seed-no-number": (lambda w: w.train(None, "--seed", "x"), ("--seed",)),
+    "seed-not-a-number": (lambda w: w.train(None, "--seed", "x"), ("--seed",)),
     "no-epochs": (lambda w: w.train(None, "--epochs", "0"), ("--epochs",)),
     "unknown-option": (lambda w: w.train(None, "--epcohs", "1"), ("--epcohs", "--epochs")),
     "unknown-command": (lambda w: ["trian", "digits"], ("'trian'", "'train'")),
     "train-without-data": (lambda w: ["train"], ("DATA",)),
-    "predict-without-pictures": (lambda w: ["predict", w.run], ("IMAGE",)),
-    "no-command": (lambda w: [], ("Commands:", "train")),
+    "predict-without-images": (lambda w: ["predict", w.run], ("IMAGE",)),
+    "no-command": (lambda w: [], ("Usage: foveola", "Training:", "train")),
 }
 
 
@@ -335,30 +341,30 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_message_exit_code_2_and_nothing_left_behind(case, world, foveola_command):
-    arguments, says = CASES[case][0](world), CASES[case][1]
+def test_one_message_exit_code_2_and_no_files_left(case, world, foveola_command):
+    arguments, fragments = CASES[case][0](world), CASES[case][1]
     before = tree(world.folder), tree(world.run)
     code, out, err = foveola_command(*arguments)
     assert code == 2
     assert out == ""
     assert "Traceback" not in err
     assert err.count("foveola: ") + err.count("Usage: ") == 1
-    for text in says:
-        assert text in err
+    for fragment in fragments:
+        assert fragment in err
     assert (tree(world.folder), tree(world.run)) == before
 
 
 @pytest.mark.parametrize("case", ["unknown-data-set", "out-below-a-file", "train-without-data", "model-truncated"])
-def test_the_same_from_a_shell(case, world):
-    arguments, says = CASES[case][0](world), CASES[case][1]
+def test_the_same_as_a_process(case, world):
+    arguments, fragments = CASES[case][0](world), CASES[case][1]
     before = tree(world.folder)
     done = subprocess.run(
         [Path(sys.executable).with_name("foveola"), *arguments], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
-    for text in says:
-        assert text in done.stderr
+    for fragment in fragments:
+        assert fragment in done.stderr
     assert tree(world.folder) == before
 
 
@@ -373,14 +379,14 @@ def test_cuda_where_there_is_none(world, foveola_command, monkeypatch):
     assert tree(world.folder) == {}
 
 
-def test_with_grey_the_colour_picture_works(world, foveola_command):
-    code, out, _ = foveola_command("predict", world.run, world.colour_picture(), "--grey", "--json")
+def test_with_grey_a_colour_image_is_classified(world, foveola_command):
+    code, out, _ = foveola_command("predict", world.run, world.colour_image(), "--grey", "--json")
     assert code == 0
     assert len(json.loads(out)["predictions"]) == 1
 
 
-def test_with_skip_bad_the_corrupt_picture_is_left_out_and_recorded(world, foveola_command):
-    folder = corrupt_picture_folder(world)
+def test_with_skip_bad_a_damaged_image_is_skipped_and_recorded(world, foveola_command):
+    folder = corrupt_image_folder(world)
     code, out, _ = foveola_command(*world.train(folder, "--skip-bad", 1, "--out", "run", "--json"))
     assert code == 0
     assert json.loads(out)["data"]["skipped"] == [str(folder / "dog" / "1.png")]

@@ -1,7 +1,7 @@
-"""What an install without extras is for: exported models predict, are measured and served, without PyTorch.
+"""An install without extras: exported models predict, are evaluated and served, without PyTorch.
 
 Quickly: in this environment, with every distribution out of sight that such an install would not bring. Slowly: in an
-environment of its own, made from what the Dockerfile copies.
+separate environment, made from what the Dockerfile copies.
 """
 
 import json
@@ -35,7 +35,7 @@ COPIED = [
     for name in line.split()
 ]
 
-# Names that are given as the first argument are not found, as if nothing of theirs were installed
+# Hides the top-level modules named in the first argument, as if they were not installed
 HIDING = """
 import sys
 from importlib.machinery import PathFinder
@@ -57,7 +57,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def base_install():
-    """The distributions that `pip install .` brings, by what pyproject.toml and their own metadata say."""
+    """The distributions that `pip install .` brings, from pyproject.toml and their metadata."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     waiting, seen = [(Requirement(line), "") for line in project["dependencies"]], set()
     while waiting:
@@ -80,7 +80,7 @@ def outside():
 
 
 def flat(document, place=""):
-    """Every value of a document by its place; such can be compared approximately."""
+    """Every value of a document by its place, for an approximate comparison."""
     if isinstance(document, dict | list):
         items = document.items() if isinstance(document, dict) else enumerate(document)
         return {name: value for key, inner in items for name, value in flat(inner, f"{place}/{key}").items()}
@@ -99,9 +99,9 @@ def exported(toy_run, toy, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def picture(toy, tmp_path_factory):
-    """Dark on light, larger than the training images: the doctor has something to say and to mend."""
-    path = tmp_path_factory.mktemp("pictures") / "dark.png"
+def image_file(toy, tmp_path_factory):
+    """Dark on light, larger than the training images: it has findings, and fixes apply."""
+    path = tmp_path_factory.mktemp("images") / "dark.png"
     Image.fromarray(255 - toy.train.images[25, :, :, 0]).resize((50, 50)).save(path)
     return path
 
@@ -109,7 +109,7 @@ def picture(toy, tmp_path_factory):
 @pytest.fixture(scope="module")
 def hidden():
     names = outside()
-    assert {"torch", "onnx", "matplotlib", "jinja2", "cleanlab", "torchcam", "pandas", "pytest"} <= names
+    assert {"torch", "onnx", "matplotlib", "jinja2", "cleanlab", "pandas", "pytest"} <= names
     assert {"foveola", "onnxruntime", "sklearn", "scipy", "pooch", "fastapi", "uvicorn"}.isdisjoint(names)
     return ",".join(sorted(names))
 
@@ -125,41 +125,44 @@ def base(hidden):
     return run
 
 
-def same_figures(text, run):
-    assert flat(json.loads(text)) == pytest.approx(flat(foveola.Run.open(run).evaluation), abs=1e-6)
+def same_metrics(text, run):
+    expected = json.loads(foveola.Run.open(run).evaluation.to_json())
+    assert flat(json.loads(text)) == pytest.approx(flat(expected), abs=1e-6)
 
 
-def same_answers(text, run, picture):
-    (found,) = json.loads(text)["predictions"]
-    (expected,) = foveola.predict(run, [picture], fix=["auto"], verbose=False)
-    assert dict(expected.top) == pytest.approx({top["class"]: top["probability"] for top in found["top"]}, abs=1e-6)
-    assert (found["class"], found["fixes"]) == (expected.class_name, list(expected.fixes))
-    assert [finding["text"] for finding in found["findings"]] == [finding.text for finding in expected.findings]
-    assert found["fixes"]
+def same_predictions(text, run, image_file):
+    (prediction,) = json.loads(text)["predictions"]
+    (expected,) = foveola.predict(run, [image_file], fix=["auto"], verbose=False)
+    assert dict(expected.top) == pytest.approx(
+        {top["class"]: top["probability"] for top in prediction["top"]}, abs=1e-6
+    )
+    assert (prediction["class"], prediction["fixes"]) == (expected.class_name, list(expected.fixes))
+    assert [finding["text"] for finding in prediction["findings"]] == [finding.text for finding in expected.findings]
+    assert prediction["fixes"]
 
 
-def test_an_export_is_measured_to_the_runs_own_figures(base, exported, toy_npz, toy_run):
+def test_an_export_has_the_metrics_of_its_run(base, exported, toy_npz, toy_run):
     done = base("evaluate", exported, toy_npz, "--json")
     assert done.returncode == 0, done.stderr
-    same_figures(done.stdout, toy_run)
+    same_metrics(done.stdout, toy_run)
 
 
-def test_an_export_answers_as_its_run(base, exported, picture, toy_run):
-    done = base("predict", exported, picture, "--fix", "auto", "--json")
+def test_an_export_predicts_as_its_run(base, exported, image_file, toy_run):
+    done = base("predict", exported, image_file, "--fix", "auto", "--json")
     assert done.returncode == 0, done.stderr
-    same_answers(done.stdout, toy_run, picture)
+    same_predictions(done.stdout, toy_run, image_file)
 
 
 @pytest.mark.parametrize("command", ["datasets", "recipes", "summary lenet5", "info", "--help"])
-def test_what_computes_nothing_works(base, command):
+def test_commands_that_compute_nothing_work(base, command):
     done = base(*command.split())
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["train digits", "predict RUN PICTURE", "explain RUN PICTURE", "audit digits"])
-def test_what_needs_more_says_what_to_install(base, command, toy_run, picture, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", ["train digits", "predict RUN IMAGE", "explain RUN IMAGE", "audit digits"])
+def test_commands_that_need_torch_name_the_extra(base, command, toy_run, image_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    known = {"RUN": toy_run, "PICTURE": picture}
+    known = {"RUN": toy_run, "IMAGE": image_file}
     done = base(*(known.get(word, word) for word in command.split()))
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("foveola: This needs torch, which is not installed.")
@@ -167,7 +170,7 @@ def test_what_needs_more_says_what_to_install(base, command, toy_run, picture, t
     assert not any(tmp_path.iterdir())
 
 
-# In an environment of its own
+# In a separate environment
 
 
 @pytest.fixture(scope="module")
@@ -207,13 +210,13 @@ def test_nothing_else_is_installed(alone):
 
 
 @pytest.mark.slow
-def test_there_too_an_export_is_measured_and_answers_as_its_run(alone, exported, toy_npz, toy_run, picture):
-    same_figures(alone("foveola", "evaluate", exported, toy_npz, "--json"), toy_run)
-    same_answers(alone("foveola", "predict", exported, picture, "--fix", "auto", "--json"), toy_run, picture)
+def test_installed_alone_an_export_is_evaluated_and_predicts_as_its_run(alone, exported, toy_npz, toy_run, image_file):
+    same_metrics(alone("foveola", "evaluate", exported, toy_npz, "--json"), toy_run)
+    same_predictions(alone("foveola", "predict", exported, image_file, "--fix", "auto", "--json"), toy_run, image_file)
 
 
 @pytest.mark.slow
-def test_there_the_server_answers(installed, exported, toy_run, picture, tmp_path, capsys):
+def test_installed_alone_the_server_predicts(installed, exported, toy_run, image_file, tmp_path, capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -223,13 +226,13 @@ def test_there_the_server_answers(installed, exported, toy_run, picture, tmp_pat
         try:
             wait_until_ready(f"http://127.0.0.1:{port}", server, log)
             seconds, memory = time.monotonic() - started, resident_memory(server.pid)
-            found = ask(f"http://127.0.0.1:{port}/predict?fix=auto", picture.read_bytes())
+            prediction = ask(f"http://127.0.0.1:{port}/predict?fix=auto", image_file.read_bytes())
             page = ask(f"http://127.0.0.1:{port}/")
         finally:
             server.send_signal(signal.SIGTERM)
             code = server.wait(60)
     assert code == 0, log.read_text()
-    same_answers(found, toy_run, picture)
+    same_predictions(prediction, toy_run, image_file)
     assert b"<script" in page
     with capsys.disabled():
         print(f"\nserve, base install: ready in {seconds:.2f} s, {memory} resident")
@@ -255,7 +258,7 @@ def wait_until_ready(address, server, log):
 
 
 def resident_memory(pid):
-    """As Linux says it."""
+    """VmRSS of /proc, where there is one."""
     status = Path(f"/proc/{pid}/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("VmRSS")), "unknown memory")

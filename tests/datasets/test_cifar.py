@@ -1,4 +1,4 @@
-"""CIFAR-10's binary version, from loose files and from the archive."""
+"""CIFAR-10 reader: extracted files and the published archive."""
 
 import tarfile
 from dataclasses import replace
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from foveola.datasets import CATALOG, cifar, load
-from foveola.datasets.entry import File, digests
-from foveola.datasets.reader import Request
+from foveola.datasets.entry import File, file_digests
+from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
 
 NAMES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
@@ -20,8 +20,8 @@ def batch(seed):
 
 
 @pytest.fixture
-def loose(tmp_path):
-    folder = tmp_path / "loose"
+def extracted(tmp_path):
+    folder = tmp_path / "extracted"
     folder.mkdir()
     for seed, name in enumerate(NAMES):
         labels, images = batch(seed)
@@ -31,17 +31,17 @@ def loose(tmp_path):
 
 
 @pytest.fixture
-def archive(tmp_path, loose):
+def archive(tmp_path, extracted):
     folder = tmp_path / "cifar-10"
     folder.mkdir()
-    (loose / "readme.html").write_text("ignored")
+    (extracted / "readme.html").write_text("ignored")
     with tarfile.open(folder / "cifar-10-binary.tar.gz", "w:gz") as opened:
-        opened.add(loose, "cifar-10-batches-bin")
+        opened.add(extracted, "cifar-10-batches-bin")
     return folder
 
 
 def entry_for(folder):
-    published = File("cifar-10-binary.tar.gz", *digests(folder / "cifar-10-binary.tar.gz"))
+    published = File("cifar-10-binary.tar.gz", *file_digests(folder / "cifar-10-binary.tar.gz"))
     return replace(CATALOG["cifar-10"], files=(published,))
 
 
@@ -53,49 +53,49 @@ def check(data):
     assert data.class_names[:2] == ("airplane", "automobile")
 
 
-def test_loose_files(loose):
-    check(load(loose))
+def test_extracted_files_are_read(extracted):
+    check(load(extracted))
 
 
-def test_the_archive_is_read_and_nothing_extracted(archive):
-    check(cifar.read(archive, Request(), entry_for(archive)))
+def test_the_archive_is_read_without_extracting_it(archive):
+    check(cifar.read(archive, ReadOptions(), entry_for(archive)))
     assert len(list(archive.iterdir())) == 1
 
 
-def test_another_archive_is_refused(archive):
-    with pytest.raises(DataError, match="is not the file that CIFAR-10 publishes"):
-        cifar.read(archive, Request(), CATALOG["cifar-10"])
+def test_an_archive_with_another_checksum_is_refused(archive):
+    with pytest.raises(DataError, match="is not the published file of CIFAR-10"):
+        cifar.read(archive, ReadOptions(), CATALOG["cifar-10"])
 
 
 @pytest.mark.parametrize("keep", [0, 100, -2000])
-def test_a_damaged_archive(archive, keep):
+def test_a_truncated_archive_is_refused(archive, keep):
     path = archive / "cifar-10-binary.tar.gz"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz cannot be read"):
-        cifar.read(archive, Request(), entry_for(archive))
+        cifar.read(archive, ReadOptions(), entry_for(archive))
 
 
-def test_an_archive_with_a_member_missing(archive):
+def test_an_archive_without_a_member_is_refused(archive):
     with tarfile.open(archive / "cifar-10-binary.tar.gz", "w:gz"):
         pass
     with pytest.raises(DataError, match=r"lacks data_batch_1\.bin"):
-        cifar.read(archive, Request(), entry_for(archive))
+        cifar.read(archive, ReadOptions(), entry_for(archive))
 
 
 @pytest.mark.parametrize(("name", "size"), [("data_batch_2.bin", 3072), ("test_batch.bin", 0)])
-def test_files_of_another_size(loose, name, size):
-    (loose / name).write_bytes(bytes(size))
+def test_files_of_the_wrong_size_are_refused(extracted, name, size):
+    (extracted / name).write_bytes(bytes(size))
     with pytest.raises(DataError, match=rf"{name} has {size:,} bytes"):
-        load(loose)
+        load(extracted)
 
 
-def test_a_missing_file(loose):
-    (loose / "data_batch_3.bin").unlink()
+def test_a_missing_file_is_named(extracted):
+    (extracted / "data_batch_3.bin").unlink()
     with pytest.raises(DataError, match=r"data_batch_3\.bin cannot be read"):
-        load(loose)
+        load(extracted)
 
 
-def test_labels_out_of_range(loose):
-    (loose / "test_batch.bin").write_bytes(b"\x0a" + bytes(3072))
+def test_labels_out_of_range_are_refused(extracted):
+    (extracted / "test_batch.bin").write_bytes(b"\x0a" + bytes(3072))
     with pytest.raises(DataError, match="test: Labels run from 10 to 10"):
-        load(loose)
+        load(extracted)

@@ -1,4 +1,4 @@
-"""Downloads from a local server that also fails, truncates, stalls and corrupts."""
+"""Downloads, from a local server that can also fail, truncate, stall and corrupt."""
 
 import errno
 import gzip
@@ -14,8 +14,8 @@ import pytest
 
 from foveola.datasets import CATALOG, download, load
 from foveola.datasets.entry import File
-from foveola.datasets.reader import silent
 from foveola.errors import DownloadError, OutputError
+from foveola.progress import no_progress
 
 
 def idx_gz(array):
@@ -32,11 +32,11 @@ PUBLISHED = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers /<behaviour>/<file>."""
+    """Serves a published file at /<behaviour>/<file>, with this behaviour."""
 
     def do_GET(self):
         _, behaviour, name = self.path.split("/")
-        self.server.asked.append((behaviour, name))
+        self.server.requested.append((behaviour, name))
         data = PUBLISHED[name]
         if behaviour == "missing":
             self.send_error(404)
@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.stop = [], threading.Event()
+    server.requested, server.stop = [], threading.Event()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -75,12 +75,12 @@ def server():
 
 @pytest.fixture
 def entry(server, monkeypatch, tmp_path):
-    """MNIST's entry as this server publishes it; which source behaves how is up to the test."""
+    """Make MNIST's entry with this server's files; each source has one of the given behaviours."""
     monkeypatch.setenv("FOVEOLA_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FOVEOLA_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "TIMEOUT", (5.0, 0.3))
-    server.asked.clear()
+    server.requested.clear()
     files = tuple(
         File(
             name,
@@ -100,21 +100,21 @@ def entry(server, monkeypatch, tmp_path):
     return with_sources
 
 
-def test_a_named_data_set_is_fetched_once(entry, server, tmp_path):
+def test_a_named_data_set_is_downloaded_once(entry, server, tmp_path):
     entry("good")
     data = load("mnist")
     np.testing.assert_array_equal(data.test.images[..., 0], NOISE)
     assert data.name == "mnist"
     folder = tmp_path / "cache" / "mnist"
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == PUBLISHED
-    assert len(server.asked) == 4
+    assert len(server.requested) == 4
     assert load("mnist").fingerprint == data.fingerprint
-    assert len(server.asked) == 4
+    assert len(server.requested) == 4
 
 
 @pytest.mark.parametrize("behaviour", ["missing", "broken", "corrupt", "truncate", "stall"])
-def test_a_failing_source_gives_way_to_the_next(entry, behaviour, tmp_path):
-    fetched = download.fetch(entry(behaviour, "good"), tmp_path / "here", silent)
+def test_after_a_failing_source_the_next_is_tried(entry, behaviour, tmp_path):
+    fetched = download.fetch(entry(behaviour, "good"), tmp_path / "here", no_progress)
     assert {file.name: file.read_bytes() for file in fetched.iterdir()} == PUBLISHED
 
 
@@ -124,13 +124,13 @@ def test_a_failing_source_gives_way_to_the_next(entry, behaviour, tmp_path):
         ("missing", "HTTP 404"),
         ("broken", "HTTP 500"),
         ("corrupt", "the checksum differs from the published one"),
-        ("truncate", "the connection broke off"),
-        ("stall", "no answer in time"),
+        ("truncate", "the connection was interrupted"),
+        ("stall", "no response in time"),
     ],
 )
-def test_where_every_source_fails_nothing_is_left_behind(entry, behaviour, reason, tmp_path, server):
+def test_if_every_source_fails_all_are_named_and_nothing_is_left_behind(entry, behaviour, reason, tmp_path, server):
     with pytest.raises(DownloadError) as failure:
-        download.fetch(entry(behaviour, "missing"), tmp_path / "here", silent)
+        download.fetch(entry(behaviour, "missing"), tmp_path / "here", no_progress)
     message = str(failure.value)
     assert f"127.0.0.1:{server.server_port}/{behaviour}/train-images-idx3-ubyte.gz: {reason}" in message
     assert "/missing/train-images-idx3-ubyte.gz: HTTP 404" in message
@@ -140,26 +140,26 @@ def test_where_every_source_fails_nothing_is_left_behind(entry, behaviour, reaso
     assert list((tmp_path / "here").iterdir()) == []
 
 
-def test_without_a_network(entry, tmp_path):
+def test_an_unreachable_source_is_named(entry, tmp_path):
     unreachable = replace(entry("good"), sources=("http://127.0.0.1:1/",))
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1:1/train-images-idx3-ubyte\.gz: cannot be reached"):
-        download.fetch(unreachable, tmp_path / "here", silent)
+        download.fetch(unreachable, tmp_path / "here", no_progress)
 
 
-def test_whole_files_stay_and_damaged_ones_are_fetched_again(entry, server, tmp_path):
-    whole, damaged, *_ = PUBLISHED
-    (tmp_path / whole).write_bytes(PUBLISHED[whole])
+def test_intact_files_are_kept_and_damaged_ones_are_downloaded_again(entry, server, tmp_path):
+    intact, damaged, *_ = PUBLISHED
+    (tmp_path / intact).write_bytes(PUBLISHED[intact])
     (tmp_path / damaged).write_bytes(b"half")
-    download.fetch(entry("good"), tmp_path, silent)
+    download.fetch(entry("good"), tmp_path, no_progress)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == PUBLISHED
-    assert sorted(name for _, name in server.asked) == sorted(set(PUBLISHED) - {whole})
+    assert sorted(name for _, name in server.requested) == sorted(set(PUBLISHED) - {intact})
 
 
-def test_a_damaged_file_survives_where_no_source_answers(entry, tmp_path):
+def test_a_damaged_file_is_kept_if_no_source_delivers_another(entry, tmp_path):
     name = next(iter(PUBLISHED))
     (tmp_path / name).write_bytes(b"half")
     with pytest.raises(DownloadError):
-        download.fetch(entry("corrupt"), tmp_path, silent)
+        download.fetch(entry("corrupt"), tmp_path, no_progress)
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
@@ -172,17 +172,17 @@ def test_progress_counts_the_bytes_of_each_file(entry, tmp_path):
         assert counts == sorted(counts)
 
 
-def test_a_folder_that_cannot_be_made(entry, tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(entry, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"MNIST cannot be stored in .*file.*FOVEOLA_CACHE"):
-        download.fetch(entry("good"), tmp_path / "file" / "mnist", silent)
+        download.fetch(entry("good"), tmp_path / "file" / "mnist", no_progress)
 
 
-def test_a_full_disk_is_not_blamed_on_the_source(entry, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_as_such_and_not_as_a_failing_source(entry, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "move", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        download.fetch(entry("good", "good"), tmp_path / "here", silent)
+        download.fetch(entry("good", "good"), tmp_path / "here", no_progress)
     assert list((tmp_path / "here").iterdir()) == []

@@ -1,12 +1,12 @@
-"""Image folders: layouts, sizes, channels, and every file that is refused."""
+"""Image folder reader: layouts, sizes, channels, and unusable files."""
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from foveola.datasets import load
-from foveola.decoding import resize
 from foveola.errors import DataError
+from foveola.inputs.resize import resize
 
 
 def image(seed=0, size=(8, 6), channels=3):
@@ -28,7 +28,7 @@ def root(tmp_path):
     return root
 
 
-def test_flat(root):
+def test_every_folder_is_a_class(root):
     data = load(root)
     assert (data.name, data.class_names, data.test, data.skipped) == ("pets", ("cat", "dog"), None, ())
     assert data.train.labels.tolist() == [0, 0, 1, 1]
@@ -36,7 +36,7 @@ def test_flat(root):
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation", "Val"])
-def test_splits(tmp_path, validation):
+def test_splits_are_recognised_by_their_names(tmp_path, validation):
     for seed, split in enumerate(["train", validation, "test"]):
         write(tmp_path / split / "a" / "1.png", seed)
         write(tmp_path / split / "b" / "1.png", seed + 10)
@@ -46,13 +46,13 @@ def test_splits(tmp_path, validation):
     assert data.test.class_names == ("a", "b")
 
 
-def test_classes_that_are_called_like_splits(tmp_path):
+def test_classes_may_have_the_names_of_splits(tmp_path):
     write(tmp_path / "train" / "1.png")
     write(tmp_path / "test" / "1.png")
     assert load(tmp_path).class_names == ("test", "train")
 
 
-def test_what_is_no_data_is_ignored(root):
+def test_files_that_are_not_data_are_ignored(root):
     for name in [
         "README.md",
         "cat/readme.txt",
@@ -69,19 +69,19 @@ def test_what_is_no_data_is_ignored(root):
     assert len(load(root).train) == 4
 
 
-def test_natural_order_of_classes(tmp_path):
+def test_classes_are_in_natural_order(tmp_path):
     for name in ["10", "2", "1", "a10", "A9", "01"]:
         write(tmp_path / name / "x.png")
     assert load(tmp_path).class_names == ("01", "1", "2", "10", "A9", "a10")
 
 
-def test_symlinked_class_folders(root, tmp_path):
+def test_class_folders_may_be_symbolic_links(root, tmp_path):
     write(tmp_path / "elsewhere" / "1.png")
     (root / "fox").symlink_to(tmp_path / "elsewhere")
     assert load(root).class_names == ("cat", "dog", "fox")
 
 
-def test_grey_only_if_all_are(tmp_path):
+def test_images_are_grey_only_if_all_are(tmp_path):
     write(tmp_path / "a" / "1.png", 0, channels=1)
     write(tmp_path / "b" / "1.png", 1, channels=1)
     assert load(tmp_path).image_shape == (8, 6, 1)
@@ -93,14 +93,14 @@ def test_grey_only_if_all_are(tmp_path):
     assert load(tmp_path, channels=1).image_shape == (8, 6, 1)
 
 
-def test_one_size_up_to_64_is_kept(tmp_path):
+def test_a_common_size_up_to_64_pixels_is_kept(tmp_path):
     write(tmp_path / "a" / "1.png", size=(64, 20))
     write(tmp_path / "b" / "1.png", size=(64, 20))
     assert load(tmp_path).image_shape == (64, 20, 3)
 
 
 @pytest.mark.parametrize("other", [(65, 20), (63, 20)])
-def test_other_sizes_become_64(tmp_path, other):
+def test_differing_sizes_become_64_by_64(tmp_path, other):
     write(tmp_path / "a" / "1.png", 0, size=other)
     write(tmp_path / "b" / "1.png", 1, size=(64, 20))
     data = load(tmp_path)
@@ -108,13 +108,13 @@ def test_other_sizes_become_64(tmp_path, other):
     np.testing.assert_array_equal(data.train.images[1], resize(image(1, (64, 20)), 64, 64))
 
 
-def test_one_size_beyond_64_becomes_64(tmp_path):
+def test_a_larger_common_size_becomes_64_by_64(tmp_path):
     write(tmp_path / "a" / "1.png", size=(100, 100))
     write(tmp_path / "b" / "1.png", size=(100, 100))
     assert load(tmp_path).image_shape == (64, 64, 3)
 
 
-def test_a_given_size(root):
+def test_images_are_resized_to_the_requested_size(root):
     np.testing.assert_array_equal(load(root, image_size=5).train.images[3], resize(image(3), 5, 5))
     assert load(root, image_size=(100, 7)).image_shape == (100, 7, 3)
 
@@ -128,36 +128,36 @@ def test_an_empty_class_is_named(root, empty):
         load(root)
 
 
-def test_a_single_class(tmp_path):
+def test_a_single_class_is_refused(tmp_path):
     write(tmp_path / "a" / "1.png")
     with pytest.raises(DataError, match="images of 1 class"):
         load(tmp_path)
 
 
-@pytest.mark.parametrize(("split", "called"), [("train", "train"), ("val", "validation"), ("test", "test")])
-def test_a_class_missing_from_a_split_is_named(tmp_path, split, called):
-    for part in ("train", "val", "test"):
+@pytest.mark.parametrize(("folder", "split"), [("train", "train"), ("val", "validation"), ("test", "test")])
+def test_a_class_missing_from_a_split_is_named(tmp_path, folder, split):
+    for each in ("train", "val", "test"):
         for name in ("a", "b"):
-            if (part, name) != (split, "b"):
-                write(tmp_path / part / name / "1.png")
-    with pytest.raises(DataError, match=f"The {called} split has no folder for 'b'"):
+            if (each, name) != (folder, "b"):
+                write(tmp_path / each / name / "1.png")
+    with pytest.raises(DataError, match=f"The {split} split has no folder for 'b'"):
         load(tmp_path)
 
 
-def test_a_folder_beside_the_splits(tmp_path):
-    for part in ("train", "test", "extra"):
-        write(tmp_path / part / "a" / "1.png")
-    with pytest.raises(DataError, match=r"extra lies beside"):
+def test_another_folder_beside_the_splits_is_refused(tmp_path):
+    for folder in ("train", "test", "extra"):
+        write(tmp_path / folder / "a" / "1.png")
+    with pytest.raises(DataError, match=r"extra is beside"):
         load(tmp_path)
 
 
-def test_nested_images(root):
+def test_nested_class_folders_are_refused(root):
     write(root / "fox" / "red" / "1.png")
-    with pytest.raises(DataError, match="fox has no images of its own, but the folder red"):
+    with pytest.raises(DataError, match="fox holds the folder red instead of images"):
         load(root)
 
 
-def test_no_class_folders(tmp_path):
+def test_a_folder_without_class_folders_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no class folders \(found: nothing\)"):
         load(tmp_path)
     write(tmp_path / "1.png")
@@ -166,8 +166,8 @@ def test_no_class_folders(tmp_path):
 
 
 @pytest.fixture
-def offenders(root):
-    """Five files that cannot be used, each for another reason."""
+def unusable(root):
+    """Five files that cannot be used, each for a different reason."""
     (root / "cat" / "broken.png").write_bytes((root / "cat" / "1.png").read_bytes()[:60])
     (root / "cat" / "notes.txt").write_text("x")
     (root / "dog" / "empty.jpg").write_bytes(b"")
@@ -176,21 +176,21 @@ def offenders(root):
     return ["cat/broken.png", "cat/notes.txt", "dog/empty.jpg", "dog/gone.png", "dog/more"]
 
 
-def test_all_offenders_are_named_at_once(root, offenders):
+def test_all_unusable_files_are_named_together(root, unusable):
     with pytest.raises(DataError, match="5 files cannot be used") as refusal:
         load(root)
-    assert all(str(root / name) in str(refusal.value) for name in offenders)
+    assert all(str(root / name) in str(refusal.value) for name in unusable)
 
 
-def test_as_many_offenders_as_allowed_are_left_out_and_recorded(root, offenders):
+def test_as_many_unusable_files_as_allowed_are_left_out_and_recorded(root, unusable):
     with pytest.raises(DataError, match=r"5 files cannot be used \(4 allowed\)"):
         load(root, skip_bad=4)
     data = load(root, skip_bad=5)
-    assert data.skipped == tuple(str(root / name) for name in offenders)
+    assert data.skipped == tuple(str(root / name) for name in unusable)
     np.testing.assert_array_equal(data.train.images, [image(seed) for seed in range(4)])
 
 
-def test_long_lists_of_offenders_are_cut(root):
+def test_long_lists_of_unusable_files_are_cut(root):
     for number in range(30):
         (root / "cat" / f"bad{number:02}.png").write_bytes(b"x")
     with pytest.raises(DataError, match="30 files") as refusal:
@@ -199,7 +199,7 @@ def test_long_lists_of_offenders_are_cut(root):
     assert "and 10 more" in str(refusal.value)
 
 
-def test_a_class_that_is_lost_to_skipping_is_named(root):
+def test_a_class_that_loses_all_its_images_is_named(root):
     for file in (root / "dog").iterdir():
         file.write_bytes(b"x")
     with pytest.raises(DataError, match="no image of 'dog' in the train split can be read"):
@@ -219,12 +219,12 @@ def test_real_sign_language_digits(real_data):
     assert data.class_names == tuple("0123456789")
     assert data.image_shape == (64, 64, 3)
     files = [file for name in data.class_names for file in sorted((folder / name).iterdir())]
-    turned = 0
+    rotated = 0
     for file, loaded in zip(files, data.train.images, strict=True):
         with Image.open(file) as stored:
             if stored.getexif().get(0x0112, 1) == 1:
                 continue
             upright = np.asarray(ImageOps.exif_transpose(stored))
         np.testing.assert_array_equal(loaded, resize(upright, 64, 64))
-        turned += 1
-    assert turned == 3
+        rotated += 1
+    assert rotated == 3

@@ -1,4 +1,4 @@
-"""IDX: what is read, recognised and refused."""
+"""IDX reader: supported files, identification of published data, and refused files."""
 
 import gzip
 import hashlib
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from foveola.datasets import CATALOG, idx, load
-from foveola.datasets.entry import File, digests
-from foveola.datasets.reader import Request
+from foveola.datasets.entry import File, file_digests
+from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("gz", [False, True])
 @pytest.mark.parametrize("test_split", ["t10k", "test"])
-def test_a_folder_raw_or_gzipped(tmp_path, gz, test_split):
+def test_raw_and_gzipped_files_are_read(tmp_path, gz, test_split):
     write(tmp_path, gz=gz)
     write(tmp_path, split=test_split, count=6, gz=gz, seed=1)
     (tmp_path / "README.md").write_text("ignored")
@@ -55,13 +55,13 @@ def test_the_test_split_is_optional(folder):
     assert load(folder).test is None
 
 
-def test_names_with_a_dot(folder):
+def test_names_with_a_dot_are_read(folder):
     for file in list(folder.iterdir()):
         file.rename(folder / file.name.replace("-idx", ".idx"))
     assert len(load(folder).train) == 12
 
 
-def test_raw_wins_over_gzipped(folder):
+def test_a_raw_file_is_preferred_to_a_gzipped_one(folder):
     (folder / "train-images-idx3-ubyte.gz").write_bytes(b"not read")
     assert len(load(folder).train) == 12
 
@@ -74,7 +74,7 @@ def test_missing_files_are_named(folder, missing):
         load(folder)
 
 
-def test_two_files_for_the_same_are_refused(folder):
+def test_two_files_for_the_same_split_are_refused(folder):
     write(folder, split="t10k")
     write(folder, split="test")
     with pytest.raises(DataError, match="both hold the test images"):
@@ -92,17 +92,17 @@ def test_several_data_sets_in_a_folder_are_refused(folder):
     [
         (b"", "starts with nothing"),
         (b"\0\0", "starts with 00 00;"),
-        (b"\0\0\x08\3\0\0", "ends within its header"),
+        (b"\0\0\x08\3\0\0", "ends inside its header"),
         (b"\x89PNG" + bytes(100), "starts with 89 50 4e 47; an IDX file of images starts with 00 00 08 03"),
         (idx_bytes(np.arange(12, dtype=np.uint8)), "starts with 00 00 08 01"),
         (b"\0\0\x0d\3" + idx_bytes(pixels(12))[4:], "starts with 00 00 0d 03"),
-        (idx_bytes(pixels(12))[:-1], "promises 12×4×3 = 144 bytes of images, but the file's size is for 143"),
-        (idx_bytes(pixels(12)) + b"\0", "promises 12×4×3 = 144 bytes of images, but the file's size is for 145"),
-        (b"\0\0\x08\3" + struct.pack(">3I", 0, 4, 3), "promises 0×4×3"),
-        (b"\0\0\x08\3" + b"\xff" * 12 + bytes(50), "1 to 17,179,869,184 can be used"),
+        (idx_bytes(pixels(12))[:-1], "declares 12×4×3 = 144 bytes of images, but its size allows exactly 143"),
+        (idx_bytes(pixels(12)) + b"\0", "declares 12×4×3 = 144 bytes of images, but its size allows exactly 145"),
+        (b"\0\0\x08\3" + struct.pack(">3I", 0, 4, 3), "declares 0×4×3"),
+        (b"\0\0\x08\3" + b"\xff" * 12 + bytes(50), "1 to 17,179,869,184 bytes can be read"),
     ],
 )
-def test_damaged_raw_images(folder, data, message):
+def test_damaged_raw_files_are_refused(folder, data, message):
     (folder / "train-images-idx3-ubyte").write_bytes(data)
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte.*" + message):
         load(folder)
@@ -118,17 +118,17 @@ def test_damaged_raw_images(folder, data, message):
         (lambda data: gzip.compress(data[:-1]), "holds fewer"),
         (lambda data: gzip.compress(data + b"\0"), "holds more"),
         (lambda data: gzip.compress(data + bytes(10**8)), "holds more"),
-        (lambda data: gzip.compress(data[:4] + struct.pack(">3I", 1000, 1000, 1000)), "size is for at most"),
+        (lambda data: gzip.compress(data[:4] + struct.pack(">3I", 1000, 1000, 1000)), "its size allows at most"),
     ],
 )
-def test_damaged_gzip(tmp_path, damage, message):
+def test_damaged_gzipped_files_are_refused(tmp_path, damage, message):
     write(tmp_path, gz=True)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(damage(idx_bytes(pixels(12))))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz.*" + message):
         load(tmp_path)
 
 
-def test_counts_that_differ(tmp_path):
+def test_different_numbers_of_images_and_labels_are_refused(tmp_path):
     write(tmp_path, labels=np.arange(11, dtype=np.uint8) % 3)
     with pytest.raises(DataError, match=r"train: There are 12 images but 11 labels"):
         load(tmp_path)
@@ -146,21 +146,21 @@ def test_a_single_class_is_refused(tmp_path):
         load(tmp_path)
 
 
-def test_labels_beyond_the_number_of_images(tmp_path):
+def test_labels_larger_than_the_number_of_images_are_refused(tmp_path):
     write(tmp_path, labels=np.array([0, 200] * 6, np.uint8))
-    with pytest.raises(DataError, match="labels go up to 200, with 12 images"):
+    with pytest.raises(DataError, match="the largest label is 200, but there are only 12 images"):
         load(tmp_path)
 
 
 @pytest.fixture
 def toy_entry(monkeypatch, tmp_path):
-    """Fashion-MNIST's entry, as if the toy in `tmp_path` were what is published."""
+    """Entry of Fashion-MNIST whose published files are toy files in `tmp_path`."""
     write(tmp_path, gz=True, classes=10)
     write(tmp_path, gz=True, classes=10, split="t10k")
     files = tuple(
         File(
             name,
-            *digests(tmp_path / name),
+            *file_digests(tmp_path / name),
             hashlib.sha256(gzip.decompress((tmp_path / name).read_bytes())).hexdigest(),
         )
         for name in sorted(file.name for file in tmp_path.iterdir())
@@ -170,12 +170,12 @@ def toy_entry(monkeypatch, tmp_path):
     return entry
 
 
-def rewrap(path, content=None):
+def recompress(path, content=None):
     path.write_bytes(gzip.compress(content or gzip.decompress(path.read_bytes()), 1, mtime=9))
 
 
-def test_passport_by_content_however_it_is_wrapped(toy_entry, tmp_path):
-    rewrap(tmp_path / "train-labels-idx1-ubyte.gz")
+def test_published_data_is_identified_by_its_decompressed_content(toy_entry, tmp_path):
+    recompress(tmp_path / "train-labels-idx1-ubyte.gz")
     data = load(tmp_path)
     assert data.name == "fashion-mnist"
     assert data.class_names[9] == "Ankle boot"
@@ -183,56 +183,53 @@ def test_passport_by_content_however_it_is_wrapped(toy_entry, tmp_path):
     assert data.licence == "MIT"
 
 
-def test_passport_by_the_published_wrapping(toy_entry, tmp_path, monkeypatch):
+def test_published_data_is_identified_by_its_compressed_files(toy_entry, tmp_path, monkeypatch):
     files = tuple(replace(file, content_sha256=None) for file in toy_entry.files)
     monkeypatch.setitem(CATALOG, "fashion-mnist", replace(toy_entry, files=files))
     assert load(tmp_path).name == "fashion-mnist"
 
 
-def test_labels_that_contradict_the_passport(toy_entry):
-    with pytest.raises(DataError, match=r"Labels run from 0 to 9, but there are 2 classes"):
-        images, labels = pixels(10), np.arange(10, dtype=np.uint8)
-        idx._image_set(images, labels, ("a", "b"), None, "x")
+def test_labels_beyond_the_class_names_are_refused():
+    with pytest.raises(DataError, match=r"Labels run from 0 to 9, but must be between 0 and 1: there are 2 classes"):
+        idx._image_set(pixels(10), np.arange(10, dtype=np.uint8), ("a", "b"), None, "x")
 
 
-def test_published_content_is_accepted_in_any_wrapping(toy_entry, tmp_path):
+def test_published_content_is_accepted_raw_or_recompressed(toy_entry, tmp_path):
     for file in list(tmp_path.glob("t10k*")):
         file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
         file.unlink()
     for file in tmp_path.glob("train*"):
-        rewrap(file)
-    assert len(idx.read(tmp_path, Request(), toy_entry).test) == 12
+        recompress(file)
+    assert len(idx.read(tmp_path, ReadOptions(), toy_entry).test) == 12
 
 
-@pytest.mark.parametrize("known", ["content", "wrapping"])
-def test_other_content_under_a_name_is_refused(toy_entry, tmp_path, known):
-    if known == "wrapping":
+@pytest.mark.parametrize("checksum", ["content", "file"])
+def test_other_content_under_a_catalog_name_is_refused(toy_entry, tmp_path, checksum):
+    if checksum == "file":
         toy_entry = replace(toy_entry, files=tuple(replace(file, content_sha256=None) for file in toy_entry.files))
-    rewrap(tmp_path / "t10k-images-idx3-ubyte.gz", idx_bytes(pixels(12, seed=5)))
-    with pytest.raises(
-        DataError, match=r"t10k-images-idx3-ubyte\.gz is not the file that Fashion-MNIST publishes.*path"
-    ):
-        idx.read(tmp_path, Request(), toy_entry)
-    assert len(load(tmp_path).test) == 12  # by its path, it is one's own data
+    recompress(tmp_path / "t10k-images-idx3-ubyte.gz", idx_bytes(pixels(12, seed=5)))
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz is not the published file of Fashion-MNIST.*path"):
+        idx.read(tmp_path, ReadOptions(), toy_entry)
+    assert len(load(tmp_path).test) == 12  # given by path, it is the user's own data
 
 
-def write_emnist_archive(folder, loose):
+def write_emnist_archive(folder, extracted):
     labels = np.arange(1, 27, dtype=np.uint8)
-    write(loose, prefix="emnist-letters-", gz=True, count=26, labels=labels)
-    write(loose, prefix="emnist-letters-", split="test", gz=True, count=26, labels=labels, seed=1)
-    write(loose, prefix="emnist-digits-", gz=True)
+    write(extracted, prefix="emnist-letters-", gz=True, count=26, labels=labels)
+    write(extracted, prefix="emnist-letters-", split="test", gz=True, count=26, labels=labels, seed=1)
+    write(extracted, prefix="emnist-digits-", gz=True)
     with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
-        for file in sorted(loose.iterdir()):
+        for file in sorted(extracted.iterdir()):
             archive.write(file, f"gzip/{file.name}")
-    published = File("gzip.zip", *digests(folder / "gzip.zip"))
+    published = File("gzip.zip", *file_digests(folder / "gzip.zip"))
     return replace(CATALOG["emnist-letters"], files=(published,))
 
 
 @pytest.fixture
 def emnist(tmp_path):
-    (tmp_path / "loose").mkdir()
+    (tmp_path / "extracted").mkdir()
     (tmp_path / "emnist").mkdir()
-    return write_emnist_archive(tmp_path / "emnist", tmp_path / "loose")
+    return write_emnist_archive(tmp_path / "emnist", tmp_path / "extracted")
 
 
 def check_letters(data):
@@ -244,34 +241,34 @@ def check_letters(data):
     assert (data.class_names[0], data.class_names[25]) == ("a", "z")
 
 
-def test_emnist_is_read_from_its_archive_turned_upright(emnist, tmp_path):
-    check_letters(idx.read(tmp_path / "emnist", Request(), emnist))
+def test_emnist_is_read_from_its_archive_and_transposed(emnist, tmp_path):
+    check_letters(idx.read(tmp_path / "emnist", ReadOptions(), emnist))
     assert [file.name for file in (tmp_path / "emnist").iterdir()] == ["gzip.zip"]
 
 
-def test_emnist_with_its_files_lying_loose(emnist, tmp_path):
-    check_letters(idx.read(tmp_path / "loose", Request(), emnist))
+def test_emnist_is_read_from_extracted_files(emnist, tmp_path):
+    check_letters(idx.read(tmp_path / "extracted", ReadOptions(), emnist))
 
 
-def test_emnist_is_recognised_by_its_file_names(emnist, tmp_path):
-    for file in (tmp_path / "loose").glob("emnist-digits*"):
+def test_emnist_is_identified_by_its_file_names(emnist, tmp_path):
+    for file in (tmp_path / "extracted").glob("emnist-digits*"):
         file.unlink()
-    check_letters(load(tmp_path / "loose"))
+    check_letters(load(tmp_path / "extracted"))
 
 
-def test_another_archive_is_refused(emnist, tmp_path):
+def test_an_archive_with_another_checksum_is_refused(emnist, tmp_path):
     with (tmp_path / "emnist" / "gzip.zip").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(DataError, match=r"gzip\.zip is not the file"):
-        idx.read(tmp_path / "emnist", Request(), emnist)
+    with pytest.raises(DataError, match=r"gzip\.zip is not the published file"):
+        idx.read(tmp_path / "emnist", ReadOptions(), emnist)
 
 
-def test_an_archive_without_the_members(emnist, tmp_path):
+def test_an_archive_without_the_members_is_refused(emnist, tmp_path):
     with pytest.raises(DataError, match="lacks emnist-balanced-train-images-idx3-ubyte"):
-        idx.read(tmp_path / "emnist", Request(), replace(emnist, prefix="emnist-balanced-"))
+        idx.read(tmp_path / "emnist", ReadOptions(), replace(emnist, prefix="emnist-balanced-"))
 
 
-def test_real_mnist_family(real_data, monkeypatch):
+def test_real_data_of_the_mnist_family_is_identified(real_data, monkeypatch):
     monkeypatch.setenv("FOVEOLA_DATA", str(real_data))
     for name, first, flip_safe in (("mnist", "0", False), ("fashion-mnist", "T-shirt/top", True)):
         by_name, by_path = load(name), load(real_data / name)
@@ -291,7 +288,7 @@ def test_real_mnist_begins_with_the_known_labels(real_data):
     assert data.train.class_counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 
 
-def test_real_folder_without_a_passport(real_data):
+def test_real_data_that_is_not_in_the_catalog_is_read(real_data):
     data = load(real_data / "kmnist-from-test")
     assert (len(data.train), len(data.test)) == (8000, 2000)
     assert data.class_names == tuple("0123456789")

@@ -1,4 +1,4 @@
-"""Names and paths, the catalog's own consistency, sizes and channels."""
+"""Loading by name and by path, image sizes and channels, consistency of the catalog."""
 
 import re
 import subprocess
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from foveola.datasets import CATALOG, READERS, cache_folder, load, locate
+from foveola.datasets import CATALOG, READERS, load, locate
+from foveola.datasets.download import cache_folder
 from foveola.errors import DataError
 
 
@@ -18,7 +19,7 @@ def folders(monkeypatch, tmp_path):
     monkeypatch.setenv("FOVEOLA_CACHE", str(tmp_path / "cache"))
 
 
-def test_digits():
+def test_digits_are_those_of_scikit_learn():
     data = load("digits")
     assert (data.name, len(data.train), data.test, data.image_shape) == ("digits", 1797, None, (8, 8, 1))
     np.testing.assert_array_equal(data.train.images[..., 0], np.rint(load_digits().images / 16 * 255))
@@ -26,7 +27,7 @@ def test_digits():
     assert not data.flip_safe
 
 
-def test_sizes_and_channels_of_arrays():
+def test_arrays_are_resized_and_converted():
     plain = load("digits").train
     data = load("digits", image_size=(12, 10), channels=3)
     assert data.image_shape == (12, 10, 3)
@@ -36,13 +37,13 @@ def test_sizes_and_channels_of_arrays():
 
 
 @pytest.mark.parametrize("channels", [0, 2, 4])
-def test_wrong_channels(channels):
-    with pytest.raises(DataError, match=f"{channels} channels; choose 1"):
+def test_unsupported_channels_are_refused(channels):
+    with pytest.raises(DataError, match=f"{channels} channels. Choose 1"):
         load("digits", channels=channels)
 
 
 @pytest.mark.parametrize("size", [0, -3, (4, 0)])
-def test_wrong_sizes(size):
+def test_impossible_sizes_are_refused(size):
     with pytest.raises(DataError, match="image size of at least 1"):
         load("digits", image_size=size)
 
@@ -50,12 +51,12 @@ def test_wrong_sizes(size):
 @pytest.mark.parametrize(
     ("given", "near"), [("mnst", "mnist"), ("Fashion-MNIST", "fashion-mnist"), ("digit", "digits")]
 )
-def test_an_unknown_name_gets_the_nearest(given, near):
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(given, near):
     with pytest.raises(DataError, match=f"Unknown data set '{given}'. Did you mean '{near}'?.*no file or folder"):
         load(given)
 
 
-def test_a_name_wins_only_as_it_stands(tmp_path, monkeypatch):
+def test_only_a_bare_string_is_a_catalog_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
     assert load("digits").name == "digits"
@@ -72,16 +73,16 @@ def test_a_name_wins_only_as_it_stands(tmp_path, monkeypatch):
         ("data.tar.gz", "archive; unpack it"),
         ("train.csv", "table; save its images"),
         ("cat.JPG", "single image; give a folder"),
-        ("data.bin", "format that is not read"),
+        ("data.bin", "in an unsupported format"),
     ],
 )
-def test_files_that_are_not_read_get_advice(tmp_path, name, advice):
+def test_unsupported_files_are_refused_with_advice(tmp_path, name, advice):
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(DataError, match=f"{re.escape(name)} .*{advice}.*Accepted are"):
+    with pytest.raises(DataError, match=f"{re.escape(name)} .*{advice}.*Supported are"):
         load(tmp_path / name)
 
 
-def test_locate(tmp_path):
+def test_locate_prefers_the_data_folder_and_needs_all_files(tmp_path):
     assert locate("mnist") is None
     assert locate("digits") is None
     data, cache = tmp_path / "data" / "mnist", tmp_path / "cache" / "mnist"
@@ -97,26 +98,26 @@ def test_locate(tmp_path):
         locate("kmnst")
 
 
-def test_locate_shared_and_loose_files(tmp_path):
+def test_locate_finds_shared_archives_and_extracted_files(tmp_path):
     archive = tmp_path / "cache" / "emnist" / "gzip.zip"
     archive.parent.mkdir(parents=True)
     archive.touch()
     assert locate("emnist-digits") == locate("emnist-letters") == archive.parent
-    loose = tmp_path / "data" / "emnist-letters"
-    loose.mkdir(parents=True)
+    extracted = tmp_path / "data" / "emnist-letters"
+    extracted.mkdir(parents=True)
     for file in CATALOG["emnist-letters"].members:
-        (loose / file.name.removesuffix(".gz")).touch()
-    assert locate("emnist-letters") == loose
+        (extracted / file.name.removesuffix(".gz")).touch()
+    assert locate("emnist-letters") == extracted
 
 
-def test_cache_folder(monkeypatch, tmp_path):
+def test_the_cache_folder_can_be_set_by_environment_variable(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("FOVEOLA_CACHE")
     assert cache_folder().is_absolute()
     assert "foveola" in cache_folder().parts
 
 
-def test_a_damaged_file_under_a_name_is_refused(tmp_path):
+def test_a_damaged_file_of_a_named_data_set_is_refused(tmp_path):
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     for file in CATALOG["mnist"].files:
@@ -124,12 +125,12 @@ def test_a_damaged_file_under_a_name_is_refused(tmp_path):
         (folder / file.name.removesuffix(".gz")).write_bytes(
             bytes([0, 0, 8, dimensions]) + b"\0\0\0\1" * dimensions + b"\0"
         )
-    with pytest.raises(DataError, match=r"is not the file that MNIST publishes.*path .* instead of the name 'mnist'"):
+    with pytest.raises(DataError, match=r"is not the published file of MNIST.*path .* instead of the name 'mnist'"):
         load("mnist")
 
 
 @pytest.mark.parametrize("entry", CATALOG.values(), ids=CATALOG)
-def test_every_entry_is_whole(entry):
+def test_every_entry_is_complete(entry):
     assert CATALOG[entry.name] is entry
     assert len(set(entry.class_names)) == len(entry.class_names) > 1
     assert entry.licence

@@ -1,4 +1,4 @@
-"""NPZ: what is read, and files that lie about what they hold."""
+"""NPZ reader: supported arrays, refused arrays, and archives that misstate their content."""
 
 import io
 import struct
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from foveola.datasets import CATALOG, load, npz
-from foveola.datasets.entry import File, digests
-from foveola.datasets.reader import Request
+from foveola.datasets.entry import File, file_digests
+from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
 
 
 def pixels(count=12, *shape, seed=0):
     values = np.random.default_rng(seed).integers(0, 256, (count, *(shape or (4, 3))), dtype=np.uint8)
-    values.ravel()[:1], values.ravel()[-1:] = 0, 255  # the whole range, always
+    values.ravel()[:1], values.ravel()[-1:] = 0, 255  # always the whole range
     return values
 
 
@@ -35,7 +35,7 @@ def save(tmp_path):
 
 @pytest.fixture
 def pack(tmp_path):
-    """An archive with x_train written by hand."""
+    """Write an archive whose x_train.npy consists of the given bytes."""
 
     def pack(member, *, compression=zipfile.ZIP_DEFLATED, y_train=None):
         with zipfile.ZipFile(tmp_path / "bad.npz", "w", compression) as archive:
@@ -58,11 +58,11 @@ def header(text, version=(1, 0)):
     return b"\x93NUMPY" + bytes(version) + length + data
 
 
-def described(shape, dtype="|u1", order=False):
+def header_of(shape, dtype="|u1", order=False):
     return header(repr({"descr": dtype, "fortran_order": order, "shape": shape}))
 
 
-def test_as_keras_saves_it(save):
+def test_reads_arrays_saved_by_keras(save):
     data = load(save(x_test=pixels(6, seed=1), y_test=labels(6), x_val=pixels(3, seed=2), y_val=labels(3)))
     np.testing.assert_array_equal(data.train.images, pixels()[..., None])
     np.testing.assert_array_equal(data.test.images, pixels(6, seed=1)[..., None])
@@ -71,20 +71,20 @@ def test_as_keras_saves_it(save):
     assert (data.name, data.class_names, data.flip_safe) == ("own", ("0", "1", "2"), False)
 
 
-def test_colour_labels_in_a_column_and_class_names(save):
+def test_reads_colour_images_labels_in_a_column_and_class_names(save):
     names = ["red", "grün", "青"]
     data = load(save(x_train=pixels(12, 4, 3, 3), y_train=labels()[:, None], class_names=names))
     np.testing.assert_array_equal(data.train.images, pixels(12, 4, 3, 3))
     assert data.class_names == tuple(names)
 
 
-def test_as_medmnist_saves_it(tmp_path):
+def test_reads_arrays_saved_by_medmnist(tmp_path):
     np.savez(tmp_path / "m.npz", train_images=pixels(), train_labels=labels()[:, None].astype(np.uint8))
     assert load(tmp_path / "m.npz").train.labels.tolist() == labels().tolist()
 
 
 @pytest.mark.parametrize("dtype", ["int64", ">i2", "uint16", "int32"])
-def test_other_integers(save, dtype):
+def test_reads_other_integer_types(save, dtype):
     np.testing.assert_array_equal(load(save(x_train=pixels().astype(dtype))).train.images[..., 0], pixels())
 
 
@@ -94,18 +94,26 @@ def test_floats_from_0_to_1_are_scaled(save, dtype):
     np.testing.assert_array_equal(load(save(x_train=images)).train.images[..., 0], pixels())
 
 
-def test_fortran_order(save):
+def test_scaled_floats_are_rounded_to_the_nearest_level(save):
+    levels = np.arange(144, dtype=np.float64).reshape(12, 4, 3)
+    below = load(save(x_train=(levels + 0.4) / 255)).train.images[..., 0]
+    above = load(save(x_train=(levels + 0.6) / 255)).train.images[..., 0]
+    np.testing.assert_array_equal(below, levels)
+    np.testing.assert_array_equal(above, levels + 1)
+
+
+def test_reads_arrays_in_fortran_order(save):
     np.testing.assert_array_equal(load(save(x_train=np.asfortranarray(pixels()))).train.images[..., 0], pixels())
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x_train": pixels().astype(float)}, r"x_train: floating-point images .* run from 0\.0 to 255\.0"),
-        ({"x_train": np.full((12, 4, 3), np.nan)}, "run from nan"),
-        ({"x_train": pixels() / 255 - 0.1}, "run from -0.1"),
-        ({"x_train": pixels().astype(int) + 1}, "run from 1 to 256"),
-        ({"x_train": pixels().astype(int) - 1}, "run from -1 to 254"),
+        ({"x_train": pixels().astype(float)}, r"x_train: floating-point images .* have 0\.0 to 255\.0"),
+        ({"x_train": np.full((12, 4, 3), np.nan)}, "have nan"),
+        ({"x_train": pixels() / 255 - 0.1}, "have -0.1"),
+        ({"x_train": pixels().astype(int) + 1}, "have 1 to 256"),
+        ({"x_train": pixels().astype(int) - 1}, "have -1 to 254"),
         ({"x_train": pixels() > 9}, "type bool"),
         ({"x_train": pixels().astype(complex)}, "type complex128"),
         ({"x_train": pixels().astype(str)}, "images must be numbers"),
@@ -120,22 +128,25 @@ def test_fortran_order(save):
         ({"y_train": labels().astype(str)}, "labels must be integers"),
         ({"y_train": labels(11)}, "12 images but 11 labels"),
         ({"y_train": labels() - 1}, "run from -1 to 1"),
-        ({"y_train": labels() * 10**15}, "labels go up to 2000000000000000"),
+        ({"y_train": labels() * 10**15}, "largest label is 2000000000000000"),
         ({"y_train": labels() * 2}, "no training image of '1', '3'"),
-        ({"y_train": labels(), "class_names": ["a", "b"]}, "from 0 to 2, but there are 2 classes"),
+        (
+            {"y_train": labels(), "class_names": ["a", "b"]},
+            "but must be between 0 and 1: there are 2 classes",
+        ),
         ({"class_names": ["a", "b", "c", "d"]}, "no training image of 'd'"),
         ({"class_names": [1, 2, 3]}, "save a list of strings"),
         ({"x_test": pixels()}, "only one of x_test and y_test"),
     ],
 )
-def test_arrays_that_are_refused(save, arrays, message):
+def test_unusable_arrays_are_refused(save, arrays, message):
     with pytest.raises(DataError, match=r"own.*" + message):
         load(save(**arrays))
 
 
 def test_other_array_names_are_listed(tmp_path):
     np.savez(tmp_path / "o.npz", data=pixels(), target=labels())
-    with pytest.raises(DataError, match="holds data, target, but no x_train"):
+    with pytest.raises(DataError, match="holds data, target, but not both x_train"):
         load(tmp_path / "o.npz")
 
 
@@ -148,14 +159,14 @@ class Boom:
     ("member", "message"),
     [
         (npy(np.array([Boom()]), allow_pickle=True), "type object"),
-        (described((10**6, 1000, 1000)), "does not fit"),
-        (described((12, 4, 3)) + bytes(143), "does not fit"),
-        (described((12, 4, 3)) + bytes(145), "does not fit"),
-        (described((-12, -4, 3)) + bytes(144), "does not fit"),
-        (described((1, 0)) + bytes(10), "does not fit"),
-        (described((10**30, 10**30)), "does not fit"),
-        (described((12,), "<U0"), "does not fit"),
-        (described((1,), "<U99999999"), "does not fit"),
+        (header_of((10**6, 1000, 1000)), "does not match"),
+        (header_of((12, 4, 3)) + bytes(143), "does not match"),
+        (header_of((12, 4, 3)) + bytes(145), "does not match"),
+        (header_of((-12, -4, 3)) + bytes(144), "does not match"),
+        (header_of((1, 0)) + bytes(10), "does not match"),
+        (header_of((10**30, 10**30)), "does not match"),
+        (header_of((12,), "<U0"), "does not match"),
+        (header_of((1,), "<U99999999"), "does not match"),
         (header("{" + "'a':1," * 3000 + "}"), "no valid NumPy header"),
         (b"\x93NUMPY\2\0" + struct.pack("<I", 2**31) + bytes(2**22), "no valid NumPy header"),
         (header("(" * 5000), "no valid NumPy header"),
@@ -165,13 +176,13 @@ class Boom:
         (b"", "no valid NumPy header"),
     ],
 )
-def test_members_that_lie(pack, member, message):
+def test_members_that_misstate_their_content_are_refused(pack, member, message):
     with pytest.raises(DataError, match=r"bad\.npz, x_train.*" + message):
         load(pack(member))
 
 
-def test_a_zip_bomb_is_refused_by_its_directory(pack):
-    path = pack(described((2**40,)), compression=zipfile.ZIP_STORED)
+def test_a_member_that_claims_an_impossible_size_is_refused(pack):
+    path = pack(header_of((2**40,)), compression=zipfile.ZIP_STORED)
     data = bytearray(path.read_bytes())
     entry = data.index(b"PK\1\2")
     struct.pack_into("<I", data, entry + 24, 2**31)  # the size that the central directory claims
@@ -180,9 +191,16 @@ def test_a_zip_bomb_is_refused_by_its_directory(pack):
         load(path)
 
 
+def test_a_decompression_bomb_takes_no_memory(pack, save, peak_memory):
+    bomb = pack(header_of((12, 4, 3)) + bytes(128 * 2**20))
+    assert bomb.stat().st_size < 2**20
+    attempt = "import sys, foveola.datasets as d\ntry: d.load(sys.argv[1])\nexcept d.DataError as error: print(error)"
+    assert peak_memory(attempt, bomb) < peak_memory(attempt, save()) + 16 * 2**20
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compressions_are_refused(pack, method):
-    with pytest.raises(DataError, match="compressed in a way"):
+    with pytest.raises(DataError, match="uses a compression that NumPy does not write"):
         load(pack(npy(pixels()), compression=method))
 
 
@@ -204,7 +222,7 @@ def test_truncated_archives_are_refused(save, keep):
         load(path)
 
 
-def test_damage_inside_is_noticed(pack):
+def test_a_damaged_member_is_refused(pack):
     path = pack(npy(pixels()), compression=zipfile.ZIP_STORED)
     data = bytearray(path.read_bytes())
     data[300] ^= 1
@@ -215,31 +233,31 @@ def test_damage_inside_is_noticed(pack):
 
 @pytest.fixture
 def kuzushiji(tmp_path, monkeypatch):
-    """Kuzushiji-49's entry, as if the toy in `tmp_path` were what is published."""
+    """Entry of Kuzushiji-49 whose published files are toy files in `tmp_path`."""
     for split, seed in (("train", 0), ("test", 1)):
         np.savez_compressed(tmp_path / f"k49-{split}-imgs.npz", pixels(49, seed=seed))
         np.savez_compressed(tmp_path / f"k49-{split}-labels.npz", np.arange(49, dtype=np.uint8))
-    files = tuple(File(path.name, digests(path)[0]) for path in sorted(tmp_path.iterdir()))
+    files = tuple(File(path.name, file_digests(path)[0]) for path in sorted(tmp_path.iterdir()))
     entry = replace(CATALOG["kuzushiji-49"], files=files)
     monkeypatch.setitem(CATALOG, "kuzushiji-49", entry)
     return entry
 
 
-def test_kmnists_pairs_with_their_passport(kuzushiji, tmp_path):
-    for data in (load(tmp_path), npz.read(tmp_path, Request(), kuzushiji)):
+def test_published_folders_are_identified_by_checksum(kuzushiji, tmp_path):
+    for data in (load(tmp_path), npz.read(tmp_path, ReadOptions(), kuzushiji)):
         assert data.name == "kuzushiji-49"
         np.testing.assert_array_equal(data.test.images[..., 0], pixels(49, seed=1))
         assert (data.class_names[0], data.class_names[48]) == ("あ", "ゝ")
 
 
-def test_kmnists_pairs_of_another_content(kuzushiji, tmp_path):
+def test_other_files_under_the_published_names_are_refused_by_name_and_read_by_path(kuzushiji, tmp_path):
     np.savez_compressed(tmp_path / "k49-train-labels.npz", np.arange(49)[::-1])
-    with pytest.raises(DataError, match=r"k49-train-labels\.npz is not the file that Kuzushiji-49 publishes"):
-        npz.read(tmp_path, Request(), kuzushiji)
+    with pytest.raises(DataError, match=r"k49-train-labels\.npz is not the published file of Kuzushiji-49"):
+        npz.read(tmp_path, ReadOptions(), kuzushiji)
     assert load(tmp_path).class_names[0] == "0"
 
 
-def test_kmnists_pairs_incomplete_or_doubled(tmp_path):
+def test_incomplete_or_ambiguous_folders_are_refused(tmp_path):
     np.savez_compressed(tmp_path / "k-train-imgs.npz", pixels())
     with pytest.raises(DataError, match=r"lacks k-train-labels\.npz"):
         load(tmp_path)
@@ -253,7 +271,7 @@ def test_kmnists_pairs_incomplete_or_doubled(tmp_path):
         load(tmp_path)
 
 
-def test_a_pair_with_another_array_name(tmp_path):
+def test_a_file_with_another_array_name_is_refused(tmp_path):
     np.savez_compressed(tmp_path / "k-train-imgs.npz", images=pixels())
     np.savez_compressed(tmp_path / "k-train-labels.npz", labels())
     with pytest.raises(DataError, match=r"k-train-imgs\.npz has no array arr_0"):

@@ -1,14 +1,18 @@
-"""The README's Python runs, its file tree is true, and the tests that the safety page names exist."""
+"""The README's Python runs, the trees of README and design page are true, the safety page's tests exist."""
 
 import re
 from pathlib import Path
 
 import foveola
-from foveola.recipe import recipe_names
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = Path(foveola.__file__).parent
 README = (ROOT / "README.md").read_text("utf-8")
-TREE = re.search(r"```\nsrc/foveola/\n(.*?)```", README, re.DOTALL)[1]
+DESIGN = (ROOT / "docs" / "design.md").read_text("utf-8")
+
+
+def tree(page):
+    return re.search(r"```\nsrc/foveola/\n(.*?)```", page, re.DOTALL)[1]
 
 
 def test_the_python_block_runs(tmp_path, monkeypatch):
@@ -16,20 +20,25 @@ def test_the_python_block_runs(tmp_path, monkeypatch):
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {}
     exec(block, names)  # noqa: S102 - our own README
-    assert names["run"].evaluation["accuracy"]["value"] > 0.9
+    assert names["run"].evaluation.accuracy.value > 0.9
     assert names["logits"].shape == (len(names["data"].train), 10)
 
 
-def test_the_tree_has_every_module_and_no_other():
-    there = {path.name for path in Path(foveola.__file__).parent.rglob("*.py")} - {"__init__.py"}
-    named = set(re.findall(r"\b[a-z0-9_]+\.py\b", TREE.partition("tests/ ")[0]))
-    readers = re.search(r"^ +((?:\w+ · )+\w+) +one reader a format", TREE, re.MULTILINE)[1]
-    assert named | {f"{name}.py" for name in readers.split(" · ")} == there
+def test_the_readme_names_every_room():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert set(re.findall(r"\b([a-z]+)/", tree(README))) == rooms
 
 
-def test_the_tree_has_every_recipe():
-    line = re.search(r"recipes/ +(.*)", TREE)[1]
-    assert sorted(line.split(" · ")) == recipe_names()
+def test_the_design_page_names_every_module_and_no_other():
+    there = {path.stem for path in PACKAGE.rglob("*.py") if path.parent.name != "serving"} - {"__init__"}
+    assert there <= set(re.findall(r"[a-z0-9_]+", tree(DESIGN)))
+    first_columns = " ".join(re.findall(r"^ {4}([a-z0-9_]+(?: [a-z0-9_]+)*) {2}", tree(DESIGN), re.MULTILINE))
+    assert set(first_columns.split()) <= there
+
+
+def test_files_that_the_search_table_names_exist():
+    for name in set(re.findall(r"`([a-z_/]+\.(?:py|toml|html))", DESIGN)):
+        assert name.endswith("/x.py") or (PACKAGE / name).is_file() or (ROOT / name).is_file(), name
 
 
 def test_the_safety_page_names_tests_that_exist():

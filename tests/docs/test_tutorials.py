@@ -1,8 +1,8 @@
-"""Every command and every Python block of the tutorials, run in order on small data of the same names.
+"""Tests of the tutorials: every command and every Python block runs, in order, on small data of the same names.
 
-A page's blocks are `console` (commands after `$ `, then what they print), `python`, `toml` (saved under the name in
-their first line) and `text` (what the Python block right before it prints; elsewhere only shown). Nothing else is
-allowed, so that nothing stays untested.
+A page's blocks are `console` (commands after `$ `, then their output), `python`, `toml` (saved under the file name in
+their first line) and `text` (the output of the Python block right before it; elsewhere only shown). Other blocks fail,
+because they would stay untested.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from foveola.datasets import CATALOG
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "tutorials").glob("*.md"))
 
-# What each command gets in addition, so that it takes a second. A command that is not here fails the test.
+# Arguments added to each command, so that it takes a second. A command that is not here fails the test.
 SMALL_COMMANDS = {
     "summary": [],
     "train": ["--epochs", "2"],
@@ -32,13 +32,13 @@ SMALL_COMMANDS = {
     "convolve": [],
     "compare": ["--seeds", "2"],
 }
-# Commands whose printed lines depend on no data and no training: those that the page shows must come, in this order.
+# Commands whose output depends on neither data nor training: a page's lines must be printed, in this order
 EXACT = {"summary"}
-# What is written otherwise in Python, and how
+# Replacements in Python blocks
 SMALL_PYTHON = {"foveola.train(": "small_train("}
 
-# Images, labels, images of each class
-FAMILY = (
+# Images file, labels file, images per class
+IDX_FILES = (
     ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 20),
     ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 5),
 )
@@ -53,8 +53,8 @@ class Block(NamedTuple):
 
 def blocks(page):
     text = page.read_text("utf-8")
-    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(match[1], match[2], text[: match.start()].count("\n") + 1) for match in found]
+    matches = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(match[1], match[2], text[: match.start()].count("\n") + 1) for match in matches]
 
 
 def idx(array):
@@ -63,12 +63,12 @@ def idx(array):
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory):
-    """Ten kinds of bright squares, noisy: 200 images to train, 50 to test, as IDX files under each name."""
+    """200 training and 50 test images under each name, as IDX files: ten classes of bright rectangles, with noise."""
     root = tmp_path_factory.mktemp("data")
     for number, name in enumerate(NAMES):
         (root / name).mkdir()
         generator = np.random.default_rng(number)
-        for images_name, labels_name, per_class in FAMILY:
+        for images_name, labels_name, per_class in IDX_FILES:
             labels = generator.permutation(np.repeat(np.arange(10, dtype=np.uint8), per_class))
             images = generator.integers(0, 60, (len(labels), 28, 28), dtype=np.uint8)
             for image, label in zip(images, labels, strict=True):
@@ -81,7 +81,7 @@ def small_data(tmp_path_factory):
 
 @pytest.fixture
 def folder(small_data, tmp_path, monkeypatch):
-    """An empty working folder; the catalog takes the small files for the published ones."""
+    """An empty working folder; the catalog accepts the small files as the published ones."""
     monkeypatch.setenv("FOVEOLA_DATA", str(small_data))
     monkeypatch.setenv("FOVEOLA_CACHE", str(tmp_path / "no-cache"))
     for name in NAMES:
@@ -98,8 +98,8 @@ def folder(small_data, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_does_what_it_says(page, folder, capsys):
-    """Commands end with exit code 0, show what the page shows, and leave the files that it names."""
+def test_a_page_runs_as_written(page, folder, capsys):
+    """Commands end with exit code 0, print what the page shows, and write the files that it names."""
     names, printed = {"small_train": small_train}, None
     for block in blocks(page):
         where = f"{page.name}, line {block.line}"
@@ -116,32 +116,32 @@ def test_a_page_does_what_it_says(page, folder, capsys):
         else:
             assert block.language == "toml", f"{where}: a block of {block.language or 'no language'} cannot be checked"
             save_toml(block, where)
-    promised = re.findall(r"`([\w./-]+\.(?:png|svg|pdf|csv|json|toml|safetensors))`", page.read_text("utf-8"))
-    missing = [name for name in promised if not Path(name).is_file()]
-    assert not missing, f"{page.name} promises files that its commands do not write"
+    named = re.findall(r"`([\w./-]+\.(?:png|svg|pdf|csv|json|toml|safetensors|html))`", page.read_text("utf-8"))
+    missing = [name for name in named if not Path(name).is_file()]
+    assert not missing, f"{page.name} names files that its commands do not write: {missing}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_and_pictures_lead_somewhere(page):
+def test_links_and_images_exist(page):
     targets = re.findall(r"\]\(([^)]+)\)|<img src=\"([^\"]+)\"", page.read_text("utf-8"))
     for target in ("".join(pair) for pair in targets):
-        assert "://" in target or (page.parent / target).is_file(), f"{page.name} leads to {target}"
+        assert "://" in target or (page.parent / target).is_file(), f"{page.name}: {target} does not exist"
 
 
-def test_the_index_lists_every_page_and_every_picture_is_used():
+def test_the_index_lists_every_page_and_every_image_is_used():
     texts = {page.name: page.read_text("utf-8") for page in PAGES}
     assert len(texts) == 5
     for name in texts.keys() - {"README.md"}:
         assert f"({name})" in texts["README.md"]
-    for picture in (PAGES[0].parent / "images").iterdir():
-        assert any(f"images/{picture.name}" in text for text in texts.values()), f"{picture.name} is on no page"
+    for image in (PAGES[0].parent / "images").iterdir():
+        assert any(f"images/{image.name}" in text for text in texts.values()), f"{image.name} is on no page"
 
 
 @pytest.mark.parametrize(
-    ("text", "refusal"),
+    ("text", "message"),
     [
-        ("```console\n$ rm notes.txt\n```\n", "cannot make small"),
-        ("```console\n$ foveola frobnicate\n```\n", "cannot make small"),
+        ("```console\n$ rm notes.txt\n```\n", "SMALL_COMMANDS has no"),
+        ("```console\n$ foveola frobnicate\n```\n", "SMALL_COMMANDS has no"),
         ("```console\n$ foveola summary lenet6\n```\n", "ended with 2"),
         ("```console\n$ foveola summary lenet5\nTotal parameters: 61,707\n```\n", "not printed"),
         ("```console\n$ foveola train mnist\nepoch 1\n```\n", "depends on the data"),
@@ -153,11 +153,11 @@ def test_the_index_lists_every_page_and_every_picture_is_used():
         ("See `runs/x/curves.png`.\n", "do not write"),
     ],
 )
-def test_a_page_cannot_slip_past_this_test(text, refusal, folder, capsys):
+def test_a_wrong_page_fails(text, message, folder, capsys):
     page = folder.parent / "page.md"
     page.write_text(text, encoding="utf-8")
-    with pytest.raises((AssertionError, pytest.fail.Exception), match=refusal):
-        test_a_page_does_what_it_says(page, folder, capsys)
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=message):
+        test_a_page_runs_as_written(page, folder, capsys)
 
 
 def small_train(*arguments, overrides=None, **settings):
@@ -166,31 +166,31 @@ def small_train(*arguments, overrides=None, **settings):
 
 
 def commands(block, where):
-    """Each command with the lines that the page shows below it."""
-    found = []
+    """Each command with the output that the page shows below it."""
+    pairs = []
     for line in block.text.splitlines():
         if line.startswith("$ "):
-            found.append((shlex.split(line[2:]), []))
+            pairs.append((shlex.split(line[2:]), []))
         else:
-            assert found, f"{where}: a console block begins with a command after '$ '"
-            found[-1][1].append(line)
-    return found
+            assert pairs, f"{where}: a console block begins with a command after '$ '"
+            pairs[-1][1].append(line)
+    return pairs
 
 
 def run_command(command, shown, where, capsys):
     program, name, *arguments = command
     if program != "foveola" or name not in SMALL_COMMANDS:
-        pytest.fail(f"{where}: {shlex.join(command)} is a command that this test cannot make small")
-    assert not shown or name in EXACT, f"{where}: what {name} prints depends on the data; show it in a text block"
+        pytest.fail(f"{where}: SMALL_COMMANDS has no arguments for {shlex.join(command)}")
+    assert not shown or name in EXACT, f"{where}: the output of {name} depends on the data; show it in a text block"
     capsys.readouterr()
     code = main([name, *arguments, *SMALL_COMMANDS[name]])
-    printed, told = capsys.readouterr()
-    assert code == 0, f"{where}: {shlex.join(command)} ended with {code}\n{told}"
+    printed, errors = capsys.readouterr()
+    assert code == 0, f"{where}: {shlex.join(command)} ended with {code}\n{errors}"
     check_order(shown, printed.splitlines(), where)
 
 
 def run_python(block, file, names, where, capsys):
-    """Run a block after those before it: the names it leaves, and the lines it prints."""
+    """Run a block with the names that earlier blocks defined; returns the names afterwards, and the printed lines."""
     text = block.text
     for written, small in SMALL_PYTHON.items():
         text = text.replace(written, small)
@@ -203,7 +203,7 @@ def run_python(block, file, names, where, capsys):
 
 
 def check_order(shown, printed, where):
-    """Every shown line is printed, in this order, whatever the spaces; None: nothing is known of what was printed."""
+    """Assert that every shown line is printed, in this order, ignoring spaces; without output (None), do nothing."""
     if printed is None:
         return
     lines = iter([line.split() for line in printed])
@@ -213,5 +213,5 @@ def check_order(shown, printed, where):
 
 def save_toml(block, where):
     name = re.match(r"# ([\w-]+\.toml)\n", block.text)
-    assert name, f"{where}: the first line of a recipe gives its file, as in '# mine.toml'"
+    assert name, f"{where}: the first line of a recipe gives its file name, as in '# mine.toml'"
     Path(name[1]).write_text(block.text, encoding="utf-8")

@@ -6,17 +6,19 @@ from foveola.predictions import softmax
 
 
 def calibrated(n, classes=5, seed=0, scale=2.0):
-    """Logits whose softmax is exactly how often each class is true."""
+    """Logits whose softmax is the true distribution of the labels."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(size=(n, classes)) * scale
     labels = (softmax(logits).cumsum(axis=1) < generator.random((n, 1))).sum(axis=1)
     return logits, labels
 
 
-@pytest.mark.parametrize("planted", [0.25, 1.0, 3.0, 12.0])
-def test_a_planted_temperature_is_found(planted):
+@pytest.mark.parametrize("true_temperature", [0.25, 1.0, 3.0, 12.0])
+def test_a_known_temperature_is_recovered(true_temperature):
     logits, labels = calibrated(20_000)
-    assert fit_temperature((logits * planted).astype(np.float32), labels) == pytest.approx(planted, rel=0.05)
+    assert fit_temperature((logits * true_temperature).astype(np.float32), labels) == pytest.approx(
+        true_temperature, rel=0.05
+    )
 
 
 def test_temperature_is_the_best_on_a_grid():
@@ -27,7 +29,7 @@ def test_temperature_is_the_best_on_a_grid():
     assert fit_temperature(logits, labels) == pytest.approx(grid[np.argmin(losses)], rel=0.01)
 
 
-def test_temperature_is_left_alone_where_images_cannot_tell():
+def test_the_temperature_stays_1_if_the_images_do_not_determine_it():
     logits, labels = calibrated(9)
     assert fit_temperature(logits * 5, labels) == 1.0, "fewer than two images a class"
     logits, _ = calibrated(500)
@@ -45,7 +47,7 @@ def test_log_losses_of_huge_logits_are_exact():
 
 
 @pytest.mark.parametrize("n", [7, 15, 100, 1_003])
-def test_ece_is_the_naive_loop(n):
+def test_ece_equals_a_plain_loop(n):
     logits, labels = calibrated(n, seed=n)
     probabilities = softmax(logits * 1.7)
 
@@ -76,7 +78,7 @@ def test_ece_falls_when_the_temperature_is_right():
     assert after < 0.02 < 0.1 < before
 
 
-def test_gaps_leave_their_input_alone_and_sum_to_positive_bins():
+def test_gaps_keep_their_input_and_sum_to_positive_bins():
     logits, labels = calibrated(200, seed=7)
     probabilities = softmax(logits)
     before = probabilities.copy()

@@ -10,7 +10,7 @@ from foveola.evaluation import metrics
 from foveola.evaluation.comparison import (
     accuracy_difference,
     holm,
-    is_real,
+    is_significant,
     mcnemar,
     metric_differences,
     p_text,
@@ -19,17 +19,17 @@ from foveola.evaluation.comparison import (
 from foveola.predictions import Estimate, Predictions
 
 
-def answers(right):
+def correct_on(right):
     """Predictions that are right where `right` is true."""
     right = np.asarray(right).astype(int)
     return Predictions(np.eye(2, dtype=np.float32)[right], np.ones(len(right), np.int64), ("no", "yes"), True)
 
 
 def pair(both, first, second, neither):
-    """Two models that are right on so many images together, alone, or not at all."""
+    """Two models, by the number of images on which both, only the first, only the second, or neither is right."""
     one = [1] * both + [1] * first + [0] * second + [0] * neither
     two = [1] * both + [0] * first + [1] * second + [0] * neither
-    return answers(one), answers(two)
+    return correct_on(one), correct_on(two)
 
 
 def scores(n=400, classes=3, noise=1.0, seed=0, labels_seed=9):
@@ -45,7 +45,7 @@ def scores(n=400, classes=3, noise=1.0, seed=0, labels_seed=9):
         ((59, 6, 16, 80), -0.1186, -0.0046),  # Cavo et al. 2012, as the R package contingencytables gives it
     ],
 )
-def test_newcombes_interval_is_the_published_one(table, low, high):
+def test_newcombes_interval_equals_published_ones(table, low, high):
     one, two = pair(*table)
     difference = accuracy_difference([one], [two]).difference
     assert difference.value == pytest.approx((table[1] - table[2]) / sum(table))
@@ -64,7 +64,7 @@ def test_mcnemar_is_the_binomial_tail(table):
     assert found.p == pytest.approx(min(2 * tail, 1.0))
 
 
-def test_equal_answers_differ_by_nothing():
+def test_equal_predictions_have_no_difference():
     one = scores(60)
     tested = accuracy_difference([one], [one])
     assert (tested.difference.value, tested.p) == (0.0, 1.0)
@@ -74,13 +74,13 @@ def test_equal_answers_differ_by_nothing():
     }
 
 
-def test_figures_differ_by_what_their_metrics_say():
+def test_differences_are_those_of_the_metrics():
     one, two = scores(), scores(noise=1.6, seed=1)
     differences = metric_differences([one], [two], 50)
     assert set(differences) == set(metrics.METRICS) - {"accuracy"}
     for name, difference in differences.items():
         metric = metrics.METRICS[name]
-        assert difference.value == pytest.approx(metric(one).value - metric(two).value, abs=1e-12), name
+        assert difference.value == pytest.approx(metric.compute(one).value - metric.compute(two).value, abs=1e-12), name
 
 
 def test_ties_count_half_in_the_area():
@@ -107,18 +107,18 @@ def test_the_paired_bootstrap_agrees_with_the_normal_interval_of_paired_losses()
     assert difference.method == "paired percentile bootstrap, 1000 resamples"
 
 
-def test_where_a_single_class_occurs_there_is_no_area():
-    assert math.isnan(metric_differences([answers([1, 0, 1])], [answers([1, 1, 0])], 5)["auc_macro_ovr"].value)
+def test_with_a_single_class_the_auc_is_not_defined():
+    assert math.isnan(metric_differences([correct_on([1, 0, 1])], [correct_on([1, 1, 0])], 5)["auc_macro_ovr"].value)
 
 
-def test_progress_is_told():
-    told = []
-    metric_differences([scores(30)], [scores(30, seed=1)], 3, lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+def test_progress_is_reported():
+    reported = []
+    metric_differences([scores(30)], [scores(30, seed=1)], 3, lambda done, total: reported.append((done, total)))
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_over_trainings_it_is_welchs_test_where_all_images_are_alike_hard():
-    """No two trainings of a side fail on the same image: the images explain nothing, only the spread is left."""
+def test_over_seeds_it_is_welchs_test_if_all_images_are_equally_difficult():
+    """No two trainings of a run are wrong on the same image, so only the variance between seeds is left."""
     from scipy.stats import ttest_ind
 
     n = 100
@@ -126,16 +126,16 @@ def test_over_trainings_it_is_welchs_test_where_all_images_are_alike_hard():
         [range(0, 5), range(5, 14), range(14, 21)],
         [[0, 5, 14], [1, 2, 6, 7, 15], [3, 8, 9, 10, 16, 17, 18]],
     )
-    tested = accuracy_difference(*([answers(~np.isin(np.arange(n), ours)) for ours in side] for side in wrong))
-    shares = [[1 - len(ours) / n for ours in side] for side in wrong]
-    reference = ttest_ind(*shares, equal_var=False)
+    tested = accuracy_difference(*([correct_on(~np.isin(np.arange(n), ours)) for ours in side] for side in wrong))
+    accuracies = [[1 - len(ours) / n for ours in side] for side in wrong]
+    reference = ttest_ind(*accuracies, equal_var=False)
     interval = reference.confidence_interval()
     assert tested.p == pytest.approx(reference.pvalue)
     assert tested.difference.low == pytest.approx(interval.low)
     assert tested.difference.high == pytest.approx(interval.high)
 
 
-def test_over_trainings_it_is_the_paired_test_where_all_trainings_are_alike():
+def test_over_seeds_it_is_the_paired_test_if_all_trainings_are_equal():
     one, two = pair(300, 40, 20, 40)
     apart = one.predicted.astype(float) - two.predicted
     margin = 1.959964 * apart.std(ddof=1) / math.sqrt(len(apart))
@@ -144,13 +144,13 @@ def test_over_trainings_it_is_the_paired_test_where_all_trainings_are_alike():
     assert difference.high - difference.value == pytest.approx(margin, rel=1e-6)
 
 
-def test_over_trainings_the_interval_covers_as_often_as_it_says():
+def test_over_seeds_the_interval_has_its_coverage():
     generator = np.random.default_rng(4)
     covered = 0
     for _ in range(300):
         hard = generator.beta(4, 1, 200)
         sides = [
-            [answers(generator.random(200) < np.clip(hard + generator.normal(0, 0.03), 0, 1)) for _ in range(4)]
+            [correct_on(generator.random(200) < np.clip(hard + generator.normal(0, 0.03), 0, 1)) for _ in range(4)]
             for _ in range(2)
         ]
         difference = accuracy_difference(*sides).difference
@@ -158,7 +158,7 @@ def test_over_trainings_the_interval_covers_as_often_as_it_says():
     assert 0.91 <= covered / 300 <= 0.985
 
 
-def test_over_trainings_figures_come_with_the_same_interval_as_their_closed_form():
+def test_over_seeds_the_interval_of_a_metric_equals_its_closed_form():
     """Log loss by bootstrap: its covariance is that of the losses, divided by the images."""
     from scipy.stats import t
 
@@ -184,7 +184,7 @@ def test_holm_is_the_textbook_procedure():
     assert holm([0.2]) == [0.2]
 
 
-def test_other_images_are_refused():
+def test_predictions_of_other_images_are_refused():
     one, two = scores(50), scores(50, labels_seed=3)
     for compare in (accuracy_difference, metric_differences):
         with pytest.raises(DataError, match="not measured on the same test images"):
@@ -198,43 +198,42 @@ def estimate(value, low, high):
 @pytest.mark.parametrize(
     ("difference", "p", "options", "text"),
     [
-        (estimate(-0.019, -0.023, -0.015), 1e-9, {}, "cnn better by 1.9 points, 95 % CI 1.5–2.3; real"),
+        (estimate(-0.019, -0.023, -0.015), 1e-9, {}, "cnn is significantly better by 1.9 points, 95 % CI 1.5–2.3"),
         (
             estimate(0.019, 0.015, 0.023),
             1e-9,
             {"trainings": 5},
-            "dnn better by 1.9 points (means of 5 trainings), 95 % CI 1.5–2.3; real",
+            "dnn is significantly better by 1.9 points (means of 5 trainings), 95 % CI 1.5–2.3",
         ),
         (
             estimate(0.003, -0.002, 0.008),
             0.25,
             {},
-            "not shown: dnn is ahead by 0.3 points, 95 % CI −0.2 to 0.8, but the interval includes 0",
+            "no significant difference (dnn leads by 0.3 points, 95 % CI −0.2 to 0.8): the interval includes 0",
         ),
         (
             estimate(-0.0123, -0.0241, -0.0004),
             0.0612,
             {},
-            "not shown: cnn is ahead by 1.23 points, 95 % CI 0.04–2.41, "
-            "but that may be chance (p = 0.061, not below 0.05)",
+            "no significant difference (cnn leads by 1.23 points, 95 % CI 0.04–2.41): p = 0.061 is not below 0.05",
         ),
         (
             estimate(0.0, -0.01, 0.01),
             1.0,
             {},
-            "a difference is not shown: dnn and cnn are equally accurate, 95 % CI −1.0 to 1.0",
+            "no significant difference: dnn and cnn are equally accurate, 95 % CI −1.0 to 1.0",
         ),
         (
             estimate(0.0, 0.0, 0.0),
             1.0,
             {"same": True},
-            "no difference: dnn and cnn give the same answer for every image",
+            "no difference: dnn and cnn predict the same class for every image",
         ),
     ],
 )
 def test_the_verdict_in_words(difference, p, options, text):
     assert verdict("dnn", "cnn", difference, p, **options) == text
-    assert is_real(difference, p) == text.endswith("; real")
+    assert is_significant(difference, p) == ("is significantly better" in text)
 
 
 def test_p_values_as_people_write_them():

@@ -1,4 +1,4 @@
-"""The numbers behind the plots, against counting by hand and scikit-learn's own figures."""
+"""The numbers behind the plots, against counting by hand and scikit-learn."""
 
 import json
 
@@ -8,6 +8,10 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import auc, log_loss, roc_auc_score
 
 from foveola.evaluation.curves import (
+    ConfusedClasses,
+    Curves,
+    PredictedImage,
+    RocCurve,
     confused_pairs,
     curves,
     least_certain,
@@ -29,48 +33,48 @@ def predictions(n=600, classes=4, seed=0):
     return Predictions(logits, labels, tuple("abcdefgh"[:classes]), held_out=True)
 
 
-def test_roc_is_scikit_learns_and_its_thinned_line_keeps_the_area():
+def test_roc_equals_scikit_learns_and_the_thinned_curve_keeps_the_area():
     given = predictions(5000)
     for label in range(4):
         curve = roc(given, label)
-        false, true = curve["false_positive_rate"], curve["true_positive_rate"]
-        assert curve["auc"] == pytest.approx(roc_auc_score(given.labels == label, given.probabilities[:, label]))
+        false, true = curve.false_positive_rate, curve.true_positive_rate
+        assert curve.auc == pytest.approx(roc_auc_score(given.labels == label, given.probabilities[:, label]))
         assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
         assert len(false) == len(true) <= 80
-        assert auc(false, true) == pytest.approx(curve["auc"], abs=2e-3)
+        assert auc(false, true) == pytest.approx(curve.auc, abs=2e-3)
 
 
 def test_a_class_that_does_not_occur_has_no_roc():
     given = Predictions(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]), ("a", "b", "c"), held_out=True)
-    assert roc(given, 2) == {"name": "c", "auc": None, "false_positive_rate": [], "true_positive_rate": []}
+    assert roc(given, 2) == RocCurve(name="c", auc=None, false_positive_rate=[], true_positive_rate=[])
 
 
-def test_reliability_bins_hold_equal_numbers_and_add_up():
+def test_reliability_bins_have_equal_numbers_and_add_up():
     given = predictions(607)
     found = reliability(given.logits, given.labels)
-    bins = found["bins"]
-    assert {bin["n"] for bin in bins} == {40, 41}
-    assert sum(bin["n"] for bin in bins) == 607
+    bins = found.bins
+    assert {bin.n for bin in bins} == {40, 41}
+    assert sum(bin.n for bin in bins) == 607
     right = (given.predicted == given.labels).mean()
-    assert sum(bin["n"] * bin["accuracy"] for bin in bins) / 607 == pytest.approx(right)
-    assert all(bin["low"] <= bin["accuracy"] <= bin["high"] for bin in bins)
-    assert [bin["confidence"] for bin in bins] == sorted(bin["confidence"] for bin in bins)
-    gaps = [bin["n"] * abs(bin["confidence"] - bin["accuracy"]) for bin in bins]
-    assert found["ece"] == pytest.approx(sum(gaps) / 607)
-    assert found["log_loss"] == pytest.approx(log_loss(given.labels, given.probabilities))
+    assert sum(bin.n * bin.accuracy for bin in bins) / 607 == pytest.approx(right)
+    assert all(bin.low <= bin.accuracy <= bin.high for bin in bins)
+    assert [bin.confidence for bin in bins] == sorted(bin.confidence for bin in bins)
+    gaps = [bin.n * abs(bin.confidence - bin.accuracy) for bin in bins]
+    assert found.ece == pytest.approx(sum(gaps) / 607)
+    assert found.log_loss == pytest.approx(log_loss(given.labels, given.probabilities))
 
 
 def test_fewer_images_than_bins():
     given = predictions(4)
-    assert [bin["n"] for bin in reliability(given.logits, given.labels)["bins"]] == [1, 1, 1, 1]
+    assert [bin.n for bin in reliability(given.logits, given.labels).bins] == [1, 1, 1, 1]
 
 
-def test_before_the_temperature_means_logits_times_temperature():
+def test_logits_before_the_temperature_are_multiplied_by_it():
     given = predictions()
-    document = curves(given, temperature=2.0)["reliability"]
-    assert document["before"] == reliability(2 * given.logits, given.labels)
-    assert document["before"]["ece"] != document["after"]["ece"]
-    assert curves(given, temperature=1.0)["reliability"]["before"] == document["after"]
+    diagram = curves(given, temperature=2.0).reliability
+    assert diagram.before == reliability(2 * given.logits, given.labels)
+    assert diagram.before.ece != diagram.after.ece
+    assert curves(given, temperature=1.0).reliability.before == diagram.after
 
 
 def test_pairs_count_both_directions():
@@ -85,17 +89,18 @@ def test_worst_and_least_certain_are_ranked():
     given = Predictions(np.log(probabilities), np.array([1, 1, 1, 0, 0]), ("a", "b"), held_out=True)
     assert worst_mistakes(given).tolist() == [0, 3, 2]
     assert least_certain(given).tolist() == [2, 3, 1, 0, 4]
-    document = curves(given, temperature=1.0)
-    first = document["worst_mistakes"][0]
-    assert first == {"index": 0, "true": "b", "given": "a", "probability": pytest.approx(0.9)}
-    assert document["confused_pairs"] == [{"classes": ["a", "b"], "taken_for_the_other": [1, 2]}]
+    listed = curves(given, temperature=1.0)
+    first = listed.worst_mistakes[0]
+    assert first == PredictedImage(index=0, true="b", given="a", probability=first.probability)
+    assert first.probability == pytest.approx(0.9)
+    assert listed.confused_pairs == [ConfusedClasses(classes=("a", "b"), taken_for_the_other=(1, 2))]
 
 
 def test_the_document_is_strict_json():
     document = curves(predictions(3000), temperature=1.7)
-    assert json.loads(json.dumps(document, allow_nan=False)) == document
-    assert len(document["risk_coverage"]["coverage"]) <= 80
-    assert document["risk_coverage"]["coverage"][-1] == 1
+    assert Curves.model_validate(json.loads(json.dumps(document.model_dump(mode="json"), allow_nan=False))) == document
+    assert len(document.risk_coverage.coverage) <= 80
+    assert document.risk_coverage.coverage[-1] == 1
 
 
 def test_confused_classes_become_neighbours():
@@ -110,7 +115,7 @@ def test_confused_classes_become_neighbours():
     assert neighbours(np.eye(2, dtype=np.int64)).tolist() == [0, 1]
 
 
-def test_the_plane_keeps_what_differs_most():
+def test_the_plane_keeps_the_largest_variance():
     random = np.random.default_rng(0)
     flat = random.normal(size=(200, 2)) * (9, 4)
     turn, _ = np.linalg.qr(random.normal(size=(20, 20)))
@@ -120,7 +125,7 @@ def test_the_plane_keeps_what_differs_most():
     assert share > 0.99
 
 
-def test_the_map_puts_directions_of_one_kind_together():
+def test_the_map_puts_similar_directions_together():
     vectors, groups = make_blobs(90, n_features=12, centers=3, cluster_std=0.5, random_state=0)
     lengths = np.random.default_rng(0).uniform(0.5, 2, (90, 1))
     points = neighbour_map(lengths * vectors)
@@ -131,11 +136,11 @@ def test_the_map_puts_directions_of_one_kind_together():
 
 
 @pytest.mark.parametrize("layout", [lambda vectors: principal_plane(vectors)[0], neighbour_map])
-def test_vectors_that_are_all_alike_fall_together(layout):
+def test_identical_vectors_get_one_point(layout):
     assert not layout(np.ones((12, 5))).any()
 
 
-def test_softmax_stands_behind_confidence():
+def test_confidence_is_the_highest_softmax_probability():
     given = predictions(30)
     highest = np.sort(softmax(given.logits).max(axis=1))
-    assert reliability(given.logits, given.labels)["bins"][0]["confidence"] == pytest.approx(highest[:2].mean())
+    assert reliability(given.logits, given.labels).bins[0].confidence == pytest.approx(highest[:2].mean())

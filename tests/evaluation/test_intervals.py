@@ -8,24 +8,24 @@ from foveola.evaluation.intervals import bootstrap, mean_interval, wilson
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 12), (7, 9), (12, 12), (9_934, 10_000)])
 def test_wilson_is_the_closed_formula(successes, n):
-    z, share = 1.959963984540054, successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    margin = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    z, rate = 1.959963984540054, successes / n
+    center = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    margin = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
 
     estimate = wilson(successes, n)
 
-    assert estimate.value == share
-    assert estimate.low == pytest.approx(centre - margin, abs=1e-12)
-    assert estimate.high == pytest.approx(centre + margin, abs=1e-12)
+    assert estimate.value == rate
+    assert estimate.low == pytest.approx(center - margin, abs=1e-12)
+    assert estimate.high == pytest.approx(center + margin, abs=1e-12)
     assert (estimate.n, estimate.method) == (n, "Wilson")
 
 
-def test_wilson_never_claims_certainty():
+def test_wilson_has_width_at_0_and_100_percent():
     assert wilson(20, 20).low < 0.85
     assert wilson(0, 20).high > 0.15
 
 
-def test_mean_interval_agrees_with_the_normal_one_where_that_holds():
+def test_mean_interval_agrees_with_the_normal_interval():
     values = np.random.default_rng(1).normal(3.0, 2.0, size=4_000)
     margin = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
 
@@ -36,7 +36,7 @@ def test_mean_interval_agrees_with_the_normal_one_where_that_holds():
     assert estimate.high == pytest.approx(values.mean() + margin, abs=0.15 * margin)
 
 
-def test_mean_interval_covers_the_true_mean_as_often_as_it_says():
+def test_mean_interval_has_its_coverage():
     generator = np.random.default_rng(2)
     intervals = [mean_interval(generator.exponential(size=100)) for _ in range(200)]
     covered = np.mean([interval.low <= 1.0 <= interval.high for interval in intervals])

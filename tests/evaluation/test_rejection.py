@@ -1,10 +1,11 @@
-"""Thresholds against brute force over every threshold that there is."""
+"""Thresholds against brute force over all thresholds."""
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from foveola.evaluation.rejection import accepted, choose_threshold, coverage_at, judge, risk_coverage
+from foveola.evaluation.rejection import choose_threshold, coverage_at, evaluate_rejection, risk_coverage
+from foveola.models.metadata import Rejection
 from foveola.predictions import Predictions
 
 
@@ -34,7 +35,7 @@ CASES = [(1, 0, None), (7, 1, None), (200, 2, None), (200, 3, 4), (150, 4, 1), (
 
 
 @pytest.mark.parametrize(("n", "seed", "levels"), CASES)
-def test_the_curve_is_the_naive_count(n, seed, levels):
+def test_the_curve_equals_brute_force(n, seed, levels):
     predictions = predictions_of(n, seed, levels)
     coverage, risk = risk_coverage(predictions)
     expected = brute_force(predictions)
@@ -46,7 +47,7 @@ def test_the_curve_is_the_naive_count(n, seed, levels):
 
 @pytest.mark.parametrize(("n", "seed", "levels"), CASES)
 @pytest.mark.parametrize("error", [0.0, 0.01, 0.05, 0.1, 0.5, 1.0])
-def test_no_other_threshold_accepts_more_and_keeps_the_error(n, seed, levels, error):
+def test_no_threshold_within_the_target_error_has_more_coverage(n, seed, levels, error):
     predictions = predictions_of(n, seed, levels)
     good = [row for row in brute_force(predictions) if row[1] <= error]
     expected = max(good, default=(0.0, None, None))
@@ -55,33 +56,35 @@ def test_no_other_threshold_accepts_more_and_keeps_the_error(n, seed, levels, er
 
 
 @pytest.mark.parametrize("error", [0.0, 0.02, 0.1])
-def test_the_chosen_threshold_accepts_what_it_promises(error):
+def test_the_chosen_threshold_keeps_the_target_error(error):
     predictions = predictions_of(500, 6)
-    certain = accepted(predictions.probabilities, choose_threshold(predictions, error))
-    assert certain.mean() == coverage_at(predictions, error) > 0
-    assert (predictions.predicted != predictions.labels)[certain].mean() <= error
+    rejection = Rejection(target_error=error, threshold=choose_threshold(predictions, error))
+    confident = rejection.is_confident(predictions.probabilities)
+    assert confident.mean() == coverage_at(predictions, error) > 0
+    assert (predictions.predicted != predictions.labels)[confident].mean() <= error
 
 
-def test_where_the_surest_answer_is_wrong_nothing_is_accepted():
+def test_no_prediction_is_confident_if_the_most_confident_is_wrong():
     predictions = Predictions(np.array([[9.0, 0], [1, 0], [1, 0]], np.float32), np.array([1, 0, 0]), ("a", "b"), True)
     assert choose_threshold(predictions, 0.3) is None
     assert coverage_at(predictions, 0.3) == 0.0
-    assert not accepted(predictions.probabilities, None).any()
-    found = judge(predictions, 0.3, None)
-    assert (found["threshold"], found["n"], found["accepted_error"]) == (None, 0, None)
-    assert found["coverage"]["value"] == 0.0
+    rejection = Rejection(target_error=0.3, threshold=None)
+    assert not rejection.is_confident(predictions.probabilities).any()
+    result = evaluate_rejection(predictions, rejection)
+    assert (result.threshold, result.n, result.accepted_error) == (None, 0, None)
+    assert result.coverage.value == 0.0
 
 
-def test_what_a_threshold_is_worth_comes_with_intervals():
+def test_coverage_and_error_rate_have_intervals():
     predictions = predictions_of(400, 8)
-    found = judge(predictions, 0.05, 0.8)
-    certain = predictions.probabilities.max(axis=1) >= 0.8
-    wrong = int((predictions.predicted != predictions.labels)[certain].sum())
-    assert (found["error"], found["threshold"], found["n"]) == (0.05, 0.8, certain.sum())
+    result = evaluate_rejection(predictions, Rejection(target_error=0.05, threshold=0.8))
+    confident = predictions.probabilities.max(axis=1) >= 0.8
+    wrong = int((predictions.predicted != predictions.labels)[confident].sum())
+    assert (result.error, result.threshold, result.n) == (0.05, 0.8, confident.sum())
     for estimate, successes, n in (
-        (found["coverage"], certain.sum(), 400),
-        (found["accepted_error"], wrong, found["n"]),
+        (result.coverage, confident.sum(), 400),
+        (result.accepted_error, wrong, result.n),
     ):
         interval = binomtest(int(successes), int(n)).proportion_ci(method="wilson")
-        assert estimate["value"] == pytest.approx(successes / n)
-        assert (estimate["low"], estimate["high"]) == pytest.approx((interval.low, interval.high))
+        assert estimate.value == pytest.approx(successes / n)
+        assert (estimate.low, estimate.high) == pytest.approx((interval.low, interval.high))

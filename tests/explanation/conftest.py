@@ -1,4 +1,4 @@
-"""Toy classifiers to look into."""
+"""Toy classifiers to explain."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from foveola.architecture import trace
-from foveola.models.card import ModelCard
 from foveola.models.classifier import Classifier
-from foveola.models.network import build, initialize
+from foveola.models.init import initialize
+from foveola.models.metadata import ModelMetadata
+from foveola.models.modules import build_network
+from foveola.models.shapes import infer_shapes
 from foveola.recipe import parse_recipe
 
 NAMES = ("a", "b", "c")
@@ -18,18 +19,18 @@ NAMES = ("a", "b", "c")
 
 @pytest.fixture
 def classifier() -> Callable[..., Classifier]:
-    """Make a classifier of these layers, with weights drawn by lot; a dense layer to the classes is added."""
+    """Make a classifier of these layers and a final dense layer, with random weights."""
 
-    def make(*layers: dict[str, Any], shape: tuple[int, int, int] = (8, 10, 1), **card: Any) -> Classifier:
+    def make(*layers: dict[str, Any], shape: tuple[int, int, int] = (8, 10, 1), **metadata: Any) -> Classifier:
         stack = parse_recipe({"name": "toy", "layers": [*layers, {"type": "Dense", "units": "classes"}]}).layers
-        described = ModelCard(class_names=NAMES, image_shape=shape, layers=stack, **card)
-        network = build(trace(stack, described.network_shape, len(NAMES)))
+        model_metadata = ModelMetadata(class_names=NAMES, image_shape=shape, layers=stack, **metadata)
+        network = build_network(infer_shapes(stack, model_metadata.network_shape, len(NAMES)))
         initialize(network, "he-normal", 1)
         generator = torch.Generator().manual_seed(2)
         for name, tensor in network.state_dict().items():
             if "running" in name or "bias" in name:
                 tensor.uniform_(0.1, 0.9, generator=generator)
-        return Classifier(network, described)
+        return Classifier(network, model_metadata)
 
     return make
 
@@ -43,8 +44,8 @@ def images() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture
-def untouched() -> Callable[[Classifier], Any]:
-    """Everything about a model that looking into it might change, to be compared before and after."""
+def state_of() -> Callable[[Classifier], Any]:
+    """Everything that an explanation might change in a model, to compare before and after."""
 
     def state(model: Classifier) -> Any:
         return (

@@ -1,4 +1,4 @@
-"""What the tutorials and recipes reach on real data. The slow ones: make test-slow; figures in docs/benchmarks.md."""
+"""Accuracy of the tutorials and recipes on real data. Slow tests: make test-slow; results: docs/benchmarks.md."""
 
 from pathlib import Path
 from statistics import mean
@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 
 import foveola
-from foveola.run import Run
+from foveola.runs import Run
 
 slow = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def train(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def accuracy(run: Run) -> float:
-    return run.evaluation["accuracy"]["value"]
+    return run.evaluation.accuracy.value
 
 
 def test_mnist_is_complete(real_data):
@@ -33,7 +33,7 @@ def test_mnist_is_complete(real_data):
     assert data.test.class_counts.tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
-def test_fashion_mnist_brings_its_class_names(real_data):
+def test_fashion_mnist_has_its_class_names(real_data):
     data = foveola.load(real_data / "fashion-mnist")
     assert data.class_names[0] == "T-shirt/top"
     assert data.train.class_counts.tolist() == [6_000] * 10
@@ -45,9 +45,9 @@ def test_kmnist_from_test_is_not_called_kmnist(real_data):
     assert (len(data.train), len(data.test)) == (8_000, 2_000)
 
 
-def test_a_few_batches_of_lenet5_learn(train):
+def test_lenet5_learns_in_a_few_batches(train):
     run = train("mnist", "lenet5", seed=98, epochs=4)
-    assert (run.status["steps"], run.evaluation["n"]) == (20, 10_000)
+    assert (run.status.steps, run.evaluation.n) == (20, 10_000)
     assert accuracy(run) > 0.3
 
 
@@ -59,7 +59,7 @@ def test_kmnist_recipe_in_one_epoch(train, real_data):
 @slow
 def test_lenet5_on_mnist(train):
     run = train("mnist", "lenet5", seed=98)
-    assert run.status["steps"] == 300
+    assert run.status.steps == 300
     assert accuracy(run) >= 0.96
 
 
@@ -83,13 +83,13 @@ def test_kmnist_stops_early_and_keeps_the_best(real_data, tmp_path, capsys):
     run = foveola.train(real_data / "kmnist-from-test", "kmnist", out=tmp_path / "run")
     status, history = run.status, run.history
     best = min(history, key=lambda row: row["val_loss"])
-    assert status["chosen_epoch"] == best["epoch"] == status["epochs"] - status["recipe"]["patience"]
-    assert status["epochs"] < status["recipe"]["epochs"]
+    assert status.chosen_epoch == best["epoch"] == status.epochs - status.recipe.patience
+    assert status.epochs < status.recipe.epochs
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
-    assert len(lines) == status["epochs"]
+    assert len(lines) == status.epochs
     assert all("AUC 0.9" in line or "AUC 1.0" in line for line in lines)
     again = foveola.evaluate(run.path, real_data / "kmnist-from-test", split="validation", verbose=False)
-    assert again["accuracy"]["value"] == pytest.approx(best["val_accuracy"])
+    assert again.accuracy.value == pytest.approx(best["val_accuracy"])
 
 
 @slow
@@ -105,8 +105,8 @@ def test_fast_on_fashion_mnist_in_five_epochs(train):
 @slow
 def test_a_real_image_folder(train, real_data):
     run = train(real_data / "folders" / "sign-language-digits", "fast")
-    assert run.status["data"]["classes"] == [str(digit) for digit in range(10)]
-    assert run.status["data"]["skipped"] == []
+    assert run.status.data.classes == [str(digit) for digit in range(10)]
+    assert run.status.data.skipped == []
     assert accuracy(run) >= 0.95
 
 

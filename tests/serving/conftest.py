@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import foveola
-from foveola.export import onnx
-from foveola.export.onnx import OnnxModel
+from foveola.exports import onnx
+from foveola.exports.onnx import OnnxModel
 from foveola.serving.app import create_app
 from foveola.serving.process import Server
 from foveola.serving.settings import Settings

@@ -27,11 +27,11 @@ def samples(client):
 
 def test_the_model_is_described(client, model):
     described = client.get("/model").json()
-    card = model.card
-    assert described["class_names"] == list(card.class_names)
-    assert described["image_shape"] == list(card.image_shape)
-    assert described["statistics"] == card.statistics.model_dump()
-    assert described["data"] == {"name": "toy", "fingerprint": card.data.fingerprint, "licence": None}
+    metadata = model.metadata
+    assert described["class_names"] == list(metadata.class_names)
+    assert described["image_shape"] == list(metadata.image_shape)
+    assert described["statistics"] == metadata.statistics.model_dump()
+    assert described["data"] == {"name": "toy", "fingerprint": metadata.data.fingerprint, "licence": None}
     assert [(layer["name"], tuple(layer["shape"])) for layer in described["layers"]] == [
         (layer.name, layer.shape) for layer in model.layers
     ]
@@ -42,17 +42,14 @@ def test_the_model_is_described(client, model):
 
 def test_without_statistics_only_some_fixes_are_offered(model, serve, encoded, images):
     class Plain:
-        card = model.card.model_copy(update={"statistics": None, "data": None})
+        metadata = model.metadata.model_copy(update={"statistics": None, "data": None})
         layers, class_names, predict_logits = model.layers, model.class_names, model.predict_logits
 
     client = serve(Plain())
     described = client.get("/model").json()
     assert set(described["fixes"]) == {"grey", "invert"}
     assert described["data"] is None
-    assert (
-        "Only grey and invert can be used"
-        in client.post("/predict?fix=crop", content=encoded(images[0])).json()["error"]
-    )
+    assert "Use only grey and invert" in client.post("/predict?fix=crop", content=encoded(images[0])).json()["error"]
 
 
 def test_addresses_and_methods_that_there_are_not(client):
@@ -74,7 +71,7 @@ def test_the_page_and_its_files(client):
     assert page.text.startswith("<!DOCTYPE html>")
     script = client.get("/page/backend.js")
     assert script.headers["Content-Type"] == "text/javascript; charset=utf-8"
-    assert "asks the server" in script.text
+    assert "uses the server's REST API" in script.text
     assert client.get("/page/server.js").status_code == 404
     assert client.get("/page/style.css").headers["Content-Type"] == "text/css; charset=utf-8"
     assert client.head("/").headers["Content-Length"] == page.headers["Content-Length"]
@@ -159,7 +156,7 @@ class Faulty:
     """A model of which something is broken."""
 
     def __init__(self, model, error):
-        self.card, self.layers, self.class_names = model.card, model.layers, model.class_names
+        self.metadata, self.layers, self.class_names = model.metadata, model.layers, model.class_names
         self.error = error
 
     def predict_logits(self, images):

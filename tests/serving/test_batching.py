@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from foveola.errors import DataError
-from foveola.export import onnx
+from foveola.exports import onnx
 from foveola.images import ImageSet
 from foveola.serving import batching
 from foveola.serving.batching import SIZES, Batcher, Busy
@@ -393,12 +393,12 @@ def test_with_a_real_model_an_answer_is_the_same_to_the_bit_alone_and_in_company
 
 def exported(recipe: str, folder: Path) -> onnx.OnnxModel:
     """An untrained network of a recipe as an export."""
-    from foveola.models.classifier import new_classifier
     from foveola.recipe import load_recipe
+    from foveola.training.build import build_classifier
 
     images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1), dtype=np.uint8)
     data = ImageSet(images, np.arange(30) % 10, tuple("abcdefghij"))
-    classifier = new_classifier(load_recipe(recipe, {}), data, seed=0).eval()
+    classifier = build_classifier(load_recipe(recipe, {}), data, seed=0).eval()
     classifier.save(folder / "model.safetensors")
     onnx.write(folder / "model.safetensors", classifier, folder / "model.onnx")
     return onnx.open(folder / "model.onnx", threads=1)

@@ -23,7 +23,7 @@ def test_maps_and_saliency_are_the_models_own(client, model, images, encoded, de
         assert layer["shape"] == list(maps.shape)
         step = (layer["high"] - layer["low"]) / 255
         np.testing.assert_allclose(unscaled(layer, decoded(layer)), maps, atol=0.51 * step + 1e-5)
-    drops = occlusion(model, model.card.polarity, images[:1], np.array([1]))[0]
+    drops = occlusion(model, model.metadata.polarity, images[:1], np.array([1]))[0]
     step = (found["saliency"]["high"] - found["saliency"]["low"]) / 255
     np.testing.assert_allclose(unscaled(found["saliency"], decoded(found["saliency"])), drops, atol=0.51 * step + 1e-5)
 

@@ -21,6 +21,7 @@ from PIL import Image
 import foveola
 from foveola.datasets import load
 from foveola.explanation.convolution import KERNELS, convolve, pool
+from foveola.reports.filter_lab import _sum, number_text
 
 SMALL = """
 name = "small"
@@ -61,12 +62,12 @@ STROKES = {
     "8": [[*arc(0.5, 0.3, 0.36, 0.38, 0.2, -0.76), *arc(0.5, 0.7, 0.44, 0.42, -0.26, 0.74), (0.56, 0.48)]],
     "9": [[*arc(0.5, 0.32, 0.42, 0.42, 0.0, -1.0), (0.7, 0.5), (0.66, 0.72), (0.6, 0.92)]],
 }
-# Where each digit is drawn: left, top and size, as shares of the drawing area
+# Where each digit is drawn: left, top and size, in fractions of the drawing area
 PLACES = [(0.2, 0.2, 0.6), (0.15, 0.1, 0.7), (0.3, 0.3, 0.6), (0.05, 0.1, 0.65), (0.25, 0.15, 0.7)]
 
 
 class Server(NamedTuple):
-    """A running server: where its page is, and the folder that it keeps pictures in."""
+    """A running server: where its page is, and the folder that it keeps images in."""
 
     url: str
     kept: Path
@@ -121,7 +122,7 @@ def digits(digits_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photographs(tiny, tmp_path_factory):
-    """A model of 15 classes of colour noise, which has no statistics and is never certain."""
+    """A model of 15 classes of colour noise, without statistics, whose predictions are always uncertain."""
     folder = tmp_path_factory.mktemp("photographs")
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (90, 12, 16, 3), dtype=np.uint8)
@@ -133,11 +134,11 @@ def photographs(tiny, tmp_path_factory):
 
 
 class Page:
-    """The page as a person uses it."""
+    """The page as a user operates it."""
 
     def __init__(self, browser):
         self.browser = browser
-        # Parts of what the browser may log in this test
+        # Fragments of messages that the browser may log in this test
         self.expected = []
 
     def find(self, selector):
@@ -150,7 +151,7 @@ class Page:
         return self.browser.execute_script(code, *arguments)
 
     def until(self, condition):
-        """What the condition gives, once it is true; asked again where an element was replaced while it was read."""
+        """The result of the condition, once it is true; read again if an element was replaced meanwhile."""
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.wait import WebDriverWait
 
@@ -182,7 +183,7 @@ class Page:
         actions.perform()
 
     def settled(self):
-        """The answer, once it has stood long enough to be said to screen readers."""
+        """The predicted class, once it is announced to screen readers."""
         self.until(lambda: self.find("#said").get_attribute("textContent"))
         return self.until(lambda: self.find("#answer b").text)
 
@@ -193,8 +194,8 @@ class Page:
     def upload(self, path):
         self.find("#file").send_keys(str(path))
 
-    def give(self, kind, content, name="picture.png"):
-        """A picture that is pasted or dropped."""
+    def give(self, kind, content, name="image.png"):
+        """Paste or drop an image."""
         self.script(
             """const [kind, content, name] = arguments, transfer = new DataTransfer();
             const bytes = Uint8Array.from(atob(content), each => each.charCodeAt(0));
@@ -208,7 +209,7 @@ class Page:
         )
 
     def pixels(self, selector):
-        """What stands on a canvas, uint8 H×W×3."""
+        """The pixels of a canvas, uint8 H×W×3."""
         width, height, values = self.script(
             """const canvas = document.querySelector(arguments[0]), { width, height } = canvas;
             const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
@@ -229,7 +230,7 @@ class Page:
 
 @pytest.fixture
 def page(browser):
-    """A page; after the test it must have logged nothing unexpected and asked nobody but its server."""
+    """A page; after the test, it must have logged nothing unexpected and sent requests to its server only."""
     browser.get_log("browser")
     browser.get_log("performance")
     page = Page(browser)
@@ -252,24 +253,23 @@ def png(pixels):
 
 @pytest.fixture(scope="module")
 def seven():
-    """A seven of the embedded digits, large, on its dark ground, uint8 H×W."""
+    """A seven of the embedded digits, enlarged, light on dark, uint8 H×W."""
     data = load("digits").train
     image = data.images[np.flatnonzero(data.labels == 7)[0], ..., 0]
     return image.repeat(20, axis=0).repeat(20, axis=1)
 
 
 def draw_all(page):
-    """How many of the ten digits are recognised."""
-    answers = {}
+    """Draw the ten digits; at least nine are predicted correctly."""
+    predicted = {}
     for number, (digit, strokes) in enumerate(STROKES.items()):
         page.clear()
         page.draw(strokes, *PLACES[number % len(PLACES)])
-        answers[digit] = page.settled()
-    right = sum(digit == answer for digit, answer in answers.items())
-    assert right >= 9, answers
+        predicted[digit] = page.settled()
+    assert sum(digit == name for digit, name in predicted.items()) >= 9, predicted
 
 
-def test_ten_drawn_digits_are_recognised(page, real_data, tmp_path, monkeypatch):
+def test_ten_drawn_digits_are_predicted_correctly(page, real_data, tmp_path, monkeypatch):
     monkeypatch.setenv("FOVEOLA_DATA", str(real_data))
     run = foveola.train("mnist", "fast", overrides={"steps": 400}, out=tmp_path / "run", verbose=False)
     with serving(run.path) as server:
@@ -278,7 +278,7 @@ def test_ten_drawn_digits_are_recognised(page, real_data, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_ten_drawn_digits_are_recognised_by_the_recipe_strong(page, real_data, tmp_path, monkeypatch):
+def test_ten_drawn_digits_are_predicted_correctly_by_the_recipe_strong(page, real_data, tmp_path, monkeypatch):
     monkeypatch.setenv("FOVEOLA_DATA", str(real_data))
     run = foveola.train("mnist", "strong", out=tmp_path / "run", verbose=False)
     with serving(run.path) as server:
@@ -286,15 +286,15 @@ def test_ten_drawn_digits_are_recognised_by_the_recipe_strong(page, real_data, t
         draw_all(page)
 
 
-def shares(page):
-    """The probabilities that stand on the page at this moment, in percent, by class; NaN without an answer."""
+def percentages(page):
+    """The probabilities on the page, in percent, by class; NaN without a prediction."""
     return page.script(
         """return Object.fromEntries([...document.querySelectorAll("#probabilities tbody tr")].map(
             row => [row.cells[0].textContent, parseFloat(row.cells[2].textContent)]))"""
     )
 
 
-def test_the_answer_changes_while_drawing(page, digits):
+def test_the_prediction_changes_while_drawing(page, digits):
     from selenium.webdriver.common.action_chains import ActionChains
 
     page.open(digits.url)
@@ -303,16 +303,16 @@ def test_the_answer_changes_while_drawing(page, digits):
     hand.move_to_element_with_offset(canvas, 0, -100).click_and_hold().move_to_element_with_offset(canvas, 0, 100)
     hand.perform()
     page.settled()
-    before = shares(page)
+    before = percentages(page)
     assert list(before) == [str(digit) for digit in range(10)]
     assert sum(before.values()) == pytest.approx(100, abs=1)
     ActionChains(page.browser, duration=4).move_to_element_with_offset(canvas, 100, 100).perform()
-    page.until(lambda: shares(page) != before)
+    page.until(lambda: percentages(page) != before)
     ActionChains(page.browser).release().perform()
     page.clear()
     page.draw(STROKES["0"])
     answer = page.settled()
-    assert max(shares(page), key=shares(page).get) == answer
+    assert max(percentages(page), key=percentages(page).get) == answer
 
 
 def test_fingers_draw_and_pens_press(page, digits):
@@ -341,14 +341,14 @@ def test_fingers_draw_and_pens_press(page, digits):
     assert ink[1] > 1.5 * ink[0] > 0
 
 
-def test_one_question_at_a_time_and_the_newest_wins(page, digits):
+def test_one_request_at_a_time_and_the_latest_wins(page, digits):
     page.open(digits.url)
     asked, failures, abandoned = page.browser.execute_async_script(
         """const done = arguments[0], asked = [], failures = [];
-        import("./page/newest.js").then(async ({ newestWins }) => {
+        import("./page/latest.js").then(async ({ latestOnly }) => {
             let state = 0, running = 0, most = 0, abandoned = 0;
             const pause = () => new Promise(resolve => setTimeout(resolve, 20));
-            const ask = newestWins(async (signal, superseded) => {
+            const ask = latestOnly(async (signal, superseded) => {
                 const mine = state;
                 most = Math.max(most, ++running);
                 await pause();
@@ -371,12 +371,12 @@ def test_one_question_at_a_time_and_the_newest_wins(page, digits):
     assert abandoned == 1
 
 
-def test_a_server_that_is_gone_is_said(page, digits_run):
+def test_a_server_that_is_gone_is_reported(page, digits_run):
     page.expected = ["net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET", "net::ERR_EMPTY_RESPONSE"]
     with serving(digits_run) as server:
         page.open(server.url)
     page.draw(STROKES["0"])
-    page.until(lambda: "The server does not answer" in page.find("#trouble").text)
+    page.until(lambda: "The server does not respond" in page.find("#trouble").text)
 
 
 def test_strokes_are_undone_by_button_and_key(page, digits):
@@ -403,7 +403,7 @@ def test_strokes_are_undone_by_button_and_key(page, digits):
 
 
 @pytest.mark.parametrize("way", ["choose", "paste", "drop"])
-def test_a_picture_is_judged_as_the_command_line_does(page, digits, digits_run, seven, tmp_path, way):
+def test_an_image_is_predicted_as_on_the_command_line(page, digits, digits_run, seven, tmp_path, way):
     path = tmp_path / "seven.png"
     path.write_bytes(png(seven))
     (expected,) = foveola.predict(digits_run, [path], verbose=False)
@@ -418,10 +418,10 @@ def test_a_picture_is_judged_as_the_command_line_does(page, digits, digits_run, 
     assert not page.find("#drawing").is_displayed()
 
 
-def test_advice_is_given_and_taken(page, digits, digits_run, seven, tmp_path):
+def test_findings_are_shown_and_fixed(page, digits, digits_run, seven, tmp_path):
     path = tmp_path / "inverted.png"
     path.write_bytes(png(255 - seven))
-    plain, mended = (foveola.predict(digits_run, [path], fix=fix, verbose=False)[0] for fix in ([], ["auto"]))
+    plain, fixed = (foveola.predict(digits_run, [path], fix=fix, verbose=False)[0] for fix in ([], ["auto"]))
     page.open(digits.url).upload(path)
     page.settled()
     assert page.find("#answer span").text == f"{100 * plain.probability:.1f} %"
@@ -439,13 +439,13 @@ def test_advice_is_given_and_taken(page, digits, digits_run, seven, tmp_path):
     np.testing.assert_allclose(page.pixels("#after"), 255 - unfixed.astype(float), atol=1)
 
     page.find("#all-fixes").click()
-    page.until(lambda: page.pressed() == list(mended.fixes))
-    assert page.settled() == mended.class_name == "7"
+    page.until(lambda: page.pressed() == list(fixed.fixes))
+    assert page.settled() == fixed.class_name == "7"
     page.find("#all-fixes").click()
     page.until(lambda: page.pressed() == [])
 
 
-def test_drawings_are_mended_at_once(page, digits):
+def test_drawings_are_fixed_at_once(page, digits):
     page.open(digits.url).draw([[(0, 0), (1, 1)]], left=0.02, top=0.02, size=0.2)
     page.settled()
     assert page.find("#all-fixes").get_attribute("aria-pressed") == "true"
@@ -457,8 +457,8 @@ def test_drawings_are_mended_at_once(page, digits):
     assert "center" in page.pressed()
 
 
-def test_feature_maps_and_saliency_are_those_of_this_picture(page, digits, digits_run, seven, tmp_path):
-    from foveola.explanation.feature_maps import feature_maps
+def test_feature_maps_and_occlusion_map_are_those_of_this_image(page, digits, digits_run, seven, tmp_path):
+    from foveola.explanation.activations import feature_maps
 
     path = tmp_path / "seven.png"
     path.write_bytes(png(seven))
@@ -477,7 +477,7 @@ def test_feature_maps_and_saliency_are_those_of_this_picture(page, digits, digit
     shown = page.pixels("#maps figure:nth-child(3) canvas")[..., 0]
     np.testing.assert_allclose(shown, 255 * pooled[..., 2] / pooled.max(), atol=2)
     assert len(page.all("#maps canvas")) == 8
-    assert all("by 4; highest" in canvas.get_attribute("aria-label") for canvas in page.all("#maps canvas"))
+    assert all("by 4; maximum" in canvas.get_attribute("aria-label") for canvas in page.all("#maps canvas"))
 
     heat = page.pixels("#saliency")
     assert heat.shape == (8, 8, 3)
@@ -487,7 +487,7 @@ def test_feature_maps_and_saliency_are_those_of_this_picture(page, digits, digit
 
 
 def table(page):
-    """All outputs of the filter lab, at full precision as far as the page shows it."""
+    """The table of the filter lab's outputs, with the two decimals that the page shows."""
     rows = page.script(
         """return [...document.querySelectorAll("#lab-numbers tbody tr")].map(
             row => [...row.querySelectorAll("td")].map(cell => Number(cell.textContent)))"""
@@ -541,19 +541,21 @@ def test_the_filter_lab_computes_what_foveola_does(page, digits, seven):
     cells = [float(cell.text) for cell in page.all("#lab-window b")]
     np.testing.assert_allclose(cells, sliding.products(2, 3).ravel(), atol=0.0051)
     set_number(page, "#lab-kernel input", "")
-    assert "no number" in page.find("#lab-trouble").text
+    assert "not a number" in page.find("#lab-trouble").text
 
 
-def test_the_arithmetic_is_exact(page, digits):
-    """Every setting, to the last digits: the page's own module against NumPy."""
+def test_the_filter_lab_computes_and_writes_what_python_does(page, digits):
+    """Every setting, values and sums in words: the page's module against foveola.explanation and foveola.reports."""
     page.open(digits.url)
     random = np.random.default_rng(1)
     image, kernel = random.random((9, 7)), random.normal(size=(3, 2))
     compute = """const [rows, kernel, how, size, stride, padding, done] = arguments;
-        import("./page/sliding.js").then(({ convolve, pool, matrix }) => {
-            const slid = how === "convolution" ? convolve(matrix(rows), matrix(kernel), stride, padding)
-                : pool(matrix(rows), how, size, stride, padding);
-            done([slid.output.values, slid.edges]);
+        import("./page/sliding.js").then(({ arithmetic, convolve, field, pool, matrix }) => {
+            const sliding = how === "convolution" ? convolve(matrix(rows), matrix(kernel), stride, padding)
+                : pool(matrix(rows), how, size, stride, padding), { columns, values } = sliding.output;
+            const sums = values.map((value, at) =>
+                arithmetic(sliding, field(sliding, Math.floor(at / columns), at % columns), value));
+            done([values, sliding.edges, sums]);
         });"""
     for stride in (1, 2, 3):
         for padding in ("valid", "same"):
@@ -563,17 +565,31 @@ def test_the_arithmetic_is_exact(page, digits):
                     if how == "convolution"
                     else pool(image, how, size, stride, padding)
                 )
-                values, edges = page.browser.execute_async_script(
+                values, edges, sums = page.browser.execute_async_script(
                     compute, image.tolist(), kernel.tolist(), how, size, stride, padding
                 )
                 np.testing.assert_allclose(values, expected.output.ravel(), rtol=1e-12, atol=1e-12)
-                assert tuple(edges) == expected.edges
+                assert tuple(edges) == expected.pad_widths
+                assert sums == [_sum(expected, *position) for position in np.ndindex(expected.output.shape)]
     kernels = page.browser.execute_async_script(
         'const done = arguments[0]; import("./page/sliding.js").then(({ KERNELS }) => done(KERNELS));'
     )
     assert {name: kernel["values"] for name, kernel in kernels.items()} == {
         name: kernel.ravel().tolist() for name, kernel in KERNELS.items()
     }
+
+
+def test_numbers_have_the_text_that_python_gives_them(page, digits):
+    page.open(digits.url)
+    eighths = np.arange(-40, 41) / 8  # with ties, such as 0.125, which go to the even digit
+    random = np.random.default_rng(2).normal(size=200) * 10.0 ** np.arange(-4, 6).repeat(20)
+    values = [*eighths, *random, 1.115, 0.285, -0.001, 9999.996, 10_000, 12_500, 13_500, -14_500, 99_500, 1e7, 2.5e11]
+    texts = page.browser.execute_async_script(
+        """const [values, done] = arguments;
+        import("./page/pixels.js").then(({ numberText }) => done(values.map(numberText)));""",
+        [float(value) for value in values],
+    )
+    assert texts == [number_text(value) for value in values]
 
 
 def test_the_window_slides_under_the_pointer_and_by_keyboard(page, digits, seven):
@@ -600,15 +616,15 @@ def test_the_window_slides_under_the_pointer_and_by_keyboard(page, digits, seven
     )
 
 
-def test_a_picture_is_kept_with_its_right_name(page, digits, seven):
+def test_an_image_is_kept_with_its_true_class(page, digits, seven):
     page.open(digits.url)
     page.give("paste", png(seven))
     page.settled()
     page.choose("#keep-name", "7")
     page.find("#keep-here").click()
-    page.until(lambda: page.find("#kept").text.startswith("Kept as 7; 1 picture"))
+    page.until(lambda: page.find("#kept").text.startswith("Kept as 7; this class has 1 image"))
     page.find("#keep-here").click()
-    page.until(lambda: "2 pictures" in page.find("#kept").text)
+    page.until(lambda: "2 images" in page.find("#kept").text)
     page.find("input[value=drawing]").find_element("xpath", "..").click()
     page.draw(STROKES["1"])
     page.settled()
@@ -620,7 +636,7 @@ def test_a_picture_is_kept_with_its_right_name(page, digits, seven):
     assert (kept.class_counts[list(kept.class_names).index("7")]) == 2
 
 
-def test_a_picture_is_downloaded_as_png_named_by_its_class(page, photographs, tmp_path):
+def test_an_image_is_downloaded_as_png_named_by_its_class(page, photographs, tmp_path):
     page.browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     page.open(photographs.url)
     content = io.BytesIO()
@@ -637,7 +653,7 @@ def test_a_picture_is_downloaded_as_png_named_by_its_class(page, photographs, tm
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "kind _3_.png").convert("RGB")), pixels)
 
 
-def test_photographs_come_first_where_the_model_has_learnt_from_them(page, photographs):
+def test_upload_comes_first_for_a_model_of_photographs(page, photographs):
     page.open(photographs.url)
     assert page.find("#empty").is_displayed()
     assert not page.find("#drawing").is_displayed()
@@ -650,7 +666,7 @@ def test_photographs_come_first_where_the_model_has_learnt_from_them(page, photo
     assert [button.text for button in page.all("#fixes button")] == ["grey", "invert"]
 
 
-def test_uncertainty_is_said_and_many_classes_are_ranked(page, photographs):
+def test_uncertainty_is_shown_and_many_classes_are_ranked(page, photographs):
     page.open(photographs.url)
     page.give("drop", png(np.random.default_rng(3).integers(0, 256, (12, 16, 3), dtype=np.uint8)))
     page.settled()
@@ -664,19 +680,19 @@ def test_uncertainty_is_said_and_many_classes_are_ranked(page, photographs):
     assert len([row for row in page.all("#probabilities tbody tr") if row.is_displayed()]) == 15
 
 
-def test_what_is_no_picture_is_said(page, digits, tmp_path):
+def test_a_file_that_is_not_an_image_is_reported(page, digits, tmp_path):
     page.expected = ["status of 4"]
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("not an image")
     page.open(digits.url).upload(tmp_path / "text.png")
     page.until(lambda: "is not an image of an accepted format" in page.find("#trouble").text)
     assert page.find("#trouble").get_attribute("role") == "status"
     page.script(
         "document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: new DataTransfer(), bubbles: true }))"
     )
-    assert "no picture on the clipboard" in page.find("#trouble").text
+    assert "no image on the clipboard" in page.find("#trouble").text
 
 
-def test_colour_pictures_reach_a_grey_model(page, digits):
+def test_colour_images_reach_a_grey_model(page, digits):
     pixels = np.zeros((80, 80, 3), np.uint8)
     pixels[10:70, 30:50] = 255, 200, 0
     page.open(digits.url)
@@ -686,7 +702,7 @@ def test_colour_pictures_reach_a_grey_model(page, digits):
     assert "Fixed by grey" in page.find("#findings").text
 
 
-def test_an_api_key_is_asked_for_and_remembered(page, digits_run):
+def test_an_api_key_is_requested_and_remembered(page, digits_run):
     page.expected = ["status of 401"]
     with serving(digits_run, "--api-key", "open-sesame") as server:
         page.open(server.url)
@@ -719,7 +735,7 @@ def test_nothing_scrolls_sideways(page, request, seven, model, width):
     assert page.script("return document.documentElement.scrollWidth") <= width
 
 
-def test_on_a_phone_the_answer_stands_above_the_drawing(page, digits):
+def test_on_a_phone_the_prediction_is_above_the_drawing(page, digits):
     page.open(digits.url, width=360).draw(STROKES["1"])
     answer = page.settled()
     assert page.find("#glance").text.split()[0] == answer

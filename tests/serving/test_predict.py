@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import foveola
-from foveola.export import onnx
+from foveola.exports import onnx
 from foveola.workflow.export import export
 
 PNG = {"Content-Type": "image/png"}

@@ -1,4 +1,4 @@
-"""The static page in a real browser: the model computes there what it computes here, and nothing else is asked."""
+"""The web export in a real browser: the same results as in Python, and no requests to other hosts."""
 
 import base64
 import io
@@ -17,11 +17,12 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
 import foveola
-from foveola.answering import asked_for, prepare
-from foveola.decoding import decode, resize
 from foveola.errors import DownloadError
 from foveola.explanation.occlusion import occlusion
-from foveola.export import web, web_runtime
+from foveola.exports import web, web_runtime
+from foveola.inputs.decode import decode
+from foveola.inputs.prepare import prepare, requested_fixes
+from foveola.inputs.resize import resize
 from foveola.predictions import softmax
 from foveola.workflow.export import export
 
@@ -50,7 +51,7 @@ layers = [
 def runtime():
     """The real one is downloaded once; without a network these tests are skipped, but not in CI."""
     try:
-        web_runtime.fetch()
+        web_runtime.fetch_runtime()
     except DownloadError as error:
         if os.environ.get("CI"):
             raise
@@ -236,7 +237,7 @@ def test_files_are_decoded_alike(page, kind):
     assert np.abs(pixels(found).astype(int) - expected).max() <= apart
 
 
-def test_looking_shows_what_python_shows(page, folder):
+def test_explanations_are_those_of_python(page, folder):
     model = web.open(folder)
     image = foveola.load("digits").train.images[3]
     found = ask(page, 'return (await load("page/backend.js")).look(blob(given[0]), { fixes: [] })', encoded(png(image)))
@@ -244,7 +245,7 @@ def test_looking_shows_what_python_shows(page, folder):
     label = int(model.predict_logits(image[None]).argmax())
     assert found["class"] == model.class_names[label]
 
-    drop = occlusion(model, model.card.polarity, image[None], np.array([label]))[0]
+    drop = occlusion(model, model.metadata.polarity, image[None], np.array([label]))[0]
     assert (found["saliency"]["low"], found["saliency"]["high"]) == pytest.approx((drop.min(), drop.max()), abs=1e-4)
     np.testing.assert_allclose(levels(found["saliency"]), drop, atol=np.ptp(drop) / 255 + 1e-4)
 
@@ -256,12 +257,12 @@ def test_looking_shows_what_python_shows(page, folder):
         np.testing.assert_allclose(levels(layer), expected, atol=np.ptp(expected) / 255 + 1e-3)
 
 
-def test_another_class_can_be_looked_for(page, folder):
+def test_another_class_can_be_explained(page, folder):
     model = web.open(folder)
     image = foveola.load("digits").train.images[3]
     code = 'return (await load("page/backend.js")).look(blob(given[0]), { class: "8" })'
     found = ask(page, code, encoded(png(image)))
-    drop = occlusion(model, model.card.polarity, image[None], np.array([8]))[0]
+    drop = occlusion(model, model.metadata.polarity, image[None], np.array([8]))[0]
     assert found["class"] == "8"
     np.testing.assert_allclose(levels(found["saliency"]), drop, atol=np.ptp(drop) / 255 + 1e-4)
 
@@ -279,15 +280,15 @@ def colour_folder(request, runtime, tiny, tmp_path_factory):
     return export(run.path, "web", verbose=False).path
 
 
-def test_models_of_colour_images_answer_alike(browser, colour_folder):
+def test_models_of_colour_images_predict_alike(browser, colour_folder):
     model = web.open(colour_folder)
-    assert model.card.polarity == "mixed"
+    assert model.metadata.polarity == "mixed"
     image = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     with Host(colour_folder) as host:
         opened(browser, host.url)
         found = ask(browser, 'return (await load("page/backend.js")).predict(blob(given[0]))', encoded(png(image)))
         looked = ask(browser, 'return (await load("page/backend.js")).look(blob(given[0]))', encoded(png(image)))
-    expected = prepare(image, model.card, (), name="it")
+    expected = prepare(image, model.metadata, (), name="it")
     assert found["findings"] == [asdict(finding) for finding in expected.findings]
     np.testing.assert_array_equal(pixels(found["seen"]), expected.pixels)
     probabilities = softmax(model.predict_logits(expected.pixels[None]))[0]
@@ -298,7 +299,7 @@ def test_models_of_colour_images_answer_alike(browser, colour_folder):
     np.testing.assert_allclose(levels(looked["saliency"]), drop, atol=np.ptp(drop) / 255 + 1e-4)
 
 
-# The doctor
+# Findings and fixes
 
 
 @pytest.fixture(scope="module")
@@ -329,8 +330,8 @@ def on_paper(digit, random):
     return picture.clip(0, 255).astype(np.uint8)
 
 
-def made_pictures(digits):
-    """Each digit with every kind of fault that the doctor names."""
+def made_images(digits):
+    """Each digit with every difference that findings name."""
     random = np.random.default_rng(0)
     for digit in digits:
         yield digit
@@ -345,9 +346,9 @@ def made_pictures(digits):
     yield digits[0][::3, ::3]
 
 
-def test_the_doctor_says_and_mends_what_pythons_does(browser, mnist):
+def test_findings_and_fixes_are_those_of_python(browser, mnist):
     folder, digits = mnist
-    model, pictures = web.open(folder), [png(picture) for picture in made_pictures(digits)]
+    model, pictures = web.open(folder), [png(picture) for picture in made_images(digits)]
     code = """
         const { predict } = await load("page/backend.js"), answers = [];
         for (const file of given[0]) answers.push(await predict(blob(file), { fixes: "auto" }));
@@ -355,7 +356,7 @@ def test_the_doctor_says_and_mends_what_pythons_does(browser, mnist):
     """
     with Host(folder) as host:
         found = ask(opened(browser, host.url), code, [encoded(picture) for picture in pictures])
-    expected = [prepare(decode(picture, "it"), model.card, (), auto=True, name="it") for picture in pictures]
+    expected = [prepare(decode(picture, "it"), model.metadata, (), auto=True, name="it") for picture in pictures]
     logits = model.predict_logits(np.stack([prepared.pixels for prepared in expected]))
 
     planted = ["channels", "polarity", "size", "centring", "contrast", "background", "blank", "shape", "resolution"]
@@ -374,19 +375,19 @@ def test_the_doctor_says_and_mends_what_pythons_does(browser, mnist):
     "fixes", ["grey", "grey invert", "grey crop", "grey center", "grey contrast", "grey contrast crop center"]
 )
 def test_the_chosen_fixes_are_applied_and_no_others(page, folder, fixes):
-    card, names = web.open(folder).card, fixes.split()
+    metadata, names = web.open(folder).metadata, fixes.split()
     picture = png(on_paper(foveola.load("digits").train.images[5], np.random.default_rng(1)))
     code = 'return (await load("page/backend.js")).predict(blob(given[0]), { fixes: given[1] })'
     found = ask(page, code, encoded(picture), names)
-    expected = prepare(decode(picture, "it"), card, asked_for(names, False, card), name="it")
+    expected = prepare(decode(picture, "it"), metadata, requested_fixes(names, False, metadata), name="it")
     assert found["fixes"] == list(expected.fixes) == names
     np.testing.assert_allclose(pixels(found["seen"]), expected.pixels, atol=2)
 
 
-# What the user's picture comes back with
+# Predictions
 
 
-def test_an_answer_has_every_class_and_says_when_it_is_uncertain(page, folder):
+def test_a_prediction_has_every_class_and_says_if_it_is_uncertain(page, folder):
     model, images = web.open(folder), foveola.load("digits").train.images[:40]
     code = """
         const { predict } = await load("page/backend.js"), answers = [];
@@ -400,11 +401,11 @@ def test_an_answer_has_every_class_and_says_when_it_is_uncertain(page, folder):
         assert chances == sorted(chances, reverse=True)
         assert sum(chances) == pytest.approx(1)
         assert (answer["class"], answer["probability"]) == (answer["top"][0]["class"], chances[0])
-        assert answer["uncertain"] == (chances[0] < model.card.reject.threshold)
+        assert answer["uncertain"] == (chances[0] < model.metadata.reject.threshold)
     assert {answer["uncertain"] for answer in found} == {True, False}
 
 
-def test_questions_at_the_same_time_do_not_disturb_each_other(page):
+def test_concurrent_requests_do_not_disturb_each_other(page):
     code = """
         const { look, predict } = await load("page/backend.js"), files = given[0].map(blob);
         const alone = [];
@@ -418,12 +419,12 @@ def test_questions_at_the_same_time_do_not_disturb_each_other(page):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (b"no picture", "no picture that this browser reads"),
-        (png(np.full((5, 5, 3), (200, 30, 30), np.uint8)), "colour picture (3 channels)"),
-        (png(np.zeros((4001, 4000, 1), np.uint8)), "at most 16000000"),
+        (b"not an image", "not an image that this browser can read"),
+        (png(np.full((5, 5, 3), (200, 30, 30), np.uint8)), "colour image (3 channels)"),
+        (png(np.zeros((4001, 4000, 1), np.uint8)), "more than the maximum of 16000000"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_words(page, given, says):
+def test_an_unusable_file_is_refused_with_the_reason(page, given, says):
     code = """
         const { predict } = await load("page/backend.js");
         return predict(blob(given[0]), { fixes: [] }).catch(error => error.message);
@@ -431,7 +432,7 @@ def test_what_cannot_be_used_is_refused_in_words(page, given, says):
     assert says in ask(page, code, encoded(given))
 
 
-def test_a_question_can_be_given_up(page):
+def test_a_request_can_be_aborted(page):
     code = """
         const { look } = await load("page/backend.js"), control = new AbortController();
         const asked = look(blob(given[0]), { signal: control.signal });
@@ -472,7 +473,7 @@ def asked_urls(browser):
     return {each["request"]["url"] for each in sent if not each["request"]["url"].startswith(("data:", "blob:"))}
 
 
-def test_a_drawing_is_answered_and_looked_into_without_another_host(page, host):
+def test_a_drawing_is_predicted_and_explained_without_another_host(page, host):
     draw(page)
     answered(page)
     look_inside(page)
@@ -484,7 +485,7 @@ def test_a_drawing_is_answered_and_looked_into_without_another_host(page, host):
     assert complaints(page) == []
 
 
-def test_a_picture_is_answered(page, tmp_path):
+def test_an_image_is_predicted(page, tmp_path):
     image = foveola.load("digits").train.images[0]
     (tmp_path / "digit.png").write_bytes(png(image.repeat(20, axis=0).repeat(20, axis=1)))
     page.find_element("css selector", "#file").send_keys(str(tmp_path / "digit.png"))
@@ -513,10 +514,10 @@ def test_the_policy_keeps_the_page_to_its_own_host(page, folder):
     assert all("Content Security Policy" in line for line in said)
 
 
-def test_a_model_that_does_not_arrive_is_named(browser, folder, tmp_path):
+def test_a_missing_model_file_is_reported(browser, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "web")
     (tmp_path / "web" / "model.onnx").unlink()
     with Host(tmp_path / "web") as host:
         browser.get(host.url)
-        WebDriverWait(browser, 30).until(lambda _: "model.onnx did not arrive (404)" in text(browser, "#trouble"))
+        WebDriverWait(browser, 30).until(lambda _: "model.onnx could not be loaded (404)" in text(browser, "#trouble"))
     browser.get_log("browser")

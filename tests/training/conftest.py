@@ -1,12 +1,12 @@
-"""A toy that a small network learns within a few steps, and the one way in which these tests train."""
+"""Fixtures: toy images that a small network learns within a few steps, and a function that trains on them."""
 
 import numpy as np
 import pytest
 import torch
 
 from foveola.images import ImageSet
-from foveola.models.classifier import new_classifier
 from foveola.recipe import parse_recipe
+from foveola.training.build import build_classifier
 from foveola.training.loop import fit
 
 NAMES = ("top", "middle", "bottom")
@@ -15,7 +15,7 @@ DENSE = [{"type": "Flatten"}, {"type": "Dense", "units": "classes"}]
 
 @pytest.fixture(scope="session")
 def toy():
-    """n, seed → n noisy 6×6×1 images with a bright band; the class is where it lies."""
+    """Function that makes n noisy 6×6×1 images with a bright band; the class is its position."""
 
     def make(n=48, seed=0, counts=None):
         generator = np.random.default_rng(seed)
@@ -38,16 +38,16 @@ def recipe_of():
 
 
 @pytest.fixture(scope="session")
-def learn():
-    """Train a new classifier on the processor; the Fit holds it."""
+def train():
+    """Function that trains a classifier, by default a new one on the CPU, and returns the Fit."""
 
     def run(
-        recipe, train, validation=None, *, seed=0, network=None, flip=False, callbacks=(), classifier=None,
+        recipe, images, validation=None, *, seed=0, network=None, flip=False, callbacks=(), classifier=None,
         precision=torch.float32, device="cpu",
     ):  # fmt: skip
-        classifier = classifier or new_classifier(recipe, train, seed, network=network)
+        classifier = classifier or build_classifier(recipe, images, seed, network=network)
         return fit(
-            classifier, train, validation, recipe,
+            classifier, images, validation, recipe,
             seed=seed, device=torch.device(device), precision=precision, flip=flip, callbacks=callbacks,
         )  # fmt: skip
 

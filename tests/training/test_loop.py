@@ -1,4 +1,4 @@
-"""The training loop: what it computes, in which order, and that nothing else decides."""
+"""The training loop: what it computes, in which order, and what the result depends on."""
 
 import importlib
 import math
@@ -14,8 +14,8 @@ from torch import nn
 import foveola
 from foveola.errors import NonFiniteLoss
 from foveola.images import Dataset, ImageSet
-from foveola.models.classifier import new_classifier
-from foveola.training.callbacks import Callback, EpochMetric, History
+from foveola.training.build import build_classifier
+from foveola.training.callbacks import Callback, History, ValidationMetric
 from foveola.training.loop import choose_precision
 
 NORMALIZED = [
@@ -33,12 +33,12 @@ def weights_of(classifier):
     return {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
 
 
-def same_bits(first, second):
+def equal_weights(first, second):
     return all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
 
 
 class Recorder(nn.Module):
-    """A linear network that keeps the batches it is trained on."""
+    """A linear network that records the batches it is trained on."""
 
     def __init__(self, side=6, channels=1):
         super().__init__()
@@ -51,14 +51,14 @@ class Recorder(nn.Module):
         return self.linear(x.flatten(1))
 
 
-def numbered(n):
-    """Images that can be told apart: number i is filled with i."""
+def numbered_images(n):
+    """Images that can be told apart: all pixels of image i are i."""
     images = np.repeat(np.arange(n, dtype=np.uint8), 36).reshape(n, 6, 6, 1)
     return ImageSet(images, np.arange(n) % 3, ("a", "b", "c"))
 
 
-def numbers(recorder):
-    """Which images each batch held."""
+def recorded_numbers(recorder):
+    """The numbers of the images in each batch."""
     return [(255 * batch[:, 0, 0, 0]).round().int().tolist() for batch in recorder.batches]
 
 
@@ -66,7 +66,7 @@ def numbers(recorder):
 
 
 def softmax_regression(data, steps, rate, weight, bias, update, smoothing=0.0, class_weights=None):
-    """Float64: loss before each step, and the weights after all, of all images in every batch."""
+    """Softmax regression in float64 on full batches: the loss before each step, and the final weights."""
     x = data.images.reshape(len(data), -1) / 255
     k = len(data.class_names)
     class_weights = np.ones(k) if class_weights is None else class_weights
@@ -84,7 +84,7 @@ def softmax_regression(data, steps, rate, weight, bias, update, smoothing=0.0, c
 
 
 def adam(decay=0.0, beta1=0.9, beta2=0.999, epsilon=1e-7):
-    """Kingma and Ba (2015); with `decay`, of the matrix only, Loshchilov and Hutter (2019)."""
+    """Adam (Kingma and Ba, 2015); with `decay`, AdamW (Loshchilov and Hutter, 2019), which decays matrices only."""
     first, second = [0.0, 0.0], [0.0, 0.0]
 
     def update(step, rate, values, slopes):
@@ -101,7 +101,7 @@ def adam(decay=0.0, beta1=0.9, beta2=0.999, epsilon=1e-7):
 
 
 def nesterov(momentum=0.9):
-    """Sutskever et al. (2013), as PyTorch writes it."""
+    """SGD with Nesterov momentum (Sutskever et al., 2013), in PyTorch's form."""
     speed = [0.0, 0.0]
 
     def update(step, rate, values, slopes):
@@ -125,10 +125,10 @@ def nesterov(momentum=0.9):
         ({"optimizer": "sgd", "class_weights": "balanced"}, nesterov()),
     ],
 )
-def test_training_is_the_textbooks(settings, update, toy, recipe_of, learn):
+def test_training_matches_a_float64_reference(settings, update, toy, recipe_of, train):
     data = toy(counts=(30, 12, 6))
     recipe = recipe_of(scaling="unit", batch_size=64, epochs=6, learning_rate=0.05, **settings)
-    classifier = new_classifier(recipe, data, 0)
+    classifier = build_classifier(recipe, data, 0)
     weight, bias = (p.detach().double().numpy() for p in classifier.network.parameters())
     balanced = compute_class_weight("balanced", classes=np.arange(3), y=data.labels)
     losses, weight, bias = softmax_regression(
@@ -136,97 +136,97 @@ def test_training_is_the_textbooks(settings, update, toy, recipe_of, learn):
         balanced if recipe.class_weights == "balanced" else None,
     )  # fmt: skip
     history = History()
-    learn(recipe, data, classifier=classifier, callbacks=[history])
+    train(recipe, data, classifier=classifier, callbacks=[history])
     assert [row["loss"] for row in history.rows] == pytest.approx(losses, rel=1e-4)
     np.testing.assert_allclose(classifier.network.dense_1.weight.detach(), weight, atol=1e-4)
     np.testing.assert_allclose(classifier.network.dense_1.bias.detach(), bias, atol=1e-4)
 
 
-@pytest.mark.parametrize("share", [0.7, 0.2])
-def test_mixup_blends_the_loss_like_the_images(share, recipe_of, learn, monkeypatch):
-    given, order = [], torch.arange(9).roll(1)
+@pytest.mark.parametrize("mix", [0.7, 0.2])
+def test_mixup_blends_the_losses_like_the_images(mix, recipe_of, train, monkeypatch):
+    blended, order = [], torch.arange(9).roll(1)
 
     def blend(x, alpha):
-        given.append(x)
-        return share * x + (1 - share) * x[order], order, share
+        blended.append(x)
+        return mix * x + (1 - mix) * x[order], order, mix
 
     monkeypatch.setattr(importlib.import_module("foveola.training.step"), "mixup", blend)
     network, history = Recorder(), History()
     weight, bias = (p.detach().double().numpy().copy() for p in network.parameters())
     recipe = recipe_of(scaling="unit", batch_size=9, epochs=1, augment={"mixup": 0.4})
-    learn(recipe, numbered(9), network=network, callbacks=[history])
-    x = given[0].double().flatten(1).numpy()
+    train(recipe, numbered_images(9), network=network, callbacks=[history])
+    x = blended[0].double().flatten(1).numpy()
     labels = np.round(255 * x[:, 0]).astype(int) % 3
-    logits = (share * x + (1 - share) * x[order]) @ weight.T + bias
+    logits = (mix * x + (1 - mix) * x[order]) @ weight.T + bias
     logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    loss = -(share * logarithms[range(9), labels] + (1 - share) * logarithms[range(9), labels[order]]).mean()
-    heavier = labels if share > 0.5 else labels[order]
+    loss = -(mix * logarithms[range(9), labels] + (1 - mix) * logarithms[range(9), labels[order]]).mean()
+    heavier = labels if mix > 0.5 else labels[order]
     assert history.rows[0]["loss"] == pytest.approx(loss, rel=1e-5)
     assert history.rows[0]["accuracy"] == pytest.approx((logits.argmax(axis=1) == heavier).mean())
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_the_loss_falls(precision, toy, recipe_of, learn):
+def test_the_loss_falls(precision, toy, recipe_of, train):
     history = History()
     recipe = recipe_of(layers=NORMALIZED, epochs=10)
-    fit = learn(recipe, toy(), toy(60, seed=1), precision=precision, callbacks=[history])
+    fit = train(recipe, toy(), toy(60, seed=1), precision=precision, callbacks=[history])
     assert history.rows[-1]["loss"] < history.rows[0]["loss"] / 2
     assert history.rows[-1]["val_accuracy"] > 0.9
     assert all(parameter.dtype == torch.float32 for parameter in fit.classifier.parameters())
     assert not fit.classifier.training
 
 
-def test_precisions_differ(toy, recipe_of, learn):
-    fits = [learn(recipe_of(), toy(), precision=kind) for kind in (torch.float32, torch.bfloat16)]
-    assert not same_bits(*(weights_of(fit.classifier) for fit in fits))
+def test_precisions_differ(toy, recipe_of, train):
+    fits = [train(recipe_of(), toy(), precision=kind) for kind in (torch.float32, torch.bfloat16)]
+    assert not equal_weights(*(weights_of(fit.classifier) for fit in fits))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device here")
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_the_loss_falls_on_a_gpu(precision, toy, recipe_of, learn):
+def test_the_loss_falls_on_a_gpu(precision, toy, recipe_of, train):
     history = History()
     recipe = recipe_of(layers=NORMALIZED, epochs=30, augment={"shift": 1, "cutout": 1})
-    learn(recipe, toy(), toy(60, seed=1), precision=precision, callbacks=[history], device="cuda")
+    train(recipe, toy(), toy(60, seed=1), precision=precision, callbacks=[history], device="cuda")
     losses = [row["loss"] for row in history.rows]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] / 2
 
 
-def test_figures_of_an_epoch_are_means_over_its_images(toy, recipe_of, learn):
+def test_metrics_of_an_epoch_are_means_over_its_images(toy, recipe_of, train):
     data, validation = toy(50), toy(40, seed=1)
-    recipe = recipe_of(learning_rate=1e-30, epochs=1)  # so that all batches see the same weights
+    recipe = recipe_of(learning_rate=1e-30, epochs=1)  # small enough to give all batches the same weights
     history = History()
-    fit = learn(recipe, data, validation, callbacks=[history])
-    for part, prefix in ((data, ""), (validation, "val_")):
-        logits = fit.classifier.predict_logits(part.images).astype(np.float64)
+    fit = train(recipe, data, validation, callbacks=[history])
+    for images, prefix in ((data, ""), (validation, "val_")):
+        logits = fit.classifier.predict_logits(images.images).astype(np.float64)
         logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        loss = -logarithms[np.arange(len(part)), part.labels].mean()
+        loss = -logarithms[np.arange(len(images)), images.labels].mean()
         assert history.rows[0][f"{prefix}loss"] == pytest.approx(loss, rel=1e-5)
-        right = np.mean(logits.argmax(axis=1) == part.labels)
-        assert history.rows[0][f"{prefix}accuracy"] == pytest.approx(right)
+        accuracy = np.mean(logits.argmax(axis=1) == images.labels)
+        assert history.rows[0][f"{prefix}accuracy"] == pytest.approx(accuracy)
 
 
-def test_rare_classes_count_when_balanced(recipe_of, learn):
+def test_balanced_class_weights_raise_the_recall_of_a_rare_class(recipe_of, train):
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1], [190, 10])
     images = generator.normal(100 + 12 * labels[:, None], 20, size=(200, 16)).clip(0, 255).astype(np.uint8)
     data = ImageSet(images.reshape(200, 4, 4, 1), labels, ("common", "rare"))
-    found = {}
+    recall = {}
     for weights in ("none", "balanced"):
-        fit = learn(recipe_of(class_weights=weights, epochs=15, batch_size=50), data)
+        fit = train(recipe_of(class_weights=weights, epochs=15, batch_size=50), data)
         predicted = fit.classifier.predict_logits(data.images).argmax(axis=1)
-        found[weights] = (predicted[labels == 1] == 1).mean()
-    assert found["balanced"] > found["none"] + 0.2
+        recall[weights] = (predicted[labels == 1] == 1).mean()
+    assert recall["balanced"] > recall["none"] + 0.2
 
 
 # Order and seeds
 
 
-def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(recipe_of, learn):
+def test_the_order_of_an_epoch_is_a_permutation_by_seed_and_epoch(recipe_of, train):
     def orders(seed, epochs):
         network = Recorder()
-        learn(recipe_of(scaling="unit", batch_size=10, epochs=epochs), numbered(40), network=network, seed=seed)
-        flat = np.array(numbers(network)).reshape(epochs, 40)
+        train(recipe_of(scaling="unit", batch_size=10, epochs=epochs), numbered_images(40), network=network, seed=seed)
+        flat = np.array(recorded_numbers(network)).reshape(epochs, 40)
         return [tuple(order) for order in flat]
 
     first = orders(0, 3)
@@ -236,22 +236,22 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(recipe_of, learn):
     assert not set(orders(1, 3)) & set(first)
 
 
-def test_random_batches_are_drawn_from_all_images(recipe_of, learn):
+def test_random_batches_are_drawn_from_all_images(recipe_of, train):
     network = Recorder()
     recipe = recipe_of(scaling="unit", batches="random", steps_per_epoch=7, epochs=9, batch_size=10)
-    fit = learn(recipe, numbered(40), network=network)
-    drawn = numbers(network)
+    fit = train(recipe, numbered_images(40), network=network)
+    batches = recorded_numbers(network)
     assert (fit.step, fit.steps, fit.epoch) == (63, 63, 9)
-    assert [len(batch) for batch in drawn] == [10] * 63
-    counts = np.bincount(np.concatenate(drawn), minlength=40)
+    assert [len(batch) for batch in batches] == [10] * 63
+    counts = np.bincount(np.concatenate(batches), minlength=40)
     assert counts.min() > 0
-    assert counts.max() > counts.min()  # with replacement, so not all equally often
+    assert counts.max() > counts.min()  # drawn with replacement
     assert counts.var() < 3 * counts.mean()
 
 
-def test_random_batches_of_few_images_are_no_larger_than_they_are(recipe_of, learn):
+def test_random_batches_are_at_most_as_large_as_the_training_set(recipe_of, train):
     network = Recorder()
-    learn(recipe_of(batches="random", steps_per_epoch=2, batch_size=100), numbered(12), network=network)
+    train(recipe_of(batches="random", steps_per_epoch=2, batch_size=100), numbered_images(12), network=network)
     assert {len(batch) for batch in network.batches} == {12}
 
 
@@ -259,56 +259,56 @@ def test_random_batches_of_few_images_are_no_larger_than_they_are(recipe_of, lea
     ("images", "batch", "sizes"),
     [(12, 4, [4, 4, 4]), (14, 4, [4, 4, 4, 2]), (13, 4, [4, 4, 4]), (3, 8, [3]), (5, 1, [1] * 5)],
 )
-def test_the_last_batch_is_smaller_but_never_a_single_image(images, batch, sizes, recipe_of, learn):
+def test_the_last_batch_may_be_smaller_but_not_a_single_image(images, batch, sizes, recipe_of, train):
     network = Recorder()
-    fit = learn(recipe_of(batch_size=batch, epochs=2), numbered(images), network=network)
+    fit = train(recipe_of(batch_size=batch, epochs=2), numbered_images(images), network=network)
     assert [len(x) for x in network.batches] == 2 * sizes
     assert fit.steps_per_epoch == len(sizes)
 
 
-def test_a_single_image_left_over_does_not_stop_batch_normalisation(toy, recipe_of, learn):
+def test_a_last_batch_of_one_image_is_dropped_for_batch_normalisation(toy, recipe_of, train):
     stack = [{"type": "Flatten"}, {"type": "BatchNorm"}, {"type": "Dense", "units": "classes"}]
-    fit = learn(recipe_of(layers=stack, batch_size=16), toy(33))
+    fit = train(recipe_of(layers=stack, batch_size=16), toy(33))
     assert fit.step == 4
 
 
 @pytest.mark.parametrize(("minimum", "epochs"), [(0, 2), (6, 2), (7, 3), (20, 7)])
-def test_epochs_are_added_until_there_are_enough_steps(minimum, epochs, toy, recipe_of, learn):
-    fit = learn(recipe_of(minimum_steps=minimum), toy(48))
+def test_epochs_are_added_until_the_minimum_of_steps(minimum, epochs, toy, recipe_of, train):
+    fit = train(recipe_of(minimum_steps=minimum), toy(48))
     assert (fit.epochs, fit.epoch, fit.step) == (epochs, epochs, max(minimum, 6))
 
 
 @pytest.mark.parametrize("augment", [{}, EVERY_AUGMENTATION])
-def test_the_same_seed_gives_the_same_bits(augment, toy, recipe_of, learn):
+def test_the_same_seed_gives_identical_weights(augment, toy, recipe_of, train):
     recipe = recipe_of(layers=NORMALIZED, augment=augment)
-    first, again, other = (weights_of(learn(recipe, toy(), seed=seed, flip=True).classifier) for seed in (4, 4, 5))
-    assert same_bits(first, again)
-    assert not same_bits(first, other)
+    first, again, other = (weights_of(train(recipe, toy(), seed=seed, flip=True).classifier) for seed in (4, 4, 5))
+    assert equal_weights(first, again)
+    assert not equal_weights(first, other)
 
 
-def test_the_same_seed_gives_the_same_bits_in_another_process(toy, recipe_of, learn, tmp_path):
+def test_the_same_seed_gives_identical_weights_in_another_process(toy, recipe_of, train, tmp_path):
     recipe = recipe_of(layers=NORMALIZED, augment=EVERY_AUGMENTATION)
-    expected = weights_of(learn(recipe, toy(), seed=4, flip=True).classifier)
+    expected = weights_of(train(recipe, toy(), seed=4, flip=True).classifier)
     np.savez(tmp_path / "toy.npz", images=toy().images, labels=toy().labels)
     (tmp_path / "toy.toml").write_text(recipe.to_toml(), "utf-8")
     code = (
         "import sys, numpy as np, torch\nfrom pathlib import Path\n"
-        "from foveola.images import ImageSet\nfrom foveola.models.classifier import new_classifier\n"
+        "from foveola.images import ImageSet\nfrom foveola.training.build import build_classifier\n"
         "from foveola.recipe import load_recipe\nfrom foveola.training.loop import fit\n"
         "folder = Path(sys.argv[1])\ndata = np.load(folder / 'toy.npz')\n"
         "train = ImageSet(data['images'], data['labels'], ('top', 'middle', 'bottom'))\n"
-        "recipe = load_recipe(folder / 'toy.toml')\nclassifier = new_classifier(recipe, train, 4)\n"
+        "recipe = load_recipe(folder / 'toy.toml')\nclassifier = build_classifier(recipe, train, 4)\n"
         "fit(classifier, train, None, recipe, seed=4, device=torch.device('cpu'), precision=torch.float32, flip=True)\n"
         "np.savez(folder / 'weights.npz', **{n: t.numpy() for n, t in classifier.network.state_dict().items()})"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    given = np.load(tmp_path / "weights.npz")
-    assert set(given.files) == set(expected)
-    for name in given.files:
-        np.testing.assert_array_equal(given[name], expected[name].numpy(), err_msg=name)
+    weights = np.load(tmp_path / "weights.npz")
+    assert set(weights.files) == set(expected)
+    for name in weights.files:
+        np.testing.assert_array_equal(weights[name], expected[name].numpy(), err_msg=name)
 
 
-def test_what_callbacks_draw_decides_nothing(toy, recipe_of, learn):
+def test_random_draws_of_callbacks_do_not_change_the_result(toy, recipe_of, train):
     class Draw(Callback):
         def on_step_end(self, fit):
             torch.rand(3)
@@ -318,81 +318,76 @@ def test_what_callbacks_draw_decides_nothing(toy, recipe_of, learn):
 
     recipe = recipe_of(layers=NORMALIZED, augment=EVERY_AUGMENTATION)
     torch.manual_seed(1)
-    plain = learn(recipe, toy(), flip=True)
+    plain = train(recipe, toy(), flip=True)
     torch.manual_seed(2)
-    assert same_bits(
-        weights_of(plain.classifier), weights_of(learn(recipe, toy(), callbacks=[Draw()], flip=True).classifier)
+    assert equal_weights(
+        weights_of(plain.classifier), weights_of(train(recipe, toy(), callbacks=[Draw()], flip=True).classifier)
     )
 
 
-def test_validation_decides_nothing_by_itself(toy, recipe_of, learn):
+def test_validation_images_do_not_change_the_result(toy, recipe_of, train):
     recipe = recipe_of(layers=NORMALIZED)
-    with_it, without = learn(recipe, toy(), toy(30, seed=1)), learn(recipe, toy())
-    assert same_bits(weights_of(with_it.classifier), weights_of(without.classifier))
+    with_it, without = train(recipe, toy(), toy(30, seed=1)), train(recipe, toy())
+    assert equal_weights(weights_of(with_it.classifier), weights_of(without.classifier))
     assert "val_loss" not in without.metrics
 
 
-def test_a_longer_training_begins_like_a_shorter_one(toy, recipe_of, learn):
-    after = []
+def test_a_longer_training_starts_like_a_shorter_one(toy, recipe_of, train):
+    weights_after = []
 
     class Remember(Callback):
         def on_epoch_end(self, fit):
-            after.append(weights_of(fit.classifier))
+            weights_after.append(weights_of(fit.classifier))
 
     settings = {"layers": NORMALIZED, "augment": EVERY_AUGMENTATION}
-    learn(recipe_of(epochs=3, **settings), toy(), callbacks=[Remember()])
+    train(recipe_of(epochs=3, **settings), toy(), callbacks=[Remember()])
     for epochs in (1, 2):
-        short = learn(recipe_of(epochs=epochs, **settings), toy())
-        assert same_bits(weights_of(short.classifier), after[epochs - 1])
+        short = train(recipe_of(epochs=epochs, **settings), toy())
+        assert equal_weights(weights_of(short.classifier), weights_after[epochs - 1])
 
 
 # Augmentation
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_images_are_mirrored_only_when_told(flip, recipe_of, learn):
+def test_the_flip_argument_decides_about_flips(flip, recipe_of, train):
     ramp = np.broadcast_to(np.arange(6, dtype=np.uint8)[:, None] * 40, (24, 6, 6, 1)).copy()
     data = ImageSet(ramp, np.arange(24) % 3, ("a", "b", "c"))
     network = Recorder()
-    # the recipe's own word counts where the data is known; the loop does what it is told
-    learn(recipe_of(scaling="unit", augment={"flip": not flip}), data, network=network, flip=flip)
+    # the loop ignores the recipe's setting, which depends on the data set
+    train(recipe_of(scaling="unit", augment={"flip": not flip}), data, network=network, flip=flip)
     rises = torch.cat(network.batches)[:, 0, 0, 0] < 0.5
     assert (~rises).any() == flip
     assert rises.any()
 
 
 @pytest.mark.parametrize(
-    ("asked", "safe", "done"),
+    ("setting", "flip_safe", "expected"),
     [("auto", False, False), ("auto", True, True), (True, False, True), (False, True, False)],
 )
-def test_a_mirror_image_is_never_assumed_to_keep_its_class(asked, safe, done, toy, recipe_of, tmp_path, monkeypatch):
-    workflow = importlib.import_module("foveola.workflow.train")
-    given = {}
-    monkeypatch.setattr(
-        workflow, "_fit_into", lambda run, classifier, parts, recipe, status, *rest: given.update(status)
-    )
-    data, recipe = Dataset("toy", toy(), flip_safe=safe), recipe_of(augment={"flip": asked})
-    foveola.train(data, recipe, out=tmp_path / "run", report=False, verbose=False)
-    assert given["flip"] is done
+def test_a_run_flips_only_data_that_is_flip_safe_unless_told(setting, flip_safe, expected, toy, recipe_of, tmp_path):
+    data, recipe = Dataset("toy", toy(), flip_safe=flip_safe), recipe_of(augment={"flip": setting})
+    run = foveola.train(data, recipe, out=tmp_path / "run", report=False, verbose=False)
+    assert run.status.flip is expected
 
 
-def test_draws_are_a_function_of_seed_and_step(recipe_of, learn):
-    def seen(seed, epochs):
+def test_augmentation_is_a_function_of_seed_and_step(recipe_of, train):
+    def trained_batches(seed, epochs):
         network = Recorder()
         recipe = recipe_of(scaling="unit", epochs=epochs, batch_size=24, augment=EVERY_AUGMENTATION)
-        learn(recipe, numbered(24), network=network, seed=seed, flip=True)
+        train(recipe, numbered_images(24), network=network, seed=seed, flip=True)
         return network.batches
 
-    first = seen(0, 3)
-    assert all(torch.equal(a, b) for a, b in zip(seen(0, 2), first, strict=False))
-    assert not torch.equal(seen(1, 1)[0], first[0])
+    first = trained_batches(0, 3)
+    assert all(torch.equal(a, b) for a, b in zip(trained_batches(0, 2), first, strict=False))
+    assert not torch.equal(trained_batches(1, 1)[0], first[0])
 
 
-def test_every_step_draws_anew(recipe_of, learn):
+def test_every_step_draws_new_changes(recipe_of, train):
     ramp = np.broadcast_to(np.arange(36, dtype=np.uint8).reshape(6, 6, 1), (24, 6, 6, 1)).copy()
-    data = ImageSet(ramp, np.arange(24) % 3, ("a", "b", "c"))  # all alike, so that their order does not show
+    data = ImageSet(ramp, np.arange(24) % 3, ("a", "b", "c"))  # all the same, whatever their order
     network = Recorder()
-    learn(recipe_of(epochs=3, batch_size=12, augment={"shift": 3}), data, network=network)
+    train(recipe_of(epochs=3, batch_size=12, augment={"shift": 3}), data, network=network)
     assert len({batch.numpy().tobytes() for batch in network.batches}) == 6
 
 
@@ -400,7 +395,7 @@ def test_every_step_draws_anew(recipe_of, learn):
 
 
 class Diverging(nn.Module):
-    """Finite until the batch number `bad`; then NaN passes through batch normalisation."""
+    """In batch number `bad`, NaN passes through batch normalisation."""
 
     def __init__(self, bad):
         super().__init__()
@@ -415,31 +410,31 @@ class Diverging(nn.Module):
 
 
 @pytest.mark.parametrize(("bad", "epoch"), [(1, 1), (3, 1), (5, 2)])
-def test_a_loss_that_is_no_number_stops_before_the_weights_change(bad, epoch, toy, recipe_of, learn):
-    network, kept = Diverging(bad), []
+def test_a_nan_loss_stops_training_before_the_weights_change(bad, epoch, toy, recipe_of, train):
+    network, snapshots = Diverging(bad), []
 
     class Remember(Callback):
         def on_fit_start(self, fit):
-            kept.append(weights_of(fit.classifier))
+            snapshots.append(weights_of(fit.classifier))
 
         on_step_end = on_fit_start
 
     recipe = recipe_of(learning_rate=0.02)
     with pytest.raises(NonFiniteLoss, match=rf"epoch {epoch}, step {bad}, the loss .*learning rate 0\.02.*=0\.002$"):
-        learn(recipe, toy(), network=network, callbacks=[Remember()])
-    assert len(kept) == bad
-    assert same_bits(dict(network.state_dict()), kept[-1])
+        train(recipe, toy(), network=network, callbacks=[Remember()])
+    assert len(snapshots) == bad
+    assert equal_weights(dict(network.state_dict()), snapshots[-1])
 
 
-def test_a_learning_rate_that_is_far_too_high_leaves_finite_weights(toy, recipe_of, learn):
+def test_a_learning_rate_that_is_far_too_high_leaves_finite_weights(toy, recipe_of, train):
     recipe = recipe_of(layers=NORMALIZED, learning_rate=1e30)
-    classifier = new_classifier(recipe, toy(), 0)
+    classifier = build_classifier(recipe, toy(), 0)
     with pytest.raises(NonFiniteLoss, match=r"learning rate 1e\+30"):
-        learn(recipe, toy(), classifier=classifier)
+        train(recipe, toy(), classifier=classifier)
     assert all(tensor.isfinite().all() for tensor in classifier.network.state_dict().values())
 
 
-def test_an_infinite_gradient_of_a_finite_loss_stops_too(toy, recipe_of, learn):
+def test_an_infinite_gradient_of_a_finite_loss_stops_training(toy, recipe_of, train):
     class Steep(nn.Module):
         def __init__(self):
             super().__init__()
@@ -452,20 +447,20 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_too(toy, recipe_of, learn):
     network = Steep()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(NonFiniteLoss, match="the gradient of the loss was not finite"):
-        learn(recipe_of(), toy(), network=network)
-    assert same_bits(dict(network.state_dict()), before)
+        train(recipe_of(), toy(), network=network)
+    assert equal_weights(dict(network.state_dict()), before)
 
 
 # Frozen layers
 
 
-def test_parameters_that_need_no_gradient_stay(toy, recipe_of, learn):
+def test_frozen_parameters_and_statistics_do_not_change(toy, recipe_of, train):
     recipe = recipe_of(layers=NORMALIZED)
-    classifier = new_classifier(recipe, toy(), 0)
+    classifier = build_classifier(recipe, toy(), 0)
     for layer in (classifier.network.conv2d_1, classifier.network.batchnorm_1):
         layer.requires_grad_(False)
     before = weights_of(classifier)
-    learn(recipe, toy(), classifier=classifier)
+    train(recipe, toy(), classifier=classifier)
     for name, tensor in weights_of(classifier).items():
         assert torch.equal(tensor, before[name]) == (not name.startswith("dense")), name
 
@@ -477,28 +472,28 @@ class Log(Callback):
     def __init__(self, name, calls):
         self.name, self.calls = name, calls
 
-    def _note(self, when, fit):
+    def _log(self, when, fit):
         self.calls.append((self.name, when, fit.epoch, fit.step))
 
     def on_fit_start(self, fit):
-        self._note("fit start", fit)
+        self._log("fit start", fit)
 
     def on_epoch_start(self, fit):
-        self._note("epoch start", fit)
+        self._log("epoch start", fit)
 
     def on_step_end(self, fit):
-        self._note("step", fit)
+        self._log("step", fit)
 
     def on_epoch_end(self, fit):
-        self._note("epoch end", fit)
+        self._log("epoch end", fit)
 
     def on_fit_end(self, fit):
-        self._note("fit end", fit)
+        self._log("fit end", fit)
 
 
-def test_callbacks_are_called_in_their_order(toy, recipe_of, learn):
+def test_callbacks_are_called_in_the_order_of_their_list(toy, recipe_of, train):
     calls = []
-    learn(recipe_of(batch_size=24), toy(48), callbacks=[Log("a", calls), Log("b", calls)])
+    train(recipe_of(batch_size=24), toy(48), callbacks=[Log("a", calls), Log("b", calls)])
     expected = [
         ("fit start", 0, 0),
         ("epoch start", 1, 0), ("step", 1, 1), ("step", 1, 2), ("epoch end", 1, 2),
@@ -509,43 +504,43 @@ def test_callbacks_are_called_in_their_order(toy, recipe_of, learn):
 
 
 @pytest.mark.parametrize("when", ["on_epoch_start", "on_step_end", "on_epoch_end"])
-def test_a_callback_stops_training_after_its_epoch(when, toy, recipe_of, learn):
+def test_a_callback_stops_training_after_its_epoch(when, toy, recipe_of, train):
     def stop(fit):
         fit.stop = fit.stop or fit.epoch == 2
 
     calls, stopper = [], Callback()
     setattr(stopper, when, stop)
-    fit = learn(recipe_of(epochs=9), toy(48), callbacks=[stopper, Log("a", calls)])
-    assert (fit.epoch, fit.step, fit.chosen_epoch) == (2, 6, 2)
+    fit = train(recipe_of(epochs=9), toy(48), callbacks=[stopper, Log("a", calls)])
+    assert (fit.epoch, fit.step, fit.best_epoch) == (2, 6, 2)
     assert calls[-1] == ("a", "fit end", 2, 6)
 
 
-def test_validation_images_are_predicted_once_an_epoch(toy, recipe_of, learn, monkeypatch):
+def test_validation_images_are_predicted_once_an_epoch(toy, recipe_of, train, monkeypatch):
     recipe, validation = recipe_of(epochs=3), toy(30, seed=1)
-    classifier = new_classifier(recipe, toy(), 0)
-    predict, seen = classifier.predict_logits, []
-    monkeypatch.setattr(classifier, "predict_logits", lambda images: seen.append(len(images)) or predict(images))
-    figures = [EpochMetric(name, lambda predictions: float(len(predictions))) for name in ("val_a", "val_b")]
-    fit = learn(recipe, toy(), validation, classifier=classifier, callbacks=figures)
-    assert seen == [30, 30, 30]
+    classifier = build_classifier(recipe, toy(), 0)
+    predict, counts = classifier.predict_logits, []
+    monkeypatch.setattr(classifier, "predict_logits", lambda images: counts.append(len(images)) or predict(images))
+    metrics = [ValidationMetric(name, lambda predictions: float(len(predictions))) for name in ("val_a", "val_b")]
+    fit = train(recipe, toy(), validation, classifier=classifier, callbacks=metrics)
+    assert counts == [30, 30, 30]
     assert (fit.metrics["val_a"], fit.metrics["val_b"]) == (30, 30)
 
 
-def test_validation_predictions_need_validation_images(toy, recipe_of, learn):
+def test_validation_predictions_need_validation_images(toy, recipe_of, train):
     with pytest.raises(ValueError, match="no validation images"):
-        learn(recipe_of(), toy(), callbacks=[EpochMetric("val_a", len)])
+        train(recipe_of(), toy(), callbacks=[ValidationMetric("val_a", len)])
 
 
 # Precision
 
 
-def test_named_precisions_are_taken_at_their_word():
+def test_a_named_precision_is_used():
     assert choose_precision("float32", torch.device("cpu")) == torch.float32
     assert choose_precision("bf16", torch.device("cpu")) == torch.bfloat16
 
 
 @pytest.mark.parametrize(
-    ("able", "chosen"),
+    ("capabilities", "expected"),
     [
         ({}, torch.float32),
         ({"avx512_bf16": False, "avx2": True}, torch.float32),
@@ -554,6 +549,6 @@ def test_named_precisions_are_taken_at_their_word():
         ({"bf16": True}, torch.bfloat16),
     ],
 )
-def test_auto_takes_bf16_where_the_processor_computes_in_it(able, chosen, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert choose_precision("auto", torch.device("cpu")) == chosen
+def test_auto_is_bf16_if_the_processor_computes_in_it(capabilities, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_precision("auto", torch.device("cpu")) == expected

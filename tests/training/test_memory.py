@@ -1,4 +1,4 @@
-"""The allocator's setting is a matter of speed; here, that it is accepted where glibc is, and harmless elsewhere."""
+"""The allocator settings: glibc accepts them, and other systems are unaffected."""
 
 import sys
 
@@ -9,19 +9,19 @@ from foveola.training import memory
 
 def test_glibc_accepts_all_three_settings(monkeypatch):
     if not sys.platform.startswith("linux"):
-        pytest.skip("glibc is Linux's")
-    answers, real = [], memory.ctypes.CDLL
+        pytest.skip("needs Linux with glibc")
+    results, real = [], memory.ctypes.CDLL
 
-    class Recorded:
+    class RecordingLibrary:
         def __init__(self, library):
-            self.mallopt = lambda name, value: answers.append(real(library).mallopt(name, value))
+            self.mallopt = lambda name, value: results.append(real(library).mallopt(name, value))
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", Recorded)
+    monkeypatch.setattr(memory.ctypes, "CDLL", RecordingLibrary)
     memory.keep_freed_memory()
-    assert answers == [1, 1, 1]
+    assert results == [1, 1, 1]
 
 
-def test_other_systems_are_left_alone(monkeypatch):
+def test_other_systems_are_unaffected(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     monkeypatch.setattr(memory.ctypes, "CDLL", None)
     memory.keep_freed_memory()

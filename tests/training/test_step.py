@@ -1,11 +1,11 @@
-"""A step that does not wait for its figures, as on a GPU, against one that does; both tried on the processor."""
+"""Training steps: a deferred one, as on a GPU, against one that checks its loss at once; both run on the CPU."""
 
 import pytest
 import torch
 
 from foveola.errors import NonFiniteLoss
-from foveola.models.classifier import new_classifier
-from foveola.training.step import Step
+from foveola.training.build import build_classifier
+from foveola.training.step import TrainStep
 
 NORMALIZED = [
     {"type": "Conv2D", "filters": 4, "padding": "same", "bias": False},
@@ -20,15 +20,15 @@ STEPS = 6
 
 @pytest.fixture
 def start(toy, recipe_of):
-    """Optimizer, deferred → a step from the same first weights, on all images of the toy."""
+    """Function that makes a TrainStep on all toy images, always with the same initial weights."""
 
     def make(optimizer="muon", deferred=None, network=None):
         data = toy()
         recipe = recipe_of(layers=NORMALIZED, optimizer=optimizer, learning_rate=0.02)
-        classifier = new_classifier(recipe, data, 0, network=network)
+        classifier = build_classifier(recipe, data, 0, network=network)
         classifier.train()
         images, labels = torch.from_numpy(data.images.copy()), torch.from_numpy(data.labels)
-        return Step(
+        return TrainStep(
             classifier, images, labels, recipe, precision=torch.float32, flip=False, class_weights=None,
             steps=STEPS, steps_per_epoch=3, deferred=deferred,
         )  # fmt: skip
@@ -47,40 +47,40 @@ def batches():
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "muon"])
 def test_a_deferred_step_computes_the_same(start, optimizer):
-    now, later = start(optimizer), start(optimizer, deferred=True)
-    assert not now.deferred
-    for chosen in batches():
-        now(chosen, 0.5)
-        later.learn(chosen, torch.tensor(0.5))  # the rate as a tensor, as a captured graph reads it
-    assert now.figures() == pytest.approx(later.figures())
-    expected = state(now)
-    for name, tensor in state(later).items():
+    immediate, deferred = start(optimizer), start(optimizer, deferred=True)
+    assert not immediate.deferred
+    for indices in batches():
+        immediate(indices, 0.5)
+        deferred.train_batch(indices, torch.tensor(0.5))  # a tensor, as a captured graph reads it
+    assert immediate.epoch_metrics() == pytest.approx(deferred.epoch_metrics())
+    expected = state(immediate)
+    for name, tensor in state(deferred).items():
         torch.testing.assert_close(tensor, expected[name])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "muon"])
-def test_after_a_fault_a_deferred_step_changes_nothing_and_says_so_when_asked(start, optimizer):
+def test_after_a_nonfinite_loss_deferred_steps_change_nothing_and_the_metrics_raise(start, optimizer):
     step = start(optimizer, deferred=True)
     first, second, *rest = batches()
     step(first, 1.0)
     step(second, 1.0)
     kept = state(step)
-    step.classifier.mean.fill_(torch.nan)  # from here on the network sees no numbers
+    step.classifier.mean.fill_(torch.nan)  # this step normalises its images to NaN
     step(rest[0], 1.0)
     step.classifier.mean.zero_()
     step(rest[1], 1.0)
     after = state(step)
     assert all(torch.equal(after[name], kept[name]) for name in kept)
     with pytest.raises(NonFiniteLoss, match=r"epoch 1, step 3, the loss was not finite"):
-        step.figures()
+        step.epoch_metrics()
 
 
-def test_figures_start_anew_when_asked_for(start):
-    step, (chosen, *_) = start("adam"), batches()
-    step(chosen, 0.0)
-    first = step.figures()
-    step(chosen, 0.0)
-    assert step.figures()[0] == pytest.approx(first[0])
+def test_reading_the_metrics_resets_them(start):
+    step, (indices, *_) = start("adam"), batches()
+    step(indices, 0.0)
+    first = step.epoch_metrics()
+    step(indices, 0.0)
+    assert step.epoch_metrics()[0] == pytest.approx(first[0])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device here")
@@ -88,19 +88,19 @@ def test_a_captured_graph_computes_the_same(toy, recipe_of):
     data, steps = toy(), []
     for capture in (True, False):
         recipe = recipe_of(layers=NORMALIZED, optimizer="muon", learning_rate=0.02)
-        classifier = new_classifier(recipe, data, 0).cuda()
+        classifier = build_classifier(recipe, data, 0).cuda()
         classifier.train()
-        step = Step(
+        step = TrainStep(
             classifier, torch.from_numpy(data.images.copy()).cuda(), torch.from_numpy(data.labels).cuda(), recipe,
             precision=torch.float32, flip=False, class_weights=None, steps=STEPS, steps_per_epoch=3,
         )  # fmt: skip
         if not capture:
-            step.run = step.learn
-        for chosen in batches():
-            step(chosen.cuda(), 0.5)
+            step.run = step.train_batch
+        for indices in batches():
+            step(indices.cuda(), 0.5)
         steps.append(step)
     assert steps[0].run.graph is not None
-    assert steps[0].figures() == pytest.approx(steps[1].figures(), rel=1e-4)
+    assert steps[0].epoch_metrics() == pytest.approx(steps[1].epoch_metrics(), rel=1e-4)
     expected = state(steps[1])
     for name, tensor in state(steps[0]).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)

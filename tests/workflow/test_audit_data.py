@@ -1,7 +1,6 @@
-"""An audit: what is planted is named by split, index and path, in the document, the table and the page."""
+"""An audit: planted faults are listed by split, index and path, in the document, the table and the page."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,15 @@ import pytest
 from PIL import Image
 
 import foveola
+from foveola.documents import Audit, ImagePlace
 from foveola.errors import DataError, OutputError
 from foveola.images import Dataset, ImageSet
 
 
 @pytest.fixture(scope="module")
 def planted(toy):
-    """The toy with a test split of its first 9 images a class, and: label 12 wrong, image 30 blank, training image 3
-    once more as test image 4, with another label.
+    """The toy data with a test split of 9 images a class, a wrong label (training image 12), a blank image (30), and
+    training image 3 repeated as test image 4 with another label.
     """
     test = np.flatnonzero(np.arange(60) % 20 < 9)
     train, test = toy.train.take(np.setdiff1d(np.arange(60), test)), toy.train.take(test)
@@ -42,96 +42,97 @@ def document(planted, tiny, folder):
     return foveola.audit(planted, out=folder, recipe=tiny, epochs=40, verbose=False, retrain=True)
 
 
-def test_the_document_is_what_is_written(document, folder):
-    assert json.loads((folder / "audit.json").read_text("utf-8")) == document
-    assert document["files"] == [str(folder / name) for name in ("audit.html", "findings.csv", "audit.json")]
-    assert document["data"]["splits"] == {"train": 33, "test": 27}
+def test_the_document_is_written(document, folder):
+    assert Audit.from_json((folder / "audit.json").read_bytes(), "audit.json") == document
+    assert document.files == [str(folder / name) for name in ("audit.html", "findings.csv", "audit.json")]
+    assert document.data.splits == {"train": 33, "test": 27}
 
 
 def test_wrong_labels_are_ranked_first(document):
-    found = {(row["split"], row["index"]): row for row in document["label_suspects"][:3]}
-    assert found.keys() >= {("train", 12), ("test", 4)}
-    suspect = found["train", 12]
-    assert suspect.keys() == {"split", "index", "path", "given", "suggested", "score"}
-    assert (suspect["given"], suspect["suggested"], suspect["path"]) == ("left", "middle", None)
-    scores = [row["score"] for row in document["label_suspects"]]
+    first = {(row.split, row.index): row for row in document.label_suspects[:3]}
+    assert first.keys() >= {("train", 12), ("test", 4)}
+    suspect = first["train", 12]
+    assert suspect.model_dump().keys() == {"split", "index", "path", "given", "suggested", "score"}
+    assert (suspect.given, suspect.suggested, suspect.path) == ("left", "middle", None)
+    scores = [row.score for row in document.label_suspects]
     assert scores == sorted(scores)
-    assert document["likely_label_errors"] <= len(scores)
+    assert document.likely_label_errors <= len(scores)
 
 
-def test_a_leak_with_another_label_is_named(document):
-    assert document["duplicates"] == [[{"split": "train", "index": 3}, {"split": "test", "index": 4}]]
-    assert document["duplicate_groups"] == [
-        {"kind": "exact", "labels": ["left", "right"], "conflicting": True, "across_splits": True}
-    ]
+def test_a_duplicate_across_splits_with_another_label_is_listed(document):
+    assert document.duplicates == [[ImagePlace(split="train", index=3), ImagePlace(split="test", index=4)]]
+    (group,) = document.duplicate_groups
+    assert group.model_dump() == {
+        "kind": "exact", "labels": ["left", "right"], "conflicting": True, "across_splits": True,
+    }  # fmt: skip
 
 
-def test_a_blank_image_is_named(document):
-    (blank,) = [row for row in document["oddities"] if row["kind"] == "blank"]
-    assert (blank["split"], blank["index"], blank["label"]) == ("train", 30, "right")
+def test_a_blank_image_is_an_outlier(document):
+    (blank,) = [row for row in document.oddities if row.kind == "blank"]
+    assert (blank.split, blank.index, blank.label) == ("train", 30, "right")
 
 
 def test_class_balance_counts_each_split(document, planted):
     counts = {name: getattr(planted, name).class_counts.tolist() for name in ("train", "test")}
-    assert {name: list(classes.values()) for name, classes in document["class_balance"].items()} == counts
+    assert {name: list(classes.values()) for name, classes in document.class_balance.items()} == counts
 
 
 def test_retraining_leaves_the_likely_errors_out(document):
-    everything, without = document["retrained"]["rows"]
-    likely = document["label_suspects"][: document["likely_label_errors"]]
-    left_out = {split: sum(row["split"] == split for row in likely) for split in ("train", "test")}
+    everything, without = document.retrained.rows
+    likely = document.label_suspects[: document.likely_label_errors]
+    left_out = {split: sum(row.split == split for row in likely) for split in ("train", "test")}
     assert left_out["train"] > 0 and left_out["test"] > 0
-    assert (everything["images"], without["images"]) == (33, 33 - left_out["train"])
+    assert (everything.images, without.images) == (33, 33 - left_out["train"])
     for row in (everything, without):
-        assert row["accuracy"]["n"] == 27
-        assert row["accuracy_without_suspects"]["n"] == 27 - left_out["test"]
-    assert document["retrained"]["test_split"] == "test"
+        assert row.accuracy.n == 27
+        assert row.accuracy_without_suspects.n == 27 - left_out["test"]
+    assert document.retrained.test_split == "test"
 
 
 def test_the_table_has_a_row_for_each_finding(document, folder):
     with (folder / "findings.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    members = sum(map(len, document["duplicates"]))
-    assert len(rows) == len(document["label_suspects"]) + members + len(document["oddities"])
+    members = sum(map(len, document.duplicates))
+    assert len(rows) == len(document.label_suspects) + members + len(document.oddities)
     assert rows[0]["finding"] == "label"
-    assert int(rows[0]["index"]) == document["label_suspects"][0]["index"]
-    assert float(rows[0]["score"]) == document["label_suspects"][0]["score"]
+    assert int(rows[0]["index"]) == document.label_suspects[0].index
+    assert float(rows[0]["score"]) == document.label_suspects[0].score
     copies = [row for row in rows if row["finding"] == "exact duplicate"]
     assert [(row["split"], row["index"], row["group"]) for row in copies] == [("train", "3", "0"), ("test", "4", "0")]
     assert copies[0]["detail"] == "conflicting, across splits"
 
 
-def test_the_same_seed_finds_the_same(document, planted, tiny, tmp_path):
+def test_the_same_seed_gives_the_same_suspects(document, planted, tiny, tmp_path):
     again = foveola.audit(planted, out=tmp_path, recipe=tiny, epochs=40, verbose=False)
-    assert again["label_suspects"] == document["label_suspects"]
-    assert again["retrained"] is None
+    assert again.label_suspects == document.label_suspects
+    assert again.retrained is None
 
 
-def test_files_of_a_folder_are_named(toy, tiny, tmp_path):
+def test_files_of_an_image_folder_are_listed_by_path(toy, tiny, tmp_path):
     root = tmp_path / "bars"
     for index, (image, label) in enumerate(zip(toy.train.images, toy.train.labels, strict=True)):
         path = root / ("train" if index % 4 else "test") / toy.class_names[label] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[..., 0]).save(path)
     Image.fromarray(toy.train.images[4, :, :, 0]).save(root / "train" / "right" / "copy.png")
-    (root / "train" / "left" / "broken.png").write_bytes(b"no picture")
+    (root / "train" / "left" / "broken.png").write_bytes(b"not an image")
     document = foveola.audit(root, out=tmp_path / "out", recipe=tiny, skip_bad=1, verbose=False)
-    (group,) = document["duplicates"]
+    (group,) = document.duplicates
     data = foveola.load(root, skip_bad=1)
-    images = [getattr(data, place["split"]).images[place["index"]] for place in group]
+    images = [getattr(data, place.split).images[place.index] for place in group]
     assert (images[0] == images[1]).all()
-    suspect = next(row for row in document["label_suspects"] if row["path"] == str(root / "train/right/copy.png"))
-    assert suspect["index"] == group[0]["index"]
-    with Path(document["files"][1]).open(encoding="utf-8", newline="") as file:
+    suspect = next(row for row in document.label_suspects if row.path == str(root / "train/right/copy.png"))
+    assert suspect.index == group[0].index
+    with Path(document.files[1]).open(encoding="utf-8", newline="") as file:
         copies = [row for row in csv.DictReader(file) if row["finding"] == "exact duplicate"]
     assert [row["path"] for row in copies] == [str(root / "train/right/copy.png"), str(root / "test/left/4.png")]
 
 
-def test_data_without_a_test_split_holds_one_out_to_retrain(toy, tiny, tmp_path):
+def test_data_without_a_test_split_is_split_to_retrain(toy, tiny, tmp_path):
     document = foveola.audit(toy, out=tmp_path, recipe=tiny, retrain=True, verbose=False)
-    (everything, _) = document["retrained"]["rows"]
-    assert (everything["images"], everything["accuracy"]["n"]) == (48, 12)
-    assert document["retrained"]["test_split"] == "held out of train"
+    (everything, _) = document.retrained.rows
+    assert (everything.images, everything.accuracy.n) == (48, 12)
+    assert document.retrained.test_split == "held out of train"
 
 
 def test_too_many_folds_write_nothing(toy, tiny, tmp_path):
@@ -142,6 +143,6 @@ def test_too_many_folds_write_nothing(toy, tiny, tmp_path):
 
 def test_a_file_in_the_place_of_the_folder(toy, tiny, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match="no folder that you may write to"):
+    with pytest.raises(OutputError, match="not a folder that you may write to"):
         foveola.audit(toy, out=tmp_path / "file", recipe=tiny, verbose=False)
     assert (tmp_path / "file").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""The filter lab: what it computes of a picture, what it writes, and what it refuses."""
+"""The filter lab: what it computes, what it writes, and what it refuses."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def test_the_diagonal_filter_on_the_letter_a_step_by_step(convolve):
     assert stage["receptive_field"] == {"top": 0, "left": 2}
 
 
-def test_by_default_the_strongest_output_is_shown(convolve):
+def test_the_output_of_largest_absolute_value_is_shown_by_default(convolve):
     (stage,) = convolve("letter:E")["stages"]
     assert stage["kernel"] == KERNELS["vertical-edge"].tolist()
     row, column = stage["position"]
@@ -52,7 +52,7 @@ def test_pooling_follows_the_kernel_and_keeps_the_position(convolve):
     assert second["products"] is None
 
 
-def test_pooling_alone_pools_the_picture(convolve):
+def test_pooling_without_a_kernel_pools_the_image(convolve):
     (stage,) = convolve("letter:A", pool="average", size=3, padding="same", stride=4, position=(0, 0))["stages"]
     assert stage["title"] == "Average pooling 3×3, stride 4, same: 9×9 → 3×3"
     assert stage["edges"] == [1, 1, 1, 1]
@@ -60,18 +60,18 @@ def test_pooling_alone_pools_the_picture(convolve):
     assert stage["sum"] == "(0 + 0 + 0 + 0) / 4 = 0"
 
 
-def test_pictures_become_grey_and_small_and_it_is_said(convolve, tmp_path):
+def test_images_are_converted_and_reduced_with_a_note(convolve, tmp_path):
     pixels = np.zeros((100, 50, 3), np.uint8)
     pixels[..., 1] = 255
     document = convolve(save(pixels, tmp_path / "green.png"), "[[1]]")
     assert document["notes"] == [
-        "The colours were turned into grey.", "The picture was reduced from 100×50 to 32×16 pixels.",
+        "Colours were converted to grey.", "The image was reduced from 100×50 to 32×16 pixels.",
     ]  # fmt: skip
     (stage,) = document["stages"]
     np.testing.assert_allclose(stage["output"], np.full((32, 16), 150 / 255))  # luma of green, ITU-R 601
 
 
-def test_of_an_animation_the_first_frame_is_taken_and_it_is_said(convolve, tmp_path):
+def test_the_first_frame_of_an_animation_is_used_with_a_note(convolve, tmp_path):
     first, second = Image.new("L", (4, 4), 255), Image.new("L", (4, 4), 0)
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     document = convolve(tmp_path / "a.gif", "[[1]]")
@@ -95,14 +95,14 @@ def test_the_animation_shows_every_position_once(convolve, tmp_path):
         assert animation.info["loop"] == 0
 
 
-def test_a_long_animation_is_thinned_out(convolve, tmp_path, monkeypatch):
-    monkeypatch.setattr("foveola.report.filter_lab.MOST_FRAMES", 10)
+def test_a_long_animation_shows_fewer_positions(convolve, tmp_path, monkeypatch):
+    monkeypatch.setattr("foveola.reports.filter_lab.MAX_FRAMES", 10)
     convolve("letter:E", out="lab.gif")
     with Image.open(tmp_path / "lab.gif") as animation:
         assert animation.n_frames == 10
 
 
-def test_the_picture_shows_the_image_cell_by_cell(convolve, tmp_path):
+def test_the_png_shows_the_image_cell_by_cell(convolve, tmp_path):
     convolve("letter:E", "vertical-edge", out="lab.png")
     drawn = np.asarray(Image.open(tmp_path / "lab.png").convert("L"))
     side = 300 // 9
@@ -117,10 +117,18 @@ def test_the_page_is_self_contained_and_holds_the_numbers(convolve, tmp_path):
     stages = json.loads(re.search(r'id="stages">(.*?)</script>', page, re.DOTALL)[1])
     assert [stage["output"] for stage in stages] == [stage["output"] for stage in document["stages"]]
     assert stages[0]["image"] == LETTERS["A"].tolist()
-    assert stages[0]["colours"]["image"][0][3:6] == ["#000000", "#ffffff", "#000000"]
+    assert "function matrixColours" in page
 
 
-def test_a_files_name_is_text(convolve, tmp_path):
+def test_the_page_colours_the_cells_of_the_image(convolve, tmp_path, browser):
+    convolve("letter:A", "diagonal", out="lab.html")
+    browser.get((tmp_path / "lab.html").as_uri())
+    cells = browser.find_elements("css selector", ".input span")
+    colours = [cell.value_of_css_property("background-color") for cell in cells[3:6]]
+    assert [re.findall(r"\d+", colour)[:3] for colour in colours] == [["0"] * 3, ["255"] * 3, ["0"] * 3]
+
+
+def test_a_file_name_is_escaped(convolve, tmp_path):
     convolve(save(np.eye(4) * 255, tmp_path / "<img src=x>.png"), out="lab.html")
     page = (tmp_path / "lab.html").read_text("utf-8")
     assert "<img src=x>" not in page
@@ -136,10 +144,15 @@ def test_a_files_name_is_text(convolve, tmp_path):
         ("letter:a", {}, DataError, "Unknown letter 'a'"),
         ("none.png", {}, DataError, "does not exist"),
         ("letter:A", {"kernel": "sobel"}, UserError, "Unknown kernel 'sobel'"),
-        ("letter:A", {"kernel": str([[1] * 10])}, UserError, "kernel is 1×10, the image only 9×9"),
-        ("letter:A", {"stride": 0}, UserError, "stride of 0"),
-        ("letter:A", {"pool": "max", "size": 10}, UserError, "window is 10×10, the image only 9×9"),
-        ("letter:A", {"kernel": "blur", "pool": "max", "size": 8}, UserError, "window is 8×8, the image only 7×7"),
+        ("letter:A", {"kernel": str([[1] * 10])}, UserError, "kernel is 1×10, but the image is only 9×9"),
+        ("letter:A", {"stride": 0}, UserError, "stride is 0"),
+        ("letter:A", {"pool": "max", "size": 10}, UserError, "window is 10×10, but the image is only 9×9"),
+        (
+            "letter:A",
+            {"kernel": "blur", "pool": "max", "size": 8},
+            UserError,
+            "window is 8×8, but the image is only 7×7",
+        ),
         ("letter:A", {"position": (7, 0)}, UserError, "no output 7,0: the output is 7×7"),
         ("letter:A", {"out": "lab.jpg"}, OutputError, r"lab\.jpg does not end in .* \.html, \.gif, \.png"),
         ("letter:A", {"out": "none/lab.gif"}, OutputError, "cannot be written"),
@@ -151,9 +164,9 @@ def test_bad_input_is_named_and_nothing_written(convolve, tmp_path, image, optio
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_of_one_pixel_is_too_small_for_the_kernel(convolve, tmp_path):
+def test_an_image_of_one_pixel_is_too_small_for_the_kernel(convolve, tmp_path):
     path = save([[7]], tmp_path / "a.png")
-    with pytest.raises(UserError, match="kernel is 3×3, the image only 1×1"):
+    with pytest.raises(UserError, match="kernel is 3×3, but the image is only 1×1"):
         convolve(path)
     (stage,) = convolve(path, "[[2]]")["stages"]
     assert stage["output"] == [[pytest.approx(14 / 255)]]

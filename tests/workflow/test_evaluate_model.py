@@ -1,4 +1,4 @@
-"""A model measured again: on its own data, on other data, on data that does not fit."""
+"""A model evaluated on its own data, on other data, and on data that does not fit."""
 
 from dataclasses import replace
 
@@ -18,39 +18,39 @@ def evaluate(toy_run):
     return run
 
 
-def test_the_runs_own_data_is_split_again_as_it_was(evaluate, toy, toy_npz, toy_run):
+def test_the_runs_own_data_gives_the_same_test_split(evaluate, toy, toy_npz, toy_run):
     written = foveola.Run.open(toy_run).evaluation
     assert evaluate(toy) == evaluate(toy_npz) == written
     assert foveola.evaluate(toy_run / "model.safetensors", toy, verbose=False) == written
     assert foveola.evaluate(foveola.open(toy_run), toy, verbose=False) == written
 
 
-def test_a_test_split_that_the_data_brings_is_the_runs(toy, tiny, tmp_path):
+def test_a_test_split_of_the_data_is_used(toy, tiny, tmp_path):
     rest, test = toy.train.split(0.3, 5)
     data = Dataset("toy", rest, test=test)
     run = foveola.train(data, tiny, out=tmp_path / "run", verbose=False, seed=3)
-    assert run.evaluation["n"] == len(test)
+    assert run.evaluation.n == len(test)
     assert foveola.evaluate(run.path, data, verbose=False) == run.evaluation
 
 
 @pytest.mark.parametrize(
     ("split", "n", "held_out"), [("train", 39, False), ("validation", 9, True), ("all", 60, False)]
 )
-def test_other_splits_of_its_own_data(evaluate, toy, split, n, held_out):
+def test_other_splits_of_the_runs_own_data(evaluate, toy, split, n, held_out):
     document = evaluate(toy, split=split)
-    assert (document["split"], document["n"], document["held_out"]) == (split, n, held_out)
+    assert (document.split, document.n, document.held_out) == (split, n, held_out)
 
 
-def test_other_data_without_a_test_split_is_used_whole(evaluate, toy):
+def test_other_data_without_a_test_split_is_evaluated_as_a_whole(evaluate, toy):
     other = Dataset("other", toy.train.take(range(1, 60)))
     document = evaluate(other)
-    assert (document["split"], document["n"], document["held_out"]) == ("all", 59, True)
+    assert (document.split, document.n, document.held_out) == ("all", 59, True)
 
 
-def test_of_other_data_with_a_test_split_that_is_used(evaluate, toy):
+def test_the_test_split_of_other_data_is_used(evaluate, toy):
     test = toy.train.take(range(0, 60, 4))
     document = evaluate(Dataset("other", toy.train, test=test))
-    assert (document["split"], document["n"], document["held_out"]) == ("test", 15, True)
+    assert (document.split, document.n, document.held_out) == ("test", 15, True)
 
 
 def test_classes_are_matched_by_name(evaluate, toy):
@@ -59,20 +59,20 @@ def test_classes_are_matched_by_name(evaluate, toy):
     shuffled = Dataset("shuffled", ImageSet(toy.train.images, labels, names))
     renamed = Dataset("renamed", ImageSet(toy.train.images, toy.train.labels, names))
     document = evaluate(shuffled)
-    assert [row["name"] for row in document["per_class"]] == list(toy.class_names)
-    assert document["confusion"] == evaluate(toy, split="all")["confusion"]
-    assert document["accuracy"]["value"] > evaluate(renamed)["accuracy"]["value"]
+    assert [row.name for row in document.per_class] == list(toy.class_names)
+    assert document.confusion == evaluate(toy, split="all").confusion
+    assert document.accuracy.value > evaluate(renamed).accuracy.value
 
 
-def test_a_part_of_the_classes_will_do(evaluate, toy):
+def test_data_with_only_some_of_the_classes_is_evaluated(evaluate, toy):
     document = evaluate(Dataset("two", ImageSet(toy.train.images[:40], toy.train.labels[:40], ("left", "middle"))))
-    assert [row["support"] for row in document["per_class"]] == [20, 20, 0]
+    assert [row.support for row in document.per_class] == [20, 20, 0]
 
 
 def test_unknown_classes_are_refused_by_name(evaluate, toy):
-    strange = replace(toy, train=ImageSet(toy.train.images, toy.train.labels, ("left", "middle", "above")))
+    other = replace(toy, train=ImageSet(toy.train.images, toy.train.labels, ("left", "middle", "above")))
     with pytest.raises(DataError, match="does not know: above"):
-        evaluate(strange)
+        evaluate(other)
 
 
 def test_images_of_another_size_are_resized(toy_run, toy, tmp_path):
@@ -80,22 +80,22 @@ def test_images_of_another_size_are_resized(toy_run, toy, tmp_path):
     np.savez(tmp_path / "large.npz", x_train=large, y_train=toy.train.labels, class_names=np.array(toy.class_names))
     small = foveola.evaluate(toy_run, Dataset("copy", toy.train.take(range(59, -1, -1))), verbose=False)
     document = foveola.evaluate(toy_run, tmp_path / "large.npz", verbose=False)
-    assert document["n"] == small["n"] == 60
-    assert document["accuracy"]["value"] == pytest.approx(small["accuracy"]["value"], abs=0.1)
+    assert document.n == small.n == 60
+    assert document.accuracy.value == pytest.approx(small.accuracy.value, abs=0.1)
 
 
-def test_what_carries_no_card_is_refused(toy):
-    class Stranger:
+def test_a_predictor_without_metadata_is_refused(toy):
+    class WithoutMetadata:
         class_names = toy.class_names
 
         def predict_logits(self, images):
             return np.zeros((len(images), 3), np.float32)
 
-    with pytest.raises(ModelError, match=r"Stranger .* foveola\.open"):
-        foveola.evaluate(Stranger(), toy, verbose=False)
+    with pytest.raises(ModelError, match=r"WithoutMetadata .* foveola\.open"):
+        foveola.evaluate(WithoutMetadata(), toy, verbose=False)
 
 
-def test_a_split_that_is_not_there(evaluate, toy):
+def test_a_missing_split_is_refused(evaluate, toy):
     with pytest.raises(DataError, match="no validation split"):
         evaluate(Dataset("other", toy.train.take(range(59))), split="validation")
 
@@ -104,11 +104,12 @@ def test_calibration_before_the_temperature_is_measured_too(toy_run, toy):
     model = foveola.open(toy_run)
 
     def with_temperature(temperature):
-        model.card = model.card.model_copy(update={"temperature": temperature})
+        model.metadata = model.metadata.model_copy(update={"temperature": temperature})
         return foveola.evaluate(model, toy, split="all", verbose=False)
 
     raw, calibrated = with_temperature(1.0), with_temperature(2.5)
     for name in ("ece", "log_loss"):
-        assert raw[f"{name}_uncalibrated"] == raw[name]
-        assert calibrated[f"{name}_uncalibrated"]["value"] == pytest.approx(raw[name]["value"], rel=1e-5)
-        assert calibrated[name]["value"] != pytest.approx(raw[name]["value"], rel=1e-2)
+        assert getattr(raw, f"{name}_uncalibrated") == raw.metrics[name]
+        before = raw.metrics[name].value
+        assert getattr(calibrated, f"{name}_uncalibrated").value == pytest.approx(before, rel=1e-5)
+        assert calibrated.metrics[name].value != pytest.approx(before, rel=1e-2)

@@ -1,4 +1,4 @@
-"""Pictures explained into a folder: what is in it, what the page says, and what is refused."""
+"""Images explained into a folder: its files, its page, and what is refused."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ from PIL import Image
 from torch import nn
 
 import foveola
-from foveola import decoding
 from foveola.errors import DataError, ModelError, OutputError, UserError
+from foveola.explanation.grad_cam import grad_cam
 from foveola.explanation.occlusion import occlusion
-from foveola.explanation.saliency import grad_cam
+from foveola.inputs import decode
 from foveola.recipe import parse_recipe
 from foveola.workflow.export import export
 
@@ -33,35 +33,35 @@ def convolutional(toy, tmp_path_factory):
 
 
 @pytest.fixture
-def picture(toy, tmp_path):
+def image_file(toy, tmp_path):
     Image.fromarray(toy.train.images[25, :, :, 0]).save(tmp_path / "bar.png")
     return tmp_path / "bar.png"
 
 
-def explain(model, *pictures, **options):
-    return foveola.explain(model, pictures, verbose=False, **options)
+def explain(model, *images, **options):
+    return foveola.explain(model, images, verbose=False, **options)
 
 
-def test_the_folder_holds_a_page_and_every_picture_that_the_document_names(convolutional, picture, tmp_path):
-    document = explain(convolutional, picture, out=tmp_path / "out", classes=["left"])
+def test_the_folder_holds_the_page_and_every_file_of_the_document(convolutional, image_file, tmp_path):
+    document = explain(convolutional, image_file, out=tmp_path / "out", classes=["left"])
     json.dumps(document, allow_nan=False)
     (row,) = document["explanations"]
     assert document["page"] == str(tmp_path / "out" / "explanation.html")
     named = {document["filters"], "explanation.html", "1-bar/seen.png"}
     named |= {f"1-bar/{layer['file']}" for layer in row["layers"] if layer["file"]}
-    named |= {f"1-bar/{name}" for found in row["classes"] for name in found["files"]}
+    named |= {f"1-bar/{name}" for explained in row["classes"] for name in explained["files"]}
     assert named == {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
     assert {path.name for path in tmp_path.iterdir()} == {"bar.png", "out"}
     for path in (tmp_path / "out").rglob("*.png"):
         Image.open(path).verify()
 
 
-def test_the_document_says_what_the_model_says(convolutional, picture, toy, tmp_path):
-    (answer,) = foveola.predict(convolutional, [picture], top=5, verbose=False)
-    (row,) = explain(convolutional, picture, out=tmp_path / "out", classes=["left", "middle"])["explanations"]
-    assert [(top["class"], top["probability"]) for top in row["top"]] == answer.top
-    assert [found["class"] for found in row["classes"]] == ["middle", "left"]  # the predicted one first, and once
-    assert row["classes"][0]["probability"] == pytest.approx(answer.probability)
+def test_the_document_agrees_with_the_model(convolutional, image_file, toy, tmp_path):
+    (prediction,) = foveola.predict(convolutional, [image_file], top=5, verbose=False)
+    (row,) = explain(convolutional, image_file, out=tmp_path / "out", classes=["left", "middle"])["explanations"]
+    assert [(top["class"], top["probability"]) for top in row["top"]] == prediction.top
+    assert [explained["class"] for explained in row["classes"]] == ["middle", "left"]  # predicted first
+    assert row["classes"][0]["probability"] == pytest.approx(prediction.probability)
     assert row["grad_cam"] == "done"
     shapes = {layer["name"]: layer["shape"] for layer in row["layers"]}
     assert shapes == {
@@ -70,54 +70,54 @@ def test_the_document_says_what_the_model_says(convolutional, picture, toy, tmp_
     drawn = {layer["name"] for layer in row["layers"] if layer["file"]}
     assert drawn == {"conv2d_1", "maxpool2d_1", "dense_1"}  # the others pass on what they get
     classifier, image = foveola.open(convolutional), toy.train.images[25:26]
-    (drop,) = occlusion(classifier, classifier.card.polarity, image, np.array([1]))
+    (drop,) = occlusion(classifier, classifier.metadata.polarity, image, np.array([1]))
     assert row["classes"][0]["largest_drop"] == pytest.approx(float(drop.max()))
 
 
-def test_heat_maps_are_orange_where_the_map_is_high(convolutional, picture, toy, tmp_path):
-    explain(convolutional, picture, out=tmp_path / "out", classes=toy.class_names)
+def test_heat_maps_are_orange_where_the_map_is_high(convolutional, image_file, toy, tmp_path):
+    explain(convolutional, image_file, out=tmp_path / "out", classes=toy.class_names)
     cams = grad_cam(foveola.open(convolutional), toy.train.images[[25] * 3], np.arange(3))
     assert cams.any()
     for label, cam in enumerate(cams):
         drawn = np.asarray(Image.open(tmp_path / "out" / "1-bar" / f"grad_cam_class_{label}.png"))
         assert drawn.shape == (224, 224, 3)
-        centres = drawn[14::28, 14::28].astype(int)
-        warmth = centres[..., 0] - centres[..., 2]
+        centers = drawn[14::28, 14::28].astype(int)
+        warmth = centers[..., 0] - centers[..., 2]
         assert (warmth[cam == 0] == 0).all()
         assert (warmth[cam > 0.9] > 100).all()
 
 
-def test_a_dense_network_says_that_grad_cam_is_not_possible(toy_run, picture, tmp_path):
-    document = explain(toy_run, picture, out=tmp_path / "out")
+def test_a_dense_network_says_that_grad_cam_is_not_possible(toy_run, image_file, tmp_path):
+    document = explain(toy_run, image_file, out=tmp_path / "out")
     assert document["filters"] is None
     (row,) = document["explanations"]
     assert row["grad_cam"].startswith("Grad-CAM is not possible")
-    (found,) = row["classes"]
-    assert [name.partition("_")[0] for name in found["files"]] == ["occlusion"]
+    (explained,) = row["classes"]
+    assert [name.partition("_")[0] for name in explained["files"]] == ["occlusion"]
     page = Path(document["page"]).read_text("utf-8")
     assert row["grad_cam"] in page
-    assert "First filters" not in page
+    assert "Filters of the first layer" not in page
 
 
-def test_a_network_of_the_users_own_with_any_layer_names(toy, picture, tmp_path):
+def test_a_network_of_the_users_own_with_any_layer_names(toy, image_file, tmp_path):
     network = nn.ModuleDict({"größe/x": nn.Conv2d(1, 2, 3), "end": nn.Linear(72, 3)})
     network.forward = lambda x: network["end"](torch.relu(network["größe/x"](x)).flatten(1))
     run = foveola.train(toy, network=network, overrides={"epochs": 1}, out=tmp_path / "run", verbose=False)
-    (row,) = explain(foveola.open(run.path, network=network), picture, out=tmp_path / "out")["explanations"]
+    (row,) = explain(foveola.open(run.path, network=network), image_file, out=tmp_path / "out")["explanations"]
     assert [layer["file"] for layer in row["layers"]] == ["layer_01_größe_x.png", "layer_02_end.png"]
     assert (tmp_path / "out" / "1-bar" / "layer_01_größe_x.png").is_file()
 
 
-def test_hostile_names_are_text(toy, tiny, picture, tmp_path):
+def test_hostile_class_names_are_escaped(toy, tiny, image_file, tmp_path):
     names = ("<script>alert(1)</script>", "a&b", "../c")
     data = foveola.Dataset("toy", foveola.ImageSet(toy.train.images, toy.train.labels, names))
     run = foveola.train(data, tiny, out=tmp_path / "run", verbose=False).path
-    page = Path(explain(run, picture, out=tmp_path / "out", classes=names)["page"]).read_text("utf-8")
+    page = Path(explain(run, image_file, out=tmp_path / "out", classes=names)["page"]).read_text("utf-8")
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_what_was_fixed_is_shown_before_and_after(convolutional, toy, tmp_path):
+def test_a_fixed_image_is_shown_before_and_after(convolutional, toy, tmp_path):
     Image.fromarray(255 - toy.train.images[25, :, :, 0]).save(tmp_path / "dark.png")
     (row,) = explain(convolutional, tmp_path / "dark.png", fix=["invert"], out=tmp_path / "out")["explanations"]
     assert row["fixes"] == ["invert"]
@@ -126,31 +126,31 @@ def test_what_was_fixed_is_shown_before_and_after(convolutional, toy, tmp_path):
     seen = np.asarray(Image.open(tmp_path / "out" / "1-dark" / "seen.png"))[14::28, 14::28]
     np.testing.assert_array_equal(seen, toy.train.images[25, :, :, 0])
     page = (tmp_path / "out" / "explanation.html").read_text("utf-8")
-    assert "as the network would see it" in page and ", after invert" in page
+    assert "network input without fixes" in page and "after invert" in page
 
 
-def test_each_picture_is_decoded_once(toy_run, picture, tmp_path, monkeypatch):
-    decode, names = decoding.decode, []
-    monkeypatch.setattr(decoding, "decode", lambda data, name, **more: names.append(name) or decode(data, name, **more))
-    explain(toy_run, picture, picture, out=tmp_path / "out")
-    assert names == [str(picture)] * 2
+def test_each_image_is_decoded_once(toy_run, image_file, tmp_path, monkeypatch):
+    original, names = decode.decode, []
+    monkeypatch.setattr(decode, "decode", lambda data, name, **more: names.append(name) or original(data, name, **more))
+    explain(toy_run, image_file, image_file, out=tmp_path / "out")
+    assert names == [str(image_file)] * 2
 
 
-def test_a_live_model_stays_as_it_was(convolutional, picture, tmp_path):
+def test_a_live_model_is_not_changed(convolutional, image_file, tmp_path):
     model = foveola.open(convolutional).train()
-    model.network.dropout_1.eval()  # a mode of its own
-    explain(model, picture, out=tmp_path / "out")
+    model.network.dropout_1.eval()  # a mode other than the rest of the network
+    explain(model, image_file, out=tmp_path / "out")
     assert [name for name, module in model.named_modules() if not module.training] == ["network.dropout_1"]
 
 
-def test_default_folders_are_numbered(toy_run, picture, tmp_path, monkeypatch):
+def test_default_folders_are_numbered(toy_run, image_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [explain(toy_run, picture)["out"] for _ in range(3)] == ["explanation", "explanation-2", "explanation-3"]
+    assert [explain(toy_run, image_file)["out"] for _ in range(3)] == ["explanation", "explanation-2", "explanation-3"]
 
 
-def test_an_empty_folder_is_filled(toy_run, picture, tmp_path):
+def test_an_empty_folder_is_used(toy_run, image_file, tmp_path):
     (tmp_path / "out").mkdir()
-    assert Path(explain(toy_run, picture, out=tmp_path / "out")["page"]).is_file()
+    assert Path(explain(toy_run, image_file, out=tmp_path / "out")["page"]).is_file()
 
 
 # What is refused, with nothing written
@@ -166,30 +166,30 @@ def grey_file(tmp_path, mode="L", size=(8, 8), **options):
     [
         ({"classes": ["Middle"]}, DataError, "Unknown class 'Middle'. Did you mean 'middle'"),
         ({"fix": ["turn"]}, UserError, "Unknown fix 'turn'"),
-        ({"pictures": lambda tmp_path: grey_file(tmp_path, "RGB", color="red")}, DataError, "colour picture .*--grey"),
-        ({"pictures": lambda tmp_path: grey_file(tmp_path, "L", (9000, 8000))}, DataError, "refused for its size"),
-        ({"pictures": lambda tmp_path: tmp_path / "none.png"}, DataError, "does not exist"),
+        ({"images": lambda tmp_path: grey_file(tmp_path, "RGB", color="red")}, DataError, "colour image .*--grey"),
+        ({"images": lambda tmp_path: grey_file(tmp_path, "L", (9000, 8000))}, DataError, "refused because of its size"),
+        ({"images": lambda tmp_path: tmp_path / "none.png"}, DataError, "does not exist"),
         ({"out": lambda tmp_path: tmp_path}, OutputError, "holds files, which are left alone"),
         ({"out": lambda tmp_path: tmp_path / "bar.png"}, OutputError, "is a file"),
         ({"out": lambda tmp_path: tmp_path / "bar.png" / "x"}, OutputError, "cannot be written"),
         ({"model": lambda tmp_path: tmp_path / "no-run"}, ModelError, "no run or model file"),
     ],
 )
-def test_bad_input_is_named_and_nothing_written(toy_run, picture, tmp_path, options, error, message):
-    values = {"model": toy_run, "pictures": picture, "out": tmp_path / "out"} | {
+def test_bad_input_is_named_and_nothing_written(toy_run, image_file, tmp_path, options, error, message):
+    values = {"model": toy_run, "images": image_file, "out": tmp_path / "out"} | {
         name: value(tmp_path) if callable(value) else value for name, value in options.items()
     }
     before = set(tmp_path.rglob("*"))
     with pytest.raises(error, match=message):
-        explain(values.pop("model"), values.pop("pictures"), **values)
+        explain(values.pop("model"), values.pop("images"), **values)
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_an_export_cannot_be_looked_into(toy_run, toy, picture, tmp_path):
+def test_an_export_cannot_be_explained(toy_run, toy, image_file, tmp_path):
     report = export(toy_run, data=toy, out=tmp_path / "model.onnx", verbose=False)
     for model in (report.path, foveola.open(report.path)):
-        with pytest.raises(ModelError, match=r"only predict.*Give the run that it was made from"):
-            explain(model, picture, out=tmp_path / "out")
+        with pytest.raises(ModelError, match=r"predict.* Give the run that it was exported from"):
+            explain(model, image_file, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -200,8 +200,8 @@ def test_any_size_is_explained(toy_run, tmp_path, size):
     assert row["findings"]
 
 
-def test_an_animation_is_said_to_be_one(toy_run, toy, tmp_path):
+def test_an_animation_has_a_finding(toy_run, toy, tmp_path):
     first, *others = (Image.fromarray(image[:, :, 0]) for image in toy.train.images[:3])
     first.save(tmp_path / "a.gif", save_all=True, append_images=others)
     (row,) = explain(toy_run, tmp_path / "a.gif", out=tmp_path / "out")["explanations"]
-    assert "an animation: only its first frame is looked at" in [finding["text"] for finding in row["findings"]]
+    assert "an animation: only its first frame is used" in [finding["text"] for finding in row["findings"]]

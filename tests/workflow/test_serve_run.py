@@ -1,4 +1,4 @@
-"""From a run or an export to a server that answers."""
+"""Serving a run or an export: which file is served, and the command as a process."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from PIL import Image
 
 import foveola
 from foveola.errors import MissingExtra, ModelError, OutputError
-from foveola.export import onnx
+from foveola.exports import onnx
 from foveola.serving.settings import Settings
 from foveola.workflow import serve as workflow
 from foveola.workflow.export import export
@@ -30,7 +30,7 @@ FOVEOLA = Path(sys.executable).with_name("foveola")
 
 @pytest.fixture
 def run(toy_run, tmp_path) -> Path:
-    """A run of its own, not yet exported."""
+    """A copy of the run without exports."""
     copied = shutil.copytree(toy_run, tmp_path / "toy run")
     shutil.rmtree(copied / "exports", ignore_errors=True)
     return copied
@@ -38,10 +38,10 @@ def run(toy_run, tmp_path) -> Path:
 
 @pytest.fixture
 def served(monkeypatch) -> list[Path]:
-    """What the server is started with, instead of it."""
-    found = []
-    monkeypatch.setattr("foveola.serving.server.serve", lambda path, settings, announce: found.append(path))
-    return found
+    """The paths that the server would be started with."""
+    paths = []
+    monkeypatch.setattr("foveola.serving.server.serve", lambda path, settings, announce: paths.append(path))
+    return paths
 
 
 def without_torch(module: str, extra: str) -> None:
@@ -79,34 +79,34 @@ def test_an_export_that_is_not_current_is_made_again(run, toy_npz, tiny, tmp_pat
     assert onnx.open(path).source == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_without_torch_a_run_that_is_not_exported_says_what_to_do(run, monkeypatch):
+def test_without_torch_a_run_without_an_export_is_refused(run, monkeypatch):
     monkeypatch.setattr(workflow, "require", without_torch)
     with pytest.raises(MissingExtra, match=r"no export.*foveola export .*toy run.*pip install"):
         find_export(run)
 
 
 @pytest.mark.parametrize("model", ["nothing", "nothing.onnx", "folder", "text.onnx", "model.safetensors"])
-def test_what_is_no_model_is_refused_before_anything_listens(model, tmp_path, run):
+def test_a_path_that_is_not_a_model_is_refused_before_listening(model, tmp_path, run):
     (tmp_path / "folder").mkdir()
-    (tmp_path / "text.onnx").write_text("no model")
+    (tmp_path / "text.onnx").write_text("not a model")
     shutil.copy(run / "model.safetensors", tmp_path)
     with pytest.raises(ModelError, match=re.escape(model)):
-        serve(tmp_path / model, Settings(port=0), announce=lambda url: pytest.fail("it listens"))
+        serve(tmp_path / model, Settings(port=0), announce=lambda url: pytest.fail("the server listens"))
 
 
-def test_a_folder_for_pictures_is_made(tmp_path):
+def test_the_folder_for_collected_images_is_created(tmp_path):
     check_collect(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()
     check_collect(tmp_path / "new" / "folder")
 
 
-def test_a_folder_for_pictures_that_cannot_be_written_is_refused(tmp_path, served, monkeypatch):
+def test_a_folder_for_collected_images_that_cannot_be_written_is_refused(tmp_path, served, monkeypatch):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(OutputError, match=r"file.* --collect"):
             serve(tmp_path / "model.onnx", Settings(collect=folder), announce=print)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(OutputError, match="cannot be written to"):
+    with pytest.raises(OutputError, match="cannot be written: permission denied"):
         check_collect(tmp_path / "folder")
     assert served == []
 
@@ -146,8 +146,10 @@ def command(*arguments: object) -> Iterator[tuple[subprocess.Popen, str]]:
     )
     try:
         line = process.stderr.readline()
-        url = re.fullmatch(r"Serving (\S+) at (http://\S+) \(Ctrl\+C ends\)\n", line)
-        assert url is not None, line + process.stderr.read()
+        url = re.fullmatch(r"Serving (\S+) at (http://\S+) \(Ctrl\+C to stop\)\n", line)
+        if url is None:
+            process.kill()
+            pytest.fail(line + process.stderr.read())
         yield process, url[2]
     finally:
         process.kill()
@@ -162,19 +164,19 @@ def fetch(url: str, body: bytes | None = None) -> bytes:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM between processes")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_command_serves_until_it_is_told_to_end(run, toy, workers):
+def test_the_command_serves_until_it_is_stopped(run, toy, workers):
     export(run, verbose=False)
-    picture = io.BytesIO()
-    Image.fromarray(toy.train.images[0, :, :, 0]).save(picture, "PNG")
+    image_file = io.BytesIO()
+    Image.fromarray(toy.train.images[0, :, :, 0]).save(image_file, "PNG")
     expected = foveola.open(run / "exports" / "model.onnx").predict_logits(toy.train.images[:1]).argmax()
     with command(run / "exports" / "model.onnx", "--workers", workers) as (process, url):
         for _ in range(10):
-            (prediction,) = json.loads(fetch(f"{url}/predict", picture.getvalue()))["predictions"]
+            (prediction,) = json.loads(fetch(f"{url}/predict", image_file.getvalue()))["predictions"]
             assert prediction["class"] == toy.class_names[expected]
-        counted = re.search(
+        requests = re.search(
             r'^foveola_requests_total\{.*route="/predict".*\} (\S+)$', fetch(f"{url}/metrics").decode(), re.M
         )
-        assert float(counted[1]) == 10  # over all workers
+        assert float(requests[1]) == 10  # over all workers
         if sys.platform == "linux":
             assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
         process.send_signal(signal.SIGTERM)
@@ -185,7 +187,7 @@ def test_the_command_serves_until_it_is_told_to_end(run, toy, workers):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
-def test_quietly_it_still_says_where_it_listens(run):
+def test_quiet_still_prints_the_url(run):
     export(run, verbose=False)
     with command(run, "--quiet") as (process, url):
         assert fetch(f"{url}/v2/health/ready") is not None

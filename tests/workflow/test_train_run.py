@@ -1,4 +1,4 @@
-"""The main job: data in, run directory out."""
+"""Training: from data to a run directory."""
 
 import subprocess
 import sys
@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 import foveola
-from foveola.doctor import describe
+from foveola.datasets.splits import split_dataset
 from foveola.errors import DataError, ModelError, NonFiniteLoss, UserError
-from foveola.evaluation.rejection import choose_threshold, judge
+from foveola.evaluation.rejection import choose_threshold, evaluate_rejection
 from foveola.images import Dataset
-from foveola.models.card import Rejection, read_card
-from foveola.run import Run
+from foveola.inputs.checks import compute_statistics
+from foveola.models.metadata import Rejection, read_metadata
+from foveola.runs import Run
 from foveola.training import loop
 from foveola.training.callbacks import Callback
-from foveola.workflow.splits import split
 
 
 @pytest.fixture
@@ -31,27 +31,27 @@ def train(toy, tiny, tmp_path):
     return run
 
 
-def test_it_learns(train):
+def test_training_fits_the_data(train):
     run = train(overrides={"epochs": 60})
-    assert run.evaluation["accuracy"]["value"] == 1.0
-    assert run.status["status"] == "done"
+    assert run.evaluation.accuracy.value == 1.0
+    assert run.status.status == "done"
 
 
-def test_the_page_is_written_at_the_end(train):
+def test_the_report_is_written_at_the_end(train):
     run = train(report=True)
-    assert "held-out test images are classified correctly" in (run.path / "report.html").read_text("utf-8")
+    assert " of 12 test images are classified correctly" in (run.path / "report.html").read_text("utf-8")
 
 
-def test_a_page_that_cannot_be_written_does_not_fail_the_training(train, monkeypatch, capsys):
+def test_a_failing_report_does_not_fail_the_training(train, monkeypatch, capsys):
     def fail(*arguments):
-        raise RuntimeError("no ink")
+        raise RuntimeError("out of memory")
 
     monkeypatch.setattr("foveola.workflow.report.write_page", fail)
-    assert train(report=True, verbose=True).status["status"] == "done"
-    assert "the report could not be written: no ink" in capsys.readouterr().err
+    assert train(report=True, verbose=True).status.status == "done"
+    assert "the report could not be written: out of memory" in capsys.readouterr().err
 
 
-def test_the_format_of_the_data_makes_no_difference(train, toy, toy_npz, tmp_path):
+def test_every_format_of_the_same_data_gives_the_same_model(train, toy, toy_npz, tmp_path):
     for number, (image, label) in enumerate(zip(toy.train.images, toy.train.labels, strict=True)):
         folder = tmp_path / "toy" / toy.class_names[label]
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,17 +61,17 @@ def test_the_format_of_the_data_makes_no_difference(train, toy, toy_npz, tmp_pat
     assert models[0] == models[1] == models[2]
 
 
-def test_idx(train, toy, tmp_path):
+def test_idx_files(train, toy, tmp_path):
     folder = tmp_path / "idx"
     folder.mkdir()
-    for split_name, part in (("train", toy.train), ("t10k", toy.train.take(range(0, 60, 3)))):
-        shape = b"".join(side.to_bytes(4, "big") for side in (len(part), 8, 8))
-        (folder / f"{split_name}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + shape + part.images.tobytes())
-        labels = part.labels.astype(np.uint8).tobytes()
-        (folder / f"{split_name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + shape[:4] + labels)
+    for prefix, images in (("train", toy.train), ("t10k", toy.train.take(range(0, 60, 3)))):
+        shape = b"".join(side.to_bytes(4, "big") for side in (len(images), 8, 8))
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + shape + images.images.tobytes())
+        labels = images.labels.astype(np.uint8).tobytes()
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + shape[:4] + labels)
     run = train(folder)
-    assert run.evaluation["n"] == run.status["data"]["test"] == 20
-    assert run.status["data"]["classes"] == ["0", "1", "2"]
+    assert run.evaluation.n == run.status.data.test == 20
+    assert run.status.data.classes == ["0", "1", "2"]
 
 
 def test_fit_never_receives_a_test_image(train, toy, monkeypatch):
@@ -86,53 +86,53 @@ def test_fit_never_receives_a_test_image(train, toy, monkeypatch):
 
     monkeypatch.setattr(loop, "fit", spy)
     run = train()
-    test = split(toy, validation=0.2, test=0.2, seed=0).test
-    assert len(test) == run.evaluation["n"]
+    test = split_dataset(toy, validation=0.2, test=0.2, seed=0).test
+    assert len(test) == run.evaluation.n
     held_out = {image.tobytes() for image in test.images}
-    learnt = {image.tobytes() for part in received for image in part.images}
-    assert len(held_out) + len(learnt) == len(toy.train)
-    assert held_out.isdisjoint(learnt)
+    trained_on = {image.tobytes() for images in received for image in images.images}
+    assert len(held_out) + len(trained_on) == len(toy.train)
+    assert held_out.isdisjoint(trained_on)
 
 
 def test_the_test_split_is_predicted_once_after_training(train, toy, monkeypatch):
-    test = {image.tobytes() for image in split(toy, validation=0.2, test=0.2, seed=0).test.images}
-    looked = []
+    test = {image.tobytes() for image in split_dataset(toy, validation=0.2, test=0.2, seed=0).test.images}
+    reads_test = []
     predict_logits = foveola.Classifier.predict_logits
 
     def spy(self, images):
-        looked.append(bool(test & {image.tobytes() for image in images}))
+        reads_test.append(bool(test & {image.tobytes() for image in images}))
         return predict_logits(self, images)
 
     monkeypatch.setattr(foveola.Classifier, "predict_logits", spy)
-    # The page explains single answers on test images, after everything has been chosen and measured
+    # Without the report, which explains test images after everything has been chosen and measured
     train()
-    assert looked[-1]
-    assert sum(looked) == 1
+    assert reads_test[-1]
+    assert sum(reads_test) == 1
 
 
 def test_runs_with_different_seeds_are_measured_on_the_same_images(toy):
-    one, two = (split(toy, validation=0.2, test=0.2, seed=seed) for seed in (0, 1))
+    one, two = (split_dataset(toy, validation=0.2, test=0.2, seed=seed) for seed in (0, 1))
     assert one.test.fingerprint == two.test.fingerprint
     assert one.validation.fingerprint != two.validation.fingerprint
 
 
-def test_splits_that_the_data_brings_are_used(train, toy):
+def test_splits_of_the_data_are_used(train, toy):
     rest, test = toy.train.split(0.25, 3)
     rest, validation = rest.split(0.2, 3)
     data = Dataset("toy", rest, validation, test)
     status = train(data).status
-    assert [status["data"][part] for part in ("train", "validation", "test")] == [len(rest), len(validation), len(test)]
+    assert [status.data.train, status.data.validation, status.data.test] == [len(rest), len(validation), len(test)]
 
 
-@pytest.mark.parametrize("shares", [{"validation": 0}, {"test": 0}, {"validation": 0, "test": 0}])
-def test_without_validation_or_test_images(train, shares):
-    run = train(overrides=shares)
-    assert run.status["status"] == "done"
-    assert (run.path / "evaluation.json").exists() == ("test" not in shares)
-    assert all(run.status["data"][part] == 0 for part in shares)
+@pytest.mark.parametrize("fractions", [{"validation": 0}, {"test": 0}, {"validation": 0, "test": 0}])
+def test_without_validation_or_test_images(train, fractions):
+    run = train(overrides=fractions)
+    assert run.status.status == "done"
+    assert (run.path / "evaluation.json").exists() == ("test" not in fractions)
+    assert all(getattr(run.status.data, split) == 0 for split in fractions)
 
 
-def test_reloaded_in_a_fresh_process_the_same_logits_bit_for_bit(train, toy, tmp_path):
+def test_a_fresh_process_gives_the_same_logits_bit_for_bit(train, toy, tmp_path):
     kept = []
 
     class Keep(Callback):
@@ -152,7 +152,7 @@ def test_reloaded_in_a_fresh_process_the_same_logits_bit_for_bit(train, toy, tmp
     assert before.tobytes() == after.tobytes()
 
 
-def test_init_takes_weights_over_and_freeze_keeps_them(train, tmp_path):
+def test_init_copies_weights_and_freeze_keeps_them(train, tmp_path):
     from safetensors.numpy import load_file
 
     layers = [{"type": "Flatten"}, {"type": "Dense", "units": 5}, {"type": "Dense", "units": "classes"}]
@@ -167,7 +167,7 @@ def test_init_takes_weights_over_and_freeze_keeps_them(train, tmp_path):
     assert np.any(old["dense_2.weight"] != kept["dense_2.weight"])
 
 
-def test_init_refused_leaves_no_folder(train, tmp_path):
+def test_a_refused_init_leaves_no_folder(train, tmp_path):
     with pytest.raises(ModelError, match="There is no run or model file"):
         train(init=tmp_path / "none")
     with pytest.raises(UserError, match="--freeze"):
@@ -179,7 +179,7 @@ def test_force_replaces_the_run(train):
     first = train()
     (first.path / "note.txt").write_text("mine")
     second = train(force=True, overrides={"epochs": 3})
-    assert second.status["epochs"] == 3
+    assert second.status.epochs == 3
     assert not (first.path / "note.txt").exists()
 
 
@@ -187,13 +187,13 @@ def test_refused_data_keeps_the_old_run_even_with_force(train, toy):
     run = train()
     before = run.model_path.read_bytes()
     labels = np.array([0] * 20 + [1])
-    lonely = Dataset("lonely", foveola.ImageSet(toy.train.images[:21], labels, ("left", "middle")))
+    single = Dataset("single", foveola.ImageSet(toy.train.images[:21], labels, ("left", "middle")))
     with pytest.raises(DataError, match="single image"):
-        train(lonely, force=True)
+        train(single, force=True)
     assert run.model_path.read_bytes() == before
 
 
-def test_a_module_of_ones_own(train, toy):
+def test_a_network_of_the_users_own(train, toy):
     import torch
     from torch import nn
 
@@ -202,14 +202,14 @@ def test_a_module_of_ones_own(train, toy):
         return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
 
     run = train(network=network())
-    assert run.status["model"]["parameters"] == 4 * 9 + 4 + 144 * 3 + 3
+    assert run.status.model.parameters == 4 * 9 + 4 + 144 * 3 + 3
     model = foveola.open(run.path, network=network())
     assert foveola.evaluate(model, toy, verbose=False) == run.evaluation
     with pytest.raises(ModelError, match="network=YourModule"):
         foveola.open(run.path)
 
 
-def test_callbacks_of_ones_own_stop_and_add_figures(train):
+def test_callbacks_of_the_users_own_stop_and_add_metrics(train):
     class StopAt(Callback):
         def __init__(self, epoch):
             self.epoch = epoch
@@ -219,37 +219,37 @@ def test_callbacks_of_ones_own_stop_and_add_figures(train):
             fit.stop = fit.epoch == self.epoch
 
     run = train(callbacks=[StopAt(3)], overrides={"epochs": 50})
-    assert run.status["epochs"] == 3
+    assert run.status.epochs == 3
     assert [row["twice"] for row in run.history] == [2.0, 4.0, 6.0]
 
 
 def test_early_stopping_keeps_the_best_weights(train, toy):
     class Worsen(Callback):
-        """Turn the weights into their opposite, and keep them there, from the eleventh epoch on."""
+        """Negate the weights in the eleventh epoch, and keep them so."""
 
         def on_epoch_start(self, fit):
             weight = fit.classifier.network[-1].weight.data
             if fit.epoch == 11:
-                self.opposite = -weight
+                self.negated = -weight
             if fit.epoch >= 11:
-                weight.copy_(self.opposite)
+                weight.copy_(self.negated)
 
     settings = {"epochs": 50, "keep": "best", "monitor": "val_loss", "patience": 2, "epoch_auc": True}
     run = train(callbacks=[Worsen()], overrides=settings)
     status, history = run.status, run.history
     best = min(history, key=lambda row: row["val_loss"])["epoch"]
-    assert status["chosen_epoch"] == best <= 10
-    assert status["epochs"] == best + 2
+    assert status.chosen_epoch == best <= 10
+    assert status.epochs == best + 2
     assert all(0 <= row["val_auc"] <= 1 for row in history)
-    figures = foveola.evaluate(run.path, toy, split="validation", verbose=False)
-    assert figures["accuracy"]["value"] == pytest.approx(history[int(best) - 1]["val_accuracy"])
+    evaluation = foveola.evaluate(run.path, toy, split="validation", verbose=False)
+    assert evaluation.accuracy.value == pytest.approx(history[int(best) - 1]["val_accuracy"])
 
 
 @pytest.mark.parametrize(
     ("error", "status"),
     [
         (KeyboardInterrupt(), "interrupted"),
-        (NonFiniteLoss("as if"), "diverged"),
+        (NonFiniteLoss("simulated"), "diverged"),
         (OSError(28, "No space left on device"), "failed"),
         (ValueError("a bug of the user's"), "failed"),
     ],
@@ -263,18 +263,18 @@ def test_however_training_ends_the_run_is_readable(train, toy, tmp_path, error, 
     with pytest.raises(type(error)):
         train(callbacks=[Fail()], overrides={"epochs": 5})
     run = Run.open(tmp_path / "run")
-    assert run.status["status"] == status
-    assert (run.status["epochs"], run.status["steps"]) == (1, 3)
+    assert run.status.status == status
+    assert (run.status.epochs, run.status.steps) == (1, 3)
     assert foveola.open(run.path).predict_logits(toy.train.images).shape == (60, 3)
 
 
-def test_the_loss_overflows(train, tmp_path):
+def test_a_diverged_training_keeps_finite_weights(train, tmp_path):
     from safetensors.numpy import load_file
 
     with pytest.raises(NonFiniteLoss, match=r"epoch \d+, step \d+"):
         train(overrides={"optimizer": "sgd", "learning_rate": 1e38})
     run = Run.open(tmp_path / "run")
-    assert run.status["status"] == "diverged"
+    assert run.status.status == "diverged"
     assert all(np.isfinite(array).all() for array in load_file(run.model_path).values())
 
 
@@ -283,7 +283,7 @@ def test_reported_lines(train, capsys, tmp_path):
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
-    assert lines[0] == ("toy: 39 images to learn from, 9 to validate, 12 held out for the test; 3 classes")
+    assert lines[0] == ("toy: 39 training, 9 validation, 12 test (held out); 3 classes")
     assert lines[1] == f"tiny: 195 parameters; writing to {tmp_path / 'run'}"
     assert [line.split(" · ")[0] for line in lines[2:]] == ["epoch 1/2", "epoch 2/2"]
     assert all("AUC 0." in line or "AUC 1." in line for line in lines[2:])
@@ -296,37 +296,38 @@ def test_data_of_another_name_goes_into_another_folder(toy, tiny, tmp_path, monk
     assert run.path == Path("runs/bars-tiny-2")
 
 
-def test_without_being_asked_a_model_always_answers(train):
+def test_without_reject_no_prediction_is_uncertain(train):
     run = train()
-    assert run.status["reject"] is None
-    assert run.evaluation["rejection"] is None
-    assert read_card(run.model_path).reject is None
+    assert run.status.reject is None
+    assert run.evaluation.rejection is None
+    assert read_metadata(run.model_path).reject is None
 
 
 def test_the_threshold_is_the_best_one_on_the_validation_images(train, toy):
     run = train(overrides={"reject": 0.1, "epochs": 3})
-    model, parts = foveola.open(run.path), split(toy, validation=0.2, test=0.2, seed=0)
+    model, splits = foveola.open(run.path), split_dataset(toy, validation=0.2, test=0.2, seed=0)
     held_out = foveola.Predictions(
-        model.predict_logits(parts.validation.images), parts.validation.labels, toy.class_names, held_out=True
+        model.predict_logits(splits.validation.images), splits.validation.labels, toy.class_names, held_out=True
     )
     threshold = choose_threshold(held_out, 0.1)
-    assert run.status["reject"] == {"error": 0.1, "threshold": pytest.approx(threshold, rel=1e-6)}
-    assert read_card(run.model_path).reject == Rejection(**run.status["reject"])
-    test = foveola.Predictions(model.predict_logits(parts.test.images), parts.test.labels, toy.class_names, True)
-    assert run.evaluation["rejection"] == judge(test, 0.1, run.status["reject"]["threshold"])
+    assert run.status.reject == Rejection(target_error=0.1, threshold=run.status.reject.threshold)
+    assert run.status.reject.threshold == pytest.approx(threshold, rel=1e-6)
+    assert read_metadata(run.model_path).reject == run.status.reject
+    test = foveola.Predictions(model.predict_logits(splits.test.images), splits.test.labels, toy.class_names, True)
+    assert run.evaluation.rejection == evaluate_rejection(test, run.status.reject)
 
 
-def test_where_no_threshold_keeps_the_error_everything_is_uncertain(train, toy, tmp_path):
+def test_every_prediction_is_uncertain_if_no_threshold_keeps_the_error(train, toy, tmp_path):
     rest, validation = toy.train.split(0.3, 0)
     wrong = replace(validation, labels=(validation.labels + 1) % 3)
     run = train(Dataset("toy", rest, validation=wrong), overrides={"reject": 0.0, "epochs": 30})
-    assert run.status["reject"] == {"error": 0.0, "threshold": None}
-    assert run.evaluation["rejection"]["coverage"]["value"] == 0.0
+    assert run.status.reject == Rejection(target_error=0.0, threshold=None)
+    assert run.evaluation.rejection.coverage.value == 0.0
     Image.fromarray(toy.train.images[0, :, :, 0]).save(tmp_path / "a.png")
-    (answer,) = foveola.predict(run.path, [tmp_path / "a.png"])
-    assert answer.uncertain
+    (prediction,) = foveola.predict(run.path, [tmp_path / "a.png"])
+    assert prediction.uncertain
 
 
-def test_the_model_knows_how_its_training_images_look(train, toy):
-    learnt = split(toy, validation=0.2, test=0.2, seed=0).train
-    assert read_card(train().model_path).statistics == describe(learnt.images)
+def test_the_model_holds_statistics_of_its_training_images(train, toy):
+    training = split_dataset(toy, validation=0.2, test=0.2, seed=0).train
+    assert read_metadata(train().model_path).statistics == compute_statistics(training.images)

@@ -1,39 +1,66 @@
-"""The command line: every command, and how it ends."""
+"""The command line: the commands, their help panels, and the exit codes."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from foveola.cli import auditing, judging, listing, looking, serving, training, using
+from foveola.cli import data, deployment, evaluation, explanation, information, training
 from foveola.errors import FoveolaError
 
-# One short function a command, in the order of `foveola --help`, with what stands below its own help
-COMMANDS: dict[Callable[..., None], str] = {
-    listing.datasets: "Example: foveola datasets --json",
-    listing.recipes: "Example: foveola recipes",
-    listing.summary: "Example: foveola summary west --image 28x28x1 --diagram west.svg",
-    training.train: "Examples: foveola train digits · foveola train mnist --recipe lenet5 --seed 98 · "
-    "foveola train fashion-mnist --budget 60s · "
-    "foveola train my-pictures --epochs 20 --set augment.flip=true --out runs/mine",
-    judging.evaluate: "Example: foveola evaluate runs/mnist-fast mnist",
-    judging.report: "Examples: foveola report runs/mnist-fast · "
-    "foveola report runs/mine --data my-pictures --out mine.html",
-    judging.compare: "Examples: foveola compare runs/mnist-mlp runs/mnist-fast --out mlp-fast.html · "
-    "foveola compare runs/mnist-mlp runs/mnist-fast --seeds 5",
-    auditing.audit: "Examples: foveola audit fashion-mnist · foveola audit my-pictures --retrain --out findings",
-    using.predict: "Example: foveola predict runs/mnist-fast seven.png photo.jpg",
-    using.export: "Examples: foveola export runs/mnist-fast · "
-    "foveola evaluate runs/mnist-fast/exports/model.onnx mnist",
-    serving.serve: "Examples: foveola serve runs/mnist-fast · "
-    "foveola serve model.onnx --host 0.0.0.0 --workers 4 --collect more-digits",
-    looking.explain: "Example: foveola explain runs/mnist-fast seven.png --class 1",
-    looking.convolve: "Examples: foveola convolve letter:A --kernel diagonal · "
-    "foveola convolve photo.jpg --kernel '[[1, -1]]' --padding same --out lab.gif · "
-    "foveola convolve letter:E --pool max",
-    listing.info: "Example: foveola info",
+# Panels of `foveola --help` in order, each a module; every command with the examples below its own help
+PANELS: dict[str, dict[Callable[..., None], str]] = {
+    "Data": {
+        data.datasets: "Example: foveola datasets --json",
+        data.audit: "Examples: foveola audit fashion-mnist · foveola audit my-images --retrain --out findings",
+    },
+    "Training": {
+        training.recipes: "Examples: foveola recipes · foveola recipes fast",
+        training.summary: "Example: foveola summary west --image 28x28x1 --diagram west.svg",
+        training.train: "Examples: foveola train digits · foveola train mnist --recipe lenet5 --seed 98 · "
+        "foveola train fashion-mnist --budget 60s · "
+        "foveola train my-images --epochs 20 --set augment.flip=true --out runs/mine",
+    },
+    "Evaluation": {
+        evaluation.evaluate: "Example: foveola evaluate runs/mnist-fast mnist",
+        evaluation.report: "Examples: foveola report runs/mnist-fast · "
+        "foveola report runs/mine --data my-images --out mine.html",
+        evaluation.compare: "Examples: foveola compare runs/mnist-mlp runs/mnist-fast --out mlp-fast.html · "
+        "foveola compare runs/mnist-mlp runs/mnist-fast --seeds 5",
+    },
+    "Explanation": {
+        explanation.explain: "Example: foveola explain runs/mnist-fast seven.png --class 1",
+        explanation.convolve: "Examples: foveola convolve letter:A --kernel diagonal · "
+        "foveola convolve photo.jpg --kernel '[[1, -1]]' --padding same --out lab.gif · "
+        "foveola convolve letter:E --pool max",
+    },
+    "Deployment": {
+        deployment.predict: "Example: foveola predict runs/mnist-fast seven.png photo.jpg",
+        deployment.export: "Examples: foveola export runs/mnist-fast · "
+        "foveola evaluate runs/mnist-fast/exports/model.onnx mnist",
+        deployment.serve: "Examples: foveola serve runs/mnist-fast · "
+        "foveola serve model.onnx --host 0.0.0.0 --workers 4 --collect more-digits",
+    },
+    "Information": {information.info: "Example: foveola info"},
 }
 
+
+class _Panels(TyperGroup):
+    """Lists the commands by panel."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for panel, functions in PANELS.items():
+            commands = [self.commands[function.__name__] for function in functions]
+            with formatter.section(panel):
+                formatter.write_dl(
+                    [(f"{command.name}".ljust(width), command.get_short_help_str(limit=200)) for command in commands]
+                )
+
+
 app = typer.Typer(
+    cls=_Panels,
     help="Small labelled images in, a classifier you can trust out.",
     no_args_is_help=True,
     add_completion=False,
@@ -41,8 +68,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command, examples in COMMANDS.items():
-    app.command(epilog=examples)(command)
+for functions in PANELS.values():
+    for function, examples in functions.items():
+        app.command(epilog=examples)(function)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

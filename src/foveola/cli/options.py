@@ -1,5 +1,6 @@
-"""Arguments and options that several commands share, and how their values are read."""
+"""Arguments and options that several commands share, and the parsers of their values."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,36 +19,37 @@ Data = Annotated[
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or a model file.")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output, all else on standard error.")
+    bool, typer.Option("--json", help="Print one JSON document on standard output, everything else on standard error.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 Seed = Annotated[
     int, typer.Option(min=0, metavar="N", help="Seed of validation split, weights, order, augmentation and dropout.")
 ]
 DeviceName = Annotated[
-    str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute; auto takes a GPU if there is one.")
+    str, typer.Option("--device", metavar="auto|cpu|cuda", help="Device; auto uses a GPU if there is one.")
 ]
-SkipBad = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out up to N unreadable images.")]
-Grey = Annotated[bool, typer.Option("--grey", help="Convert colour pictures for a model of grey images.")]
+SkipBad = Annotated[int, typer.Option(min=0, metavar="N", help="Skip up to N unreadable images.")]
+Grey = Annotated[bool, typer.Option("--grey", help="Convert colour images to grey for a model of grey images.")]
 Fixes = Annotated[
     str | None,
     typer.Option(
         metavar="FIXES",
-        help="Change pictures first: grey, invert, contrast, crop, center, with commas; auto: what is proposed.",
+        help="Fix images first: grey, invert, contrast, crop, center, separated by commas; auto: as proposed.",
     ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated."),
 ]
 
 
 def one_of(option: str, value: str, known: Sequence[str]) -> Any:
-    """The value, where it is a known one.
+    """The value, if it is a known one.
 
     Raises
     ------
     UserError
-        Otherwise; it names the nearest known value.
+        If it is not; the message names the nearest known value.
     """
     if value not in known:
         raise UserError(unknown(f"--{option}", value, known))
@@ -55,7 +57,7 @@ def one_of(option: str, value: str, known: Sequence[str]) -> Any:
 
 
 def parse_overrides(settings: list[str] | None) -> dict[str, Any]:
-    """What --set asks for, by the keys of the recipe.
+    """The values of --set, by recipe key.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def parse_overrides(settings: list[str] | None) -> dict[str, Any]:
 
 
 def parse_fixes(text: str | None) -> list[str]:
-    """The names that --fix gives, with commas between."""
+    """The fixes of --fix, which are separated by commas."""
     return [name.strip() for name in text.split(",")] if text is not None else []
 
 
@@ -78,10 +80,63 @@ def parse_image_shape(text: str) -> tuple[int, int, int]:
     Raises
     ------
     UserError
-        If it is something else.
+        If the text has another form.
     """
     sides = text.lower().replace("×", "x").split("x")
     if len(sides) != 3 or not all(side.isdigit() and int(side) > 0 for side in sides):
         raise UserError(f"--image is {text!r}; it should be height x width x channels, such as 28x28x1.")
     height, width, channels = map(int, sides)
     return height, width, channels
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "60", "60s", "1.5m" or "2h".
+
+    Raises
+    ------
+    UserError
+        If the text is not a duration above zero.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in _SECONDS or float(match[1]) == 0:
+        raise UserError(f"{text!r} is not a duration. Give seconds, minutes or hours, such as 60s, 5m or 1h.")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "16MB", "500 kB" or "2MiB".
+
+    Raises
+    ------
+    UserError
+        If the text is not a number of bytes above zero.
+    """
+    match = re.fullmatch(r"(\d+)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in _BYTES or int(match[1]) == 0:
+        raise UserError(f"{text!r} is not a size. Give bytes, such as 500kB, 16MB or 2MiB.")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def parse_position(text: str) -> tuple[int, int]:
+    """Row and column of a text such as 2,3.
+
+    Raises
+    ------
+    UserError
+        If the text has another form.
+    """
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise UserError(f"--position is {text!r}; it should be row,column of the output, counted from 0, such as 2,3.")
+    row, column = map(int, parts)
+    return row, column
+
+
+def path_text(path: Path | None) -> str | None:
+    return str(path) if path is not None else None

@@ -1,4 +1,4 @@
-"""Commands that train: from data to a run directory."""
+"""Commands of the panel Training: recipes, summary, train."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +15,75 @@ from foveola.cli.options import (
     Seed,
     SkipBad,
     one_of,
+    parse_duration,
+    parse_image_shape,
     parse_overrides,
+    path_text,
 )
 from foveola.cli.output import show
 from foveola.errors import UserError
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show every setting of this recipe, its value and meaning.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes that come with Foveola, or show the settings of one."""
+    from foveola.recipe import load_recipe, recipe_names
+
+    loaded = [load_recipe(known) for known in ([name] if name is not None else recipe_names())]
+    document = {"recipes": [recipe.model_dump(mode="json", exclude_none=True) for recipe in loaded]}
+    if name is None:
+        show(document, as_json, lambda tables: tables.recipes(loaded))
+    else:
+        show(document, as_json, lambda tables: tables.settings(loaded[0]))
+
+
+def summary(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or the path of a TOML file.")],
+    image: Annotated[str, typer.Option(metavar="HxWxC", help="Height, width and channels of the images.")] = "28x28x1",
+    classes: Annotated[int, typer.Option(min=2, metavar="K", help="Number of classes.")] = 10,
+    diagram: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the network into this .svg, .png or .pdf file.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Show a recipe's layers, their output shapes, parameters and multiply-adds."""
+    from foveola.documents import LayerRow, Summary
+    from foveola.models.shapes import infer_shapes
+    from foveola.recipe import load_recipe
+
+    loaded = load_recipe(recipe, parse_overrides(overrides))
+    height, width, channels = parse_image_shape(image)
+    input_shape = (height + 2 * loaded.pad, width + 2 * loaded.pad, channels)
+    infos = infer_shapes(loaded.layers, input_shape, classes)
+    if diagram is not None:
+        from foveola.reports.diagram import draw
+
+        draw(loaded.name, input_shape, infos, diagram)
+    document = Summary(
+        recipe=loaded.name,
+        input_shape=list(input_shape),
+        layers=[
+            LayerRow(
+                name=info.name,
+                type=info.layer.type,
+                output_shape=list(info.output_shape),
+                parameters=info.parameters,
+                multiply_adds=info.multiply_adds,
+            )
+            for info in infos
+        ],
+        parameters=sum(info.parameters for info in infos),
+        non_trainable=sum(info.buffers for info in infos),
+        multiply_adds=sum(info.multiply_adds for info in infos),
+        diagram=path_text(diagram),
+    )
+    title = f"{loaded.name} on {'×'.join(map(str, input_shape))}, {classes} classes"
+    show(document, as_json, lambda tables: tables.summary(title, infos))
 
 
 def train(
@@ -29,34 +94,42 @@ def train(
             "--recipe",
             "-r",
             metavar="RECIPE",
-            help="A recipe's name, or the path of a TOML file; fast by default, or what suits the budget best.",
+            help="A recipe's name, or the path of a TOML file. Default: fast; with --budget, the most suitable one.",
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="How often to go through the images; the recipe's by default."),
+        typer.Option(min=1, metavar="N", help="Passes over the training data. Default: the recipe's."),
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="End within this time, such as 60s or 5m, reading and measuring included."),
+        typer.Option(
+            metavar="TIME", help="Time limit for everything, such as 60s or 5m, reading and measuring included."
+        ),
     ] = None,
     reject: Annotated[
         float | None,
         typer.Option(
-            metavar="ERROR", help="Call answers uncertain so that of the others at most this share is wrong: 0.01."
+            metavar="ERROR",
+            help="Target error rate, such as 0.01: less confident predictions are reported as uncertain.",
         ),
     ] = None,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The run's folder; a new one under runs/ by default.")
+        Path | None, typer.Option(metavar="FOLDER", help="The run's folder. Default: a new one under runs/.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run that is already there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out already.")] = False,
     init: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this run, where layers agree.")
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Initialise from the weights of this run or model file, layer by layer while they agree.",
+        ),
     ] = None,
-    freeze: Annotated[bool, typer.Option("--freeze", help="Keep the layers that --init gave as they are.")] = False,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Do not train the layers that --init gave.")] = False,
     report: Annotated[
-        bool, typer.Option(help="Write report.html into the run at the end; with --budget, `foveola report` does.")
+        bool,
+        typer.Option(help="Write report.html at the end; with --budget, `foveola report` writes it later."),
     ] = True,
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
@@ -64,8 +137,8 @@ def train(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a classifier, measure it once on held-out images, and write it all into a run directory."""
-    from foveola.workflow.budget import parse_duration
+    """Train a classifier, measure it once on held-out test images, and write everything into a run directory."""
+    from foveola.documents import TrainedRun
     from foveola.workflow.train import train as train_run
 
     if budget is not None and epochs is not None:
@@ -81,5 +154,5 @@ def train(
         init=init, freeze=freeze, skip_bad=skip_bad, report=report, verbose=not quiet,
     )  # fmt: skip
     status = run.status
-    document = {"run": str(run.path), **status, "evaluation": run.evaluation if status["data"]["test"] else None}
-    show(document, as_json, lambda tables: tables.trained(run.path, document))
+    document = TrainedRun(**vars(status), run=str(run.path), evaluation=run.evaluation if status.data.test else None)
+    show(document, as_json, lambda tables: tables.training(document))

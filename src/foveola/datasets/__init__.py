@@ -1,28 +1,29 @@
-"""Data sets: a name of the catalog, or a path in one of the formats of the readers' table."""
+"""Load a data set: by its catalog name, or from a path in one of the supported formats."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from foveola.datasets import cifar, digits, download, folder, idx, npz
 from foveola.datasets.catalog import CATALOG
+from foveola.datasets.download import cache_folder
 from foveola.datasets.entry import Entry
-from foveola.datasets.reader import Progress, Reader, Request, silent
-from foveola.decoding import resize, to_channels
+from foveola.datasets.reader import Reader, ReadOptions
 from foveola.errors import DataError, unknown
 from foveola.images import Dataset, ImageSet
+from foveola.inputs.resize import resize, to_channels
+from foveola.progress import Progress, no_progress
 
 __all__ = ["CATALOG", "READERS", "Entry", "Progress", "cache_folder", "load", "locate"]
 
-# The first that recognises a path reads it. An image folder has no marks of its own, so it comes last.
+# The first reader that recognises a path reads it. Any folder could be an image folder, so that reader comes last.
 READERS: dict[str, Reader] = {"idx": idx, "npz": npz, "cifar": cifar, "folder": folder}
 
-ACCEPTED = (
-    "Accepted are a folder with IDX files (train-images-idx3-ubyte and so on, raw or .gz), an .npz file (x_train, "
-    "y_train, …), a folder with one folder of images for each class, and these names: " + ", ".join(CATALOG) + "."
+SUPPORTED = (
+    "Supported are a folder with IDX files (train-images-idx3-ubyte and so on, raw or .gz), an .npz file (x_train, "
+    "y_train, …), a folder with one subfolder of images per class, and these names: " + ", ".join(CATALOG) + "."
 )
 
 
@@ -34,16 +35,16 @@ def load(
     skip_bad: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Load a data set, downloading it if it has a name and lies nowhere on this machine.
+    """Load a data set; one given by name is downloaded if it is not on this machine.
 
     Parameters
     ----------
-    source : a name of the catalog, as str, or a path; for a path that is called like a name, write ./name
+    source : catalog name as str, or a path; write ./name for a path that is spelt like a catalog name
     image_size : side, or (height, width), in pixels; images of another size are resized. None keeps the size of the
-        data; image folders with larger or differing sizes become 64×64
+        data, except that image folders with larger or differing images become 64×64
     channels : 1 (grey) or 3 (RGB); None: 1 if every image is grey, otherwise 3
-    skip_bad : how many unreadable files of an image folder to leave out; they are named in `skipped`
-    progress : called as `progress(done, total, what)` while files arrive or are decoded
+    skip_bad : maximum number of unreadable files of an image folder to leave out; `skipped` lists them
+    progress : called as `progress(done, total, what)` while files are downloaded or decoded
 
     Returns
     -------
@@ -52,101 +53,101 @@ def load(
     Raises
     ------
     DataError
-        If there is no such data, or it cannot be used.
+        If the data does not exist or cannot be used.
     DownloadError
-        If a named data set is not on this machine and no source delivers it.
+        If a named data set is not on this machine and cannot be downloaded from any source.
     OutputError
         If the cache folder cannot be written.
+
+    Examples
+    --------
+    >>> data = foveola.load("digits")
+    >>> data.train.images.shape, data.train.images.dtype, data.class_names[:2]
+    ((1797, 8, 8, 1), dtype('uint8'), ('0', '1'))
     """
-    request = Request(_size(image_size), skip_bad, progress or silent)
+    options = ReadOptions(_height_and_width(image_size), skip_bad, progress or no_progress)
     if channels not in (None, 1, 3):
-        raise DataError(f"Images cannot have {channels} channels; choose 1 (grey) or 3 (RGB).")
+        raise DataError(f"Images cannot have {channels} channels. Choose 1 (grey) or 3 (RGB).")
     try:
-        # A Path is always a path: Path("./mnist") has lost its "./" already.
+        # A Path is never a catalog name: Path("./mnist") equals Path("mnist").
         if isinstance(source, str) and source in CATALOG:
-            dataset = _by_name(CATALOG[source], request)
+            dataset = _load_by_name(CATALOG[source], options)
         else:
-            dataset = _by_path(Path(source), request)
+            dataset = _load_from_path(Path(source), options)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}. Check the path and its permissions.") from error
     return replace(
         dataset,
-        train=_fit(dataset.train, request.image_size, channels),
-        validation=dataset.validation and _fit(dataset.validation, request.image_size, channels),
-        test=dataset.test and _fit(dataset.test, request.image_size, channels),
+        train=_resize_images(dataset.train, options.image_size, channels),
+        validation=dataset.validation and _resize_images(dataset.validation, options.image_size, channels),
+        test=dataset.test and _resize_images(dataset.test, options.image_size, channels),
     )
 
 
 def locate(name: str) -> Path | None:
-    """The folder on this machine that has all files of a named data set, or None.
+    """The folder on this machine that holds all files of a named data set, or None.
 
-    Looked at in turn: $FOVEOLA_DATA/<name>, then the cache. `digits` has no files: it comes inside scikit-learn.
+    $FOVEOLA_DATA/<name> is searched first, then the cache. `digits` has no files: it is part of scikit-learn.
     """
     if name not in CATALOG:
         raise DataError(unknown("data set", name, CATALOG))
     entry = CATALOG[name]
-    places = [root / part for root in _roots() for part in dict.fromkeys((entry.name, entry.folder))]
-    return next((place for place in places if entry.lies_in(place)), None)
+    folders = [root / name for root in _data_roots() for name in dict.fromkeys((entry.name, entry.folder))]
+    return next((folder for folder in folders if entry.is_in(folder)), None)
 
 
-def cache_folder() -> Path:
-    """Where downloads go: $FOVEOLA_CACHE, or the user's cache by the rules of the system."""
-    given = os.environ.get("FOVEOLA_CACHE")
-    return Path(given).expanduser() if given else platformdirs.user_cache_path("foveola")
+def _data_roots() -> list[Path]:
+    data_folder = os.environ.get("FOVEOLA_DATA")
+    return [*([Path(data_folder).expanduser()] if data_folder else []), cache_folder()]
 
 
-def _roots() -> list[Path]:
-    given = os.environ.get("FOVEOLA_DATA")
-    return [*([Path(given).expanduser()] if given else []), cache_folder()]
-
-
-def _size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def _height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if image_size is None:
         return None
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if height < 1 or width < 1:
-        raise DataError(f"Images cannot be {height}×{width} pixels; give an image size of at least 1.")
+        raise DataError(f"Images cannot be {height}×{width} pixels. Choose an image size of at least 1.")
     return height, width
 
 
-def _by_name(entry: Entry, request: Request) -> Dataset:
+def _load_by_name(entry: Entry, options: ReadOptions) -> Dataset:
     if not entry.files:
         return digits.read()
-    place = locate(entry.name)
-    if place is None:
-        place = download.fetch(entry, cache_folder() / entry.folder, request.progress)
-    return READERS[entry.reader].read(place, request, entry)
+    folder = locate(entry.name)
+    if folder is None:
+        folder = download.fetch(entry, cache_folder() / entry.folder, options.progress)
+    return READERS[entry.reader].read(folder, options, entry)
 
 
-def _by_path(path: Path, request: Request) -> Dataset:
+def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
     if not path.exists():
-        raise DataError(f"{unknown('data set', str(path), CATALOG)} There is no file or folder of that path either.")
+        raise DataError(f"{unknown('data set', str(path), CATALOG)} There is no file or folder at that path either.")
     for reader in READERS.values():
         if reader.recognises(path):
-            return reader.read(path, request)
-    raise DataError(f"{path} {_kind(path)}. {ACCEPTED}")
+            return reader.read(path, options)
+    raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
 
 
-def _kind(path: Path) -> str:
-    """What a file is that no reader takes, and what to do about it."""
+def _unsupported_reason(path: Path) -> str:
+    """What a file is that no reader recognises, and what to give instead."""
     name = path.name.lower()
     if "-ubyte" in name:
-        return f"is a single IDX file; give the folder that has the images and their labels ({path.parent})"
+        return f"is a single IDX file; give the folder that holds the images and their labels ({path.parent})"
     if name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")):
-        return "is an archive; unpack it, and give the folder"
+        return "is an archive; unpack it and give the folder"
     if name.endswith((".csv", ".tsv", ".parquet", ".json")):
-        return "is a table; save its images as an .npz file, or as an image folder"
+        return "is a table; save its images as an .npz file or as an image folder"
     if path.suffix.lower() in folder.EXTENSIONS:
-        return "is a single image; give a folder with one folder of images for each class"
-    return "is a file of a format that is not read"
+        return "is a single image; give a folder with one subfolder of images per class"
+    return "is in an unsupported format"
 
 
-def _fit(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
+def _resize_images(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
     height, width = size or images.image_shape[:2]
-    wanted = (height, width, channels or images.image_shape[2])
-    if images.image_shape == wanted:
+    new_shape = (height, width, channels or images.image_shape[2])
+    if images.image_shape == new_shape:
         return images
-    fitted = np.empty((len(images), *wanted), np.uint8)
+    resized = np.empty((len(images), *new_shape), np.uint8)
     for index, image in enumerate(images.images):
-        fitted[index] = resize(to_channels(image, wanted[2]), height, width)
-    return ImageSet(fitted, images.labels, images.class_names)
+        resized[index] = resize(to_channels(image, new_shape[2]), height, width)
+    return ImageSet(resized, images.labels, images.class_names)

@@ -1,4 +1,4 @@
-"""The data sets that go by a name, an entry each."""
+"""The catalog of named data sets, one entry each."""
 
 import string
 
@@ -13,7 +13,7 @@ _KMNIST_CITATION = "T. Clanuwat et al., Deep Learning for Classical Japanese Lit
 
 
 def _emnist(split: str, class_names: tuple[str, ...], train: int, test: int, first_label: int = 0) -> Entry:
-    """One of the splits that share EMNIST's archive, published in 2017 by NIST."""
+    """Entry of one of the data sets in EMNIST's archive, which NIST published in 2017."""
     prefix = f"emnist-{split}-"
     return Entry(
         name=f"emnist-{split}",
@@ -37,7 +37,7 @@ def _emnist(split: str, class_names: tuple[str, ...], train: int, test: int, fir
             "https://biometrics.nist.gov/cs_links/EMNIST/",
             "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/",
         ),
-        # No published checksum of the members is known.
+        # No checksums are published for the files inside the archive.
         members=tuple(
             File(f"{prefix}{part}-{kind}-ubyte.gz")
             for part in ("train", "test")
@@ -60,7 +60,7 @@ _ENTRIES = (
         test_images=0,
         licence="CC BY 4.0",
         citation="E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, doi:10.24432/C50P49, 1998",
-        reader="digits",  # comes inside scikit-learn: nothing to fetch
+        reader="digits",  # part of scikit-learn: nothing to download
         folder="digits",
     ),
     Entry(
@@ -224,7 +224,7 @@ _ENTRIES = (
         ),
     ),
     _emnist("letters", tuple(string.ascii_lowercase), 124_800, 20_800, first_label=1),
-    # 15 letters look alike in both cases and share the capital's class.
+    # 15 letters look the same in upper and lower case and share the upper-case class.
     _emnist("balanced", tuple(string.digits + string.ascii_uppercase + "abdefghnqrt"), 112_800, 18_800),
     _emnist("digits", _DIGITS, 240_000, 40_000),
     Entry(
@@ -240,7 +240,7 @@ _ENTRIES = (
         folder="cifar-10",
         files=(
             File(
-                "cifar-10-binary.tar.gz",  # the other published version needs pickle
+                "cifar-10-binary.tar.gz",  # the Python version would need pickle
                 md5="c32a1d4ab5d03f1284b67883e8d87530",
                 sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
             ),
@@ -250,7 +250,7 @@ _ENTRIES = (
             "https://cave.cs.toronto.edu/kriz/",
             "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
         ),
-        # No published checksum of the members is known.
+        # No checksums are published for the files inside the archive.
         members=(*(File(f"data_batch_{number}.bin") for number in range(1, 6)), File("test_batch.bin")),
         flip_safe=True,
     ),
@@ -259,8 +259,8 @@ _ENTRIES = (
 CATALOG: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 
 
-def passport(*label_digests: str) -> Entry | None:
-    """The data set whose published training labels have one of these checksums: recognised wherever it lies."""
+def identify_by_checksum(*label_digests: str) -> Entry | None:
+    """The data set whose published training labels have one of these checksums, or None."""
     for entry in CATALOG.values():
         for file in entry.files:
             known = {file.md5, file.sha256, file.content_sha256}

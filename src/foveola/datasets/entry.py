@@ -1,6 +1,7 @@
-"""What is known of a published data set: its classes, its sources, how to recognise its files.
+"""Catalog entry of a published data set: its classes, its sources, the checksums of its files.
 
-A checksum catches accidents, not attackers: whoever can replace a file at its source can often replace its checksum.
+A checksum detects accidental damage, not an attack: anyone who can replace a file at its source can often replace its
+checksum too.
 """
 
 import hashlib
@@ -12,15 +13,15 @@ from foveola.errors import DataError
 
 @dataclass(frozen=True)
 class File:
-    """A published file: its MD5 and SHA-256 as published, and the SHA-256 of what it decompresses to."""
+    """A published file: its MD5 and SHA-256 as published, and the SHA-256 of its decompressed content."""
 
     name: str
     md5: str | None = None
     sha256: str | None = None
     content_sha256: str | None = None
 
-    def lies_in(self, folder: Path) -> bool:
-        """Whether the folder has the file, as published or with its gzip wrapping removed."""
+    def is_in(self, folder: Path) -> bool:
+        """Whether the folder holds the file, as published or decompressed (without .gz)."""
         return (folder / self.name).is_file() or (
             self.name.endswith(".gz") and (folder / self.name.removesuffix(".gz")).is_file()
         )
@@ -30,10 +31,10 @@ class File:
 class Entry:
     """A data set of the catalog.
 
-    `sources` are the addresses that each file's name is appended to, tried in turn. `members` are the files inside the
-    published archive; they may lie loose in place of it. `prefix` starts their names. `first_label` is the smallest
-    label as published. `transposed` says that rows and columns are swapped as published. `flip_safe` says that a
-    mirror image keeps its class.
+    `sources` are base addresses, tried in turn; a file's name is appended to each. `members` are the files inside the
+    published archive, which are also accepted extracted. `prefix` starts the name of every member. `first_label` is
+    the smallest published label. `transposed` means that the published images have rows and columns swapped.
+    `flip_safe` means that a mirrored image keeps its class.
     """
 
     name: str
@@ -54,33 +55,33 @@ class Entry:
     transposed: bool = False
     flip_safe: bool = False
 
-    def lies_in(self, folder: Path) -> bool:
-        """Whether the folder has all files, or all members of the archive."""
-        return any(files and all(file.lies_in(folder) for file in files) for files in (self.files, self.members))
+    def is_in(self, folder: Path) -> bool:
+        """Whether the folder holds all files, or all members of the archive."""
+        return any(files and all(file.is_in(folder) for file in files) for files in (self.files, self.members))
 
     def check(self, file: File, path: Path, content_sha256: str | None = None) -> None:
-        """Compare a file on disk with the published one, by content where that is known, otherwise as published.
+        """Compare a file on disk with the published one, by the checksum of its content or else of the file itself.
 
         Raises
         ------
         DataError
-            If they differ. Where no published figure fits what lies there, nothing is compared.
+            If they differ. Without a published checksum for this form of the file, nothing is compared.
         """
         if file.content_sha256 and content_sha256:
             same = file.content_sha256 == content_sha256
         elif path.name == file.name:
-            same = not {file.md5, file.sha256}.isdisjoint(digests(path))
+            same = not {file.md5, file.sha256}.isdisjoint(file_digests(path))
         else:
             same = True
         if not same:
             raise DataError(
-                f"{path} is not the file that {self.title} publishes: its checksum differs, so that it is damaged or "
-                f"something else. Delete it to have it fetched again; or, to use it as your own data, give the "
+                f"{path} is not the published file of {self.title}: its checksum differs, so it is damaged or a "
+                f"different file. Delete it to download it again; or, to use it as your own data, give the "
                 f"folder's path ({path.parent}) instead of the name {self.name!r}."
             )
 
 
-def digests(path: Path) -> tuple[str, str]:
+def file_digests(path: Path) -> tuple[str, str]:
     """MD5 and SHA-256 of a file."""
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,7 +1,7 @@
-"""IDX, the format of MNIST: http://yann.lecun.com/exdb/mnist/.
+"""Reader of IDX files, the format of MNIST: http://yann.lecun.com/exdb/mnist/.
 
-Four files of the MNIST family's names in a folder, raw or gzipped: train-images-idx3-ubyte, train-labels-idx1-ubyte,
-and optionally the same with t10k (or test) for train. A name may have a prefix, as EMNIST's do.
+A folder holds train-images-idx3-ubyte and train-labels-idx1-ubyte, raw or gzipped, and optionally the same two files
+with t10k or test instead of train. The names may have a prefix, as those of EMNIST do.
 """
 
 import gzip
@@ -20,14 +20,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.datasets.catalog import CATALOG, passport
-from foveola.datasets.entry import Entry, digests
-from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, Request, fill, labelled, numbered
+from foveola.datasets.catalog import CATALOG, identify_by_checksum
+from foveola.datasets.entry import Entry, file_digests
+from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, ReadOptions, default_class_names, image_set, read_into
 from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet
 
-Part = Path | zipfile.Path  # a file in a folder, or in an archive that is never extracted
-Parts = dict[tuple[str, str], Part]  # (train or test, images or labels) → file
+IdxFile = Path | zipfile.Path  # a file in a folder, or inside an archive, which is never extracted
+IdxFiles = dict[tuple[str, str], IdxFile]  # (train or test, images or labels) → file
 
 _NAME = re.compile(r"(?P<prefix>.*?)(?P<split>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _DIMENSIONS = {"images": 3, "labels": 1}
@@ -37,30 +37,30 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and any(re.search(r"idx[0-9]-ubyte(\.gz)?$", file.name) for file in path.iterdir())
 
 
-def read(path: Path, request: Request, entry: Entry | None = None) -> Dataset:
+def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Dataset:
     """Read a folder of IDX files.
 
-    Data sets of the catalog are recognised by the content of their training labels, EMNIST's by the names of its
-    files; others get the class names "0" to the largest label.
+    A data set of the catalog is recognised by the checksum of its training labels, or for EMNIST by its file names.
+    Other data gets the class names "0", "1", … up to the largest label.
 
     Raises
     ------
     DataError
-        If files are missing, damaged, or do not fit together; for an entry, if they are not the published ones.
+        If files are missing, damaged or inconsistent, or, with an entry, are not the published ones.
     """
-    with _parts(path, entry) as (prefix, parts):
-        _check_complete(path, prefix, parts)
-        arrays = {key: _read(part, key[1]) for key, part in parts.items()}
+    with _idx_files(path, entry) as (prefix, files):
+        _check_complete(path, prefix, files)
+        arrays = {key: _read_array(file, key[1]) for key, file in files.items()}
         if entry:
-            _check_published(entry, parts, {key: digest for key, (_, digest) in arrays.items()})
+            _check_published(entry, files, {key: digest for key, (_, digest) in arrays.items()})
         else:
-            entry = _recognise(prefix, parts["train", "labels"], arrays["train", "labels"][1])
+            entry = _identify(prefix, files["train", "labels"], arrays["train", "labels"][1])
     splits = {
         split: (arrays[split, "images"][0], arrays[split, "labels"][0])
         for split in ("train", "test")
         if (split, "images") in arrays
     }
-    names = entry.class_names if entry else numbered([labels for _, labels in splits.values()], str(path))
+    names = entry.class_names if entry else default_class_names([labels for _, labels in splits.values()], str(path))
     sets = {split: _image_set(*pair, names, entry, f"{path}, {split}") for split, pair in splits.items()}
     return Dataset(
         entry.name if entry else path.resolve().name,
@@ -72,117 +72,121 @@ def read(path: Path, request: Request, entry: Entry | None = None) -> Dataset:
 
 
 @contextmanager
-def _parts(folder: Path, entry: Entry | None) -> Iterator[tuple[str, Parts]]:
-    """The files of one data set with the prefix of their names, from the folder or from the archive inside it."""
-    found = _by_prefix(folder.iterdir())
+def _idx_files(folder: Path, entry: Entry | None) -> Iterator[tuple[str, IdxFiles]]:
+    """The prefix and the files of one data set, from the folder or from the archive inside it."""
+    files_by_prefix = _group_by_prefix(folder.iterdir())
     if entry is None:
-        if len(found) > 1:
+        if len(files_by_prefix) > 1:
             raise DataError(
-                f"{folder} holds several data sets ({', '.join(f'{prefix}…' for prefix in sorted(found))}). "
-                f"Put the files of each into a folder of its own."
+                f"{folder} holds several data sets ({', '.join(f'{prefix}…' for prefix in sorted(files_by_prefix))}). "
+                f"Put the files of each into a separate folder."
             )
-        yield next(iter(found.items()), ("", {}))
-    elif found.get(entry.prefix) or not entry.members:
-        yield entry.prefix, found.get(entry.prefix, {})
+        yield next(iter(files_by_prefix.items()), ("", {}))
+    elif files_by_prefix.get(entry.prefix) or not entry.members:
+        yield entry.prefix, files_by_prefix.get(entry.prefix, {})
     else:
         archive = folder / entry.files[0].name
         entry.check(entry.files[0], archive)
         try:
             with zipfile.ZipFile(archive) as opened:
-                members = _by_prefix(zipfile.Path(opened, member) for member in opened.namelist())
+                members = _group_by_prefix(zipfile.Path(opened, member) for member in opened.namelist())
                 yield entry.prefix, members.get(entry.prefix, {})
         except zipfile.BadZipFile as error:
             raise DataError(f"{archive} is damaged: {error}. Replace it.") from error
 
 
-def _by_prefix(files: Iterable[Part]) -> dict[str, Parts]:
-    found: dict[str, Parts] = {}
-    for file in sorted(files, key=lambda file: file.name):  # raw before .gz
+def _group_by_prefix(files: Iterable[IdxFile]) -> dict[str, IdxFiles]:
+    grouped: dict[str, IdxFiles] = {}
+    for file in sorted(files, key=lambda file: file.name):  # a raw file sorts before its .gz and is preferred
         if match := _NAME.fullmatch(file.name):
-            same = found.setdefault(match["prefix"], {}).setdefault(_key(match), file)
-            if same.name not in (file.name, file.name.removesuffix(".gz")):
-                raise DataError(f"{same} and {file} both hold the {' '.join(_key(match))}. Remove one of them.")
-    return found
+            first = grouped.setdefault(match["prefix"], {}).setdefault(_key(match), file)
+            if first.name not in (file.name, file.name.removesuffix(".gz")):
+                raise DataError(f"{first} and {file} both hold the {' '.join(_key(match))}. Remove one of them.")
+    return grouped
 
 
 def _key(match: re.Match[str]) -> tuple[str, str]:
     return "train" if match["split"] == "train" else "test", match["kind"]
 
 
-def _check_complete(folder: Path, prefix: str, parts: Parts) -> None:
+def _check_complete(folder: Path, prefix: str, files: IdxFiles) -> None:
     names = {"train": "train", "test": "test" if prefix else "t10k"}
-    needed = ["train", "test"] if any(split == "test" for split, _ in parts) else ["train"]
+    required = ["train", "test"] if any(split == "test" for split, _ in files) else ["train"]
     missing = [
         f"{prefix}{names[split]}-{kind}-idx{dimensions}-ubyte"
-        for split in needed
+        for split in required
         for kind, dimensions in _DIMENSIONS.items()
-        if (split, kind) not in parts
+        if (split, kind) not in files
     ]
     if missing:
         raise DataError(
             f"{folder} lacks {' and '.join(missing)} (raw, or with .gz). "
-            f"Images and labels come in pairs of IDX files; add what is missing."
+            f"IDX data needs a file of images and a file of labels; add the missing files."
         )
 
 
-def _read(part: Part, kind: str) -> tuple[NDArray[np.uint8], str]:
+def _read_array(file: IdxFile, kind: str) -> tuple[NDArray[np.uint8], str]:
     """The array in an IDX file, and the SHA-256 of the file's decompressed content."""
-    size = part.stat().st_size if isinstance(part, Path) else part.root.getinfo(part.at).file_size
+    size = file.stat().st_size if isinstance(file, Path) else file.root.getinfo(file.at).file_size
     try:
-        with part.open("rb") as file:
-            if not part.name.endswith(".gz"):
-                return _parse(cast(io.BufferedIOBase, file), part, kind, size, exact=True)
-            with gzip.GzipFile(fileobj=file) as stream:
-                return _parse(stream, part, kind, size * MAX_DEFLATE_RATIO, exact=False)
+        with file.open("rb") as stream:
+            if not file.name.endswith(".gz"):
+                return _parse(cast(io.BufferedIOBase, stream), file, kind, size, exact=True)
+            with gzip.GzipFile(fileobj=stream) as decompressed:
+                return _parse(decompressed, file, kind, size * MAX_DEFLATE_RATIO, exact=False)
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{part} cannot be read: {error}. It is truncated or damaged; replace it.") from error
+        raise DataError(f"{file} cannot be read: {error}. It is truncated or damaged; replace it.") from error
 
 
 def _parse(
-    stream: io.BufferedIOBase, part: Part, kind: str, size: int, *, exact: bool
+    stream: io.BufferedIOBase, file: IdxFile, kind: str, size: int, *, exact: bool
 ) -> tuple[NDArray[np.uint8], str]:
-    """Header first; nothing is allocated before it fits the `size` in bytes, exact or at most."""
+    """Array and checksum of a stream.
+
+    Nothing is allocated before the header agrees with `size`: the bytes of the stream, or, if not `exact`, their
+    maximum.
+    """
     dimensions = _DIMENSIONS[kind]
     magic = bytes([0, 0, 8, dimensions])  # 8: unsigned bytes
     header = stream.read(4 + 4 * dimensions)
     if header[:4] != magic:
         raise DataError(
-            f"{part} starts with {header[:4].hex(' ') or 'nothing'}; an IDX file of {kind} starts with "
-            f"{magic.hex(' ')}. It is damaged or another format; replace it."
+            f"{file} starts with {header[:4].hex(' ') or 'nothing'}; an IDX file of {kind} starts with "
+            f"{magic.hex(' ')}. It is damaged or in another format; replace it."
         )
     if len(header) < 4 + 4 * dimensions:
-        raise DataError(f"{part} ends within its header. It is truncated; replace it.")
+        raise DataError(f"{file} ends inside its header. It is truncated; replace it.")
     shape = struct.unpack(f">{dimensions}I", header[4:])
-    promised = math.prod(shape)
-    text = f"{part} promises {'×'.join(map(str, shape))} = {promised:,} bytes of {kind}"
-    if promised == 0 or promised > MAX_BYTES:
-        raise DataError(f"{text}; 1 to {MAX_BYTES:,} can be used. Check how the file was made.")
-    if (size - len(header) != promised) if exact else (size < promised):
+    declared = math.prod(shape)
+    claim = f"{file} declares {'×'.join(map(str, shape))} = {declared:,} bytes of {kind}"
+    if declared == 0 or declared > MAX_BYTES:
+        raise DataError(f"{claim}; 1 to {MAX_BYTES:,} bytes can be read. Check how the file was made.")
+    if (size - len(header) != declared) if exact else (size < declared):
         raise DataError(
-            f"{text}, but the file's size is for {'' if exact else 'at most '}{size - len(header):,}. "
+            f"{claim}, but its size allows {'exactly' if exact else 'at most'} {size - len(header):,}. "
             f"It is truncated or damaged; replace it."
         )
-    array = np.empty(promised, np.uint8)
-    done = fill(stream, array)
-    if done < promised or stream.read(1):
-        raise DataError(f"{text}, but holds {'fewer' if done < promised else 'more'}. It is damaged; replace it.")
+    array = np.empty(declared, np.uint8)
+    count = read_into(stream, array)
+    if count < declared or stream.read(1):
+        raise DataError(f"{claim}, but holds {'fewer' if count < declared else 'more'}. It is damaged; replace it.")
     digest = hashlib.sha256(header)
     digest.update(array.data)
     return array.reshape(shape), digest.hexdigest()
 
 
-def _check_published(entry: Entry, parts: Parts, contents: dict[tuple[str, str], str]) -> None:
+def _check_published(entry: Entry, files: IdxFiles, content_digests: dict[tuple[str, str], str]) -> None:
     published = {_key(match): file for file in entry.files if (match := _NAME.fullmatch(file.name))}
-    for key, part in parts.items():
-        if isinstance(part, Path) and key in published:
-            entry.check(published[key], part, contents[key])
+    for key, file in files.items():
+        if isinstance(file, Path) and key in published:
+            entry.check(published[key], file, content_digests[key])
 
 
-def _recognise(prefix: str, labels: Part, content_sha256: str) -> Entry | None:
+def _identify(prefix: str, labels: IdxFile, content_sha256: str) -> Entry | None:
     for entry in CATALOG.values():
         if entry.prefix and entry.prefix == prefix:
             return entry
-    return passport(content_sha256, *(digests(labels) if isinstance(labels, Path) else ()))
+    return identify_by_checksum(content_sha256, *(file_digests(labels) if isinstance(labels, Path) else ()))
 
 
 def _image_set(
@@ -191,4 +195,4 @@ def _image_set(
     if entry and entry.transposed:
         images = np.ascontiguousarray(images.transpose(0, 2, 1))
     first = entry.first_label if entry else 0
-    return labelled(images[..., None], labels.astype(np.int64) - first, names, where)
+    return image_set(images[..., None], labels.astype(np.int64) - first, names, where)

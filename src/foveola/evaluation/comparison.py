@@ -11,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.errors import DataError
-from foveola.evaluation.calibration import calibration_gaps, log_losses
-from foveola.evaluation.metrics import accuracy
+from foveola.evaluation.metrics import METRICS, accuracy
 from foveola.predictions import Estimate, Predictions
 
 # Of twenty comparisons of equal models, at most one calls them different
 SIGNIFICANT = 0.05
 
-Side = Sequence[Predictions]
-Progress = Callable[[int, int], None]
+Runs = Sequence[Predictions]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class McNemar:
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestResult:
     """A difference, first minus second, and how probable one as large is between equals, by the test named."""
 
     difference: Estimate
@@ -59,12 +57,12 @@ def mcnemar(first: Predictions, second: Predictions) -> McNemar:
     return McNemar(int((right & other_right).sum()), only_first, only_second, int((~right & ~other_right).sum()), p)
 
 
-def accuracy_difference(first: Side, second: Side) -> Tested:
+def accuracy_difference(first: Runs, second: Runs) -> TestResult:
     """How much higher the first side's accuracy is, and whether that can be chance.
 
     Parameters
     ----------
-    first, second : one training each: Newcombe's interval for paired shares (1998, Statistics in Medicine 17:2635,
+    first, second : one training each: Newcombe's interval for paired proportions (1998, Statistics in Medicine 17:2635,
         method 10) and McNemar's exact test; or at least two each: see `metric_differences`
 
     Raises
@@ -74,15 +72,15 @@ def accuracy_difference(first: Side, second: Side) -> Tested:
     """
     right = _right([*first, *second])
     if len(right) == 2:
-        return Tested(_newcombe(first[0], second[0]), mcnemar(first[0], second[0]).p, "McNemar's exact test")
+        return TestResult(_newcombe(first[0], second[0]), mcnemar(first[0], second[0]).p, "McNemar's exact test")
     n = right.shape[1]
-    return _over_trainings(right.mean(axis=1), np.cov(right) / n, len(first), n)
+    return _over_seeds(right.mean(axis=1), np.cov(right) / n, len(first), n)
 
 
 def metric_differences(
-    first: Side, second: Side, resamples: int = 1000, progress: Progress | None = None
+    first: Runs, second: Runs, resamples: int = 1000, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Estimate]:
-    """How much higher log loss, Brier score, AUC and calibration error of the first side are.
+    """How much higher the first side's metrics are, accuracy apart.
 
     Every resample draws the same images for all models (the paired bootstrap, Efron and Tibshirani 1993). Of one
     training each, the interval is the percentiles'. Of several, trainings are to images as readers are to cases: the
@@ -99,8 +97,8 @@ def metric_differences(
 
     Returns
     -------
-    log_loss, brier, auc_macro_ovr and ece, the latter with bins and signs kept as they are found (as in
-    `foveola.evaluation.metrics`); NaN where a figure is not defined
+    Every key of `foveola.evaluation.metrics.METRICS` but accuracy; NaN where a metric is not defined. The calibration
+    error keeps its bins and signs as they are found.
 
     Raises
     ------
@@ -109,21 +107,17 @@ def metric_differences(
     """
     models = [*first, *second]
     n = _right(models).shape[1]
-    figures = {name: _of_weighted_means(models, values) for name, values in _PER_IMAGE.items()}
-    figures["auc_macro_ovr"] = _of_areas(models)
-    found = {name: figure(np.ones(n)) for name, figure in figures.items()}
-    drawn = {name: np.empty((resamples, len(models))) for name in figures}
+    weighted = {key: metric.weighted(models) for key, metric in METRICS.items() if key != "accuracy"}
+    found = {key: metric(np.ones(n)) for key, metric in weighted.items()}
+    drawn = {key: np.empty((resamples, len(models))) for key in weighted}
     generator = np.random.default_rng(0)
     for resample in range(resamples):
         weights = np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float64)
-        for name, figure in figures.items():
-            drawn[name][resample] = figure(weights)
+        for key, metric in weighted.items():
+            drawn[key][resample] = metric(weights)
         if progress is not None:
             progress(resample + 1, resamples)
-    return {
-        name: _interval(found[name], drawn[name], len(first), n)
-        for name in ("log_loss", "brier", "auc_macro_ovr", "ece")
-    }
+    return {key: _interval(found[key], drawn[key], len(first), n) for key in weighted}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -136,18 +130,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(first: str, second: str, difference: Estimate, p: float, *, trainings: int = 1, same: bool = False) -> str:
-    """In words: which is better, by how much, and whether that is real.
+    """One sentence: which side is better, by how much, and whether the difference is significant.
 
     Parameters
     ----------
-    first, second : what the sides are called
+    first, second : names of the sides
     difference : of the accuracies, first minus second
     p : of the difference, corrected where it is one of several
     trainings : number of trainings a side
-    same : True if both give the same answer for every image
+    same : True if both predict the same class for every image
     """
     if same:
-        return f"no difference: {first} and {second} give the same answer for every image"
+        return f"no difference: {first} and {second} predict the same class for every image"
     sign = -1 if difference.value < 0 else 1
     low, high = sorted((sign * difference.low, sign * difference.high))
     better = second if sign < 0 else first
@@ -155,16 +149,15 @@ def verdict(first: str, second: str, difference: Estimate, p: float, *, training
     of_means = f" (means of {trainings} trainings)" if trainings > 1 else ""
     points = f"{100 * abs(difference.value):.{digits}f} points{of_means}"
     interval = f"95 % CI {_minus(low, digits)}{' to ' if low < 0 else '–'}{_minus(high, digits)}"
-    if is_real(difference, p):
-        return f"{better} better by {points}, {interval}; real"
-    chance = f"that may be chance ({p_text(p)}, not below {SIGNIFICANT:g})"
-    reason = "the interval includes 0" if low <= 0 else chance
+    if is_significant(difference, p):
+        return f"{better} is significantly better by {points}, {interval}"
     if difference.value == 0:
-        return f"a difference is not shown: {first} and {second} are equally accurate, {interval}"
-    return f"not shown: {better} is ahead by {points}, {interval}, but {reason}"
+        return f"no significant difference: {first} and {second} are equally accurate, {interval}"
+    reason = "the interval includes 0" if low <= 0 else f"{p_text(p)} is not below {SIGNIFICANT:g}"
+    return f"no significant difference ({better} leads by {points}, {interval}): {reason}"
 
 
-def is_real(difference: Estimate, p: float) -> bool:
+def is_significant(difference: Estimate, p: float) -> bool:
     """Whether test and interval both say that a difference is no chance."""
     return p < SIGNIFICANT and (difference.low > 0 or difference.high < 0)
 
@@ -189,12 +182,12 @@ def _newcombe(first: Predictions, second: Predictions) -> Estimate:
     a, b = accuracy(first), accuracy(second)
     phi = _phi(*_right([first, second]))
     value = a.value - b.value
-    low = value - _added(a.value - a.low, b.high - b.value, phi)
-    high = value + _added(a.high - a.value, b.value - b.low, phi)
-    return Estimate(value, low, high, len(first), "Newcombe's method 10 for paired shares")
+    low = value - _combine_margins(a.value - a.low, b.high - b.value, phi)
+    high = value + _combine_margins(a.high - a.value, b.value - b.low, phi)
+    return Estimate(value, low, high, len(first), "Newcombe's method 10 for paired proportions")
 
 
-def _added(first: float, second: float, phi: float) -> float:
+def _combine_margins(first: float, second: float, phi: float) -> float:
     """Distances to two bounds, added as the sides of a triangle whose angle the correlation gives."""
     return float(np.sqrt(max(first**2 - 2 * phi * first * second + second**2, 0.0)))
 
@@ -211,71 +204,19 @@ def _phi(right: NDArray[np.bool_], other_right: NDArray[np.bool_]) -> float:
     return float(corrected / product**0.5)
 
 
-Figure = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-
-
-def _brier_scores(model: Predictions) -> NDArray[np.float64]:
-    truth = np.eye(len(model.class_names))[model.labels]
-    scores: NDArray[np.float64] = ((model.probabilities - truth) ** 2).sum(axis=1)
-    return scores
-
-
-_PER_IMAGE: dict[str, Callable[[Predictions], NDArray[np.float64]]] = {
-    "log_loss": lambda model: log_losses(model.logits, model.labels),
-    "brier": _brier_scores,
-    "ece": lambda model: calibration_gaps(model.probabilities, model.labels),
-}
-
-
-def _of_weighted_means(models: Side, values: Callable[[Predictions], NDArray[np.float64]]) -> Figure:
-    """From weights of the images, N, to each model's mean of these values, M."""
-    table = np.stack([values(model) for model in models])
-    return lambda weights: table @ weights / weights.sum()
-
-
-def _of_areas(models: Side) -> Figure:
-    """From weights of the images, N, to each model's macro one-vs-rest AUC, M; NaN where a single class has weight.
-
-    Sorting once, and only counting anew for each resample, is what makes a bootstrap of the AUC affordable.
-    """
-    labels, classes = models[0].labels, np.unique(models[0].labels)
-    members = [np.flatnonzero(labels == label) for label in classes]
-    ranks = [[np.unique(model.probabilities[:, k], return_inverse=True)[1] for k in classes] for model in models]
-
-    def areas(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([_mean_area(of_classes, members, weights) for of_classes in ranks])
-
-    return areas
-
-
-def _mean_area(
-    ranks: Sequence[NDArray[np.int64]], members: Sequence[NDArray[np.int64]], weights: NDArray[np.float64]
-) -> float:
-    """Mean over the classes of the share of pairs of a member and another image that are in order, ties half."""
-    areas = []
-    for rank, positive in zip(ranks, members, strict=True):
-        everyone = np.bincount(rank, weights)
-        inside = np.bincount(rank[positive], weights[positive], minlength=len(everyone))
-        outside = everyone - inside
-        pairs = inside.sum() * outside.sum()
-        if pairs:
-            areas.append(inside @ (outside.cumsum() - outside / 2) / pairs)
-    return float(np.mean(areas)) if areas else float("nan")
-
-
 def _interval(found: NDArray[np.float64], drawn: NDArray[np.float64], first: int, n: int) -> Estimate:
     """The difference of two sides, the first of `first` models, from their figures, M, and resamples of them, R×M."""
     if np.isnan(found).any():
         return Estimate(np.nan, np.nan, np.nan, n, "undefined: a single class occurs")
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
     if len(found) > 2:
-        return _over_trainings(found, np.cov(drawn.T), first, n).difference
+        return _over_seeds(found, np.cov(drawn.T), first, n).difference
     low, high = np.percentile(drawn[:, 0] - drawn[:, 1], (2.5, 97.5))
     method = f"paired percentile bootstrap, {len(drawn)} resamples"
     return Estimate(float(found[0] - found[1]), float(low), float(high), n, method)
 
 
-def _over_trainings(figures: NDArray[np.float64], covariance: NDArray[np.float64], first: int, n: int) -> Tested:
+def _over_seeds(figures: NDArray[np.float64], covariance: NDArray[np.float64], first: int, n: int) -> TestResult:
     """The difference of two means over trainings, with the spread of trainings and of images.
 
     Parameters
@@ -295,17 +236,17 @@ def _over_trainings(figures: NDArray[np.float64], covariance: NDArray[np.float64
     value = float(sides[0].mean() - sides[1].mean())
     method = f"Student's t over {sizes[0]} and {sizes[1]} trainings and {n:,} images"
     if variance == 0:
-        return Tested(Estimate(value, value, value, n, method), 0.0 if value else 1.0, method)
+        return TestResult(Estimate(value, value, value, n, method), 0.0 if value else 1.0, method)
     uncertain = float((trainings**2 / (sizes - 1)).sum())
     freedom = variance**2 / uncertain if uncertain else np.inf
     margin = float(t.ppf(0.975, freedom)) * variance**0.5
     p = float(2 * t.sf(abs(value) / variance**0.5, freedom))
-    return Tested(Estimate(value, value - margin, value + margin, n, method), p, method)
+    return TestResult(Estimate(value, value - margin, value + margin, n, method), p, method)
 
 
 def _mean_off_diagonal(square: NDArray[np.float64]) -> float:
     return float((square.sum() - square.trace()) / (square.size - len(square)))
 
 
-def _minus(share: float, digits: int) -> str:
-    return f"{100 * share:.{digits}f}".replace("-", "−")
+def _minus(fraction: float, digits: int) -> str:
+    return f"{100 * fraction:.{digits}f}".replace("-", "−")

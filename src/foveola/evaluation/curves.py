@@ -1,9 +1,10 @@
 """The numbers behind the plots of a report, from logits and labels alone: all of them stand in evaluation.json."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from foveola.evaluation.calibration import expected_calibration_error, log_losses
 from foveola.evaluation.intervals import wilson
@@ -13,12 +14,12 @@ from foveola.images import Labels
 from foveola.predictions import Predictions, softmax
 
 # What a line in a plot needs, and a reader of evaluation.json can bear
-POINTS = 80
-LISTED = 24
+MAX_POINTS = 80
+MAX_LISTED = 24
 BINS = 15
 
 
-class Pair(NamedTuple):
+class ConfusedPair(NamedTuple):
     """Two classes, and how many images of each are taken for the other."""
 
     first: int
@@ -31,45 +32,109 @@ class Pair(NamedTuple):
         return self.first_as_second + self.second_as_first
 
 
-def curves(predictions: Predictions, temperature: float) -> dict[str, Any]:
-    """What the plots of a report show, to stand in evaluation.json beside the figures.
+class RocCurve(BaseModel):
+    """One class against all others; `auc` is None and there are no points where the curve is not defined."""
+
+    name: str
+    auc: float | None
+    false_positive_rate: list[float]
+    true_positive_rate: list[float]
+
+
+class ReliabilityBin(BaseModel):
+    """Mean confidence, accuracy with Wilson's 95 % interval, and the number of images."""
+
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+    n: int
+
+
+class Reliability(BaseModel):
+    """Expected calibration error, log loss, and bins of equal numbers of images, least certain first."""
+
+    ece: float
+    log_loss: float
+    bins: list[ReliabilityBin]
+
+
+class ReliabilityDiagram(BaseModel):
+    """Reliability before and after the temperature; `bins` says how images were binned."""
+
+    temperature: float
+    bins: str
+    before: Reliability
+    after: Reliability
+
+
+class RiskCoverage(BaseModel):
+    """Error rate among the most confident predictions over the fraction of images that they are."""
+
+    coverage: list[float]
+    risk: list[float]
+    coverage_at_1_percent: float
+
+
+class ConfusedClasses(BaseModel):
+    """Two classes, and how many images of each are taken for the other."""
+
+    classes: tuple[str, str]
+    taken_for_the_other: tuple[int, int]
+
+
+class PredictedImage(BaseModel):
+    """An image by its index in the split: true class, predicted class, and the probability of that one."""
+
+    index: int
+    true: str
+    given: str
+    probability: float
+
+
+class Curves(BaseModel):
+    """What the plots of a report show. Classes go by their names, images by their index in the split."""
+
+    roc: list[RocCurve]
+    reliability: ReliabilityDiagram
+    risk_coverage: RiskCoverage
+    confused_pairs: list[ConfusedClasses]
+    worst_mistakes: list[PredictedImage]
+    least_certain: list[PredictedImage]
+
+
+def curves(predictions: Predictions, temperature: float) -> Curves:
+    """The points of a report's plots.
 
     Parameters
     ----------
     predictions : logits, divided by the temperature already, and labels of N images
     temperature : what the logits were divided by
-
-    Returns
-    -------
-    roc, reliability, risk_coverage, confused_pairs, worst_mistakes, least_certain; plain Python values. Classes go by
-    their names, images by their index in the split.
     """
     names = predictions.class_names
     coverage, risk = _thin(*risk_coverage(predictions))
-    return {
-        "roc": [roc(predictions, label) for label in range(len(names))],
-        "reliability": {
-            "temperature": temperature,
-            "bins": f"{BINS} of equal numbers of images",
-            "before": reliability(predictions.logits * temperature, predictions.labels),
-            "after": reliability(predictions.logits, predictions.labels),
-        },
-        "risk_coverage": {
-            "coverage": coverage.tolist(),
-            "risk": risk.tolist(),
-            "coverage_at_1_percent": coverage_at(predictions, 0.01),
-        },
-        "confused_pairs": [
-            {"classes": [names[pair.first], names[pair.second]], "taken_for_the_other": list(pair[2:])}
-            for pair in confused_pairs(confusion(predictions))[:LISTED]
+    return Curves(
+        roc=[roc(predictions, label) for label in range(len(names))],
+        reliability=ReliabilityDiagram(
+            temperature=temperature,
+            bins=f"{BINS} of equal numbers of images",
+            before=reliability(predictions.logits * temperature, predictions.labels),
+            after=reliability(predictions.logits, predictions.labels),
+        ),
+        risk_coverage=RiskCoverage(
+            coverage=coverage.tolist(), risk=risk.tolist(), coverage_at_1_percent=coverage_at(predictions, 0.01)
+        ),
+        confused_pairs=[
+            ConfusedClasses(classes=(names[pair.first], names[pair.second]), taken_for_the_other=pair[2:])
+            for pair in confused_pairs(confusion(predictions))[:MAX_LISTED]
         ],
-        "worst_mistakes": [_answer(predictions, index) for index in worst_mistakes(predictions)[:LISTED]],
-        "least_certain": [_answer(predictions, index) for index in least_certain(predictions)[:LISTED]],
-    }
+        worst_mistakes=[_prediction(predictions, index) for index in worst_mistakes(predictions)[:MAX_LISTED]],
+        least_certain=[_prediction(predictions, index) for index in least_certain(predictions)[:MAX_LISTED]],
+    )
 
 
-def roc(predictions: Predictions, label: int) -> dict[str, Any]:
-    """The ROC curve of one class against all others, with its area; None and no points where it is not defined.
+def roc(predictions: Predictions, label: int) -> RocCurve:
+    """The ROC curve of one class against all others, with its area.
 
     Of a long curve, points are left out evenly along its length, so that the corner keeps its shape; the area is that
     of the whole curve.
@@ -78,48 +143,42 @@ def roc(predictions: Predictions, label: int) -> dict[str, Any]:
 
     name, positive = predictions.class_names[label], predictions.labels == label
     if positive.all() or not positive.any():
-        return {"name": name, "auc": None, "false_positive_rate": [], "true_positive_rate": []}
+        return RocCurve(name=name, auc=None, false_positive_rate=[], true_positive_rate=[])
     false, true, _ = roc_curve(positive, predictions.probabilities[:, label])
     thin_false, thin_true = _thin(false, true)
-    return {
-        "name": name,
-        "auc": float(auc(false, true)),
-        "false_positive_rate": thin_false.tolist(),
-        "true_positive_rate": thin_true.tolist(),
-    }
+    return RocCurve(
+        name=name,
+        auc=float(auc(false, true)),
+        false_positive_rate=thin_false.tolist(),
+        true_positive_rate=thin_true.tolist(),
+    )
 
 
-def reliability(logits: NDArray[np.floating], labels: Labels) -> dict[str, Any]:
-    """How often the top class is right, beside how sure the model is, in bins of equal numbers of images.
-
-    Returns
-    -------
-    The expected calibration error, the log loss, and the bins, least certain first: mean confidence, accuracy with
-    Wilson's 95 % interval, and number of images
-    """
+def reliability(logits: NDArray[np.floating], labels: Labels) -> Reliability:
+    """Accuracy against confidence, in bins of equal numbers of images."""
     probabilities = softmax(logits)
     confidence, right = probabilities.max(axis=1), logits.argmax(axis=1) == labels
     order = confidence.argsort(kind="stable")
     bins = []
     for members in np.array_split(order, min(BINS, len(order))):
-        share = wilson(int(right[members].sum()), len(members))
+        accuracy = wilson(int(right[members].sum()), len(members))
         bins.append(
-            {
-                "confidence": float(confidence[members].mean()),
-                "accuracy": share.value,
-                "low": share.low,
-                "high": share.high,
-                "n": len(members),
-            }
+            ReliabilityBin(
+                confidence=float(confidence[members].mean()),
+                accuracy=accuracy.value,
+                low=accuracy.low,
+                high=accuracy.high,
+                n=len(members),
+            )
         )
-    return {
-        "ece": expected_calibration_error(probabilities, labels, BINS),
-        "log_loss": float(log_losses(logits, labels).mean()),
-        "bins": bins,
-    }
+    return Reliability(
+        ece=expected_calibration_error(probabilities, labels, BINS),
+        log_loss=float(log_losses(logits, labels).mean()),
+        bins=bins,
+    )
 
 
-def confused_pairs(counts: NDArray[np.int64]) -> list[Pair]:
+def confused_pairs(counts: NDArray[np.int64]) -> list[ConfusedPair]:
     """Pairs of classes of which an image is taken for the other, most confused first.
 
     Parameters
@@ -128,14 +187,14 @@ def confused_pairs(counts: NDArray[np.int64]) -> list[Pair]:
     """
     above = np.triu(counts + counts.T, k=1)
     pairs = [
-        Pair(int(first), int(second), int(counts[first, second]), int(counts[second, first]))
+        ConfusedPair(int(first), int(second), int(counts[first, second]), int(counts[second, first]))
         for first, second in np.argwhere(above)
     ]
     return sorted(pairs, key=lambda pair: -pair.images)
 
 
 def worst_mistakes(predictions: Predictions) -> NDArray[np.int64]:
-    """Indices of the wrong answers, the surest first: either the model or the label is badly wrong."""
+    """Indices of the wrong predictions, the most confident first: either the model or the label is badly wrong."""
     wrong = np.flatnonzero(predictions.predicted != predictions.labels)
     sure = predictions.probabilities[wrong].max(axis=1)
     order: NDArray[np.int64] = wrong[(-sure).argsort(kind="stable")]
@@ -151,22 +210,22 @@ def least_certain(predictions: Predictions) -> NDArray[np.int64]:
 def neighbours(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """The classes in an order in which confused ones stand side by side: average linkage, leaves ordered optimally.
 
-    Bar-Joseph et al. 2001; two classes are the nearer, the larger the share of their images that are confused.
+    Bar-Joseph et al. 2001; two classes are the nearer, the larger the fraction of their images that are confused.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
     if len(counts) < 3:
         return np.arange(len(counts))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    distances = 1 - np.sqrt((shares + shares.T) / 2)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    distances = 1 - np.sqrt((fractions + fractions.T) / 2)
     np.fill_diagonal(distances, 0)
     order: NDArray[np.int64] = leaves_list(linkage(squareform(distances), "average", optimal_ordering=True))
     return order
 
 
 def principal_plane(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], float]:
-    """The plane along which vectors, N×D, differ most: points in it, N×2, and its share of all variance."""
+    """The plane along which vectors, N×D, differ most: points in it, N×2, and its fraction of all variance."""
     from sklearn.decomposition import PCA
 
     flat = np.asarray(vectors, dtype=np.float32)
@@ -200,20 +259,20 @@ def neighbour_map(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     return points
 
 
-def _answer(predictions: Predictions, index: int) -> dict[str, Any]:
+def _prediction(predictions: Predictions, index: int) -> PredictedImage:
     given = int(predictions.predicted[index])
-    return {
-        "index": int(index),
-        "true": predictions.class_names[predictions.labels[index]],
-        "given": predictions.class_names[given],
-        "probability": float(predictions.probabilities[index, given]),
-    }
+    return PredictedImage(
+        index=int(index),
+        true=predictions.class_names[predictions.labels[index]],
+        given=predictions.class_names[given],
+        probability=float(predictions.probabilities[index, given]),
+    )
 
 
 def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """At most about POINTS points of a line, evenly spread along its length, the ends included."""
-    if len(x) <= POINTS:
+    if len(x) <= MAX_POINTS:
         return x, y
     along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], POINTS)))
+    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], MAX_POINTS)))
     return x[kept], y[kept]

@@ -1,4 +1,4 @@
-"""95 % intervals: Wilson's for a share of images, the percentile bootstrap for everything else."""
+"""95 % intervals: Wilson's for a fraction of images, the percentile bootstrap for everything else."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from foveola.predictions import Estimate
 
 
 def wilson(successes: int, n: int) -> Estimate:
-    """The share of successes with its score interval (Wilson 1927), which holds at 0 % and 100 % too."""
+    """The fraction of successes with its score interval (Wilson 1927), which holds at 0 % and 100 % too."""
     from scipy.stats import binomtest
 
     interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")

@@ -1,55 +1,120 @@
-"""What a model is worth on labelled images: figures with intervals, from logits and labels alone."""
+"""Metrics of a classifier from logits and labels, one row each in METRICS; tables, pages and JSON iterate the rows."""
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, computed_field
 
 from foveola.errors import ModelError
 from foveola.evaluation.calibration import calibration_gaps, log_losses
 from foveola.evaluation.intervals import mean_interval, wilson
 from foveola.predictions import Estimate, Predictions
 
+# Gives each of M models' metric, M, for weights of the N images: weights of a resample are how often it drew each image
+WeightedMetric = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
-def evaluate(predictions: Predictions, split: str) -> dict[str, Any]:
-    """All that is measured, as the JSON document of a run's evaluation.json.
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of METRICS.
 
     Parameters
     ----------
-    predictions : logits and labels of N images
-    split : the name of the split they come from, such as "test"
+    key : its name in JSON
+    title : its name in tables and pages
+    meaning : one line for readers who do not know it
+    better : which direction is better
+    compute : the value with its 95 % interval, of N predictions
+    weighted : of M models on the same images, for paired resampling
+    """
 
-    Returns
-    -------
-    split, n, held_out, every metric as {value, low, high, n, method}, per_class and confusion; plain Python values,
-    None where a figure is not defined
+    key: str
+    title: str
+    meaning: str
+    better: Literal["higher", "lower"]
+    compute: Callable[[Predictions], Estimate]
+    weighted: Callable[[Sequence[Predictions]], WeightedMetric]
+
+
+class ClassMetrics(BaseModel):
+    """One class: precision, recall with Wilson's 95 % interval, F1, and support, the number of its images.
+
+    A ratio without images is 0, and its interval 0 to 1.
+    """
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy issue 1362
+    @property
+    def recall_low(self) -> float:
+        return self._recall_interval.low
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy issue 1362
+    @property
+    def recall_high(self) -> float:
+        return self._recall_interval.high
+
+    @property
+    def _recall_interval(self) -> Estimate:
+        if not self.support:
+            return Estimate(0.0, 0.0, 1.0, 0, "no images")
+        return wilson(round(self.recall * self.support), self.support)
+
+
+def compute_metrics(predictions: Predictions) -> dict[str, Estimate]:
+    """Every metric of METRICS by its key.
 
     Raises
     ------
     ModelError
         If the logits are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from foveola.predictions import Predictions
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]], np.float32)
+    >>> measured = compute_metrics(Predictions(logits, np.array([0, 1, 1]), ("cat", "dog"), held_out=True))
+    >>> print(measured["accuracy"])
+    0.6667 (95 % CI 0.2077–0.9385)
     """
     if not np.isfinite(predictions.logits).all():
         raise ModelError(
-            "The model gives NaN or infinite logits, so that nothing can be measured. Its weights are damaged or its "
+            "The model gives NaN or infinite logits, so nothing can be measured. Its weights are damaged or its "
             "training diverged: train it again with a lower learning rate."
         )
-    return {
-        "split": split,
-        "n": len(predictions),
-        "held_out": bool(predictions.held_out),
-        **{name: metric(predictions).as_json() for name, metric in METRICS.items()},
-        "per_class": per_class(predictions),
-        "confusion": confusion(predictions).tolist(),
-    }
+    return {key: metric.compute(predictions) for key, metric in METRICS.items()}
 
 
 def accuracy(predictions: Predictions) -> Estimate:
     """Share of images whose most probable class is the true one, with Wilson's interval."""
     return wilson(int((predictions.predicted == predictions.labels).sum()), len(predictions))
+
+
+def balanced_accuracy(predictions: Predictions) -> Estimate:
+    """Mean recall over the classes that occur, each with equal weight (Brodersen et al. 2010).
+
+    The interval is the percentile bootstrap over images, classes without an image in a resample left out.
+    """
+    return _bootstrap_confusion(predictions, _mean_recall)
+
+
+def macro_f1(predictions: Predictions) -> Estimate:
+    """Mean F1 over the classes that occur among labels or predictions, each with equal weight.
+
+    F1 is the harmonic mean of precision and recall. The interval is the percentile bootstrap over images.
+    """
+    return _bootstrap_confusion(predictions, _mean_f1)
 
 
 def log_loss(predictions: Predictions) -> Estimate:
@@ -59,17 +124,16 @@ def log_loss(predictions: Predictions) -> Estimate:
 
 def brier(predictions: Predictions) -> Estimate:
     """Squared distance between probabilities and truth, summed over the classes (Brier 1950): 0 (best) to 2."""
-    truth = np.eye(len(predictions.class_names))[predictions.labels]
-    return mean_interval(((predictions.probabilities - truth) ** 2).sum(axis=1))
+    return mean_interval(_brier_scores(predictions))
 
 
 def auc_macro_ovr(predictions: Predictions) -> Estimate:
     """Area under the ROC curve of each class against all others, averaged over the classes with equal weight.
 
     Classes that do not occur among the labels are left out of the mean, and `method` says so; with a single class
-    the figure is NaN. The interval is DeLong's (DeLong et al. 1988), with each image's structural components summed
+    the area is NaN. The interval is DeLong's (DeLong et al. 1988), with each image's structural components summed
     over the classes, so that the covariance between classes counts. Where the classes are separated perfectly there
-    is no spread to learn from, and the interval is the point 1.
+    is no spread to estimate, and the interval is the point 1.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -93,23 +157,14 @@ def ece(predictions: Predictions) -> Estimate:
     """Expected calibration error of the most probable class, in 15 bins of equal numbers of images: 0 (best) to 1.
 
     The interval keeps bins and signs as they are found. Resampling those too would repeat the error's upward bias,
-    and give intervals that lie above the figure itself.
+    and give intervals that lie above the value itself.
     """
     estimate = mean_interval(calibration_gaps(predictions.probabilities, predictions.labels))
     return replace(estimate, low=max(estimate.low, 0.0))
 
 
-METRICS: dict[str, Callable[[Predictions], Estimate]] = {
-    "accuracy": accuracy,
-    "log_loss": log_loss,
-    "brier": brier,
-    "auc_macro_ovr": auc_macro_ovr,
-    "ece": ece,
-}
-
-
-def per_class(predictions: Predictions) -> list[dict[str, Any]]:
-    """Name, precision, recall, F1 and support (number of images) of each class; 0 where a ratio has no images."""
+def per_class(predictions: Predictions) -> list[ClassMetrics]:
+    """Precision, recall, F1 and support of each class, K rows."""
     from sklearn.metrics import precision_recall_fscore_support
 
     names = predictions.class_names
@@ -117,24 +172,124 @@ def per_class(predictions: Predictions) -> list[dict[str, Any]]:
         predictions.labels, predictions.predicted, labels=range(len(names)), zero_division=0.0
     )
     return [
-        {"name": name, "precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
+        ClassMetrics(name=name, precision=float(precision), recall=float(recall), f1=float(f1), support=int(support))
         for name, precision, recall, f1, support in zip(names, *columns, strict=True)
     ]
 
 
 def confusion(predictions: Predictions) -> NDArray[np.int64]:
     """Number of images by true class (rows) and most probable class (columns), int64 K×K."""
-    from sklearn.metrics import confusion_matrix
-
-    labels = range(len(predictions.class_names))
-    matrix: NDArray[np.int64] = confusion_matrix(predictions.labels, predictions.predicted, labels=labels)
+    classes = len(predictions.class_names)
+    cells = np.bincount(_cells(predictions), minlength=classes**2)
+    matrix: NDArray[np.int64] = cells.reshape(classes, classes)
     return matrix
+
+
+# Metrics for resampling, where every image has a weight
+
+
+def bootstrap_mean(values: Callable[[Predictions], NDArray[np.float64]]) -> Callable[..., WeightedMetric]:
+    """The weighted mean of per-image values, N."""
+
+    def weighted(models: Sequence[Predictions]) -> WeightedMetric:
+        table = np.stack([values(model) for model in models])
+        return lambda weights: table @ weights / weights.sum()
+
+    return weighted
+
+
+def bootstrap_auc(models: Sequence[Predictions]) -> WeightedMetric:
+    """Macro one-vs-rest AUC; NaN where a single class has weight.
+
+    Sorting once, and only counting anew for each resample, is what makes a bootstrap of the AUC affordable.
+    """
+    labels, classes = models[0].labels, np.unique(models[0].labels)
+    members = [np.flatnonzero(labels == label) for label in classes]
+    ranks = [[np.unique(model.probabilities[:, k], return_inverse=True)[1] for k in classes] for model in models]
+
+    def areas(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array([_mean_area(of_classes, members, weights) for of_classes in ranks])
+
+    return areas
+
+
+def bootstrap_confusion(
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> Callable[..., WeightedMetric]:
+    """A statistic of the weighted confusion matrix."""
+
+    def weighted(models: Sequence[Predictions]) -> WeightedMetric:
+        classes, cells = len(models[0].class_names), [_cells(model) for model in models]
+
+        def values(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            counts = [np.bincount(cell, weights, minlength=classes**2).reshape(classes, classes) for cell in cells]
+            return statistic(np.stack(counts))
+
+        return values
+
+    return weighted
+
+
+def _cells(predictions: Predictions) -> NDArray[np.int64]:
+    """The cell of the confusion matrix that each image falls into, row by row, N."""
+    cells: NDArray[np.int64] = predictions.labels * len(predictions.class_names) + predictions.predicted
+    return cells
+
+
+def _bootstrap_confusion(
+    predictions: Predictions, statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> Estimate:
+    """Percentile bootstrap: drawing n images anew is drawing the cells of the confusion matrix from a multinomial."""
+    counts, n = confusion(predictions), len(predictions)
+    draws = np.random.default_rng(0).multinomial(n, counts.ravel() / n, size=_RESAMPLES)
+    values = statistic(draws.reshape(_RESAMPLES, *counts.shape).astype(np.float64))
+    low, high = np.percentile(values, (2.5, 97.5))
+    value = float(statistic(counts[None].astype(np.float64))[0])
+    return Estimate(value, float(low), float(high), n, f"percentile bootstrap, {_RESAMPLES} resamples")
+
+
+def _mean_recall(confusions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean recall, R, of confusion matrices, R×K×K, over the classes that have images."""
+    right, supports = np.diagonal(confusions, axis1=1, axis2=2), confusions.sum(axis=2)
+    recalls = right / np.maximum(supports, 1e-300)
+    means: NDArray[np.float64] = recalls.sum(axis=1) / (supports > 0).sum(axis=1)
+    return means
+
+
+def _mean_f1(confusions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean F1, R, of confusion matrices, R×K×K, over the classes that are true or predicted for some image."""
+    right = np.diagonal(confusions, axis1=1, axis2=2)
+    twice = confusions.sum(axis=2) + confusions.sum(axis=1)
+    scores = 2 * right / np.maximum(twice, 1e-300)
+    means: NDArray[np.float64] = scores.sum(axis=1) / (twice > 0).sum(axis=1)
+    return means
+
+
+def _brier_scores(model: Predictions) -> NDArray[np.float64]:
+    truth = np.eye(len(model.class_names))[model.labels]
+    scores: NDArray[np.float64] = ((model.probabilities - truth) ** 2).sum(axis=1)
+    return scores
+
+
+def _mean_area(
+    ranks: Sequence[NDArray[np.int64]], members: Sequence[NDArray[np.int64]], weights: NDArray[np.float64]
+) -> float:
+    """Mean over the classes of the fraction of pairs of a member and another image that are in order, ties half."""
+    areas = []
+    for rank, positive in zip(ranks, members, strict=True):
+        everyone = np.bincount(rank, weights)
+        inside = np.bincount(rank[positive], weights[positive], minlength=len(everyone))
+        outside = everyone - inside
+        pairs = inside.sum() * outside.sum()
+        if pairs:
+            areas.append(inside @ (outside.cumsum() - outside / 2) / pairs)
+    return float(np.mean(areas)) if areas else float("nan")
 
 
 def _structural_components(
     scores: NDArray[np.float64], positive: NDArray[np.bool_], area: float
 ) -> NDArray[np.float64]:
-    """Each image's share in the error of one area, N: the sum of squares is DeLong's variance.
+    """Each image's part in the error of one area, N: the sum of squares is DeLong's variance.
 
     By ranks, as in Sun and Xu 2014: the rank among all minus the rank in its own group counts the images of the other
     group below, ties half.
@@ -148,5 +303,68 @@ def _structural_components(
     negatives = len(scores) - positives
     placements = np.where(positive, below / negatives, 1 - below / positives)
     own = np.where(positive, positives, negatives)
-    shares: NDArray[np.float64] = (placements - area) / np.sqrt(own * np.maximum(own - 1, 1))
-    return shares
+    parts: NDArray[np.float64] = (placements - area) / np.sqrt(own * np.maximum(own - 1, 1))
+    return parts
+
+
+_ROWS = (
+    Metric(
+        "accuracy",
+        "accuracy",
+        "fraction of images whose most probable class is the true one",
+        "higher",
+        accuracy,
+        bootstrap_mean(lambda model: (model.predicted == model.labels).astype(np.float64)),
+    ),
+    Metric(
+        "balanced_accuracy",
+        "balanced accuracy",
+        "mean recall over the classes, rare ones counting as much as frequent ones",
+        "higher",
+        balanced_accuracy,
+        bootstrap_confusion(_mean_recall),
+    ),
+    Metric(
+        "macro_f1",
+        "macro F1",
+        "mean over the classes of the harmonic mean of precision and recall",
+        "higher",
+        macro_f1,
+        bootstrap_confusion(_mean_f1),
+    ),
+    Metric(
+        "auc_macro_ovr",
+        "AUC (one-vs-rest, macro)",
+        "how well each class is told from the rest; 1 is perfect, 0.5 is chance",
+        "higher",
+        auc_macro_ovr,
+        bootstrap_auc,
+    ),
+    Metric(
+        "log_loss",
+        "log loss",
+        "mean negative log-likelihood of the true class, in nats; 0 is perfect",
+        "lower",
+        log_loss,
+        bootstrap_mean(lambda model: log_losses(model.logits, model.labels)),
+    ),
+    Metric(
+        "brier",
+        "Brier score",
+        "squared distance between probabilities and truth; 0 is perfect, 2 the worst",
+        "lower",
+        brier,
+        bootstrap_mean(_brier_scores),
+    ),
+    Metric(
+        "ece",
+        "calibration error (ECE)",
+        "mean distance between confidence and accuracy; 0 is perfect",
+        "lower",
+        ece,
+        bootstrap_mean(lambda model: calibration_gaps(model.probabilities, model.labels)),
+    ),
+)
+
+METRICS: dict[str, Metric] = {metric.key: metric for metric in _ROWS}
+"""Every metric by its key in JSON, in the order in which tables and pages show them."""

@@ -1,17 +1,17 @@
 """When should a model rather say that it does not know? A threshold of its top probability, and what that costs.
 
-An image is accepted if the probability of its most probable class reaches the threshold. Coverage is the share of
-images that are accepted, risk the share of wrong answers among those (El-Yaniv and Wiener 2010; Geifman and El-Yaniv
-2017, arXiv:1705.08500).
+An image is accepted if the probability of its most probable class reaches the threshold. Coverage is the fraction of
+images that are accepted, risk the fraction of wrong predictions among those (El-Yaniv and Wiener 2010; Geifman and
+El-Yaniv 2017, arXiv:1705.08500).
 """
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from foveola.evaluation.intervals import wilson
-from foveola.predictions import Predictions
+from foveola.models.metadata import Rejection
+from foveola.predictions import Estimate, Predictions
 
 
 def risk_coverage(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -24,7 +24,7 @@ def risk_coverage(predictions: Predictions) -> tuple[NDArray[np.float64], NDArra
 
 
 def coverage_at(predictions: Predictions, error: float) -> float:
-    """The largest coverage whose risk is at most `error`; 0.0 if even the surest answers are wrong more often."""
+    """The largest coverage whose risk is at most `error`; 0.0 if the most confident ones are wrong more often."""
     coverage, risk, _ = _thresholds(predictions)
     return float(coverage[risk <= error].max(initial=0.0))
 
@@ -35,7 +35,7 @@ def choose_threshold(predictions: Predictions, error: float) -> float | None:
     Parameters
     ----------
     predictions : of images that the network has not learnt from, temperature applied; not the test images
-    error : accepted share of wrong answers among the accepted ones, 0 to 1
+    error : accepted fraction of wrong predictions among the accepted ones, 0 to 1
 
     Returns
     -------
@@ -47,32 +47,32 @@ def choose_threshold(predictions: Predictions, error: float) -> float | None:
     return float(probabilities[kept[-1]]) if len(kept) else None
 
 
-def accepted(probabilities: NDArray[np.float64], threshold: float | None) -> NDArray[np.bool_]:
-    """Which images are accepted, N, by their probabilities, N×K; none without a threshold."""
-    if threshold is None:
-        return np.zeros(len(probabilities), bool)
-    certain: NDArray[np.bool_] = probabilities.max(axis=1) >= threshold
-    return certain
+class RejectionResult(BaseModel):
+    """What a threshold is worth: coverage, the fraction of images that reach it, and the error rate among those.
 
-
-def judge(predictions: Predictions, error: float, threshold: float | None) -> dict[str, Any]:
-    """What a threshold is worth on these images: `rejection` of evaluation.json.
-
-    Returns
-    -------
-    error and threshold as given, coverage and accepted_error as {value, low, high, n, method}, and n, the number of
-    accepted images; accepted_error is None where there are none
+    `error` is the target error rate, `threshold` the probability that a prediction must reach, None where no prediction
+    does; `accepted_error` is None without an accepted image; `n` counts the accepted images.
     """
-    certain = accepted(predictions.probabilities, threshold)
-    wrong = int((predictions.predicted != predictions.labels)[certain].sum())
-    n = int(certain.sum())
-    return {
-        "error": error,
-        "threshold": threshold,
-        "coverage": wilson(n, len(predictions)).as_json(),
-        "accepted_error": wilson(wrong, n).as_json() if n else None,
-        "n": n,
-    }
+
+    error: float
+    threshold: float | None
+    coverage: Estimate
+    accepted_error: Estimate | None
+    n: int
+
+
+def evaluate_rejection(predictions: Predictions, rejection: Rejection) -> RejectionResult:
+    """Coverage and error rate of a model's threshold on these images."""
+    confident = rejection.is_confident(predictions.probabilities)
+    wrong = int((predictions.predicted != predictions.labels)[confident].sum())
+    n = int(confident.sum())
+    return RejectionResult(
+        error=rejection.target_error,
+        threshold=rejection.threshold,
+        coverage=wilson(n, len(predictions)),
+        accepted_error=wilson(wrong, n) if n else None,
+        n=n,
+    )
 
 
 def _thresholds(

@@ -1,6 +1,6 @@
-"""Which pixels speak for a class, asked of any model: part after part of the image is covered.
+"""Occlusion: heat maps of the pixels that speak for a class, from predictions on partly covered images.
 
-It needs only a model's answers, and so no PyTorch. Maps are as large as the images that are given.
+It works with any model, without PyTorch. Heat maps have the size of the given images.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from foveola.errors import DataError
 from foveola.images import Images, Labels, Polarity, check_images
 from foveola.predictions import Predictor, softmax
 
-# A square covers about a fiftieth of the image, and moves by half its side
-SQUARES_A_SIDE = 7
-# Covered copies of an image that are held at once
+# By default, a square covers a fiftieth of the image
+SQUARES_PER_SIDE = 7
+# Covered copies of an image that are in memory at once
 BATCH = 256
 
 
@@ -26,23 +26,23 @@ def occlusion(
     size: int | None = None,
     stride: int | None = None,
 ) -> NDArray[np.float32]:
-    """How much the class's probability falls when a square of the image is covered (Zeiler and Fergus, 2014).
+    """Measure the drop in a class's probability when a square of the image is covered (Zeiler and Fergus, 2014).
 
-    The square has the colour of the background: black where the model has learnt from light on dark, white where from
-    dark on light, otherwise the image's mean. A pixel's drop is the mean over all squares that cover it.
+    The square has the colour of the background: black if the model was trained on light on dark, white if on dark on
+    light, otherwise the mean of the image. The drop of a pixel is the mean over all squares that cover it.
 
     Parameters
     ----------
     predictor : a live classifier or a reopened export
-    polarity : of the images that it has learnt from, as its card says
+    polarity : of its training images, as in its metadata
     images : uint8 N×H×W×C
     classes : int64 N, the class to explain for each image
-    size : side of the square in pixels, by default a seventh of the longer side
-    stride : pixels between squares, by default half their side
+    size : side of the square in pixels, by default a seventh of the image's longer side
+    stride : pixels from one square to the next, by default half their side
 
     Returns
     -------
-    float32 N×H×W, -1 to 1; above 0 speaks for the class
+    float32 N×H×W, -1 to 1; pixels above 0 speak for the class
 
     Raises
     ------
@@ -52,23 +52,23 @@ def occlusion(
     check_explained(images, classes, len(predictor.class_names))
     height, width = images.shape[1:3]
     squares = _squares(height, width, size, stride)
-    covering = np.zeros((height, width))
+    counts = np.zeros((height, width))
     for square in squares:
-        covering[square] += 1
+        counts[square] += 1
     before = _probabilities(predictor, images, classes)
     drops = np.zeros(images.shape[:3])
-    for number, drop in enumerate(drops):
+    for index, drop in enumerate(drops):
         for start in range(0, len(squares), BATCH):
             batch = squares[start : start + BATCH]
-            covered = _covered(images[number], batch, polarity)
-            after = _probabilities(predictor, covered, np.full(len(batch), classes[number]))
-            for square, remaining in zip(batch, after, strict=True):
-                drop[square] += before[number] - remaining
-    return (drops / covering).astype(np.float32)
+            covered = _cover(images[index], batch, polarity)
+            after = _probabilities(predictor, covered, np.full(len(batch), classes[index]))
+            for square, probability in zip(batch, after, strict=True):
+                drop[square] += before[index] - probability
+    return (drops / counts).astype(np.float32)
 
 
-def check_explained(images: Images, classes: Labels, known: int) -> None:
-    """Refuse images that are none, and classes that are not one of `known` for each image.
+def check_explained(images: Images, classes: Labels, class_count: int) -> None:
+    """Refuse arrays that are not images, or classes that are not one valid index for each image.
 
     Raises
     ------
@@ -76,17 +76,20 @@ def check_explained(images: Images, classes: Labels, known: int) -> None:
         If images or classes cannot be used.
     """
     check_images(images)
-    if np.shape(classes) != (len(images),) or not 0 <= np.min(classes) <= np.max(classes) < known:
-        raise DataError(f"Give each of the {len(images)} images a class to explain, as a number from 0 to {known - 1}.")
+    if np.shape(classes) != (len(images),) or not 0 <= np.min(classes) <= np.max(classes) < class_count:
+        raise DataError(
+            f"The classes to explain do not fit the images. Give each of the {len(images)} images a class, as a number "
+            f"from 0 to {class_count - 1}."
+        )
 
 
 def _squares(height: int, width: int, size: int | None, stride: int | None) -> list[tuple[slice, slice]]:
-    """Rows and columns of every square, row by row."""
-    size = max(round(max(height, width) / SQUARES_A_SIDE), 1) if size is None else size
+    """Every square as slices of rows and columns, row by row."""
+    size = max(round(max(height, width) / SQUARES_PER_SIDE), 1) if size is None else size
     stride = max(size // 2, 1) if stride is None else stride
     if size < 1 or not 1 <= stride <= size:
         raise DataError(
-            f"A square of {size} pixels that moves by {stride} does not cover the image. Choose 1 ≤ stride ≤ size."
+            f"Squares of {size} pixels with a stride of {stride} do not cover the image. Choose 1 ≤ stride ≤ size."
         )
     return [
         np.s_[top : top + size, left : left + size]
@@ -96,18 +99,18 @@ def _squares(height: int, width: int, size: int | None, stride: int | None) -> l
 
 
 def _starts(side: int, size: int, stride: int) -> list[int]:
-    """Where squares begin, so that the last one ends at the border."""
+    """First pixels of the squares; the last square ends at the border."""
     last = max(side - size, 0)
     return [*range(0, last, stride), last]
 
 
 def _probabilities(predictor: Predictor, images: Images, classes: Labels) -> NDArray[np.float64]:
-    """Each image's probability of its class, float64 N."""
+    """Probability of the given class for each image, float64 N."""
     return softmax(predictor.predict_logits(images))[np.arange(len(images)), classes]
 
 
-def _covered(image: Images, squares: Sequence[tuple[slice, slice]], polarity: Polarity) -> Images:
-    """The image once for each square, with that square covered."""
+def _cover(image: Images, squares: Sequence[tuple[slice, slice]], polarity: Polarity) -> Images:
+    """Copies of the image, uint8 N×H×W×C, each with one square covered."""
     background = image.mean(axis=(0, 1)).round() if polarity == "mixed" else 255 * (polarity == "dark on light")
     images = np.repeat(image[None], len(squares), axis=0)
     for copy, square in zip(images, squares, strict=True):

@@ -12,11 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from foveola.export.onnx import OnnxModel
+from foveola.exports.model_document import Limits, ModelDocument, model_document
+from foveola.exports.onnx import OnnxModel
 from foveola.serving import inference_documents as v2
 from foveola.serving.batching import Batcher
 from foveola.serving.collecting import Collecting, KeepQuery, KeptDocument
-from foveola.serving.describing import ModelDocument, model_document
 from foveola.serving.guard import PAGE, Guard
 from foveola.serving.inference_protocol import VERSION, InferenceProtocol
 from foveola.serving.looking import LookDocument, Looking, LookQuery
@@ -91,9 +91,9 @@ class _Shared:
 
 def _add_pictures(app: FastAPI, shared: _Shared) -> None:
     model, settings = shared.model, shared.settings
-    pictures = Pictures(model.card, settings.max_pixels, shared.decoding)
+    pictures = Pictures(model.metadata, settings.max_pixels, shared.decoding)
     anything = PICTURE | {"application/json": {"schema": JSON_SCHEMA}}
-    predict = Predicting(model.card, pictures, shared.batcher, shared.metrics).predict
+    predict = Predicting(model.metadata, pictures, shared.batcher, shared.metrics).predict
     app.add_api_route("/predict", predict, **taking(anything, PredictionsDocument, PredictQuery.parameters(), [422]))
     names = {"class": model.class_names}
     look = Looking(model, pictures, shared.looking).look
@@ -107,7 +107,12 @@ def _add_pictures(app: FastAPI, shared: _Shared) -> None:
 def _add_protocol(app: FastAPI, shared: _Shared) -> None:
     model, settings = shared.model, shared.settings
     protocol = InferenceProtocol(
-        settings.name, model.card.image_shape, len(model.class_names), settings.max_pixels, shared.batcher, app.state
+        settings.name,
+        model.metadata.image_shape,
+        len(model.class_names),
+        settings.max_pixels,
+        shared.batcher,
+        app.state,
     )
     name, version = in_path("name", settings.name), in_path("version", VERSION)
     for path, parameters in (
@@ -139,7 +144,10 @@ def _add_descriptions(app: FastAPI, shared: _Shared) -> None:
     async def openapi(request: Request) -> Response:
         return _json(routes)
 
-    described = to_json(model_document(shared.model, shared.settings))
+    settings = shared.settings
+    limits = Limits(body_bytes=settings.max_body_bytes, pixels=settings.max_pixels)
+    collect = settings.collect is not None
+    described = to_json(model_document(shared.model, settings.name, limits, collect=collect))
     app.add_api_route("/model", model, **reading(ModelDocument))
     app.add_api_route("/metrics", metrics, **reading({"text/plain": {"schema": {"type": "string"}}}))
     page = StaticFiles()

@@ -97,7 +97,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._state)
+        exchange = _Exchange(scope, receive, send, self._state, self._note)
         held = 0
         try:
             headers = self._admitted(scope)
@@ -111,7 +111,7 @@ class Guard:
             await _refuse(error, exchange)
         finally:
             self._held_bytes -= held
-            self._note(exchange)
+            exchange.end()
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._fixed.get((scope["method"], scope["path"]))
@@ -209,7 +209,9 @@ class _Exchange:
     `unread` says that a part of the body may still arrive, `close` that the connection ends with the answer.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, state: State) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, state: State, note: Callable[["_Exchange"], None]
+    ) -> None:
         self.started = time.perf_counter()
         self.scope = scope
         self.receive = receive
@@ -220,6 +222,8 @@ class _Exchange:
         self.sent = 0
         self._send = send
         self._state = state
+        self._note = note
+        self._ended = False
 
     async def send(self, message: Message) -> None:
         """Send a message of the app, with the headers that every answer carries."""
@@ -233,7 +237,19 @@ class _Exchange:
             message = {"type": "http.response.start", "status": self.status, "headers": headers}
         else:
             self.sent += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self.end()
         await self._send(message)
+
+    def end(self) -> None:
+        """Count and log the request, once.
+
+        This happens before the last part of the answer is sent: a client that has its answer finds the request counted
+        when it reads /metrics, also from another worker.
+        """
+        if not self._ended:
+            self._ended = True
+            self._note(self)
 
     def line(self, **fields: object) -> str:
         """A line of the log about this request."""

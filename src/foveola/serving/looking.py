@@ -9,11 +9,11 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from foveola.answering import asked_for
 from foveola.errors import UserError, unknown
 from foveola.explanation.occlusion import occlusion
-from foveola.export.onnx import OnnxModel
+from foveola.exports.onnx import OnnxModel
 from foveola.images import Images
+from foveola.inputs.prepare import requested_fixes
 from foveola.serving.pictures import Pictures, one_picture
 from foveola.serving.predict import SeenDocument, seen
 from foveola.serving.queries import FixNames, Query
@@ -55,7 +55,7 @@ class Looking:
         names = self._model.class_names
         if query.name is not None and query.name not in names:
             raise UserError(unknown("class", query.name[:80], names))
-        asked = asked_for(query.fix, query.grey, self._model.card)
+        asked = requested_fixes(query.fix, query.grey, self._model.metadata)
         prepared = await self._pictures.prepared(
             await one_picture(request), "The picture", asked, auto="auto" in query.fix, findings=False
         )
@@ -67,7 +67,7 @@ class Looking:
         if chosen is None:
             chosen = int(self._model.predict_logits(images).argmax())
         maps = self._model.feature_maps(images)
-        drops = occlusion(self._model, self._model.card.polarity, images, np.array([chosen]))[0]
+        drops = occlusion(self._model, self._model.metadata.polarity, images, np.array([chosen]))[0]
         return {
             "seen": seen(pixels),
             "class": self._model.class_names[chosen],

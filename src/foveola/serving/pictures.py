@@ -6,12 +6,12 @@ from contextlib import suppress
 
 from starlette.requests import Request
 
-from foveola.answering import Prepared, prepare
-from foveola.decoding import decode, is_animated
-from foveola.doctor import Fix
 from foveola.errors import DataError
 from foveola.images import Images
-from foveola.models.card import ModelCard
+from foveola.inputs.decode import decode, is_animated
+from foveola.inputs.fixes import Fix
+from foveola.inputs.prepare import PreparedImage, prepare
+from foveola.models.metadata import ModelMetadata
 from foveola.serving.json_bodies import array_schema, parse_json, pixels_of
 from foveola.serving.responses import Refused
 from foveola.serving.workers import Workers
@@ -28,13 +28,13 @@ class Pictures:
 
     Parameters
     ----------
-    card : of the model
+    metadata : of the model
     max_pixels : of a picture
     workers : decode what is large
     """
 
-    def __init__(self, card: ModelCard, max_pixels: int, workers: Workers) -> None:
-        self._card = card
+    def __init__(self, metadata: ModelMetadata, max_pixels: int, workers: Workers) -> None:
+        self._card = metadata
         self._max_pixels = max_pixels
         self._workers = workers
 
@@ -44,7 +44,7 @@ class Pictures:
 
     async def prepared(
         self, picture: Picture, name: str, asked: tuple[Fix, ...], *, auto: bool, findings: bool = True
-    ) -> Prepared:
+    ) -> PreparedImage:
         """What the network gets of a picture; the parameters are those of `answering.prepare`.
 
         Raises
@@ -55,7 +55,7 @@ class Pictures:
             If too many large pictures wait already.
         """
 
-        def work(max_pixels: int) -> Prepared:
+        def work(max_pixels: int) -> PreparedImage:
             pixels = self._decoded(picture, name, max_pixels)
             animated = findings and isinstance(picture, bytes) and is_animated(picture)
             return prepare(pixels, self._card, asked, auto=auto, name=name, findings=findings, animated=animated)

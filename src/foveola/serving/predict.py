@@ -11,21 +11,14 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from foveola.answering import Prepared, answer, answer_document, asked_for
 from foveola.errors import DataError
 from foveola.images import Images
-from foveola.models.card import ModelCard
+from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document, requested_fixes
+from foveola.models.metadata import ModelMetadata
 from foveola.predictions import softmax
 from foveola.serving.batching import Batcher
 from foveola.serving.observing import Metrics
-from foveola.serving.pictures import (
-    Picture,
-    Pictures,
-    is_picture,
-    media_type,
-    pictures_in_json,
-    wrong_type,
-)
+from foveola.serving.pictures import Picture, Pictures, is_picture, media_type, pictures_in_json, wrong_type
 from foveola.serving.queries import FixNames, Query
 from foveola.serving.responses import json_response
 
@@ -45,14 +38,14 @@ class Predicting:
 
     Parameters
     ----------
-    card : of the model
+    metadata : of the model
     pictures : prepare what comes
     batcher : asks the model
     metrics : get what was found in the pictures
     """
 
-    def __init__(self, card: ModelCard, pictures: Pictures, batcher: Batcher, metrics: Metrics) -> None:
-        self._card = card
+    def __init__(self, metadata: ModelMetadata, pictures: Pictures, batcher: Batcher, metrics: Metrics) -> None:
+        self._card = metadata
         self._pictures = pictures
         self._batcher = batcher
         self._metrics = metrics
@@ -70,8 +63,8 @@ class Predicting:
         probabilities = softmax(await self._batcher.submit(np.stack([picture.pixels for picture in prepared])))
         return json_response({"predictions": self._documents(prepared, probabilities, query)})
 
-    async def _prepared(self, pictures: Sequence[Picture], query: PredictQuery) -> list[Prepared]:
-        asked = asked_for(query.fix, query.grey, self._card)
+    async def _prepared(self, pictures: Sequence[Picture], query: PredictQuery) -> list[PreparedImage]:
+        asked = requested_fixes(query.fix, query.grey, self._card)
         prepared = []
         for number, picture in enumerate(pictures, start=1):
             name = f"Picture {number}" if len(pictures) > 1 else "The picture"
@@ -84,12 +77,12 @@ class Predicting:
         return prepared
 
     def _documents(
-        self, prepared: Sequence[Prepared], probabilities: NDArray[np.float64], query: PredictQuery
+        self, prepared: Sequence[PreparedImage], probabilities: NDArray[np.float64], query: PredictQuery
     ) -> list[dict[str, Any]]:
         documents = []
         for picture, row in zip(prepared, probabilities, strict=True):
-            said = answer("", row, picture, self._card, self._card.class_names, query.top)
-            documents.append(answer_document(said) | ({"seen": seen(picture.pixels)} if query.seen else {}))
+            said = make_prediction("", row, picture, self._card, self._card.class_names, query.top)
+            documents.append(prediction_document(said) | ({"seen": seen(picture.pixels)} if query.seen else {}))
         return documents
 
 

@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import Request
 
-from foveola.doctor import FIXES
 from foveola.errors import UserError, unknown
+from foveola.inputs.fixes import FIXES
 from foveola.serving.responses import described
 
 _MOST_PARAMETERS = 20

@@ -18,7 +18,7 @@ def make_application(model_path: Path, settings: Settings) -> Application:
     ModelError
         If the file is missing, damaged, altered or no export of Foveola's.
     """
-    from foveola.export import onnx
+    from foveola.exports import onnx
     from foveola.serving.app import create_app
 
     return create_app(onnx.open(model_path, threads=1), settings)

@@ -1,1 +1,1 @@
-"""Training: arrays in, a fitted classifier out."""
+"""Training: from images and a recipe to a fitted classifier."""

@@ -1,8 +1,8 @@
-"""Random changes to a whole batch at once, on the device.
+"""Data augmentation: random changes to a whole batch of images at once, on the device.
 
-Draws come from PyTorch's global generator, which the loop seeds anew for every step: the same (seed, step) gives the
-same changes. What an image uncovers is filled with the colour that the things of this data stand on, black or white;
-where there is no such ground, as on photographs, with its border's pixels.
+Draws come from PyTorch's global generator, which the training loop seeds anew for every step: the same (seed, step)
+gives the same changes. Pixels that a change uncovers take the background of the data, black or white; where the images
+have no common background, as photographs, they repeat the image's border.
 """
 
 import math
@@ -14,61 +14,76 @@ from torch import Tensor
 from foveola.images import Polarity
 from foveola.recipe import Augment
 
-GROUND: dict[Polarity, int | None] = {"light on dark": 0, "dark on light": 255, "mixed": None}
+BACKGROUND: dict[Polarity, int | None] = {"light on dark": 0, "dark on light": 255, "mixed": None}
+
+
+def uses_flips(augment: Augment, flip_safe: bool) -> bool:
+    """Whether training flips images.
+
+    Parameters
+    ----------
+    augment : `flip` is True, False or "auto"
+    flip_safe : whether the data set declares that a mirror image keeps its class; decides for "auto"
+    """
+    return augment.flip is True or (augment.flip == "auto" and flip_safe)
 
 
 def augment_images(images: Tensor, augment: Augment, flip: bool, polarity: Polarity = "mixed") -> Tensor:
-    """Rotate and zoom, shift, mirror: uint8 N×H×W×C → uint8 N×H×W×C."""
-    ground = GROUND[polarity]
+    """Rotate, zoom, shift and flip images: uint8 N×H×W×C → uint8 N×H×W×C.
+
+    `flip` decides about flips, as `uses_flips` gives it, and `augment.flip` is ignored.
+    """
+    fill = BACKGROUND[polarity]
     if augment.rotation or augment.zoom:
-        images = rotate_and_zoom(images, augment.rotation, augment.zoom, ground)
+        images = rotate_and_zoom(images, augment.rotation, augment.zoom, fill)
     if augment.shift:
-        images = shift(images, augment.shift, ground)
+        images = shift(images, augment.shift, fill)
     if flip:
-        images = mirror(images)
+        images = random_flip(images)
     return images
 
 
-def rotate_and_zoom(images: Tensor, rotation: float, zoom: float, ground: int | None = None) -> Tensor:
-    """Turn each image by up to ±`rotation` degrees and scale it by 1 ± `zoom`, bilinearly, about its centre.
+def rotate_and_zoom(images: Tensor, rotation: float, zoom: float, fill: int | None = None) -> Tensor:
+    """Rotate each image by up to ±`rotation` degrees and scale it by 1 ± `zoom`, bilinearly, about its center.
 
-    `ground`, 0 to 255, fills what is uncovered; None: the image's border.
+    `fill` is the value of uncovered pixels, 0 to 255; None repeats the image's border.
     """
     n, height, width = images.shape[:3]
     angle = math.radians(rotation) * _uniform(n, images.device)
     scale = 1 / (1 + zoom * _uniform(n, images.device))
     sine, cosine, zero = angle.sin() * scale, angle.cos() * scale, torch.zeros_like(angle)
-    # affine_grid works in units of half a side: the sides' ratio keeps a turn a turn on images that are not square
+    # affine_grid measures each axis in units of half its side; without the sides' ratio, a rotation would shear
+    # images that are not square
     rows = (cosine, -sine * height / width, zero, sine * width / height, cosine, zero)
     grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), [n, 1, height, width], align_corners=False)
-    fill = "border" if ground is None else "zeros"
-    planes = images.permute(0, 3, 1, 2).float() - (ground or 0)
-    planes = F.grid_sample(planes, grid, padding_mode=fill, align_corners=False) + (ground or 0)
+    padding_mode = "border" if fill is None else "zeros"
+    planes = images.permute(0, 3, 1, 2).float() - (fill or 0)
+    planes = F.grid_sample(planes, grid, padding_mode=padding_mode, align_corners=False) + (fill or 0)
     return planes.round_().byte().permute(0, 2, 3, 1)
 
 
-def shift(images: Tensor, pixels: int, ground: int | None = None) -> Tensor:
-    """Move each image by up to ±`pixels` whole pixels along each side.
+def shift(images: Tensor, pixels: int, fill: int | None = None) -> Tensor:
+    """Shift each image by up to ±`pixels` whole pixels along each side.
 
-    `ground`, 0 to 255, fills what is uncovered; None: the image's border.
+    `fill` is the value of uncovered pixels, 0 to 255; None repeats the image's border.
     """
     n, height, width = images.shape[:3]
     down, across = torch.randint(-pixels, pixels + 1, (2, n, 1), device=images.device)
     rows = torch.arange(height, device=images.device) - down
     columns = torch.arange(width, device=images.device) - across
-    which = torch.arange(n, device=images.device)[:, None, None]
-    if ground is None:
+    indices = torch.arange(n, device=images.device)[:, None, None]
+    if fill is None:
         rows, columns = rows.clamp_(0, height - 1), columns.clamp_(0, width - 1)
     else:
-        images = F.pad(images, (0, 0, pixels, pixels, pixels, pixels), value=ground)
+        images = F.pad(images, (0, 0, pixels, pixels, pixels, pixels), value=fill)
         rows, columns = rows + pixels, columns + pixels
-    return images[which, rows[:, :, None], columns[:, None, :]]
+    return images[indices, rows[:, :, None], columns[:, None, :]]
 
 
-def mirror(images: Tensor) -> Tensor:
-    """Mirror half of the images, left to right."""
-    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(chosen, images.flip(2), images)
+def random_flip(images: Tensor) -> Tensor:
+    """Flip each image left to right with probability 1/2."""
+    flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(flipped, images.flip(2), images)
 
 
 def cutout(x: Tensor, side: int) -> Tensor:
@@ -89,12 +104,13 @@ def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Tensor, float]:
 
     Returns
     -------
-    (blend, order, share): `share` of each image's own, the rest of image `order[i]`
+    (blend, order, weight): blend[i] is `weight` × x[i] + (1 - `weight`) × x[order[i]]
     """
-    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    weight = float(torch.distributions.Beta(alpha, alpha).sample())
     order = torch.randperm(len(x), device=x.device)
-    return share * x + (1 - share) * x[order], order, share
+    return weight * x + (1 - weight) * x[order], order, weight
 
 
 def _uniform(n: int, device: torch.device) -> Tensor:
+    """Random numbers between -1 and 1, N."""
     return 2 * torch.rand(n, device=device) - 1

@@ -1,6 +1,6 @@
-"""Callbacks: what happens beside the training itself, each a small class.
+"""Training callbacks: metrics of an epoch, history, selection of weights, progress bar.
 
-A user's own is a subclass with the methods it needs:
+A callback of your own is a subclass of `Callback` with the methods it needs:
 
     class StopAt(Callback):
         def __init__(self, accuracy):
@@ -9,7 +9,7 @@ A user's own is a subclass with the methods it needs:
         def on_epoch_end(self, fit):
             fit.stop = fit.metrics["val_accuracy"] >= self.accuracy
 
-They are called in the order in which they stand, so that one sees what an earlier one put into `fit.metrics`.
+Callbacks are called in the order of their list: one sees what an earlier one has put into `fit.metrics`.
 """
 
 import csv
@@ -20,6 +20,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from foveola.files import write_atomically
 from foveola.predictions import Predictions
 
@@ -28,11 +31,14 @@ if TYPE_CHECKING:
 
     from foveola.training.loop import Fit
 
-Metrics = dict[str, float]
+EpochMetrics = dict[str, float]
+
+# With more epochs, at most one line a second is printed
+MAX_EPOCHS_WITH_A_LINE_EACH = 20
 
 
 class Callback:
-    """Called by the training loop; every method may be left out."""
+    """Base class of callbacks, whose methods do nothing; the training loop calls them."""
 
     def on_fit_start(self, fit: "Fit") -> None:
         """Before the first step."""
@@ -44,21 +50,21 @@ class Callback:
         """After the optimizer has changed the weights."""
 
     def on_epoch_end(self, fit: "Fit") -> None:
-        """After validation; `fit.metrics` holds the epoch's figures and takes new ones."""
+        """After validation; `fit.metrics` holds the epoch's metrics, and new ones can be added to it."""
 
     def on_fit_end(self, fit: "Fit") -> None:
         """After the last epoch, also after an early stop."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the callback must remember to go on after an interruption, as JSON values or tensors."""
+        """State that is needed to resume after an interruption, as JSON values or tensors."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
-class EpochMetric(Callback):
-    """Put a figure of the validation predictions into each epoch's metrics."""
+class ValidationMetric(Callback):
+    """Add a metric of the validation predictions to each epoch's metrics."""
 
     def __init__(self, name: str, metric: Callable[[Predictions], float]) -> None:
         self.name = name
@@ -69,14 +75,14 @@ class EpochMetric(Callback):
 
 
 class LearningRate(Callback):
-    """Put the learning rate of the epoch's last step into its metrics."""
+    """Add the learning rate of the epoch's last step to its metrics."""
 
     def on_epoch_end(self, fit: "Fit") -> None:
         fit.metrics["learning_rate"] = fit.learning_rate
 
 
-class Duration(Callback):
-    """Put the seconds since the start of training into each epoch's metrics, from the monotonic clock."""
+class ElapsedTime(Callback):
+    """Add the seconds since the start of training to each epoch's metrics; interruptions do not count."""
 
     def __init__(self) -> None:
         self.before = 0.0
@@ -96,10 +102,10 @@ class Duration(Callback):
 
 
 class History(Callback):
-    """Keep every epoch's metrics: a list of rows, the first one `epoch`, `step`."""
+    """Collect the metrics of every epoch as rows, which start with `epoch` and `step`."""
 
     def __init__(self) -> None:
-        self.rows: list[Metrics] = []
+        self.rows: list[EpochMetrics] = []
 
     def on_epoch_end(self, fit: "Fit") -> None:
         self.rows.append({"epoch": fit.epoch, "step": fit.step, **fit.metrics})
@@ -112,7 +118,7 @@ class History(Callback):
 
 
 class CsvLog(Callback):
-    """Write the history as a CSV file: once a second at most while training, and whole at its end or when closed."""
+    """Write the history as a CSV file: at most once a second while training, and at its end or when closed."""
 
     def __init__(self, history: History, path: Path) -> None:
         self.history = history
@@ -120,18 +126,19 @@ class CsvLog(Callback):
         self.written = -math.inf
 
     def on_epoch_end(self, fit: "Fit") -> None:
-        if time.monotonic() - self.written > 1.0:  # an epoch of random batches may take milliseconds
+        if time.monotonic() - self.written > 1.0:  # epochs may take only milliseconds
             self.close()
 
     def on_fit_end(self, fit: "Fit") -> None:
         self.close()
 
     def close(self) -> None:
-        """Write what there is, if anything."""
+        """Write the history, unless it is empty."""
         if not self.history.rows:
             return
         text = io.StringIO()
-        names = dict.fromkeys(name for row in self.history.rows for name in row)  # a callback may skip epochs
+        # Of all rows: a callback may add a metric in some epochs only
+        names = dict.fromkeys(name for row in self.history.rows for name in row)
         table = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
         table.writeheader()
         table.writerows(self.history.rows)
@@ -140,12 +147,12 @@ class CsvLog(Callback):
 
 
 class BestWeights(Callback):
-    """Remember the weights of the best epoch by validation, and put them back at the end.
+    """Keep the weights of the best epoch, and restore them at the end.
 
     Parameters
     ----------
-    monitor : a name in `fit.metrics`; a loss is best when low, anything else when high
-    min_delta : the least change that counts as an improvement
+    monitor : metric in `fit.metrics`; lower is better if its name ends in "loss", otherwise higher
+    min_delta : smallest change that counts as an improvement
     restore : whether the best weights replace the last ones at the end
     """
 
@@ -159,7 +166,7 @@ class BestWeights(Callback):
 
     def on_epoch_end(self, fit: "Fit") -> None:
         score = _score(self.monitor, fit.metrics)
-        if score > (-math.inf if self.best is None else self.best + self.min_delta):  # never true of NaN
+        if score > (-math.inf if self.best is None else self.best + self.min_delta):  # never true for NaN
             self.best, self.epoch = score, fit.epoch
             if self.restore:
                 self.weights = {name: tensor.clone() for name, tensor in fit.classifier.network.state_dict().items()}
@@ -167,7 +174,7 @@ class BestWeights(Callback):
     def on_fit_end(self, fit: "Fit") -> None:
         if self.weights:
             fit.classifier.network.load_state_dict(self.weights)
-            fit.chosen_epoch = self.epoch
+            fit.best_epoch = self.epoch
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "epoch": self.epoch, "weights": self.weights}
@@ -177,7 +184,7 @@ class BestWeights(Callback):
 
 
 class EarlyStopping(BestWeights):
-    """Stop when `patience` epochs in a row brought no improvement of `monitor` by more than `min_delta`."""
+    """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs in a row."""
 
     def __init__(
         self, monitor: str = "val_loss", patience: int = 3, min_delta: float = 0.0, restore: bool = False
@@ -191,8 +198,69 @@ class EarlyStopping(BestWeights):
             fit.stop = True
 
 
-def _score(monitor: str, metrics: Metrics) -> float:
-    """The monitored figure, turned so that higher is better."""
+def _score(monitor: str, metrics: EpochMetrics) -> float:
+    """The monitored metric, negated if it is a loss: higher is better."""
     if monitor not in metrics:
-        raise ValueError(f"No figure {monitor!r} to monitor; this epoch has: {', '.join(metrics)}.")
+        raise ValueError(f"Unknown metric {monitor!r}. Available: {', '.join(metrics)}.")
     return -metrics[monitor] if monitor.endswith("loss") else metrics[monitor]
+
+
+class ProgressBar(Callback):
+    """Show progress on a console; comes after the callbacks whose metrics it shows."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+        self.printed = 0.0
+
+    def on_fit_start(self, fit: "Fit") -> None:
+        if not self.console.is_terminal:
+            return
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=self.console, transient=True)
+        self.bar.start()
+        self.task = self.bar.add_task("training", total=fit.steps)
+
+    def on_step_end(self, fit: "Fit") -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=fit.step)
+
+    def on_epoch_end(self, fit: "Fit") -> None:
+        last = fit.epoch == fit.epochs or fit.stop
+        all_lines = fit.epochs <= MAX_EPOCHS_WITH_A_LINE_EACH or "val_auc" in fit.metrics
+        if all_lines or last or time.monotonic() - self.printed > 1.0:
+            self.console.print(_epoch_line(fit.epoch, fit.epochs, fit.metrics), highlight=False, soft_wrap=True)
+            self.printed = time.monotonic()
+
+    def on_fit_end(self, fit: "Fit") -> None:
+        self.close()
+        if fit.epoch < fit.epochs:
+            self.console.print(
+                f"stopped early after epoch {fit.epoch}; the weights of epoch {fit.best_epoch} are kept",
+                highlight=False,
+            )
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _epoch_line(epoch: int, epochs: int, metrics: EpochMetrics) -> str:
+    parts = [
+        f"epoch {epoch:>{len(str(epochs))}}/{epochs}",
+        f"loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.4f}",
+    ]
+    names = {"val_loss": "loss", "val_accuracy": "accuracy", "val_auc": "AUC"}
+    if validation := ", ".join(f"{text} {metrics[name]:.4f}" for name, text in names.items() if name in metrics):
+        parts.append(f"validation {validation}")
+    if "seconds" in metrics:
+        parts.append(f"{metrics['seconds']:.1f} s")
+    return " · ".join(parts)

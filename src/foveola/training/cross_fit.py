@@ -1,4 +1,4 @@
-"""Cross-fitting: every image judged by networks that have never seen it."""
+"""Cross-fitting: predictions for every image by networks that were trained without it."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from foveola.errors import DataError
 from foveola.images import ImageSet, Labels
-from foveola.models.classifier import new_classifier
 from foveola.predictions import Predictions, softmax
 from foveola.recipe import Recipe
+from foveola.training.build import build_classifier
 from foveola.training.loop import choose_precision, fit
 
 Indices = NDArray[np.int64]
 
-_FOLDS = 3  # what separates this stream of random numbers from those of the training
+_FOLDS = 3  # separates this stream of random numbers from those of the training loop
 
 
 def cross_fit(
@@ -31,16 +31,16 @@ def cross_fit(
     flip: bool = False,
     announce: Callable[[int], None] = lambda number: None,
 ) -> list[Predictions]:
-    """Train a network for each fold, on the images of the other folds.
+    """Train a network for each fold on the images of the other folds, and predict held-out probabilities.
 
     Parameters
     ----------
-    train : images to learn from and to judge, each by the networks that have learnt from other folds than its own
-    others : images to judge only, by all networks
-    folds : how many parts the training images are dealt into, by class and seed
-    rounds : how often, dealt anew; the probabilities are averaged
-    representatives : of each training image, the index of the one whose fold it shares, N. Duplicates must share one:
-        a network that has learnt from a copy has seen the image.
+    train : training images; each is predicted by the networks that were trained without its fold
+    others : images that are only predicted, by all networks
+    folds : number of folds that the training images are split into, stratified by class
+    rounds : number of repetitions, each with new folds; the probabilities are averaged
+    representatives : for each training image, the index of the one whose fold it shares, N. Duplicates must share one,
+        because a network trained on a copy has seen the image.
     announce : called before each training with its number, from 0
 
     Returns
@@ -54,48 +54,48 @@ def cross_fit(
     NonFiniteLoss
         If a training diverges.
     """
-    # Weights would tilt the probabilities, and a class may be missing from what a fold learns from
+    # Class weights would bias the probabilities, and cannot be computed if a fold's training images lack a class
     recipe = recipe.model_copy(update={"class_weights": "none"})
     precision = choose_precision(recipe.precision, device)
-    own, *rest = (np.zeros((len(judged), len(train.class_names))) for judged in (train, *others))
+    train_mean, *other_means = (np.zeros((len(images), len(train.class_names))) for images in (train, *others))
     for number in range(rounds * folds):
         if number % folds == 0:
-            fold = deal(train.labels, folds, seed + number, representatives)
+            image_folds = assign_folds(train.labels, folds, seed + number, representatives)
         announce(number)
-        held_out, learnt = (np.flatnonzero(mask) for mask in (fold == number % folds, fold != number % folds))
-        part, own_seed = train.take(learnt), seed + number
-        classifier = new_classifier(recipe, part, own_seed)
+        held_out = np.flatnonzero(image_folds == number % folds)
+        fold_train = train.take(np.flatnonzero(image_folds != number % folds))
+        classifier = build_classifier(recipe, fold_train, seed + number)
         fit(
-            classifier, part, None, recipe,
-            seed=own_seed, device=device, precision=precision, flip=flip,
+            classifier, fold_train, None, recipe,
+            seed=seed + number, device=device, precision=precision, flip=flip,
         )  # fmt: skip
-        own[held_out] += softmax(classifier.predict_logits(train.images[held_out])) / rounds
-        for mean, other in zip(rest, others, strict=True):
+        train_mean[held_out] += softmax(classifier.predict_logits(train.images[held_out])) / rounds
+        for mean, other in zip(other_means, others, strict=True):
             mean += softmax(classifier.predict_logits(other.images)) / (rounds * folds)
     return [
-        Predictions(_logits(mean), judged.labels, judged.class_names, held_out=True)
-        for mean, judged in zip((own, *rest), (train, *others), strict=True)
+        Predictions(_logits(mean), images.labels, images.class_names, held_out=True)
+        for mean, images in zip((train_mean, *other_means), (train, *others), strict=True)
     ]
 
 
-def deal(labels: Labels, folds: int, seed: int, representatives: Indices) -> Indices:
-    """The fold of each image, N, from 0: stratified by class, drawn by seed, shared with its representative.
+def assign_folds(labels: Labels, folds: int, seed: int, representatives: Indices) -> Indices:
+    """The fold of each image, N, from 0: stratified by class, random by seed, the same as its representative's.
 
     Raises
     ------
     DataError
-        If there are fewer images, duplicates apart, than folds.
+        If there are fewer images, counting duplicates once, than folds.
     """
-    dealt, copies = np.unique(representatives, return_inverse=True)
-    if len(dealt) < folds:
-        raise DataError(f"{len(dealt)} different images cannot make {folds} folds. Give more images, or fewer folds.")
-    order = np.random.default_rng((seed, _FOLDS)).permutation(len(dealt))
-    order = order[labels[dealt][order].argsort(kind="stable")]
-    fold = np.empty(len(dealt), dtype=np.int64)
-    fold[order] = np.arange(len(dealt)) % folds
-    return fold[copies]
+    unique, inverse = np.unique(representatives, return_inverse=True)
+    if len(unique) < folds:
+        raise DataError(f"{len(unique)} different images cannot make {folds} folds. Give more images, or fewer folds.")
+    order = np.random.default_rng((seed, _FOLDS)).permutation(len(unique))
+    order = order[labels[unique][order].argsort(kind="stable")]
+    unique_folds = np.empty(len(unique), dtype=np.int64)
+    unique_folds[order] = np.arange(len(unique)) % folds
+    return unique_folds[inverse]
 
 
 def _logits(probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Logits, float32 N×K, whose softmax these probabilities are; finite also for 0."""
+    """Logits, float32 N×K, whose softmax gives these probabilities; finite for a probability of 0, too."""
     return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).astype(np.float32)

@@ -1,8 +1,8 @@
-"""One step of training: gather, augment, forward, backward, check, optimize.
+"""One training step: gather, augment, forward, backward, check, update.
 
-Nothing in a step waits for its numbers: they are summed up on the device. On the processor the check comes before the
-weights change; on a GPU, where asking would stop the queue, a step that is not finite changes nothing, nor do those
-after it, and who asks for the figures learns of it.
+Steps never synchronise with the device; a non-finite loss is raised when the metrics are read. Until then, that step
+and the steps after it leave the weights as they are. A CPU has no queue to keep filled: there the loss is checked after
+every step, and raised at once.
 """
 
 import math
@@ -17,26 +17,27 @@ from foveola.errors import NonFiniteLoss
 from foveola.models.classifier import Classifier
 from foveola.recipe import Recipe
 from foveola.training.augment import augment_images, cutout, mixup
-from foveola.training.optimizers import build_optimizers, schedule
+from foveola.training.optimizers import build_optimizers
+from foveola.training.schedules import lr_schedule
 
-# Ordinary steps before a CUDA graph is captured: libraries choose their kernels, and the allocator settles
-_WARM_UP = 3
+# Steps before a CUDA graph is captured, in which libraries choose their kernels and the allocator reserves memory
+_WARM_UP_STEPS = 3
 
-Learn = Callable[[Tensor, float | Tensor], None]
+TrainBatch = Callable[[Tensor, float | Tensor], None]
 
 
-class Step:
-    """Learns from images chosen by their indices.
+class TrainStep:
+    """Trains a network on one batch per call, and sums up the metrics.
 
     Parameters
     ----------
-    classifier : its network learns
+    classifier : its network is trained
     images, labels : all training images, uint8 N×H×W×C, and their labels, N, on the device
-    precision : of the products
-    flip : whether half of the images are mirrored
+    precision : of matrix products
+    flip : whether training flips images, each with probability 1/2
     class_weights : K, or None
-    steps, steps_per_epoch : of the whole training
-    deferred : whether figures and faults wait until they are asked for; by default on a GPU
+    steps, steps_per_epoch : number of steps in the whole training, and in an epoch
+    deferred : whether a non-finite loss is raised only when the metrics are read; by default on a GPU
     """
 
     def __init__(
@@ -65,70 +66,70 @@ class Step:
         self.buffers = list(classifier.network.buffers())
         self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, seen
-        self.fault = torch.zeros((), device=device)  # 1 from the first step that was not finite
-        self.fault_loss = torch.zeros((), device=device)
+        self.nonfinite = torch.zeros((), device=device)  # 1 from the first step with a non-finite loss or gradient
+        self.nonfinite_loss = torch.zeros((), device=device)
         self.finite_steps = torch.zeros((), device=device)
-        # mixup draws on the processor, and a module of the user's own may do anything
-        capture = device.type == "cuda" and not recipe.augment.mixup and classifier.card.layers is not None
-        self.run: Learn = _Captured(self.learn, device) if capture else self.learn
+        # A CUDA graph cannot hold mixup, which draws on the CPU, and perhaps not what a user's module does
+        capture = device.type == "cuda" and not recipe.augment.mixup and classifier.metadata.layers is not None
+        self.run: TrainBatch = _CudaGraph(self.train_batch, device) if capture else self.train_batch
 
-    def __call__(self, chosen: Tensor, share: float) -> None:
-        """Learn from the images with these indices, N, at a share of the peak rates.
+    def __call__(self, indices: Tensor, lr_scale: float) -> None:
+        """Train on the images with these indices, N, with learning rates times `lr_scale`.
 
         Raises
         ------
         NonFiniteLoss
-            Unless deferred, when the loss or its gradient is NaN or infinite, before the weights change.
+            If the loss or its gradient is NaN or infinite, unless deferred; the weights are those before the step.
         """
-        self.run(chosen, share)
-        if not self.deferred and self.fault:
+        self.run(indices, lr_scale)
+        if not self.deferred and self.nonfinite:
             self._raise()
 
-    def figures(self) -> tuple[float, float]:
-        """Mean loss and share of images classified correctly since the last call.
+    def epoch_metrics(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the images since the last call.
 
         Raises
         ------
         NonFiniteLoss
-            If deferred, when a step was not finite; the weights are those before it.
+            If the loss or gradient of a deferred step was NaN or infinite; the weights are those before that step.
         """
-        if self.fault:
+        if self.nonfinite:
             self._raise()
         loss, correct, seen = self.sums.tolist()
         self.sums.zero_()
         return loss / seen, correct / seen
 
-    def learn(self, chosen: Tensor, share: float | Tensor) -> None:
-        """The step itself, without asking for a number on a GPU."""
-        labels = self.labels[chosen]
-        before = [buffer.clone() for buffer in self.buffers]
-        loss, correct = self._forward(self.images[chosen], labels)
+    def train_batch(self, indices: Tensor, lr_scale: float | Tensor) -> None:
+        """Do one step; if deferred, without synchronising with the device."""
+        labels = self.labels[indices]
+        buffers_before = [buffer.clone() for buffer in self.buffers]
+        loss, correct = self._forward(self.images[indices], labels)
         loss.backward()
-        self._check(loss.detach())
-        if self.deferred or self.fault:  # batch normalisation has seen the NaN already
-            for buffer, old in zip(self.buffers, before, strict=True):
-                buffer.copy_(torch.where(self.fault > 0, old, buffer))
-        if self.deferred or not self.fault:
+        self._check_finite(loss.detach())
+        if self.deferred or self.nonfinite:  # batch normalisation may already hold NaN
+            for buffer, before in zip(self.buffers, buffers_before, strict=True):
+                buffer.copy_(torch.where(self.nonfinite > 0, before, buffer))
+        if self.deferred or not self.nonfinite:
             for optimizer in self.optimizers:
-                optimizer.step(share, skip=self.fault if self.deferred else None)
+                optimizer.step(lr_scale, skip=self.nonfinite if self.deferred else None)
             self.sums += torch.stack((loss.detach() * len(labels), correct, torch.full_like(correct, len(labels))))
         for parameter in self.parameters:
             parameter.grad = None
 
     def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss, and how many images were classified correctly."""
+        """Mean loss and number of correct predictions."""
         augment = self.recipe.augment
-        polarity = self.classifier.card.polarity
+        polarity = self.classifier.metadata.polarity
         x = self.classifier.normalize(augment_images(images, augment, self.flip, polarity))
         if augment.cutout:
             x = cutout(x, augment.cutout)
         if not augment.mixup:
             logits = self._logits(x)
             return self._loss(logits, labels), (logits.detach().argmax(1) == labels).sum()
-        x, order, share = mixup(x, augment.mixup)
+        x, order, weight = mixup(x, augment.mixup)
         logits = self._logits(x)
-        loss = share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[order])
-        return loss, (logits.detach().argmax(1) == (labels if share >= 0.5 else labels[order])).sum()
+        loss = weight * self._loss(logits, labels) + (1 - weight) * self._loss(logits, labels[order])
+        return loss, (logits.detach().argmax(1) == (labels if weight >= 0.5 else labels[order])).sum()
 
     def _logits(self, x: Tensor) -> Tensor:
         with self.autocast:
@@ -138,62 +139,63 @@ class Step:
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.recipe.label_smoothing)
 
-    def _check(self, loss: Tensor) -> None:
-        """Remember the first loss that was not finite, or whose gradient was not."""
+    def _check_finite(self, loss: Tensor) -> None:
+        """Record the first loss that is not finite, or whose gradient is not."""
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        self.fault_loss.copy_(torch.where(self.fault > 0, self.fault_loss, loss))
-        self.fault.copy_(torch.maximum(self.fault, (~torch.isfinite(loss + norm)).float()))
-        self.finite_steps += 1 - self.fault
+        self.nonfinite_loss.copy_(torch.where(self.nonfinite > 0, self.nonfinite_loss, loss))
+        self.nonfinite.copy_(torch.maximum(self.nonfinite, (~torch.isfinite(loss + norm)).float()))
+        self.finite_steps += 1 - self.nonfinite
 
     def _raise(self) -> NoReturn:
-        done = int(self.finite_steps)
-        what = "the gradient of the loss" if math.isfinite(float(self.fault_loss)) else "the loss"
-        peak = self.recipe.learning_rate
-        rate = peak * schedule(self.recipe, done, self.steps, self.steps_per_epoch)
+        finite_steps = int(self.finite_steps)
+        quantity = "the gradient of the loss" if math.isfinite(float(self.nonfinite_loss)) else "the loss"
+        base_lr = self.recipe.learning_rate
+        lr = base_lr * lr_schedule(self.recipe, finite_steps, self.steps, self.steps_per_epoch)
         raise NonFiniteLoss(
-            f"In epoch {done // self.steps_per_epoch + 1}, step {done + 1}, {what} was not finite (learning rate "
-            f"{rate:.3g}). Training stopped before this step; the weights before it are kept. "
-            f"Lower the learning rate: --set learning_rate={peak / 10:.3g}"
+            f"In epoch {finite_steps // self.steps_per_epoch + 1}, step {finite_steps + 1}, {quantity} was not finite "
+            f"(learning rate {lr:.3g}). Training stopped before this step; the weights before it are kept. "
+            f"Lower the learning rate: --set learning_rate={base_lr / 10:.3g}"
         )
 
 
-class _Captured:
-    """A step as a CUDA graph: a hundred kernels launched as one, because launches bound such small networks.
+class _CudaGraph:
+    """A training step captured as a CUDA graph.
 
-    Batches of another size than the first go the ordinary way.
+    It launches about a hundred kernels as one, because launches take most of the time with networks this small.
+    Batches of another size than the first are trained on without the graph.
     """
 
-    def __init__(self, learn: Learn, device: torch.device) -> None:
-        self.learn = learn
-        self.chosen: Tensor | None = None
-        self.share = torch.zeros((), device=device)
-        self.warm = 0
+    def __init__(self, train_batch: TrainBatch, device: torch.device) -> None:
+        self.train_batch = train_batch
+        self.indices: Tensor | None = None
+        self.lr_scale = torch.zeros((), device=device)
+        self.warm_up_steps = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, chosen: Tensor, share: float | Tensor) -> None:
-        self.share.fill_(share)
-        if self.chosen is None:
-            self.chosen = chosen.clone()
-        if chosen.shape != self.chosen.shape:
-            self.learn(chosen, self.share)
+    def __call__(self, indices: Tensor, lr_scale: float | Tensor) -> None:
+        self.lr_scale.fill_(lr_scale)
+        if self.indices is None:
+            self.indices = indices.clone()
+        if indices.shape != self.indices.shape:
+            self.train_batch(indices, self.lr_scale)
             return
-        self.chosen.copy_(chosen)
+        self.indices.copy_(indices)
         if self.graph is not None:
             self.graph.replay()
-        elif self.warm < _WARM_UP:
-            self._aside()
+        elif self.warm_up_steps < _WARM_UP_STEPS:
+            self._warm_up_step()
         else:
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
-                self.learn(self.chosen, self.share)
-            self.graph.replay()  # capturing has recorded the step, not done it
+                self.train_batch(self.indices, self.lr_scale)
+            self.graph.replay()  # capturing records the step without running it
 
-    def _aside(self) -> None:
-        """An ordinary step on a stream of its own, as capturing wants it beforehand."""
-        assert self.chosen is not None, "set before the first step"
-        self.warm += 1
+    def _warm_up_step(self) -> None:
+        """Run a step on a side stream, which PyTorch requires before a capture."""
+        assert self.indices is not None, "set before the first step"
+        self.warm_up_steps += 1
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self.learn(self.chosen, self.share)
+            self.train_batch(self.indices, self.lr_scale)
         torch.cuda.current_stream().wait_stream(stream)

@@ -1,4 +1,4 @@
-"""Start from another model's weights: transfer learning on one's own networks."""
+"""Transfer learning: start from the weights of another model."""
 
 from pathlib import Path
 
@@ -6,43 +6,43 @@ from foveola.errors import ModelError
 from foveola.models.classifier import Classifier, read_weights
 
 
-def take_over(classifier: Classifier, source: Path, *, freeze: bool) -> list[str]:
-    """Copy weights, layer by layer from the input on, while names and shapes agree.
+def transfer_weights(classifier: Classifier, source: Path, *, freeze: bool) -> list[str]:
+    """Copy weights layer by layer, starting at the input, while names and shapes agree.
 
     Parameters
     ----------
-    classifier : gets the weights
+    classifier : receives the weights
     source : a model file
-    freeze : keep the copied layers as they are in the training that follows; the last layer with weights is then
-        left out, so that there is something to learn
+    freeze : exclude the copied layers from training; the last layer with weights is then not copied, because it is
+        the one to train
 
     Returns
     -------
-    The names of the layers that were taken over.
+    The names of the copied layers that have weights
 
     Raises
     ------
     ModelError
-        If not even the first layer with weights agrees.
+        If the first layer with weights already differs in name or shape.
     """
     weights = read_weights(source)
-    taken = []
-    head = [name for name, layer in classifier.network.named_children() if list(layer.parameters())][-1:]
+    transferred = []
+    last = [name for name, layer in classifier.network.named_children() if list(layer.parameters())][-1:]
     for name, layer in classifier.network.named_children():
-        if freeze and name in head:
+        if freeze and name in last:
             break
-        own = layer.state_dict()
-        given = {key: weights.get(f"{name}.{key}") for key in own}
-        if any(tensor is None or tensor.shape != own[key].shape for key, tensor in given.items()):
+        current = layer.state_dict()
+        source_state = {key: weights.get(f"{name}.{key}") for key in current}
+        if any(tensor is None or tensor.shape != current[key].shape for key, tensor in source_state.items()):
             break
-        layer.load_state_dict(given)
-        if own:
-            taken.append(name)
+        layer.load_state_dict(source_state)
+        if current:
+            transferred.append(name)
         if freeze:
             layer.requires_grad_(False)
-    if not taken:
+    if not transferred:
         raise ModelError(
             f"No layer of {source} fits this network: the first layer with weights has another name or shape. "
             f"Use the same recipe, or one that begins with the same layers."
         )
-    return taken
+    return transferred

@@ -1,9 +1,7 @@
-"""A data set looked through: duplicates, leaks, likely label errors, odd images, class balance."""
+"""Audit: duplicates, leaks between splits, likely label errors, outliers and class balance of a data set."""
 
 import csv
 import io
-import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,25 +11,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foveola.datasets import load
-from foveola.datasets.paths import image_paths
-from foveola.errors import OutputError, require
-from foveola.files import write_atomically
+from foveola.datasets.reload import image_paths
+from foveola.documents import (
+    Audit,
+    AuditedData,
+    AuditedOutlier,
+    AuditSettings,
+    DuplicateInfo,
+    ImagePlace,
+    LabelSuspect,
+    Retrained,
+    RetrainedRow,
+)
+from foveola.errors import require
+from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset, ImageSet
 from foveola.predictions import Predictions
+from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
-from foveola.workflow.opening import Device, choose_device
-from foveola.workflow.progress import console, reading
+from foveola.workflow.open import Device, choose_device
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from foveola.evaluation.duplicates import Group
-    from foveola.evaluation.label_errors import LabelErrors
-    from foveola.evaluation.oddities import Oddity
+    from foveola.audits.duplicates import DuplicateGroup
+    from foveola.audits.label_errors import LabelErrors, Suspect
+    from foveola.audits.outliers import Outlier
 
-# So often are the folds dealt anew and the probabilities averaged: on Fashion-MNIST with 1 % of the labels wrong, this
-# finds a quarter of what one round misses
+# Rounds of cross-fitting, each with new folds; their probabilities are averaged. On Fashion-MNIST with 1 % wrong
+# labels, three rounds find a quarter of what one round misses.
 ROUNDS = 3
 PAGE, TABLE, DOCUMENT = "audit.html", "findings.csv", "audit.json"
 COLUMNS = ("finding", "group", "split", "index", "path", "label", "suggested", "score", "detail")
@@ -49,25 +58,26 @@ def audit(
     device: Device = "auto",
     skip_bad: int = 0,
     verbose: bool = True,
-) -> dict[str, Any]:
-    """Look for what is wrong with a data set; write the findings as a page, a table and a document.
+) -> Audit:
+    """Look for faults in a data set; write the findings as a page, a table and a JSON document.
 
     Parameters
     ----------
     data : catalog name, path, or a loaded Dataset
     out : the folder for audit.html, findings.csv and audit.json, which are replaced there; by default
         audits/<name of the data>
-    recipe, epochs : of the networks that judge the labels; by default so many epochs as the recipe says
-    folds : training images are judged by networks that have learnt from the other folds, other splits by all networks
+    recipe, epochs : of the networks that predict the labels; by default the recipe's number of epochs
+    folds : the networks predict each training image after training on the other folds; other splits are predicted by
+        all networks
     seed : of folds, initial weights, order of images, augmentation and dropout
-    retrain : measure what the likely label errors cost: a network trained with them against one without
-    skip_bad : how many unreadable images of a folder may be left out
+    retrain : measure what the likely label errors cost: train with and without them
+    skip_bad : how many unreadable images of a folder may be skipped
     verbose : report progress on standard error
 
     Returns
     -------
-    What audit.json holds. An image is named by its split, its index within the split as read, and its path (None for
-    data that comes as arrays).
+    The content of audit.json. An image is identified by its split, its index within the split as read, and its path
+    (None for data that comes as arrays).
 
     Raises
     ------
@@ -75,45 +85,54 @@ def audit(
         If data, recipe, device or folder cannot be used; nothing is written then.
     NonFiniteLoss
         If a training diverges.
+
+    Examples
+    --------
+    >>> audit = foveola.audit("digits", recipe="mlp", epochs=1, verbose=False)
+    >>> audit.data.splits, len(audit.duplicates)
+    ({'train': 1797}, 0)
     """
     started = time.perf_counter()
     for module in ("torch", "cleanlab", "jinja2"):
         require(module, "train")
-    from foveola.evaluation.duplicates import find_duplicates
-    from foveola.evaluation.label_errors import find_label_errors
+    from foveola.audits.duplicates import find_duplicates
+    from foveola.audits.label_errors import find_label_errors
+    from foveola.audits.outliers import find_outliers
     from foveola.evaluation.metrics import accuracy
-    from foveola.evaluation.oddities import find_oddities
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
-    training = _Training(loaded, seed, choose_device(device), console(verbose))
-    dataset, paths = _read(data, loaded, skip_bad, training.screen)
-    folder = _check(Path(out) if out is not None else Path("audits") / dataset.name)
+    trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
+    dataset, paths = _read(data, loaded, skip_bad, trainer.screen)
+    folder = Path(out) if out is not None else Path("audits") / dataset.name
+    check_writable(folder)
     pool = Pool.of(dataset, paths)
-    training.say(f"{dataset.name}: looking for duplicates and odd images among {len(pool.everything):,} images")
+    trainer.say(f"{dataset.name}: looking for duplicates and outliers among {len(pool.everything):,} images")
     groups = find_duplicates(pool.everything.images)
-    oddities = find_oddities(pool.everything)
-    predictions = training.cross_fit(dataset, pool, groups, folds)
+    outliers = find_outliers(pool.everything)
+    predictions = trainer.cross_fit(dataset, pool, groups, folds)
     errors = find_label_errors(predictions)
-    document: dict[str, Any] = {
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "splits": pool.sizes},
-        "settings": {
-            "recipe": loaded.name,
-            "epochs": loaded.epochs,
-            "minimum_steps": loaded.minimum_steps,
-            "folds": folds,
-            "rounds": ROUNDS,
-            "seed": seed,
-        },
-        "cross_fitted_accuracy": accuracy(predictions).as_json(),
-        "likely_label_errors": errors.likely,
-        "label_suspects": _suspects(errors, pool),
-        **_duplicates(groups, pool),
-        "oddities": _oddities(oddities, pool),
-        "class_balance": pool.class_balance,
-        "retrained": training.retrain(dataset, pool, errors) if retrain else None,
-        "files": [str(folder / name) for name in (PAGE, TABLE, DOCUMENT)],
-    }
-    document["seconds"] = time.perf_counter() - started
+    duplicates, group_infos = _duplicates(groups, pool)
+    document = Audit(
+        data=AuditedData(name=dataset.name, fingerprint=dataset.fingerprint, splits=pool.sizes),
+        settings=AuditSettings(
+            recipe=loaded.name,
+            epochs=loaded.epochs,
+            minimum_steps=loaded.minimum_steps,
+            folds=folds,
+            rounds=ROUNDS,
+            seed=seed,
+        ),
+        cross_fitted_accuracy=accuracy(predictions),
+        likely_label_errors=errors.likely,
+        label_suspects=[_suspect(suspect, pool) for suspect in errors.suspects],
+        duplicates=duplicates,
+        duplicate_groups=group_infos,
+        oddities=[_outlier(outlier, pool) for outlier in outliers],
+        class_balance=pool.class_balance,
+        retrained=trainer.retrain(dataset, pool, errors) if retrain else None,
+        files=[str(folder / name) for name in (PAGE, TABLE, DOCUMENT)],
+        seconds=time.perf_counter() - started,
+    )
     _write(folder, document, pool)
     return document
 
@@ -147,19 +166,17 @@ class Pool:
             for name, split in self.splits.items()
         }
 
-    def place(self, position: int) -> dict[str, Any]:
+    def place(self, position: int) -> ImagePlace:
         """Split and index within it of an image of `everything`."""
         index = position
         for name, split in self.splits.items():
             if index < len(split):
-                return {"split": name, "index": index}
+                return ImagePlace(split=name, index=index)
             index -= len(split)
         raise IndexError(position)
 
-    def name(self, position: int) -> dict[str, Any]:
-        """Split, index and path."""
-        place = self.place(position)
-        return place | {"path": self.paths[place["split"]][place["index"]] if self.paths else None}
+    def path(self, place: ImagePlace) -> str | None:
+        return self.paths[place.split][place.index] if self.paths else None
 
     def label(self, position: int) -> str:
         name: str = self.everything.class_names[self.everything.labels[position]]
@@ -167,8 +184,8 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class _Training:
-    """How networks are trained for an audit."""
+class _Trainer:
+    """Trains the networks of an audit."""
 
     recipe: Recipe
     seed: int
@@ -178,8 +195,9 @@ class _Training:
     def say(self, text: str) -> None:
         self.screen.print(text, highlight=False, soft_wrap=True)
 
-    def cross_fit(self, dataset: Dataset, pool: Pool, groups: "Sequence[Group]", folds: int) -> Predictions:
-        """Held-out predictions of all images of the pool."""
+    def cross_fit(self, dataset: Dataset, pool: Pool, groups: "Sequence[DuplicateGroup]", folds: int) -> Predictions:
+        """Predictions of all images of the pool, each by networks that were not trained on it."""
+        from foveola.training.augment import uses_flips
         from foveola.training.cross_fit import cross_fit
 
         first, *others = pool.splits.values()
@@ -189,21 +207,22 @@ class _Training:
             representatives[own] = own[:1]
         parts = cross_fit(
             first, others, self.recipe, folds=folds, rounds=ROUNDS, representatives=representatives,
-            seed=self.seed, device=self.device, flip=self._flips(dataset),
-            announce=lambda number: self.say(f"judging labels: network {number + 1} of {ROUNDS * folds}"),
+            seed=self.seed, device=self.device, flip=uses_flips(self.recipe.augment, dataset.flip_safe),
+            announce=lambda number: self.say(f"predicting labels: network {number + 1} of {ROUNDS * folds}"),
         )  # fmt: skip
         logits, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "labels"))
         return Predictions(logits, labels, dataset.class_names, held_out=True)
 
-    def retrain(self, dataset: Dataset, pool: Pool, errors: "LabelErrors") -> dict[str, Any]:
+    def retrain(self, dataset: Dataset, pool: Pool, errors: "LabelErrors") -> Retrained:
         """Accuracy of a network trained on all training images, and of one trained without the likely errors.
 
-        Both are measured on the test images, on all of them and without the likely errors. Data without a test split
-        is split as `foveola train` would.
+        Both are measured on all test images, and on the test images without the likely errors. Data without a test
+        split is split as `foveola train` splits it.
         """
         from foveola.evaluation.metrics import accuracy
-        from foveola.models.classifier import new_classifier
-        from foveola.training.cross_fit import deal
+        from foveola.training.augment import uses_flips
+        from foveola.training.build import build_classifier
+        from foveola.training.cross_fit import assign_folds
         from foveola.training.loop import choose_precision, fit
 
         sound = np.ones(len(pool.everything), dtype=bool)
@@ -212,34 +231,32 @@ class _Training:
         if dataset.test is None:
             train = np.flatnonzero(part == "train")
             folds = round(1 / (self.recipe.test or 0.2))
-            held_out = deal(pool.everything.labels[train], folds, 0, np.arange(len(train))) == 0
+            held_out = assign_folds(pool.everything.labels[train], folds, 0, np.arange(len(train))) == 0
             part[train[held_out]] = "test"
         test = pool.everything.take(np.flatnonzero(part == "test"))
         test_sound = sound[part == "test"]
         rows = []
         for name, learnt in {"all images": part == "train", "without suspects": (part == "train") & sound}.items():
-            self.say(f"what the suspects cost: training on {name}")
+            self.say(f"cost of the suspects: training on {name}")
             images = pool.everything.take(np.flatnonzero(learnt))
-            classifier = new_classifier(self.recipe, images, self.seed)
+            classifier = build_classifier(self.recipe, images, self.seed)
             fit(
                 classifier, images, None, self.recipe, seed=self.seed, device=self.device,
-                precision=choose_precision(self.recipe.precision, self.device), flip=self._flips(dataset),
+                precision=choose_precision(self.recipe.precision, self.device),
+                flip=uses_flips(self.recipe.augment, dataset.flip_safe),
             )  # fmt: skip
             logits = classifier.predict_logits(test.images)
             measured = Predictions(logits, test.labels, test.class_names, held_out=True)
             cleaned = Predictions(logits[test_sound], test.labels[test_sound], test.class_names, held_out=True)
             rows.append(
-                {
-                    "trained_on": name,
-                    "images": len(images),
-                    "accuracy": accuracy(measured).as_json(),
-                    "accuracy_without_suspects": accuracy(cleaned).as_json(),
-                }
+                RetrainedRow(
+                    trained_on=name,
+                    images=len(images),
+                    accuracy=accuracy(measured),
+                    accuracy_without_suspects=accuracy(cleaned),
+                )
             )
-        return {"test_split": "test" if dataset.test is not None else "held out of train", "rows": rows}
-
-    def _flips(self, dataset: Dataset) -> bool:
-        return self.recipe.augment.flip is True or (self.recipe.augment.flip == "auto" and dataset.flip_safe)
+        return Retrained(test_split="test" if dataset.test is not None else "held out of train", rows=rows)
 
 
 def _read(
@@ -249,84 +266,80 @@ def _read(
     if isinstance(data, Dataset):
         return data, {}
     channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
-    with reading(screen) as progress:
+    with show_progress(screen) as progress:
         dataset = load(data, image_size=recipe.image_size, channels=channels, skip_bad=skip_bad, progress=progress)
     return dataset, image_paths(data, dataset)
 
 
-def _check(folder: Path) -> Path:
-    """Refuse, before the work of minutes and without changing anything, a folder that cannot be written."""
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"{folder} cannot be written: {existing} is no folder that you may write to. Choose another with --out."
-        )
-    return folder
+def _suspect(suspect: "Suspect", pool: Pool) -> LabelSuspect:
+    place, names = pool.place(suspect.index), pool.everything.class_names
+    return LabelSuspect(
+        split=place.split,
+        index=place.index,
+        path=pool.path(place),
+        given=names[suspect.given],
+        suggested=names[suspect.suggested],
+        score=suspect.score,
+    )
 
 
-def _suspects(errors: "LabelErrors", pool: Pool) -> list[dict[str, Any]]:
-    names = pool.everything.class_names
-    return [
-        pool.name(suspect.index)
-        | {"given": names[suspect.given], "suggested": names[suspect.suggested], "score": suspect.score}
-        for suspect in errors.suspects
-    ]
+def _outlier(outlier: "Outlier", pool: Pool) -> AuditedOutlier:
+    place = pool.place(outlier.index)
+    return AuditedOutlier(
+        split=place.split,
+        index=place.index,
+        path=pool.path(place),
+        kind=outlier.kind,
+        label=pool.label(outlier.index),
+        detail=outlier.detail,
+        score=outlier.score,
+    )
 
 
-def _duplicates(groups: "Sequence[Group]", pool: Pool) -> dict[str, Any]:
-    """Groups that disagree on the label first, then those that leak from one split into another."""
+def _duplicates(groups: "Sequence[DuplicateGroup]", pool: Pool) -> tuple[list[list[ImagePlace]], list[DuplicateInfo]]:
+    """Groups with conflicting labels first, then those that leak from one split into another."""
     rows = []
     for group in groups:
         places = [pool.place(member) for member in group.members]
         labels = [pool.label(member) for member in group.members]
-        about = {
-            "kind": "exact" if group.exact else "near",
-            "labels": labels,
-            "conflicting": len(set(labels)) > 1,
-            "across_splits": len({place["split"] for place in places}) > 1,
-        }
-        rows.append((places, about))
-    rows.sort(key=lambda row: (not row[1]["conflicting"], not row[1]["across_splits"]))
-    return {"duplicates": [places for places, _ in rows], "duplicate_groups": [about for _, about in rows]}
+        info = DuplicateInfo(
+            kind="exact" if group.exact else "near",
+            labels=labels,
+            conflicting=len(set(labels)) > 1,
+            across_splits=len({place.split for place in places}) > 1,
+        )
+        rows.append((places, info))
+    rows.sort(key=lambda row: (not row[1].conflicting, not row[1].across_splits))
+    return [places for places, _ in rows], [info for _, info in rows]
 
 
-def _oddities(oddities: "Sequence[Oddity]", pool: Pool) -> list[dict[str, Any]]:
-    return [
-        pool.name(odd.index)
-        | {"kind": odd.kind, "label": pool.label(odd.index), "detail": odd.detail, "score": odd.score}
-        for odd in oddities
-    ]
-
-
-def _write(folder: Path, document: dict[str, Any], pool: Pool) -> None:
-    from foveola.report.audit_page import page
+def _write(folder: Path, document: Audit, pool: Pool) -> None:
+    from foveola.reports.audit import audit_page
 
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(_findings(document, pool))
     contents = {
-        PAGE: page(document, pool.splits),
+        PAGE: audit_page(document, pool.splits),
         TABLE: text.getvalue(),
-        DOCUMENT: json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        DOCUMENT: document.to_json() + "\n",
     }
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             write_atomically(folder / name, content)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}. Choose another folder with --out.") from None
 
 
-def _findings(document: dict[str, Any], pool: Pool) -> Iterator[dict[str, Any]]:
-    """A row an image and finding."""
-    for row in document["label_suspects"]:
-        yield {"finding": "label", "label": row["given"]} | {key: row[key] for key in row.keys() & set(COLUMNS)}
-    for number, (group, about) in enumerate(zip(document["duplicates"], document["duplicate_groups"], strict=True)):
-        detail = ", ".join(flag.replace("_", " ") for flag in ("conflicting", "across_splits") if about[flag])
-        for place, label in zip(group, about["labels"], strict=True):
-            path = pool.paths[place["split"]][place["index"]] if pool.paths else None
-            kind = f"{about['kind']} duplicate"
-            yield {"finding": kind, "group": number, **place, "path": path, "label": label, "detail": detail}
-    for row in document["oddities"]:
-        yield {"finding": row["kind"]} | {key: row[key] for key in row.keys() & set(COLUMNS)}
+def _findings(document: Audit, pool: Pool) -> Iterator[dict[str, Any]]:
+    """The rows of findings.csv, one for each image and finding."""
+    for suspect in document.label_suspects:
+        yield {"finding": "label", "label": suspect.given} | suspect.model_dump(exclude={"given"})
+    for number, (places, info) in enumerate(zip(document.duplicates, document.duplicate_groups, strict=True)):
+        flags = {"conflicting": info.conflicting, "across splits": info.across_splits}
+        detail = ", ".join(flag for flag, is_set in flags.items() if is_set)
+        for place, label in zip(places, info.labels, strict=True):
+            row = {"finding": f"{info.kind} duplicate", "group": number, "path": pool.path(place)}
+            yield row | place.model_dump() | {"label": label, "detail": detail}
+    for outlier in document.oddities:
+        yield {"finding": outlier.kind} | outlier.model_dump(exclude={"kind"})

@@ -1,23 +1,24 @@
-"""A convolution or a pooling of one picture, shown step by step."""
+"""Convolve: a convolution or a pooling of one image, shown step by step."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foveola.decoding import is_animated, read_image, resize, to_channels
 from foveola.errors import DataError, OutputError, UserError, unknown
 from foveola.explanation import convolution
-from foveola.explanation.convolution import LETTERS, Matrix, Pooling, Sliding, read_kernel
-from foveola.files import write_atomically
+from foveola.explanation.convolution import LETTERS, Matrix, Pooling, SlidingWindow, read_kernel
+from foveola.files import write_atomically, writing
 from foveola.images import shape_text
-from foveola.layers import Padding
-from foveola.report import filter_lab
-from foveola.report.filter_lab import Lab
+from foveola.inputs.decode import is_animated, read_image
+from foveola.inputs.resize import shrink, to_channels
+from foveola.models.layers import Padding
+from foveola.reports import filter_lab
+from foveola.reports.filter_lab import Lab
 
 LETTER = "letter:"
-# Larger pictures have pixels too small to be looked at one by one
-LARGEST = 32
+# Larger images have cells too small to be read
+MAX_SIDE = 32
 
 
 def convolve(
@@ -31,17 +32,17 @@ def convolve(
     position: tuple[int, int] | None = None,
     out: str | Path,
 ) -> dict[str, Any]:
-    """Slide a kernel, a pooling window, or one after the other over a picture, and write down every step.
+    """Slide a kernel, a pooling window, or one after the other over an image, and write down every step.
 
     Parameters
     ----------
-    image : a picture file, or "letter:A", "letter:E"; colour becomes grey, 0 is black and 1 white
-    kernel : a key of `KERNELS`, or rows of numbers as JSON; "vertical-edge" where nothing is pooled either
-    stride, padding : of the kernel, or of the pooling where there is no kernel
-    pool : "max" or "average", of what the kernel gives, or else of the picture
+    image : an image file, or "letter:A", "letter:E"; colour becomes grey, 0 is black and 1 white
+    kernel : a key of `KERNELS`, or rows of numbers as JSON; by default "vertical-edge", unless only `pool` is given
+    stride, padding : of the kernel, or of the pooling if there is no kernel
+    pool : "max" or "average", of the kernel's output, or else of the image
     size : side of the pooling window
-    position : row and column of the output to show; by default that of the highest absolute value
-    out : an interactive .html page, a .gif animation or a .png picture
+    position : row and column of the output to show; by default that of the largest absolute value
+    out : an interactive .html page, a .gif animation or a .png image
 
     Returns
     -------
@@ -51,27 +52,31 @@ def convolve(
     Raises
     ------
     UserError
-        If picture, kernel, sizes, position or file cannot be used; nothing is written then.
+        If image, kernel, sizes, position or file cannot be used; nothing is written then.
+
+    Examples
+    --------
+    >>> document = foveola.convolve("letter:A", "[[1, -1]]", out="lab.png")
+    >>> document["stages"][0]["output_size"]
+    [9, 8]
     """
     path = Path(out)
     if path.suffix.lower() not in filter_lab.WRITERS:
         known = ", ".join(filter_lab.WRITERS)
         raise OutputError(
-            f"{path} does not end in a format of the filter lab: {known}. Choose another name with --out."
+            f"{path} does not end in a format that can be written: {known}. Choose another name with --out."
         )
     pixels, notes = _read(str(image))
     stages = _stages(pixels, kernel, stride, padding, pool, size)
     lab = Lab(str(image), tuple(notes), tuple(stages), _positions(stages, position))
     content = filter_lab.WRITERS[path.suffix.lower()](lab)
-    try:
+    with writing(path):
         write_atomically(path, content)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error}. Choose another file with --out.") from None
-    return {"image": str(image), "notes": notes, **filter_lab.described(lab), "out": str(path)}
+    return {"image": str(image), "notes": notes, **filter_lab.lab_document(lab), "out": str(path)}
 
 
 def _read(image: str) -> tuple[Matrix, list[str]]:
-    """The picture, float64 H×W from 0 to 1, and what was done to it."""
+    """The image, float64 H×W from 0 to 1, and notes on what was done to it."""
     if image.startswith(LETTER):
         letter = image.removeprefix(LETTER)
         if letter not in LETTERS:
@@ -83,18 +88,17 @@ def _read(image: str) -> tuple[Matrix, list[str]]:
         notes.append("The file is an animation; this is its first frame.")
     if pixels.shape[2] == 3:
         pixels = to_channels(pixels, 1)
-        notes.append("The colours were turned into grey.")
+        notes.append("Colours were converted to grey.")
     height, width = pixels.shape[:2]
-    if max(height, width) > LARGEST:
-        share = LARGEST / max(height, width)
-        pixels = resize(pixels, max(round(height * share), 1), max(round(width * share), 1))
-        notes.append(f"The picture was reduced from {height}×{width} to {shape_text(pixels.shape[:2])} pixels.")
+    if max(height, width) > MAX_SIDE:
+        pixels = shrink(pixels, MAX_SIDE)
+        notes.append(f"The image was reduced from {height}×{width} to {shape_text(pixels.shape[:2])} pixels.")
     return pixels[:, :, 0] / 255, notes
 
 
 def _stages(
     image: Matrix, kernel: str | None, stride: int | None, padding: Padding, pool: Pooling | None, size: int
-) -> list[Sliding]:
+) -> list[SlidingWindow]:
     if pool is None or kernel is not None:
         weights = read_kernel(kernel or "vertical-edge")
         convolved = convolution.convolve(image, weights, 1 if stride is None else stride, padding)
@@ -102,8 +106,8 @@ def _stages(
     return [convolution.pool(image, pool, size, stride, padding)]
 
 
-def _positions(stages: list[Sliding], chosen: tuple[int, int] | None) -> tuple[tuple[int, int], ...]:
-    """Where to look in the output of each stage: the pooling shows the window that holds the convolution's output."""
+def _positions(stages: list[SlidingWindow], chosen: tuple[int, int] | None) -> tuple[tuple[int, int], ...]:
+    """The position to show in the output of each stage; pooling shows the window around the convolution's position."""
     first = stages[0].output
     if chosen is None:
         row, column = divmod(int(np.abs(first).argmax()), first.shape[1])

@@ -1,4 +1,4 @@
-"""Pictures explained by a model: what each layer gives, and which pixels speak for a class."""
+"""Explain: feature maps, filters, Grad-CAM and occlusion of images, written into a folder."""
 
 import os
 import shutil
@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.answering import Prepared, answer, answer_document
 from foveola.errors import DataError, ModelError, OutputError, require, unknown
+from foveola.files import is_empty_folder, new_folder, writing
 from foveola.images import Images
-from foveola.models.card import ModelCard
+from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document
+from foveola.models.metadata import ModelMetadata
 from foveola.predictions import softmax
-from foveola.workflow.opening import Device, model_path, open_model
-from foveola.workflow.predict import read_pictures, unfixed
-from foveola.workflow.progress import console, reading
+from foveola.progress import console, show_progress
+from foveola.workflow.open import Device, model_path, open_model
+from foveola.workflow.predict import read_images, unfixed
 
 if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
-    from foveola.report.explanation_page import Array, Explanation
+    from foveola.reports.explanation import Array, Explanation
 
-# Where everything goes unless --out says so
 FOLDER = "explanation"
 PAGE = "explanation.html"
 FILTERS = "filters.png"
-# How many classes are named for each picture
+# Classes listed for each image
 TOP = 5
 
 
@@ -41,52 +41,64 @@ def explain(
     device: Device = "cpu",
     verbose: bool = True,
 ) -> dict[str, Any]:
-    """Write feature maps, filters, Grad-CAM and occlusion maps of pictures into a folder of PNGs with one page.
+    """Write feature maps, filters, Grad-CAM and occlusion maps of images into a folder of PNG files with one page.
 
     Parameters
     ----------
     model : run directory, .safetensors file or live classifier
     images : paths
-    classes : names of classes to explain beside the predicted one
+    classes : further classes to explain, beside the predicted one
     out : the folder, new or empty; by default a new one called "explanation"
-    grey : read colour pictures as grey for a model of grey images
-    fix : changes to the pictures, as for `predict`
-    device : where to compute, for a model that is opened here
+    grey : convert colour images to grey for a model of grey images
+    fix : fixes to apply, as for `predict`
+    device : where to compute, if the model is opened here
     verbose : report progress on standard error
 
     Returns
     -------
-    The document of `foveola explain --json`: out, page, filters, and for each picture its folder, class, layers and the
+    The document of `foveola explain --json`: out, page, filters, and for each image its folder, class, layers and the
     files of its heat maps; `grad_cam` is "done", or says why it is not possible.
 
     Raises
     ------
     UserError
-        If the model cannot be looked into, a class or fix is unknown, or a picture or the folder cannot be used;
+        If the model cannot be explained, a class or fix is unknown, or an image or the folder cannot be used;
         nothing is written then.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> data = foveola.load("digits")
+    >>> Image.fromarray(data.train.images[0, :, :, 0]).save("zero.png")
+    >>> run = foveola.train(data, "fast", overrides={"epochs": 1}, verbose=False)
+    >>> document = foveola.explain(run.path, ["zero.png"], out="explained", verbose=False)
+    >>> document["page"], document["explanations"][0]["grad_cam"]
+    ('explained/explanation.html', 'done')
     """
-    folder = _claim(Path(out)) if out is not None else _new_folder()
+    folder = new_folder(Path(FOLDER)) if out is None else _check_new(Path(out))
     classifier = _open(model, device)
     numbers = [_class_number(classifier, name) for name in classes]
-    pictures = list(read_pictures(images, classifier.card, grey=grey, fix=fix, verbose=verbose))
+    inputs = list(read_images(images, classifier.metadata, grey=grey, fix=fix, verbose=verbose))
     require("jinja2", "train")
-    from foveola.report import explanation_page
+    from foveola.reports.explanation import explanation_page
 
     filters, explanations = _filters(classifier), {}
-    with reading(console(verbose)) as progress:
-        for number, (path, (given, prepared)) in enumerate(zip(images, pictures, strict=True), start=1):
+    with show_progress(console(verbose)) as progress:
+        for number, (path, (given, prepared)) in enumerate(zip(images, inputs, strict=True), start=1):
             place = f"{number}-{Path(path).stem}"
             explanations[place] = _explanation(classifier, str(path), given, prepared, numbers)
-            progress(number, len(images), "pictures explained")
+            progress(number, len(images), "images explained")
     name = str(model) if isinstance(model, str | Path) else "the model"
-    page = explanation_page.page(name, classifier.card, filters, list(explanations.values()))
-    pngs = _contents(classifier.card, filters, explanations)
+    page = explanation_page(name, classifier.metadata, filters, list(explanations.values()))
+    pngs = _contents(classifier.metadata, filters, explanations)
     _write(folder, chain(pngs, [(PAGE, page.encode())]))
     return {
         "out": str(folder),
         "page": str(folder / PAGE),
         "filters": None if filters is None else FILTERS,
-        "explanations": [_described(classifier.card, place, found) for place, found in explanations.items()],
+        "explanations": [
+            _explanation_document(classifier.metadata, place, found) for place, found in explanations.items()
+        ],
     }
 
 
@@ -99,7 +111,7 @@ def _open(model: "str | Path | Classifier", device: Device) -> "Classifier":
     opened = open_model(model, device=device) if isinstance(model, str | Path) else model
     if not isinstance(opened, Classifier):
         raise ModelError(
-            f"{type(opened).__name__} can only predict, not be looked into. Give the run that it was made from."
+            f"{type(opened).__name__} can predict, but not be explained. Give the run that it was exported from."
         )
     return opened
 
@@ -111,7 +123,7 @@ def _class_number(classifier: "Classifier", name: str) -> int:
 
 
 def _filters(classifier: "Classifier") -> "Array | None":
-    from foveola.explanation.filters import first_filters
+    from foveola.explanation.activations import first_filters
 
     try:
         return first_filters(classifier)
@@ -120,61 +132,61 @@ def _filters(classifier: "Classifier") -> "Array | None":
 
 
 def _explanation(
-    classifier: "Classifier", name: str, given: Images, prepared: Prepared, asked_for: Sequence[int]
+    classifier: "Classifier", name: str, given: Images, prepared: PreparedImage, requested: Sequence[int]
 ) -> "Explanation":
-    from foveola.explanation.feature_maps import feature_maps
+    from foveola.explanation.activations import feature_maps
+    from foveola.explanation.grad_cam import grad_cam
     from foveola.explanation.occlusion import occlusion
-    from foveola.explanation.saliency import grad_cam
-    from foveola.report.explanation_page import Explanation, Saliency
+    from foveola.reports.explanation import ClassHeatmaps, Explanation
 
-    card, seen = classifier.card, prepared.pixels
+    metadata, seen = classifier.metadata, prepared.pixels
     (probabilities,) = softmax(classifier.predict_logits(seen[None]))
-    classes = np.array(list(dict.fromkeys([int(probabilities.argmax()), *asked_for])), np.int64)
+    classes = np.array(list(dict.fromkeys([int(probabilities.argmax()), *requested])), np.int64)
     copies = np.repeat(seen[None], len(classes), axis=0)
     try:
         cams, reason = list(grad_cam(classifier, copies, classes)), None
     except ModelError as error:
         cams, reason = [None] * len(classes), str(error)
-    drops = occlusion(classifier, card.polarity, copies, classes)
+    drops = occlusion(classifier, metadata.polarity, copies, classes)
     maps = feature_maps(classifier, seen)
-    saliency = [
-        Saliency(label, classifier.class_names[label], float(probabilities[label]), cam, drop)
+    heatmaps = [
+        ClassHeatmaps(label, classifier.class_names[label], float(probabilities[label]), cam, drop)
         for label, cam, drop in zip(classes.tolist(), cams, drops, strict=True)
     ]
-    said = answer(name, probabilities, prepared, card, classifier.class_names, TOP)
-    return Explanation(said, given, unfixed(given, prepared, card), seen, maps, saliency, reason)
+    prediction = make_prediction(name, probabilities, prepared, metadata, classifier.class_names, TOP)
+    return Explanation(prediction, given, unfixed(given, prepared, metadata), seen, maps, heatmaps, reason)
 
 
 def _contents(
-    card: ModelCard, filters: "Array | None", explanations: "Mapping[str, Explanation]"
+    metadata: ModelMetadata, filters: "Array | None", explanations: "Mapping[str, Explanation]"
 ) -> Iterator[tuple[str, bytes]]:
-    """Every PNG: its path in the folder, and what is in it."""
-    from foveola.report import explanation_page
+    """Path in the folder and content of every PNG file."""
+    from foveola.reports.explanation import explanation_images, filter_grid
 
     if filters is not None:
-        yield FILTERS, explanation_page.filter_grid(filters)
+        yield FILTERS, filter_grid(filters)
     for folder, explanation in explanations.items():
-        for name, content in explanation_page.pictures(card, explanation):
+        for name, content in explanation_images(metadata, explanation):
             yield f"{folder}/{name}", content
 
 
-def _described(card: ModelCard, folder: str, explanation: "Explanation") -> dict[str, Any]:
-    """One picture in the document."""
-    from foveola.report import explanation_page
+def _explanation_document(metadata: ModelMetadata, folder: str, explanation: "Explanation") -> dict[str, Any]:
+    """One image in the document."""
+    from foveola.reports.explanation import heatmap_images, shown_layers
 
     return {
-        "image": explanation.answer.image,
+        "image": explanation.prediction.image,
         "folder": folder,
-        **answer_document(explanation.answer),
+        **prediction_document(explanation.prediction),
         "grad_cam": explanation.without_grad_cam or "done",
         "classes": [
             {
-                "class": saliency.name,
-                "probability": saliency.probability,
-                "largest_drop": float(saliency.occlusion.max()),
-                "files": [name for name, _ in explanation_page.saliency_pictures(explanation.seen, saliency)],
+                "class": heatmaps.name,
+                "probability": heatmaps.probability,
+                "largest_drop": float(heatmaps.occlusion.max()),
+                "files": [name for name, _ in heatmap_images(explanation.seen, heatmaps)],
             }
-            for saliency in explanation.saliency
+            for heatmaps in explanation.heatmaps
         ],
         "layers": [
             {
@@ -184,39 +196,29 @@ def _described(card: ModelCard, folder: str, explanation: "Explanation") -> dict
                 "highest": float(layer.values.max()),
                 "file": layer.file if layer.tiles else None,
             }
-            for layer in explanation_page.layers(card, explanation.maps)
+            for layer in shown_layers(metadata, explanation.maps)
         ],
     }
 
 
-def _claim(folder: Path) -> Path:
-    """Check, without changing anything, that the folder is new or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def _check_new(folder: Path) -> Path:
+    """Refuse, without changing anything, a folder that is neither new nor empty."""
+    if folder.exists() and not is_empty_folder(folder):
         found = "holds files, which are left alone" if folder.is_dir() else "is a file"
         raise OutputError(f"{folder} {found}. Choose a new folder with --out.")
     return folder
 
 
-def _new_folder() -> Path:
-    """A folder that is not there yet."""
-    folder, number = Path(FOLDER), 1
-    while folder.exists():
-        number += 1
-        folder = Path(f"{FOLDER}-{number}")
-    return folder
-
-
 def _write(folder: Path, contents: Iterable[tuple[str, bytes]]) -> None:
-    """Write everything beside, then rename into place: the folder is whole or not there."""
+    """Write everything beside, then rename into place: the folder is complete or does not exist."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        for name, content in contents:
-            (beside / name).parent.mkdir(parents=True, exist_ok=True)
-            (beside / name).write_bytes(content)
-        if folder.exists():
-            folder.rmdir()
-        beside.rename(folder)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}. Choose another folder with --out.") from None
+        with writing(folder):
+            for name, content in contents:
+                (beside / name).parent.mkdir(parents=True, exist_ok=True)
+                (beside / name).write_bytes(content)
+            if folder.exists():
+                folder.rmdir()
+            beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -1,24 +1,21 @@
-"""Picture files classified."""
+"""Predict: image files classified."""
 
-import io
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from foveola import doctor
-from foveola.answering import Prepared, answer, asked_for, prepare
-from foveola.decoding import is_animated, read_image
-from foveola.errors import OutputError
-from foveola.files import write_atomically
+from foveola.files import write_atomically, writing
 from foveola.images import Images
-from foveola.models.card import ModelCard
-from foveola.predictions import Answer, Predictor, softmax
-from foveola.workflow.opening import card_of, open_model
-from foveola.workflow.progress import console, reading
+from foveola.inputs.decode import is_animated, read_image
+from foveola.inputs.fixes import apply_fixes
+from foveola.inputs.prepare import Prediction, PreparedImage, make_prediction, prepare, requested_fixes
+from foveola.models.metadata import ModelMetadata
+from foveola.predictions import Predictor, softmax
+from foveola.progress import console, show_progress
+from foveola.workflow.open import metadata_of, open_model
 
-# What the network sees is shown at least this large, in pixels, each of its own a square
+# Side, in pixels, to which the network's input is enlarged by whole multiples
 _SHOWN_SIDE = 224
 
 
@@ -31,82 +28,90 @@ def predict(
     show: str | Path | None = None,
     top: int = 3,
     verbose: bool = True,
-) -> list[Answer]:
-    """Classify picture files of any size.
+) -> list[Prediction]:
+    """Classify image files of any size.
 
     Parameters
     ----------
     model : run directory, model file or predictor
     images : paths
-    grey : read colour pictures as grey for a model of grey images; the same as the fix of that name
-    fix : changes to the pictures, keys of `doctor.FIXES`; "auto" for those that the findings of each picture propose
-    show : a folder that gets what the network sees as PNG: NUMBER-NAME-before.png, and -after.png if it was fixed
-    top : how many classes to name
+    grey : convert colour images to grey for a model of grey images; the same as the fix of that name
+    fix : fixes to apply, keys of `foveola.inputs.fixes.FIXES`; "auto" for those that each image's findings propose
+    show : a folder for the network's input as PNG files: NUMBER-NAME-before.png, and -after.png if it was fixed
+    top : number of classes to list
     verbose : report progress on standard error
+
+    Returns
+    -------
+    A Prediction for each image: its class, probability, the next classes, findings and fixes.
 
     Raises
     ------
     UserError
-        If the model, a picture or a fix cannot be used.
+        If the model, an image or a fix cannot be used.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> data = foveola.load("digits")
+    >>> Image.fromarray(data.train.images[0, :, :, 0]).save("zero.png")
+    >>> run = foveola.train(data, "mlp", overrides={"epochs": 20}, verbose=False)
+    >>> [prediction] = foveola.predict(run.path, ["zero.png"], verbose=False)
+    >>> prediction.class_name, prediction.findings
+    ('0', [])
     """
     predictor = model if not isinstance(model, str | Path) else open_model(model)
-    card = card_of(predictor)
+    metadata = metadata_of(predictor)
     before, after = [], []
-    for given, prepared in read_pictures(images, card, grey=grey, fix=fix, verbose=verbose):
+    for given, prepared in read_images(images, metadata, grey=grey, fix=fix, verbose=verbose):
         after.append(prepared)
         if show is not None:
-            before.append(unfixed(given, prepared, card))
+            before.append(unfixed(given, prepared, metadata))
     probabilities = softmax(predictor.predict_logits(np.stack([prepared.pixels for prepared in after])))
     if show is not None:
-        _write_pictures(Path(show), images, before, after)
+        _write_inputs(Path(show), images, before, after)
     return [
-        answer(str(path), row, prepared, card, predictor.class_names, top)
+        make_prediction(str(path), row, prepared, metadata, predictor.class_names, top)
         for path, row, prepared in zip(images, probabilities, after, strict=True)
     ]
 
 
-def read_pictures(
-    images: Sequence[str | Path], card: ModelCard, *, grey: bool, fix: Collection[str], verbose: bool
-) -> Iterator[tuple[Images, Prepared]]:
-    """Each picture as it was given, uint8 H×W×C, and as the network gets it; parameters as of `predict`.
+def read_images(
+    images: Sequence[str | Path], metadata: ModelMetadata, *, grey: bool, fix: Collection[str], verbose: bool
+) -> Iterator[tuple[Images, PreparedImage]]:
+    """Each image as it was given, uint8 H×W×C, and as the network gets it; parameters as of `predict`.
 
     Raises
     ------
     UserError
-        If a picture or a fix cannot be used.
+        If an image or a fix cannot be used.
     """
-    asked = asked_for(fix, grey, card)
-    with reading(console(verbose)) as progress:
+    requested = requested_fixes(fix, grey, metadata)
+    with show_progress(console(verbose)) as progress:
         for number, path in enumerate(images, start=1):
             given = read_image(path)
-            yield given, prepare(given, card, asked, auto="auto" in fix, name=str(path), animated=is_animated(path))
-            progress(number, len(images), "pictures")
+            yield (
+                given,
+                prepare(given, metadata, requested, auto="auto" in fix, name=str(path), animated=is_animated(path)),
+            )
+            progress(number, len(images), "images")
 
 
-def unfixed(given: Images, prepared: Prepared, card: ModelCard) -> Images:
-    """What the network would get of a picture without fixes, grey apart: uint8 H×W×C of the card's image_shape."""
-    return doctor.fix(given, {"grey"} & set(prepared.fixes), card.statistics, card.image_shape)
+def unfixed(given: Images, prepared: PreparedImage, metadata: ModelMetadata) -> Images:
+    """The network's input without fixes except grey, uint8 H×W×C of the metadata's `image_shape`."""
+    return apply_fixes(given, {"grey"} & set(prepared.fixes), metadata.statistics, metadata.image_shape)
 
 
-def _write_pictures(
-    folder: Path, paths: Sequence[str | Path], before: Sequence[Images], after: Sequence[Prepared]
+def _write_inputs(
+    folder: Path, paths: Sequence[str | Path], before: Sequence[Images], after: Sequence[PreparedImage]
 ) -> None:
-    """One picture a file, or two where something was fixed."""
-    try:
+    """A file for each image, and a second one if something was fixed."""
+    from foveola.reports.pixels import enlarge, png_bytes
+
+    with writing(folder, "Choose another folder with --show."):
         folder.mkdir(parents=True, exist_ok=True)
         for number, (path, first, second) in enumerate(zip(paths, before, after, strict=True), start=1):
             name = f"{number:0{len(str(len(paths)))}}-{Path(path).stem}"
-            write_atomically(folder / f"{name}-before.png", _png(first))
+            write_atomically(folder / f"{name}-before.png", png_bytes(enlarge(first, _SHOWN_SIDE)))
             if second.fixes:
-                write_atomically(folder / f"{name}-after.png", _png(second.pixels))
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}. Choose another folder with --show.") from None
-
-
-def _png(image: Images) -> bytes:
-    """Enlarged by whole numbers, so that no pixel is blurred."""
-    scale = max(-(-_SHOWN_SIDE // max(image.shape[:2])), 1)
-    pixels = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+                write_atomically(folder / f"{name}-after.png", png_bytes(enlarge(second.pixels, _SHOWN_SIDE)))

@@ -1,29 +1,29 @@
-"""The page of a run, written beside it."""
+"""Report: the HTML page of a run, written beside it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foveola.errors import OutputError, require
-from foveola.files import write_atomically
+from foveola.datasets.reload import check_fingerprint, reload_data
+from foveola.datasets.splits import Splits, restore_splits
+from foveola.errors import require
+from foveola.files import write_atomically, writing
 from foveola.images import Dataset, ImageSet
 from foveola.predictions import Predictions
-from foveola.run import Run
-from foveola.workflow.opening import Device, open_model
-from foveola.workflow.origin import check_same, find_again
-from foveola.workflow.progress import console, reading
-from foveola.workflow.splits import Parts, split_again
+from foveola.progress import console, show_progress
+from foveola.runs import Run
+from foveola.workflow.open import Device, open_model
 
 if TYPE_CHECKING:
     from torch import nn
 
     from foveola.models.classifier import Classifier
 
-ENOUGH_TO_LOOK_INTO = 1500
+MAX_EXPLAINED_IMAGES = 1500
 
 
-def write_report(
+def report(
     run: str | Path,
     *,
     out: str | Path | None = None,
@@ -38,19 +38,25 @@ def write_report(
     ----------
     run : run directory
     out : the file to write; RUN/report.html by default
-    data : what the run has learnt from; by default looked for by its name, or where it lay then
-    network : the user's own module, where the run was trained with one
+    data : the run's data; by default found again by its name or its recorded path
+    network : your own module, if the run was trained with one
     device : where to compute
     verbose : report progress on standard error
 
     Returns
     -------
-    The file.
+    The path of the file.
 
     Raises
     ------
     UserError
-        If run, data or file cannot be used, or the data is not what the run has learnt from.
+        If run, data or file cannot be used, or the data is not the run's.
+
+    Examples
+    --------
+    >>> run = foveola.train("digits", "mlp", overrides={"epochs": 1}, report=False, verbose=False)
+    >>> foveola.report(run.path, verbose=False).name
+    'report.html'
     """
     require("torch", "train")
     from foveola.models.classifier import Classifier
@@ -59,22 +65,23 @@ def write_report(
     classifier = open_model(written.path, network=network, device=device)
     assert isinstance(classifier, Classifier), "a run holds a model in PyTorch"  # exports lie in files of their own
     if not isinstance(data, Dataset):
-        with reading(console(verbose)) as progress:
-            data = find_again(written, classifier.card, data, "The report shows images", progress)
-    check_same(written, data)
-    assert classifier.card.data is not None, "a run's model says what it has learnt from"
-    parts = split_again(data, classifier.card.data)
+        with show_progress(console(verbose)) as progress:
+            purpose = "The report shows images"
+            data = reload_data(written.status.data, written.path, classifier.metadata, data, purpose, progress)
+    check_fingerprint(written.status.data, written.path, data)
+    assert classifier.metadata.data is not None, "a run's model says what it has learnt from"
+    splits = restore_splits(data, classifier.metadata.data)
     predictions = None
-    if parts.test is not None and (written.path / "evaluation.json").is_file():
-        logits = classifier.predict_logits(parts.test.images)
-        predictions = Predictions(logits, parts.test.labels, parts.test.class_names, held_out=True)
-    return write_page(written, classifier, parts, predictions, out=out)
+    if splits.test is not None and written.evaluation_path.is_file():
+        logits = classifier.predict_logits(splits.test.images)
+        predictions = Predictions(logits, splits.test.labels, splits.test.class_names, held_out=True)
+    return write_page(written, classifier, splits, predictions, out=out)
 
 
 def write_page(
     run: Run,
     classifier: "Classifier",
-    parts: Parts,
+    splits: Splits,
     predictions: Predictions | None,
     *,
     out: str | Path | None = None,
@@ -85,34 +92,32 @@ def write_page(
     ----------
     run : written completely: status, history, evaluation
     classifier : calibrated
-    parts : the images that the run has learnt from, selected by, and was measured on
-    predictions : of the test images; None where nothing was measured
+    splits : the run's training, validation and test images
+    predictions : of the test images; None if nothing was measured
     out : the file to write; RUN/report.html by default
     """
     from foveola.evaluation.curves import curves
-    from foveola.report.run_material import Material
-    from foveola.report.run_page import render_run
+    from foveola.reports.run import run_page
+    from foveola.reports.run_data import ReportData
 
-    splits = {name: part for name, part in vars(parts).items() if part is not None}
+    by_name = {name: part for name, part in vars(splits).items() if part is not None}
     if predictions is not None:
         evaluation = run.evaluation
-        if "roc" not in evaluation:  # measured by a Foveola that drew no reports
-            evaluation |= curves(predictions, classifier.card.temperature)
+        if evaluation.curves is None:  # written before there were reports
+            evaluation.curves = curves(predictions, classifier.metadata.temperature)
             run.write_evaluation(evaluation)
-        material = Material(run, classifier, splits, "test", splits["test"], predictions, evaluation)
+        report_data = ReportData(run, classifier, by_name, "test", by_name["test"], predictions, evaluation)
     else:
-        material = Material(run, classifier, splits, *_unmeasured(classifier, parts), None)
+        report_data = ReportData(run, classifier, by_name, *_unmeasured(classifier, splits), None)
     path = Path(out) if out is not None else run.path / "report.html"
-    try:
-        write_atomically(path, render_run(material))
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error}. Choose another file with --out.") from None
+    with writing(path):
+        write_atomically(path, run_page(report_data))
     return path
 
 
-def _unmeasured(classifier: "Classifier", parts: Parts) -> tuple[str, ImageSet, Predictions]:
-    """What the page can look into without test images: some of the validation, or some that were learnt from."""
-    name, images = ("validation", parts.validation) if parts.validation is not None else ("training", parts.train)
-    some = images.take(np.random.default_rng(0).permutation(len(images))[:ENOUGH_TO_LOOK_INTO])
+def _unmeasured(classifier: "Classifier", splits: Splits) -> tuple[str, ImageSet, Predictions]:
+    """Images for the page of a run without test images: some validation images, or else some training images."""
+    name, images = ("validation", splits.validation) if splits.validation is not None else ("training", splits.train)
+    some = images.take(np.random.default_rng(0).permutation(len(images))[:MAX_EXPLAINED_IMAGES])
     logits = classifier.predict_logits(some.images)
     return name, some, Predictions(logits, some.labels, some.class_names, held_out=name == "validation")

@@ -1,4 +1,4 @@
-"""A model served over HTTP: its export found or made, the settings checked, the server run."""
+"""Serve: find or make a model's export, and run the HTTP server on it."""
 
 import hashlib
 import os
@@ -7,30 +7,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from foveola.errors import MissingExtra, ModelError, OutputError, require
-from foveola.export import onnx
-from foveola.export.contents import Refused, inspect
-from foveola.run import Run
+from foveola.exports import onnx
+from foveola.exports.allowlist import UnsafeOnnx, inspect_onnx
+from foveola.files import writing
+from foveola.progress import console
+from foveola.runs import Run
 from foveola.serving.settings import Settings
-from foveola.workflow.opening import model_path
-from foveola.workflow.progress import console
+from foveola.workflow.open import model_path
 
 
 def serve(model: str | Path, settings: Settings, *, announce: Callable[[str], None], verbose: bool = True) -> None:
-    """Serve a model until SIGINT or SIGTERM; what was accepted by then is answered.
+    """Serve a model until SIGINT or SIGTERM; requests received by then are answered.
 
     Parameters
     ----------
-    model : an exported .onnx file, or a run directory, whose export is used; without a current one it is made first
+    model : an exported .onnx file, or a run directory, whose export is used, and made first if it is not current
     settings : of the server
-    announce : told the server's URL, once it is ready
-    verbose : report the making of an export on standard error
+    announce : called with the server's URL when it is ready
+    verbose : report on standard error when an export is made
 
     Raises
     ------
     UserError
         If model, address or folder cannot be used.
     ExportError
-        If the run's export does not answer as its model does.
+        If the run's export does not give its model's logits.
     """
     path = Path(model)
     if settings.collect is not None:
@@ -48,7 +49,7 @@ def serve(model: str | Path, settings: Settings, *, announce: Callable[[str], No
 
 
 def name_of(model: Path) -> str:
-    """What a model is called in URLs: its run's name, or its file's."""
+    """The model's name in URLs: its run's name, or its file's."""
     path = model.resolve()
     if path.is_file():
         path = path.parent.parent if path.parent.name == "exports" else path.with_suffix("")
@@ -56,28 +57,26 @@ def name_of(model: Path) -> str:
 
 
 def check_collect(folder: Path) -> None:
-    """Make the folder for collected pictures, where there is none.
+    """Make the folder for collected images, if there is none.
 
     Raises
     ------
     OutputError
-        If pictures cannot be written there.
+        If images cannot be written there.
     """
-    try:
+    with writing(folder, "Choose another folder with --collect."):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be used to collect pictures: {error}. Choose another --collect.") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder} cannot be written to, so that it collects no pictures. Choose another --collect.")
+        raise OutputError(f"{folder} cannot be written: permission denied. Choose another folder with --collect.")
 
 
 def find_export(run: Path, *, verbose: bool = True) -> Path:
-    """The ONNX export of a run's present model; it is made, and compared with the model, where there is none.
+    """The ONNX export of a run's current model; it is made, and compared with the model, if there is none.
 
     Raises
     ------
     ModelError
-        If the folder is no run, or its training has not ended.
+        If the folder is not a run, or its training is not complete.
     MissingExtra
         If an export must be made, and PyTorch is not installed.
     """
@@ -91,18 +90,18 @@ def find_export(run: Path, *, verbose: bool = True) -> Path:
         require("torch", "train")
     except MissingExtra as missing:
         raise MissingExtra(
-            f"{run} has no export of its present model, and to make one needs PyTorch. Run `foveola export {run}` "
-            f"where it was trained and serve the file that this writes. Or install PyTorch here. {missing}"
+            f"{run} has no export of its current model, and making one needs PyTorch. Run `foveola export {run}` "
+            f"where it was trained, and serve the file that it writes; or install PyTorch here. {missing}"
         ) from None
     from foveola.workflow.export import export
 
-    console(verbose).print(f"{run} has no export of its present model; making one.", highlight=False, soft_wrap=True)
+    console(verbose).print(f"{run} has no export of its current model; making one.", highlight=False, soft_wrap=True)
     return export(run, verbose=verbose).path
 
 
 def _source_of(export: Path) -> str | None:
-    """The SHA-256 of the model file that an export says it was made from; the server opens and checks it in full."""
+    """The SHA-256 of the model file that an export names as its source; the server opens and verifies it later."""
     try:
-        return inspect(export.read_bytes()).metadata.get(onnx.SOURCE_KEY)
-    except (OSError, Refused):
+        return inspect_onnx(export.read_bytes()).properties.get(onnx.SOURCE_KEY)
+    except (OSError, UnsafeOnnx):
         return None

@@ -1,5 +1,6 @@
-"""Data → split → training → temperature → one look at the test split → run."""
+"""Train: data → splits → training → temperature → one look at the test split → run."""
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foveola.datasets import CATALOG, load
+from foveola.datasets.reload import RecordedData
+from foveola.datasets.splits import Splits, split_dataset
+from foveola.documents import ModelSize, RunStatus
 from foveola.errors import NonFiniteLoss, UserError, require
+from foveola.files import new_folder
 from foveola.images import Dataset
-from foveola.models.card import DataOrigin, Rejection
+from foveola.models.metadata import DataOrigin, Rejection
 from foveola.predictions import Predictions
+from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
-from foveola.run import Run
-from foveola.workflow.budget import networks, within_budget
-from foveola.workflow.evaluate import measure
-from foveola.workflow.machine import versions
-from foveola.workflow.opening import Device, choose_device, model_path
-from foveola.workflow.progress import console, reading
-from foveola.workflow.splits import Parts, split
+from foveola.runs import Run
+from foveola.workflow.environment import versions
+from foveola.workflow.evaluate import evaluate_predictions
+from foveola.workflow.open import Device, choose_device, model_path
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from foveola.models.classifier import Classifier
-    from foveola.training.callbacks import Callback
-    from foveola.training.progress import ProgressReport
+    from foveola.training.callbacks import Callback, ProgressBar
 
 
 def train(
@@ -59,15 +61,15 @@ def train(
     out : the run's folder; by default a new one under `runs`
     overrides : values by recipe key, such as {"epochs": 3, "augment.shift": 2}
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
-    device : auto takes a GPU where there is one
+    device : "auto" uses a GPU if there is one
     force : replace a run that is already in `out`
-    budget : seconds that everything may take, from this call to the written run; sets the number of steps
-    init : a run or model file whose weights are taken over, layer by layer, where names and shapes agree
-    freeze : keep the layers that `init` gave as they are; the last one is then not taken over, and learns
-    skip_bad : how many unreadable images of a folder may be left out
-    network : the user's own module, float N×C×H×W → logits N×K, instead of the recipe's layers
-    callbacks : the user's own, called after validation and before the choice of weights
-    report : write the run's page, which takes some seconds more, unless there is a budget
+    budget : seconds for everything, from this call to the written run; sets the number of steps
+    init : a run or model file to copy weights from, layer by layer while names and shapes agree
+    freeze : do not train the layers that `init` gave; the last layer is then not copied, but trained
+    skip_bad : how many unreadable images of a folder may be skipped
+    network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers
+    callbacks : your own, called after validation and before the best weights are chosen
+    report : write report.html at the end, which takes a few seconds; not with a budget
     verbose : report progress on standard error
 
     Raises
@@ -76,111 +78,167 @@ def train(
         If recipe, data, device or folder cannot be used; nothing is written then.
     NonFiniteLoss
         If training diverges; the run then holds the last finite weights, and its status is "diverged".
+
+    Examples
+    --------
+    >>> run = foveola.train("digits", "mlp", overrides={"epochs": 5}, seed=1, verbose=False)
+    >>> run.status.status, run.status.data.train, run.evaluation.accuracy.value > 0.8
+    ('done', 1295, True)
     """
     started = time.perf_counter()
     require("torch", "train")
-    from foveola.models.classifier import new_classifier
-    from foveola.training.progress import ProgressReport
-    from foveola.training.transfer import take_over
+    from foveola.training.augment import uses_flips
+    from foveola.training.budget import budget_candidates, fit_to_budget
+    from foveola.training.build import build_classifier
+    from foveola.training.callbacks import ProgressBar
+    from foveola.training.loop import choose_precision
+    from foveola.training.transfer import transfer_weights
 
     unnamed = recipe is None and network is None
     recipe = load_recipe(recipe or "fast", overrides)
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
-    place = choose_device(device)
+    chosen_device = choose_device(device)
     run = Run.claim(Path(out), force=force) if out is not None else None
-    source = model_path(Path(init)) if init is not None else None
+    init_path = model_path(Path(init)) if init is not None else None
     screen = console(verbose)
-    with reading(screen) as progress:
-        size, channels = recipe.image_size, {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
-        dataset = (
-            data
-            if isinstance(data, Dataset)
-            else load(data, image_size=size, channels=channels, skip_bad=skip_bad, progress=progress)
-        )
-    flip = recipe.augment.flip is True or (recipe.augment.flip == "auto" and dataset.flip_safe)
-    parts = split(dataset, recipe.validation, recipe.test, seed)
+    dataset = data if isinstance(data, Dataset) else _load(data, recipe, skip_bad, screen)
+    flip = uses_flips(recipe.augment, dataset.flip_safe)
+    splits = split_dataset(dataset, recipe.validation, recipe.test, seed)
     if budget is not None:
-        candidates = networks(overrides) if unnamed else [(recipe, 0.0)]
-        recipe = within_budget(candidates, parts, started + budget, device=place, flip=flip, network=network)
-    classifier = new_classifier(recipe, parts.train, seed, network=network)
-    if source is not None:
-        taken = take_over(classifier, source, freeze=freeze)
-        screen.print(f"taken over{' and frozen' if freeze else ''}: {', '.join(taken)}", highlight=False)
-    classifier.card = classifier.card.model_copy(update={"data": _origin(dataset, recipe, seed)})
-    run = run or Run.claim(_new_folder(dataset.name, recipe.name))
-    status = _status(recipe, dataset, parts, classifier) | {"seed": seed, "device": place.type, "flip": flip}
-    status["data"]["path"] = _lying_at(data)
-    status |= {"init": None if init is None else str(init), "freeze": freeze}
+        candidates = budget_candidates(overrides) if unnamed else [(recipe, 0.0)]
+        recipe = fit_to_budget(
+            candidates, splits, started + budget, time_reporting(splits),
+            device=chosen_device, flip=flip, network=network,
+        )  # fmt: skip
+    classifier = build_classifier(recipe, splits.train, seed, network=network)
+    if init_path is not None:
+        transferred = transfer_weights(classifier, init_path, freeze=freeze)
+        layers = ", ".join(transferred)
+        text = f"Initialised from {init}; frozen: {layers}" if freeze else f"Initialised from {init}: {layers}"
+        screen.print(text, highlight=False, markup=False, soft_wrap=True)
+    classifier.metadata = classifier.metadata.model_copy(update={"data": _origin(dataset, recipe, seed)})
+    run = run or Run.claim(new_folder(Path("runs") / f"{dataset.name}-{recipe.name}"))
+    precision = choose_precision(recipe.precision, chosen_device)
+    status = RunStatus(
+        status="running",
+        recipe=recipe,
+        data=_recorded_data(dataset, splits, data),
+        model=ModelSize(parameters=classifier.parameter_count),
+        versions=versions(),
+        seed=seed,
+        device=chosen_device.type,
+        flip=flip,
+        init=None if init is None else str(init),
+        freeze=freeze,
+        precision=str(precision).removeprefix("torch."),
+    )
     screen.print(_announcement(run, status), highlight=False, soft_wrap=True)
-    progress_report = ProgressReport(screen)
-    predictions = _fit_into(run, classifier, parts, recipe, status, place, callbacks, progress_report, started)
+    predictions = _fit_into(
+        run, classifier, splits, status, callbacks, ProgressBar(screen), started,
+        device=chosen_device, precision=precision,
+    )  # fmt: skip
     if report and budget is None:
         screen.print("writing the report", highlight=False)
-        _write_page(run, classifier, parts, predictions, screen)
+        _write_page(run, classifier, splits, predictions, screen)
     return run
+
+
+def _load(data: str | Path, recipe: Recipe, skip_bad: int, screen: "Console") -> Dataset:
+    """The data in the size and with the channels that the recipe asks for."""
+    channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
+    with show_progress(screen) as progress:
+        return load(data, image_size=recipe.image_size, channels=channels, skip_bad=skip_bad, progress=progress)
+
+
+def time_reporting(splits: Splits) -> float:
+    """Seconds that metrics and plots take, measured on random predictions; the test images stay unseen.
+
+    The first round, on a few images, pays for imports; the second one is timed.
+    """
+    from foveola.evaluation.metrics import compute_metrics
+    from foveola.reports.plots import plot_run
+
+    history = [{"epoch": n, "step": n, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1} for n in (1.0, 2.0)]
+    size = 0 if splits.test is None else len(splits.test)
+    for count in (min(size, 100), size):
+        start = time.perf_counter()
+        images = predictions = None
+        if count:
+            images = splits.train.take(np.arange(count) % len(splits.train))
+            logits = np.random.default_rng(0).normal(size=(count, len(images.class_names))).astype(np.float32)
+            predictions = Predictions(logits, images.labels, images.class_names, held_out=False)
+            compute_metrics(predictions)
+        with tempfile.TemporaryDirectory() as folder:
+            plot_run(Path(folder), history, splits.train, images, predictions)
+    return time.perf_counter() - start
 
 
 def _fit_into(
     run: Run,
     classifier: "Classifier",
-    parts: Parts,
-    recipe: Recipe,
-    status: dict[str, Any],
-    device: "torch.device",
+    splits: Splits,
+    status: RunStatus,
     callbacks: Sequence["Callback"],
-    report: "ProgressReport",
+    progress_bar: "ProgressBar",
     started: float,
+    *,
+    device: "torch.device",
+    precision: "torch.dtype",
 ) -> Predictions | None:
     """Train, calibrate, measure, and leave a readable run behind, however the training ends."""
-    from foveola.report.pictures import draw_pictures
-    from foveola.training.callbacks import CsvLog, Duration, EpochMetric, History, LearningRate
-    from foveola.training.loop import choose_precision, fit
+    from foveola.reports.plots import plot_run
+    from foveola.training.callbacks import CsvLog, ElapsedTime, History, LearningRate, ValidationMetric
+    from foveola.training.loop import fit
 
-    precision = choose_precision(recipe.precision, device)
-    status["precision"] = str(precision).removeprefix("torch.")
+    recipe = status.recipe
     run.start(status)
     run.write_recipe(recipe)
     history = History()
     log = CsvLog(history, run.history_path)
-    auc = [EpochMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
-    ours = [*auc, LearningRate(), Duration(), *callbacks, *_selection(recipe)]
-    ours += [history, log, report]
-    with _recorded(run, status, started):
+    auc = [ValidationMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
+    every = [*auc, LearningRate(), ElapsedTime(), *callbacks, *_selection(recipe), history, log, progress_bar]
+    with record_outcome(run, status, started):
         training_started = time.perf_counter()
         try:
             state = fit(
-                classifier, parts.train, parts.validation, recipe,
-                seed=status["seed"], device=device, precision=precision, flip=status["flip"], callbacks=ours,
+                classifier, splits.train, splits.validation, recipe,
+                seed=status.seed, device=device, precision=precision, flip=status.flip, callbacks=every,
             )  # fmt: skip
         finally:
-            report.close()
-            status["seconds"]["training"] = time.perf_counter() - training_started
+            progress_bar.close()
+            status.seconds.training = time.perf_counter() - training_started
             log.close()
             if history.rows:
-                status |= {"epochs": int(history.rows[-1]["epoch"]), "steps": int(history.rows[-1]["step"])}
+                status.epochs, status.steps = int(history.rows[-1]["epoch"]), int(history.rows[-1]["step"])
             classifier.save(run.model_path)
-        status["chosen_epoch"] = state.chosen_epoch
-        _calibrate(classifier, parts, recipe.reject)
-        status["reject"] = classifier.card.reject and classifier.card.reject.model_dump()
+        status.chosen_epoch = state.best_epoch
+        _calibrate(classifier, splits, recipe.reject)
+        status.reject = classifier.metadata.reject
         classifier.save(run.model_path)
-        predictions = _look_once(run, classifier, parts)
+        predictions = evaluate_test_split(run, classifier, splits)
         x = "epoch" if recipe.batches == "epoch" else "step"
-        draw_pictures(run.path, history.rows, parts.train, parts.test, predictions, x=x)
+        plot_run(run.path, history.rows, splits.train, splits.test, predictions, x=x)
     return predictions
 
 
 @contextmanager
-def _recorded(run: Run, status: dict[str, Any], started: float) -> Iterator[None]:
-    """However the training inside ends, the run says how."""
+def record_outcome(run: Run, status: RunStatus, started: float) -> Iterator[None]:
+    """Write into `run.json` how the training inside ended, whatever ended it."""
     try:
         yield
-        status["status"] = "done"
-    except BaseException as end:
-        status["status"] = {KeyboardInterrupt: "interrupted", NonFiniteLoss: "diverged"}.get(type(end), "failed")
+        status.status = "done"
+    except KeyboardInterrupt:
+        status.status = "interrupted"
+        raise
+    except NonFiniteLoss:
+        status.status = "diverged"
+        raise
+    except BaseException:
+        status.status = "failed"
         raise
     finally:
-        status["seconds"]["total"] = time.perf_counter() - started
+        status.seconds.total = time.perf_counter() - started
         run.write_status(status)
 
 
@@ -200,14 +258,14 @@ def _validation_auc(predictions: Predictions) -> float:
     return auc_macro_ovr(predictions).value
 
 
-def _calibrate(classifier: "Classifier", parts: Parts, accepted_error: float | None) -> None:
+def _calibrate(classifier: "Classifier", splits: Splits, target_error: float | None) -> None:
     """Choose temperature and threshold on the validation images, and put them into the model."""
     from foveola.evaluation.calibration import fit_temperature
     from foveola.evaluation.rejection import choose_threshold
 
-    if parts.validation is None:
+    if splits.validation is None:
         return
-    logits, labels = classifier.predict_logits(parts.validation.images), parts.validation.labels
+    logits, labels = classifier.predict_logits(splits.validation.images), splits.validation.labels
     if not np.isfinite(logits).all():  # the last step's weights are finite, but overflow
         raise NonFiniteLoss(
             "After the last step, the network's outputs are not finite. Training has diverged; "
@@ -215,70 +273,61 @@ def _calibrate(classifier: "Classifier", parts: Parts, accepted_error: float | N
         )
     temperature = fit_temperature(logits, labels)
     reject = None
-    if accepted_error is not None:
+    if target_error is not None:
         calibrated = Predictions(logits / np.float32(temperature), labels, classifier.class_names, held_out=True)
-        reject = Rejection(error=accepted_error, threshold=choose_threshold(calibrated, accepted_error))
-    classifier.card = classifier.card.model_copy(update={"temperature": temperature, "reject": reject})
+        reject = Rejection(target_error=target_error, threshold=choose_threshold(calibrated, target_error))
+    classifier.metadata = classifier.metadata.model_copy(update={"temperature": temperature, "reject": reject})
 
 
-def _look_once(run: Run, classifier: "Classifier", parts: Parts) -> Predictions | None:
+def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits) -> Predictions | None:
     """Measure on the test split: the one place of a training that reads it."""
-    if parts.test is None:
+    if splits.test is None:
         return None
-    logits = classifier.predict_logits(parts.test.images)
-    predictions = Predictions(logits, parts.test.labels, parts.test.class_names, held_out=True)
-    run.write_evaluation(measure(predictions, "test", classifier.card))
+    logits = classifier.predict_logits(splits.test.images)
+    predictions = Predictions(logits, splits.test.labels, splits.test.class_names, held_out=True)
+    run.write_evaluation(evaluate_predictions(predictions, "test", classifier.metadata))
     return predictions
 
 
 def _write_page(
-    run: Run, classifier: "Classifier", parts: Parts, predictions: Predictions | None, screen: "Console"
+    run: Run, classifier: "Classifier", splits: Splits, predictions: Predictions | None, screen: "Console"
 ) -> None:
-    """Write the run's page; the run is whole already, so that nothing in a page may turn it into a failure."""
+    """Write the run's page. The run is complete already, so no fault in a page may turn it into a failure."""
     from foveola.workflow.report import write_page
 
     try:
-        write_page(run, classifier, parts, predictions)
+        write_page(run, classifier, splits, predictions)
     except Exception as error:
         screen.print(f"the report could not be written: {error}", highlight=False, markup=False)
 
 
-def _status(recipe: Recipe, dataset: Dataset, parts: Parts, classifier: "Classifier") -> dict[str, Any]:
-    """What `run.json` says when training starts."""
-    return {
-        "status": "running",
-        "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        "data": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            **{name: len(part) if part is not None else 0 for name, part in vars(parts).items()},
-            "classes": list(dataset.class_names),
-            "image_shape": list(dataset.image_shape),
-            "skipped": list(dataset.skipped),
-        },
-        "model": {"parameters": classifier.parameter_count},
-        "seconds": {"training": 0.0, "total": 0.0},
-        "epochs": 0,
-        "steps": 0,
-        "chosen_epoch": 0,
-        "reject": None,
-        "versions": versions(),
-    }
+def _recorded_data(dataset: Dataset, splits: Splits, source: str | Path | Dataset) -> RecordedData:
+    return RecordedData(
+        name=dataset.name,
+        fingerprint=dataset.fingerprint,
+        train=len(splits.train),
+        validation=0 if splits.validation is None else len(splits.validation),
+        test=0 if splits.test is None else len(splits.test),
+        classes=list(dataset.class_names),
+        image_shape=list(dataset.image_shape),
+        skipped=list(dataset.skipped),
+        path=data_path(source),
+    )
 
 
-def _lying_at(data: str | Path | Dataset) -> str | None:
-    """Where data that came by its path will be found again."""
+def data_path(data: str | Path | Dataset) -> str | None:
+    """The absolute path of data that was given by its path, else None."""
     if isinstance(data, Dataset) or (isinstance(data, str) and data in CATALOG):
         return None
     return str(Path(data).resolve())
 
 
-def _announcement(run: Run, status: Mapping[str, Any]) -> str:
-    data, model = status["data"], status["model"]
+def _announcement(run: Run, status: RunStatus) -> str:
+    data = status.data
     return (
-        f"{data['name']}: {data['train']:,} images to learn from, {data['validation']:,} to validate, {data['test']:,} "
-        f"held out for the test; {len(data['classes'])} classes\n"
-        f"{status['recipe']['name']}: {model['parameters']:,} parameters; writing to {run.path}"
+        f"{data.name}: {data.train:,} training, {data.validation:,} validation, {data.test:,} test (held out); "
+        f"{len(data.classes)} classes\n"
+        f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {run.path}"
     )
 
 
@@ -291,13 +340,3 @@ def _origin(dataset: Dataset, recipe: Recipe, seed: int) -> DataOrigin:
         test=recipe.test if dataset.test is None else None,
         seed=seed,
     )
-
-
-def _new_folder(data: str, recipe: str) -> Path:
-    """A folder under `runs` that is not there yet."""
-    first = Path("runs") / f"{data}-{recipe}"
-    folder, number = first, 1
-    while folder.exists():
-        number += 1
-        folder = first.with_name(f"{first.name}-{number}")
-    return folder

@@ -1,79 +1,84 @@
-// The backend that computes in this browser; `foveola export --format web` gives it to the page as backend.js.
-// It answers as the server does. Once it is open it asks nothing of any machine, and pictures stay on this one.
+// The backend that runs the model in this browser; `foveola export --format web` names it backend.js.
+// Its documents are those of the server. Once it is open it sends no requests, so images stay on this machine.
 
 import * as ort from "../runtime/ort.wasm.bundle.min.js";
 import { decode, round, toChannels } from "./decoding.js";
-import { examine, fix, inOrder, proposed } from "./doctor.js";
-import { range } from "./ink.js";
+import { checkImage } from "./checks.js";
+import { applyFixes, inOrder, proposedFixes } from "./fixes.js";
+import { range } from "./foreground.js";
 
 const BATCH = 64;
-const MOST_MAPS = 64;
-const SQUARES_A_SIDE = 7;
-let model, file, session, layered;
+const MAX_MAPS = 64;
+const SQUARES_PER_SIDE = 7;
+let model, file, session, layerSession;
 
 export async function open() {
   let runtime;
   [model, file, runtime] = await Promise.all([
-    fetched("model.json").then(response => response.json()),
-    fetched("model.onnx").then(bytes),
-    fetched("runtime/ort-wasm-simd-threaded.wasm").then(bytes),
+    fetchFile("model.json").then(response => response.json()),
+    fetchFile("model.onnx").then(bytes),
+    fetchFile("runtime/ort-wasm-simd-threaded.wasm").then(bytes),
   ]);
   ort.env.logLevel = "error";
-  ort.env.wasm.numThreads = 1; // more need headers that few hosts of static pages send
-  ort.env.wasm.wasmBinary = runtime; // its type, as the host gives it, does not matter then
+  ort.env.wasm.numThreads = 1; // more threads need headers that few static hosts send
+  ort.env.wasm.wasmBinary = runtime; // then the content type that the host sends does not matter
   session = await ort.InferenceSession.create(file).catch(error => {
-    throw new Error(`This browser does not run the model: ${error.message}. Try a newer one, or export again.`);
+    throw new Error(
+      `This browser cannot run the model: ${error.message}. Use a newer browser, or export the run again.`);
   });
   return model;
 }
 
-async function fetched(path) {
-  const response = await fetch(path).catch(() => ({ ok: false, status: "cannot be reached" }));
-  if (!response.ok) throw new Error(`${path} did not arrive (${response.status}). Reload the page, or export again.`);
+async function fetchFile(path) {
+  const response = await fetch(path).catch(() => ({ ok: false, status: "no connection" }));
+  if (!response.ok) {
+    throw new Error(`${path} could not be loaded (${response.status}). Reload the page, or export the run again.`);
+  }
   return response;
 }
 
 const bytes = async response => new Uint8Array(await response.arrayBuffer());
 
 export async function predict(blob, { fixes = [], signal } = {}) {
-  const { seen, findings, applied } = await prepared(blob, fixes);
+  const { seen, findings, applied } = await prepare(blob, fixes);
   signal?.throwIfAborted();
-  const [probabilities] = await classified([seen.data]);
+  const [probabilities] = await classify([seen.data]);
   const order = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
   const top = order.map(index => ({ class: model.class_names[index], probability: probabilities[index] }));
-  return { ...top[0], uncertain: isUncertain(top[0].probability), top, findings, fixes: applied, seen: sent(seen) };
+  const uncertain = isUncertain(top[0].probability);
+  return { ...top[0], uncertain, top, findings, fixes: applied, seen: seenDocument(seen) };
 }
 
 export async function look(blob, { fixes = [], class: name, signal } = {}) {
-  const { seen } = await prepared(blob, fixes);
+  const { seen } = await prepare(blob, fixes);
   signal?.throwIfAborted();
-  const [probabilities] = await classified([seen.data]);
+  const [probabilities] = await classify([seen.data]);
   const best = probabilities.indexOf(Math.max(...probabilities));
   const index = name === undefined ? best : model.class_names.indexOf(name);
   const saliency = await occlusion(seen, index, probabilities[index], signal);
-  return { seen: sent(seen), class: model.class_names[index], layers: await featureMaps(seen), saliency };
+  return { seen: seenDocument(seen), class: model.class_names[index], layers: await featureMaps(seen), saliency };
 }
 
 export async function keep() {
-  throw new Error("There is no server behind this page that could keep pictures. Download the picture instead.");
+  throw new Error("This page has no server that could keep images. Download the image instead.");
 }
 
-// What the network gets of a picture
+// The network's input
 
-async function prepared(blob, fixes) {
-  let picture = await decode(blob, model.limits.pixels);
-  if (model.channels === "grey") picture = toChannels(picture, 1);
-  const findings = examine(picture, model.statistics, model.image_shape);
-  const applied = fixes === "auto" ? proposed(findings) : inOrder(fixes);
-  if (model.image_shape[2] < picture.channels && !applied.includes("grey")) {
+async function prepare(blob, fixes) {
+  let image = await decode(blob, model.limits.pixels);
+  if (model.channels === "grey") image = toChannels(image, 1);
+  const findings = checkImage(image, model.statistics, model.image_shape);
+  const applied = fixes === "auto" ? proposedFixes(findings) : inOrder(fixes);
+  if (model.image_shape[2] < image.channels && !applied.includes("grey")) {
     throw new Error(
-      "This is a colour picture (3 channels), but the model has learnt from grey images (1 channel). " +
-      "Switch on the fix “grey” to have it converted.");
+      "This is a colour image (3 channels), but the model was trained on grey images (1 channel). " +
+      "Switch on the fix “grey” to convert it.");
   }
-  return { seen: fix(picture, applied, model.statistics, model.image_shape), findings, applied };
+  return { seen: applyFixes(image, applied, model.statistics, model.image_shape), findings, applied };
 }
 
-const sent = ({ data }) => ({ shape: model.image_shape, pixels: base64(data) });
+const seenDocument = ({ data }) => ({ shape: model.image_shape, pixels: base64(data) });
 
 function isUncertain(probability) {
   return model.reject !== null && !(model.reject.threshold !== null && probability >= model.reject.threshold);
@@ -82,7 +87,7 @@ function isUncertain(probability) {
 // The network
 
 /** The probabilities of all classes for images of the model's own shape, each a Uint8Array. */
-async function classified(images) {
+async function classify(images) {
   const { logits } = await session.run(batch(images));
   const classes = model.class_names.length;
   return images.map((_, index) => softmax(logits.data.subarray(index * classes, (index + 1) * classes)));
@@ -101,15 +106,15 @@ function softmax(logits) {
   return powers.map(power => power / total);
 }
 
-// What each layer gives
+// Outputs of the layers
 
 async function featureMaps(seen) {
-  layered ??= ort.InferenceSession.create(withOutputs(model.layers.map(layer => layer.tensor)));
-  const outputs = await (await layered).run(batch([seen.data]));
-  return model.layers.map(({ name, type, tensor }) => ({ name, type, ...shown(outputs[tensor]) }));
+  layerSession ??= ort.InferenceSession.create(withOutputs(model.layers.map(layer => layer.tensor)));
+  const outputs = await (await layerSession).run(batch([seen.data]));
+  return model.layers.map(({ name, type, tensor }) => ({ name, type, ...layerDocument(outputs[tensor]) }));
 }
 
-/** The model file with these tensors as outputs beside its own: serialized Protocol Buffers merge by concatenation. */
+/** The model file with these tensors as additional outputs: serialized Protocol Buffers merge by concatenation. */
 function withOutputs(tensors) {
   const values = tensors.filter(tensor => !session.outputNames.includes(tensor)).flatMap(tensor =>
     field(12, field(1, [...new TextEncoder().encode(tensor)]))); // GraphProto.output, ValueInfoProto.name
@@ -120,7 +125,7 @@ function withOutputs(tensors) {
   return whole;
 }
 
-/** A field that has a length, as bytes: https://protobuf.dev/programming-guides/encoding */
+/** A length-delimited field as bytes: https://protobuf.dev/programming-guides/encoding */
 function field(number, content) {
   const length = [];
   let rest = content.length;
@@ -128,10 +133,10 @@ function field(number, content) {
   return [number << 3 | 2, ...length, rest, ...content];
 }
 
-/** Maps, 1×C×H×W, as H×W×C, the first ones if there are many; units, 1×N, as they are. */
-function shown({ dims, data }) {
+/** Maps, 1×C×H×W, as H×W×C, at most MAX_MAPS; units, 1×N, unchanged. */
+function layerDocument({ dims, data }) {
   if (dims.length === 2) return scaled([dims[1]], data);
-  const [, channels, height, width] = dims, maps = Math.min(channels, MOST_MAPS);
+  const [, channels, height, width] = dims, maps = Math.min(channels, MAX_MAPS);
   const values = Float32Array.from({ length: height * width * maps }, (_, at) =>
     data[at % maps * height * width + Math.floor(at / maps)]);
   return scaled([height, width, maps], values);
@@ -142,29 +147,29 @@ function scaled(shape, values) {
   return { shape, low, high, values: base64(Uint8Array.from(values, value => Math.round((value - low) * step))) };
 }
 
-// Which pixels decide
+// Occlusion
 
-/** How much the class's probability falls where a square is covered, H×W: explanation/occlusion.py in JavaScript. */
+/** How much covering a square lowers the class's probability, H×W: explanation/occlusion.py in JavaScript. */
 async function occlusion(seen, index, before, signal) {
   const { height, width } = seen;
-  const size = Math.max(Math.round(Math.max(height, width) / SQUARES_A_SIDE), 1);
+  const size = Math.max(Math.round(Math.max(height, width) / SQUARES_PER_SIDE), 1);
   const squares = starts(height, size).flatMap(top => starts(width, size).map(left => ({ top, left, size })));
   const drops = new Float64Array(height * width), covering = new Float64Array(height * width);
   const background = backgroundColour(seen);
   for (let start = 0; start < squares.length; start += BATCH) {
-    const some = squares.slice(start, start + BATCH);
-    const after = await classified(some.map(square => covered(seen, square, background)));
-    some.forEach((square, number) => pixelsOf(square, seen).forEach(pixel => {
+    const batchSquares = squares.slice(start, start + BATCH);
+    const after = await classify(batchSquares.map(square => covered(seen, square, background)));
+    batchSquares.forEach((square, number) => pixelsOf(square, seen).forEach(pixel => {
       drops[pixel] += before - after[number][index];
       covering[pixel] += 1;
     }));
-    await new Promise(resolve => setTimeout(resolve)); // so that the page stays alive
+    await new Promise(resolve => setTimeout(resolve)); // keeps the page responsive
     signal?.throwIfAborted();
   }
   return scaled([height, width], drops.map((drop, pixel) => drop / covering[pixel]));
 }
 
-/** Where squares begin along a side, half a square apart, the last one at the border. */
+/** Starts of squares along a side, half a square apart, the last one at the border. */
 function starts(side, size) {
   const stride = Math.max(Math.floor(size / 2), 1), last = Math.max(side - size, 0);
   return [...Array.from({ length: Math.ceil(last / stride) }, (_, number) => number * stride), last];
@@ -184,7 +189,7 @@ function covered(seen, square, background) {
   return data;
 }
 
-/** That of the training images, or the picture's mean where those have none in common. */
+/** Black or white as in the training images, or the image's mean if those have no common background. */
 function backgroundColour({ channels, data }) {
   if (model.polarity !== "mixed") return Array(channels).fill(model.polarity === "dark on light" ? 255 : 0);
   const sums = Array(channels).fill(0);

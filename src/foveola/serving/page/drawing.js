@@ -1,17 +1,17 @@
-// Strokes on a canvas: pointer events in, PNG out.
+// The drawing area: pointer events in, PNG out.
 
 // The longer side of the drawing in pixels; a model's images are much smaller
 const SIDE = 420;
-const NAMED = {
+const COLOURS = {
   black: "#000000", white: "#ffffff", grey: "#808080", brown: "#7a4a21", red: "#d62728", orange: "#ff8c1a",
   yellow: "#f7d71e", green: "#2a9d3a", blue: "#1f5fd0", violet: "#8a3fc0",
 };
 
 /** The drawing area of a model's page; `changed()` is called after every change.
  *
- * Light strokes on a dark ground where the model has learnt from such images, otherwise dark ones on a light ground;
- * as wide as in the training images, where those have strokes. A stroke's points and width are shares of the width of
- * the drawing, so that strokes do not depend on the screen. Gives `blob()`, a PNG, or null while nothing is drawn.
+ * Strokes are light on dark if the training images are, otherwise dark on light, and as wide as in the training images.
+ * Points and width of a stroke are fractions of the drawing's width, independent of the screen. `blob()` is a PNG, or
+ * null while nothing is drawn.
  */
 export function drawing(model, changed) {
   const canvas = document.getElementById("drawing"), hint = document.getElementById("drawing-hint");
@@ -24,7 +24,7 @@ export function drawing(model, changed) {
   const light = model.polarity === "light on dark";
   const paper = light ? "#000000" : "#ffffff";
   let colour = light ? "#ffffff" : "#000000";
-  // Every state of the drawing, the last one shown; clearing adds an empty one, so that it can be undone
+  // All states of the drawing; the last one is shown. Clearing adds an empty state, so it can be undone
   let states = [[]];
   let current = null, pointer = null;
 
@@ -47,14 +47,14 @@ export function drawing(model, changed) {
       context.lineWidth = canvas.width * width * pressure;
       context.beginPath();
       context.moveTo(canvas.width * before.x, canvas.width * before.y);
-      context.lineTo(canvas.width * x + 0.01, canvas.width * y); // a line of no length is not drawn
+      context.lineTo(canvas.width * x + 0.01, canvas.width * y); // a line of length 0 is not drawn
       context.stroke();
     });
   }
 
   function point(event) {
     const box = canvas.getBoundingClientRect();
-    // Mice report 0.5; what fingers report differs from phone to phone
+    // Mice report 0.5; the pressure of fingers differs between phones
     const pressure = event.pointerType === "pen" && event.pressure > 0 ? 0.4 + 1.2 * event.pressure : 1;
     return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.width, pressure };
   }
@@ -100,7 +100,7 @@ export function drawing(model, changed) {
   };
 }
 
-/** The width of strokes as a share of the drawing, for ink as large as in the training images. */
+/** The stroke width as a fraction of the drawing, for a foreground as large as in the training images. */
 function usualWidth(statistics) {
   if (!statistics) return 0.04;
   return Math.min(Math.max(statistics.stroke.middle * statistics.size.middle, 0.02), 0.2);
@@ -108,7 +108,7 @@ function usualWidth(statistics) {
 
 function offerColours(first, choose) {
   const group = document.getElementById("colours");
-  for (const [name, colour] of Object.entries(NAMED)) {
+  for (const [name, colour] of Object.entries(COLOURS)) {
     const label = group.appendChild(document.createElement("label"));
     const button = Object.assign(document.createElement("input"), { type: "radio", name: "colour", value: colour });
     button.checked = colour === first;

@@ -1,12 +1,12 @@
-// The dialogue that asks for the server's API key.
+// The dialogue for the server's API key.
 
 const dialog = document.getElementById("key");
 const field = document.getElementById("key-text");
 let pending = null;
 
-/** A key from the user; questions that come while the dialogue is open share it.
+/** The key that the user enters; requests made while the dialogue is open share it.
  *
- * `refused` says that a key was given before. Throws an Error if the user gives none.
+ * `refused` is true if the server refused a key before. Throws an Error if the user enters none.
  */
 export function askForKey(refused) {
   pending ??= new Promise((resolve, reject) => {
@@ -16,7 +16,7 @@ export function askForKey(refused) {
     dialog.addEventListener("close", () => {
       pending = null;
       if (dialog.returnValue === "use") resolve(field.value);
-      else reject(new Error("The server answers only to those who give its API key. Reload the page to enter it."));
+      else reject(new Error("The server requires an API key. Reload the page to enter it."));
     }, { once: true });
     dialog.showModal();
   });

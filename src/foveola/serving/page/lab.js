@@ -1,23 +1,22 @@
-// The filter lab: a window to slide over what the network sees.
+// The filter lab: a convolution or a pooling of the network's input, position by position.
 
-import { colours, greys, text } from "./pixels.js";
-import { KERNELS, convolve, field, matrix, pool } from "./sliding.js";
+import { greys, numberText } from "./pixels.js";
+import { KERNELS, arithmetic, convolve, field, matrix, matrixColours, pool, product } from "./sliding.js";
 
-const OWN = "own weights", POOLINGS = { "max pooling": "max", "average pooling": "average" };
-// Canvases are about so many pixels wide; tables of more values are left out; larger windows show no numbers
-const CANVAS = 640, MOST_NUMBERS = 4096, READABLE = 5;
+const CUSTOM = "own weights", POOLINGS = { "max pooling": "max", "average pooling": "average" };
+// Longer side of a canvas in pixels, values of the largest table, side of the largest window that shows its numbers
+const CANVAS_SIDE = 640, MAX_TABLE_VALUES = 4096, MAX_READABLE_SIDE = 5;
 const MARK = "#d94f00", PADDING = ["#eeeeee", "#c4c4c4"];
 
 const find = id => document.getElementById(id);
-const bracketed = value => value < 0 ? `(${text(value)})` : text(value);
 
-/** The part of the page with the filter lab; it shows whatever it is given last. */
+/** The part of the page with the filter lab, for the image shown last. */
 export function lab() {
   const part = find("lab"), what = find("lab-what"), size = find("lab-size"), stride = find("lab-stride");
   const padding = find("lab-padding"), slider = find("lab-place"), sum = find("lab-sum");
   let image = null, kernel = null, sliding = null, backgrounds = null;
 
-  what.append(...[...Object.keys(KERNELS), OWN, ...Object.keys(POOLINGS)].map(name => new Option(name)));
+  what.append(...[...Object.keys(KERNELS), CUSTOM, ...Object.keys(POOLINGS)].map(name => new Option(name)));
   what.addEventListener("change", chosen);
   size.addEventListener("change", resized);
   stride.addEventListener("input", compute);
@@ -37,15 +36,15 @@ export function lab() {
     find("lab-weights").hidden = what.value in POOLINGS;
     if (what.value in POOLINGS) stride.value = size.value = 2;
     else if (sliding && !sliding.kernel) stride.value = 1;
-    if (what.value === OWN) return resized();
+    if (what.value === CUSTOM) return resized();
     compute();
   }
 
-  /** The user's own weights in another size: the middle stays, and what is new is 0. */
+  /** Resize the user's own weights: the middle stays, and new weights are 0. */
   function resized() {
     const side = Math.min(Math.max(Math.round(Number(size.value)) || 1, 1), 7);
     size.value = side;
-    if (what.value === OWN && kernel.rows !== side) {
+    if (what.value === CUSTOM && kernel.rows !== side) {
       const shift = Math.floor(kernel.rows / 2) - Math.floor(side / 2);
       const inside = index => index >= 0 && index < kernel.rows;
       const weight = (y, x) => inside(y) && inside(x) ? kernel.values[y * kernel.columns + x] : 0;
@@ -60,12 +59,12 @@ export function lab() {
     find("lab-kernel").style.gridTemplateColumns = `repeat(${kernel.columns}, minmax(0, 4.5rem))`;
     find("lab-kernel").replaceChildren(...kernel.values.map((weight, at) => {
       const input = document.createElement("input");
-      Object.assign(input, { type: "number", step: "any", value: text(weight) });
+      Object.assign(input, { type: "number", step: "any", value: numberText(weight) });
       const row = Math.floor(at / kernel.columns), column = at % kernel.columns;
       input.setAttribute("aria-label", `weight in row ${row}, column ${column}`);
       input.addEventListener("input", () => {
         kernel.values[at] = input.value === "" ? NaN : Number(input.value);
-        what.value = OWN;
+        what.value = CUSTOM;
         size.disabled = false;
         compute();
       });
@@ -109,14 +108,14 @@ export function lab() {
     slider.setAttribute("aria-valuetext", `row ${row}, column ${column}`);
     const marks = [[row * stride, column * stride, high, wide], [row, column, 1, 1]];
     backgrounds.forEach(([canvas, background], which) => mark(canvas, background, marks[which]));
-    const seen = field(sliding, row, column);
-    showWindow(sliding, seen);
+    const values = field(sliding, row, column);
+    showWindow(sliding, values);
     sum.textContent =
       `Row ${row}, column ${column} (pixels from row ${row * stride - top}, column ${column * stride - left}): `
-      + arithmetic(sliding, seen, output.values[index]);
+      + arithmetic(sliding, values, output.values[index]);
   }
 
-  /** Move with the pointer, so that the window's middle is under it, and with the arrow keys. */
+  /** Move the middle of the window to the pointer, and the window by the arrow keys. */
   function follow(canvas, overInput) {
     const point = event => {
       if (!sliding) return;
@@ -145,11 +144,11 @@ export function lab() {
     move(Math.min(Math.max(row, 0), rows - 1) * columns + Math.min(Math.max(column, 0), columns - 1));
   }
 
-  /** Screen readers hear every step from the keyboard, but not the many of a pointer. */
+  /** Screen readers announce every step from the keyboard, but not the many of a pointer. */
   const announce = aloud => sum.setAttribute("aria-live", aloud ? "polite" : "off");
 
   return {
-    /** `seen`: { shape, pixels } as the model gives it. */
+    /** Show the network's input, { shape, pixels }. */
     show(seen) {
       image = { rows: seen.shape[0], columns: seen.shape[1], values: Array.from(greys(seen), level => level / 255) };
       find("lab-hint").hidden = true;
@@ -164,16 +163,16 @@ export function lab() {
   };
 }
 
-/** The kernel; throws an Error where the user has left a field empty. */
+/** The kernel; throws an Error if the user has left a field empty. */
 function filled(kernel) {
-  if (kernel.values.some(Number.isNaN)) throw new Error("A weight is no number. Give each field one.");
+  if (kernel.values.some(Number.isNaN)) throw new Error("A weight is not a number. Enter a number in every field.");
   return kernel;
 }
 
-/** A matrix as a canvas, a square for each value, with hatched edges; black to white, or blue to orange around 0. */
+/** A matrix as a canvas, a square for each value, with hatched padding. */
 function drawn({ rows, columns, values }, [top, left, bottom, right]) {
   const down = top + rows + bottom, across = left + columns + right;
-  const side = Math.max(Math.floor(CANVAS / Math.max(down, across)), 1), canvas = document.createElement("canvas");
+  const side = Math.max(Math.floor(CANVAS_SIDE / Math.max(down, across)), 1), canvas = document.createElement("canvas");
   canvas.width = across * side;
   canvas.height = down * side;
   const context = canvas.getContext("2d");
@@ -187,9 +186,7 @@ function drawn({ rows, columns, values }, [top, left, bottom, right]) {
     context.lineTo(at + canvas.height, 0);
   }
   context.stroke();
-  const low = values.reduce((one, other) => Math.min(one, other));
-  const high = values.reduce((one, other) => Math.max(one, other));
-  const colour = colours(low, low < 0 ? high : Math.max(high, 1));
+  const colour = matrixColours({ values });
   values.forEach((value, at) => {
     context.fillStyle = `rgb(${colour(value).map(Math.round)})`;
     context.fillRect((left + at % columns) * side, (top + Math.floor(at / columns)) * side, side, side);
@@ -210,11 +207,11 @@ function mark(canvas, { canvas: background, side }, [row, column, high, wide]) {
 }
 
 /** The window's pixels, each with its weight and their product. */
-function showWindow({ kernel, window: [high, wide] }, seen) {
-  const grid = find("lab-window"), readable = Math.max(high, wide) <= READABLE;
+function showWindow({ kernel, window: [high, wide] }, values) {
+  const grid = find("lab-window"), readable = Math.max(high, wide) <= MAX_READABLE_SIDE;
   grid.style.gridTemplateColumns = `repeat(${wide}, 1fr)`;
   grid.style.setProperty("--columns", wide);
-  grid.replaceChildren(...seen.map((value, at) => {
+  grid.replaceChildren(...values.map((value, at) => {
     const cell = document.createElement("span"), level = Math.round(255 * (value ?? 0));
     if (value === undefined) cell.className = "padding";
     else {
@@ -222,40 +219,26 @@ function showWindow({ kernel, window: [high, wide] }, seen) {
       cell.style.color = level < 128 ? "#fff" : "#000";
     }
     if (readable && kernel) {
-      const product = cell.appendChild(document.createElement("b"));
-      product.textContent = text((value ?? 0) * kernel.values[at]);
-      cell.append(`${text(value ?? 0)}×${bracketed(kernel.values[at])}`);
-    } else if (readable && value !== undefined) cell.textContent = text(value);
+      cell.appendChild(document.createElement("b")).textContent = numberText((value ?? 0) * kernel.values[at]);
+      cell.append(product(value ?? 0, kernel.values[at]));
+    } else if (readable && value !== undefined) cell.textContent = numberText(value);
     return cell;
   }));
-}
-
-/** The arithmetic of one output as people write it. */
-function arithmetic({ kernel, operation }, seen, result) {
-  const inside = seen.filter(value => value !== undefined), many = READABLE ** 2;
-  if (kernel) {
-    if (seen.length > many) return `sum of ${seen.length} products = ${text(result)}`;
-    return `${seen.map((value, at) => bracketed((value ?? 0) * kernel.values[at])).join(" + ")} = ${text(result)}`;
-  }
-  const word = operation === "max" ? "largest" : "mean";
-  if (inside.length > many) return `${word} of ${inside.length} values = ${text(result)}`;
-  return operation === "max" ? `largest of ${inside.map(text).join(", ")} = ${text(result)}`
-    : `(${inside.map(bracketed).join(" + ")}) / ${inside.length} = ${text(result)}`;
 }
 
 function showNumbers(sliding) {
   const part = find("lab-numbers");
   if (!part.open || !sliding) return;
   const { rows, columns, values } = sliding.output, table = part.querySelector("table");
-  if (values.length > MOST_NUMBERS) {
+  if (values.length > MAX_TABLE_VALUES) {
     table.tHead.replaceChildren();
-    const words = `${values.length} values are too many for a table; a larger stride gives fewer.`;
+    const words = `The output has too many values for a table, ${values.length}. Choose a larger stride.`;
     table.tBodies[0].replaceChildren(line([words]));
     return;
   }
   table.tHead.replaceChildren(line(["row", ...Array(columns).keys()], "col"));
   table.tBodies[0].replaceChildren(...Array.from({ length: rows }, (_, row) =>
-    line([row, ...values.slice(row * columns, (row + 1) * columns).map(text)])));
+    line([row, ...values.slice(row * columns, (row + 1) * columns).map(numberText)])));
 }
 
 function line(cells, scope = "row") {

@@ -1,16 +1,16 @@
-// The page of a model: a picture goes in, what the model says of it comes out, and is shown part by part.
+// The page of a model: an image in; prediction, explanation and filter lab out.
 
 import * as backend from "./backend.js";
-import { answers } from "./answers.js";
+import { collection } from "./collection.js";
 import { drawing } from "./drawing.js";
-import { keeping } from "./keeping.js";
+import { explanationView } from "./explanation.js";
 import { lab } from "./lab.js";
-import { looking } from "./looking.js";
-import { newestWins } from "./newest.js";
-import { pictures, showPicture } from "./picture.js";
+import { latestOnly } from "./latest.js";
+import { predictionView } from "./prediction.js";
+import { onUpload, showImage } from "./upload.js";
 
-// The network is looked into when a picture has been left alone for so long, in milliseconds
-const SETTLED = 250;
+// Milliseconds without change after which an image is explained
+const EXPLAINED_AFTER = 250;
 
 const find = id => document.getElementById(id);
 const trouble = text => { find("trouble").textContent = text; };
@@ -22,40 +22,40 @@ backend.open().then(start, error => {
 
 function start(model) {
   describe(model);
-  // Drawings are mended at once, pictures only where the user says so; a grey model gets grey ones either way
+  // Drawings get all proposed fixes, uploaded images only those selected; grey models always get grey images
   const always = model.image_shape[2] === 1 ? ["grey"] : [];
   const sources = {
-    drawing: { fixes: "auto", hint: "Draw something: the answer changes with every stroke." },
-    picture: { fixes: always, file: null, hint: "Drop, paste or choose a picture." },
+    drawing: { fixes: "auto", hint: "Draw something: the prediction changes with every stroke." },
+    picture: { fixes: always, file: null, hint: "Drop, paste or choose an image." },
   };
-  let source = sources.drawing, answered = null, settled = null;
+  let source = sources.drawing, prediction = null, timer = null;
 
   const area = drawing(model, () => refresh());
   sources.drawing.blob = area.blob;
   sources.picture.blob = async () => sources.picture.file;
 
-  const shown = answers(model, fixes => {
+  const shown = predictionView(model, fixes => {
     source.fixes = fixes === "auto" ? fixes : [...new Set([...always, ...fixes])];
     refresh();
   });
-  const inside = looking(model, () => look({ abandon: true }));
+  const explained = explanationView(model, () => explain({ abandon: true }));
   const filters = lab();
-  const keeper = keeping(model, () => source.blob(), backend.keep);
+  const collected = collection(model, () => source.blob(), backend.keep);
 
-  const refresh = newestWins(async (signal, superseded) => {
+  const refresh = latestOnly(async (signal, superseded) => {
     const blob = await source.blob(), { fixes } = source;
     if (blob === null) return clear();
-    const answer = await backend.predict(blob, { fixes, signal });
+    const latest = await backend.predict(blob, { fixes, signal });
     signal.throwIfAborted();
-    answered = answer;
+    prediction = latest;
     trouble("");
-    const mended = answer.fixes.filter(name => !always.includes(name));
-    shown.show(answer, fixes, mended);
-    filters.show(answer.seen);
-    keeper.show(answer.class);
-    clearTimeout(settled);
-    settled = setTimeout(() => look({ abandon: true }), SETTLED);
-    if (!mended.length || superseded()) return;
+    const shownFixes = latest.fixes.filter(name => !always.includes(name));
+    shown.show(latest, fixes, shownFixes);
+    filters.show(latest.seen);
+    collected.show(latest.class);
+    clearTimeout(timer);
+    timer = setTimeout(() => explain({ abandon: true }), EXPLAINED_AFTER);
+    if (!shownFixes.length || superseded()) return;
     const before = await backend.predict(blob, { fixes: always, signal });
     signal.throwIfAborted();
     shown.showBefore(before);
@@ -64,47 +64,47 @@ function start(model) {
     trouble(error.message);
   });
 
-  const look = newestWins(async signal => {
+  const explain = latestOnly(async signal => {
     const blob = await source.blob();
-    if (!inside.open || answered === null || blob === null) return;
-    const found = await backend.look(blob, { fixes: answered.fixes, class: inside.chosen, signal });
+    if (!explained.open || prediction === null || blob === null) return;
+    const explanation = await backend.look(blob, { fixes: prediction.fixes, class: explained.chosen, signal });
     signal.throwIfAborted();
-    if (answered !== null) inside.show(found);
+    if (prediction !== null) explained.show(explanation);
   }, error => trouble(error.message));
 
   function clear() {
-    answered = null;
+    prediction = null;
     shown.clear(source);
-    inside.clear();
+    explained.clear();
     filters.clear();
-    keeper.clear();
+    collected.clear();
   }
 
-  /** Show another source, or another picture of it: what is known of the one before is forgotten. */
-  function turnTo(name) {
+  /** Show another source, or another image of it, without the results of the one before. */
+  function switchTo(name) {
     source = sources[name];
     document.querySelector(`input[name=source][value=${name}]`).checked = true;
-    const drawn = name === "drawing", given = sources.picture.file !== null;
-    find("surface").hidden = find("drawing-tools").hidden = !drawn;
-    find("given").hidden = drawn || !given;
-    find("empty").hidden = drawn || given;
+    const draws = name === "drawing", given = sources.picture.file !== null;
+    find("surface").hidden = find("drawing-tools").hidden = !draws;
+    find("given").hidden = draws || !given;
+    find("empty").hidden = draws || given;
     restart();
   }
 
   function restart() {
     trouble("");
     clear();
-    look({ abandon: true });
+    explain({ abandon: true });
     refresh({ abandon: true });
   }
 
   for (const input of document.querySelectorAll("input[name=source]")) {
-    input.addEventListener("change", () => turnTo(input.value));
+    input.addEventListener("change", () => switchTo(input.value));
   }
-  pictures(file => {
+  onUpload(file => {
     Object.assign(sources.picture, { file, fixes: always });
-    showPicture(file);
-    turnTo("picture");
+    showImage(file);
+    switchTo("picture");
   }, trouble);
 
   find("undo").addEventListener("click", area.undo);
@@ -119,15 +119,15 @@ function start(model) {
     area.undo();
   });
 
-  // Photographs are hard to draw
-  turnTo(model.statistics ? "drawing" : "picture");
+  // Without statistics, the training images are like photographs, which are hard to draw
+  switchTo(model.statistics ? "drawing" : "picture");
   find("bench").hidden = false;
 }
 
 function describe(model) {
   const [height, width, channels] = model.image_shape, count = model.class_names.length;
-  const learnt = model.data ? `A model of ${model.data.name}` : "A model";
+  const origin = model.data ? `A model of ${model.data.name}` : "A model";
   const polarity = model.polarity === "mixed" ? "" : `, ${model.polarity}`;
   const colour = channels === 1 ? "grey" : "in colour";
-  find("model").textContent = `${learnt}: ${count} classes, images of ${height}×${width} pixels, ${colour}${polarity}.`;
+  find("model").textContent = `${origin}: ${count} classes, images of ${height}×${width} pixels, ${colour}${polarity}.`;
 }

@@ -1,71 +1,71 @@
-// The backend that asks the server; the server gives it to the page as backend.js.
-// URLs are relative, so that a proxy may serve the page below a path of its own.
+// The backend that uses the server's REST API; the server names it backend.js.
+// URLs are relative, so a proxy can serve the page below a path of its own.
 
 import { askForKey } from "./key.js";
 
-const STORED = "foveola-api-key";
-let key = stored();
+const STORAGE_KEY = "foveola-api-key";
+let key = storedKey();
 let classes = 3;
 
 export async function open() {
-  const model = await ask("model");
+  const model = await request("model");
   classes = model.class_names.length;
   return model;
 }
 
 export async function predict(blob, { fixes = [], signal } = {}) {
-  const { predictions } = await post("predict", { top: classes, seen: true, fix: named(fixes) }, blob, signal);
+  const { predictions } = await post("predict", { top: classes, seen: true, fix: fixParameter(fixes) }, blob, signal);
   return predictions[0];
 }
 
 export async function look(blob, { fixes = [], class: name, signal } = {}) {
-  return post("look", { fix: named(fixes), class: name }, blob, signal);
+  return post("look", { fix: fixParameter(fixes), class: name }, blob, signal);
 }
 
 export async function keep(blob, label) {
   return post("keep", { class: label }, blob);
 }
 
-const named = fixes => fixes === "auto" ? "auto" : fixes.join(",");
+const fixParameter = fixes => fixes === "auto" ? "auto" : fixes.join(",");
 
 function post(path, parameters, blob, signal) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
   const headers = { "Content-Type": blob.type || "application/octet-stream" };
-  return ask(`${path}?${new URLSearchParams(given)}`, { method: "POST", headers, body: blob, signal });
+  return request(`${path}?${new URLSearchParams(given)}`, { method: "POST", headers, body: blob, signal });
 }
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   for (;;) {
     const used = key;
-    const response = await answered(path, options, used);
-    if (response.status !== 401) return contents(response);
-    // Another question may have brought a key meanwhile
+    const response = await send(path, options, used);
+    if (response.status !== 401) return read(response);
+    // Another request may have set a key meanwhile
     if (key === used) remember(await askForKey(used !== null));
   }
 }
 
-async function answered(path, options, used) {
+async function send(path, options, used) {
   const headers = { ...options.headers, ...(used && { Authorization: `Bearer ${used}` }) };
   try {
     return await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer. See whether it still runs, then try again.");
+    throw new Error("The server does not respond. Check that it is running, then try again.");
   }
 }
 
-async function contents(response) {
+async function read(response) {
   const document = await response.json().catch(() => ({}));
   if (response.ok) return document;
-  const error = new Error(document.error ?? `The server answered ${response.status} ${response.statusText}.`);
+  const error = new Error(document.error ?? `The server responded with ${response.status} ${response.statusText}.`);
   if (response.status === 503) error.retryAfter = Number(response.headers.get("Retry-After")) || 1;
   throw error;
 }
 
-function stored() {
+function storedKey() {
   try {
-    return sessionStorage.getItem(STORED);
-  } catch { // storage may be forbidden; then the key lives as long as the page
+    return sessionStorage.getItem(STORAGE_KEY);
+  } catch { // without storage, the key is kept until the page is closed
     return null;
   }
 }
@@ -73,6 +73,6 @@ function stored() {
 function remember(given) {
   key = given;
   try {
-    sessionStorage.setItem(STORED, given);
+    sessionStorage.setItem(STORAGE_KEY, given);
   } catch { /* as above */ }
 }

@@ -1,0 +1,135 @@
+"""Duplicate images: the same pixels, or nearly the same pixels, also when shifted by one pixel.
+
+Two images are near duplicates if, at the best shift by up to one pixel each way, the root mean square difference of
+their pixels is at most 5 grey levels of 255, and at most a tenth of the contrast (standard deviation) of the fainter
+image. This keeps different images of similar classes apart: on Fashion-MNIST, it finds other photographs of the same
+garment, not other trousers.
+
+The search is exact. A projection never lengthens a distance, so every pair that is close in all pixels is also close in
+the first principal components. A k-d tree finds it there, and the pixels then decide.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveola.images import Images
+
+Indices = NDArray[np.int64]
+
+MAX_DIFFERENCE = 5.0  # root mean square over the pixels that both images share, in grey levels of 255
+MAX_CONTRAST_FRACTION = 0.1
+# Each pair is compared both ways, so these five cover all nine shifts by up to one pixel
+SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1))
+# Smaller images are not shifted: one pixel is too large a part of them
+MIN_SHIFTED_SIDE = 8
+
+_COMPONENTS = 16
+_FIT_IMAGES = 10_000  # images that the components are fitted to; any other choice would find the same pairs
+_QUERY_BATCH = 512
+_MAX_VALUES = 2**22  # in memory at once
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Images that are each a duplicate of at least one other image of the group.
+
+    `members` are ascending indices; `exact` tells whether all have the same pixels.
+    """
+
+    members: tuple[int, ...]
+    exact: bool
+
+
+def find_duplicates(images: Images) -> list[DuplicateGroup]:
+    """Find groups of exact and near duplicates in images, uint8 N×H×W×C, ordered by their first members."""
+    first = first_copies(images)
+    distinct = np.flatnonzero(first == np.arange(len(images)))
+    group = distinct[_near_components(images[distinct])][np.searchsorted(distinct, first)]
+    order = group.argsort(kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    duplicates = [
+        DuplicateGroup(tuple(map(int, members)), exact=bool((first[members] == first[members[0]]).all()))
+        for members in groups
+        if len(members) > 1
+    ]
+    return sorted(duplicates, key=lambda group: group.members)
+
+
+def first_copies(images: Images) -> Indices:
+    """For each image, uint8 N×H×W×C, the index of the first image with the same pixels, N."""
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(image.tobytes(), index) for index, image in enumerate(images)], dtype=np.int64)
+
+
+def _near_components(images: Images) -> Indices:
+    """For each image, a representative of its connected component of near duplicates, N."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    component = np.arange(len(images))
+    for left, right in _near_pairs(images):
+        joined = coo_array((np.ones(len(left)), (component[left], component[right])), shape=2 * (len(images),))
+        component = connected_components(joined, directed=False)[1][component]
+    _, representative, component = np.unique(component, return_index=True, return_inverse=True)
+    return representative[component]
+
+
+def _near_pairs(images: Images) -> Iterator[tuple[Indices, Indices]]:
+    """Pairs of indices of near duplicates, in batches."""
+    from scipy.spatial import cKDTree
+    from sklearn.utils.extmath import randomized_svd
+
+    shifts = SHIFTS if min(images.shape[1:3]) >= MIN_SHIFTED_SIDE else SHIFTS[:1]
+    margin = int(len(shifts) > 1)
+    limit = np.minimum(MAX_DIFFERENCE, MAX_CONTRAST_FRACTION * _contrast(images))
+    center = _window(images, margin, (0, 0))
+    sample = center[:: max(len(center) // _FIT_IMAGES, 1)]
+    axes = randomized_svd(sample - sample.mean(axis=0), min(_COMPONENTS, *sample.shape), random_state=0)[2]
+    tree = cKDTree(_project(center, axes))
+    # Slightly wider, to allow for rounding
+    radius = 1.001 * limit * center.shape[1] ** 0.5 + 1e-3
+    for shift in shifts:
+        shifted = _window(images, margin, shift)
+        projected = _project(shifted, axes)
+        for start in range(0, len(images), _QUERY_BATCH):
+            batch = slice(start, start + _QUERY_BATCH)
+            neighbours = tree.query_ball_point(projected[batch], radius[batch], workers=-1)
+            left = start + np.repeat(np.arange(len(neighbours)), [len(indices) for indices in neighbours])
+            right = np.concatenate([np.asarray(indices, dtype=np.int64) for indices in neighbours])
+            left, right = left[left != right], right[left != right]
+            near = _difference(shifted, center, left, right) <= np.minimum(limit[left], limit[right])
+            if near.any():
+                yield left[near], right[near]
+
+
+def _contrast(images: Images) -> NDArray[np.float64]:
+    """Standard deviation of each image, N."""
+    return np.array([image.std() for image in images])
+
+
+def _window(images: Images, margin: int, shift: tuple[int, int]) -> Images:
+    """The pixels of each image, shifted, that remain inside it at every shift up to the margin, uint8 N×D."""
+    height, width = images.shape[1:3]
+    down, right = margin + shift[0], margin + shift[1]
+    inner = images[:, down : height - 2 * margin + down, right : width - 2 * margin + right]
+    return inner.reshape(len(images), -1)
+
+
+def _project(flat: Images, axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Project rows, N×D, on orthonormal axes, K×D; the coordinates, N×K."""
+    rows = max(_MAX_VALUES // flat.shape[1], 1)
+    return np.concatenate([flat[start : start + rows] @ axes.T for start in range(0, len(flat), rows)])
+
+
+def _difference(first: Images, second: Images, left: Indices, right: Indices) -> NDArray[np.float64]:
+    """Root mean square difference of each pair of rows, in grey levels of 255."""
+    rows = max(_MAX_VALUES // first.shape[1], 1)
+    differences = np.empty(len(left))
+    for start in range(0, len(left), rows):
+        batch = slice(start, start + rows)
+        gaps = first[left[batch]].astype(np.float32) - second[right[batch]]
+        differences[batch] = np.sqrt(np.square(gaps).mean(axis=1))
+    return differences

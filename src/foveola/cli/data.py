@@ -1,0 +1,72 @@
+"""Commands of the panel Data: datasets, audit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveola.cli.options import DEVICES, Data, DeviceName, Json, Quiet, Seed, SkipBad, one_of, path_text
+from foveola.cli.output import show
+
+
+def datasets(as_json: Json = False) -> None:
+    """List the data sets known by name, and whether they are on this machine."""
+    from foveola.datasets import CATALOG, locate
+    from foveola.documents import Catalog, CatalogRow
+
+    document = Catalog(
+        datasets=[
+            CatalogRow(
+                name=entry.name,
+                title=entry.title,
+                train=entry.train_images,
+                test=entry.test_images,
+                image_shape=list(entry.image_shape),
+                classes=list(entry.class_names),
+                licence=entry.licence,
+                citation=entry.citation,
+                path="embedded" if not entry.files else path_text(locate(entry.name)),
+            )
+            for entry in CATALOG.values()
+        ]
+    )
+    show(document, as_json, lambda tables: tables.datasets(document))
+
+
+def audit(
+    data: Data,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for the findings. Default: audits/NAME.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe of the networks that predict the labels.")
+    ] = "fast",
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Passes over the training data, for each network. Default: the recipe's (5 for fast).",
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, metavar="N", help="Number of cross-validation folds.")] = 3,
+    retrain: Annotated[
+        bool,
+        typer.Option(
+            "--retrain", help="Also train with and without the likely label errors, and compare the accuracies."
+        ),
+    ] = False,
+    skip_bad: SkipBad = 0,
+    seed: Seed = 0,
+    device: DeviceName = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find duplicates, leaks between splits, likely label errors, outliers and class imbalance."""
+    from foveola.workflow.audit import audit as audit_data
+
+    document = audit_data(
+        data, out=out, recipe=recipe, epochs=epochs, folds=folds, seed=seed, retrain=retrain,
+        device=one_of("device", device, DEVICES), skip_bad=skip_bad, verbose=not quiet,
+    )  # fmt: skip
+    show(document, as_json, lambda tables: tables.audit(document))

@@ -1,0 +1,177 @@
+"""Commands of the panel Deployment: predict, export, serve."""
+
+import ipaddress
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveola.cli.options import (
+    DEVICES,
+    DeviceName,
+    Fixes,
+    Grey,
+    Json,
+    Model,
+    Quiet,
+    SkipBad,
+    one_of,
+    parse_fixes,
+    parse_size,
+)
+from foveola.cli.output import show
+from foveola.errors import UserError
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files of any size.")],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes to list.")] = 3,
+    grey: Grey = False,
+    fix: Fixes = None,
+    seen: Annotated[
+        Path | None,
+        typer.Option(
+            "--show", metavar="FOLDER", help="Write what the network sees, before and after fixes, as PNG files."
+        ),
+    ] = None,
+    device: DeviceName = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Classify images; differences from the training images are reported, never silently fixed."""
+    from foveola.inputs.prepare import prediction_document
+    from foveola.workflow.open import open_model
+    from foveola.workflow.predict import predict as predict_images
+
+    predictor = open_model(model, device=one_of("device", device, DEVICES))
+    fixes = parse_fixes(fix)
+    predictions = predict_images(predictor, images, grey=grey, fix=fixes, show=seen, top=top, verbose=not quiet)
+    document = {"predictions": [{"image": one.image, **prediction_document(one)} for one in predictions]}
+    show(document, as_json, lambda tables: tables.predictions(predictions))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="onnx, safetensors, or web (a page for any static host).")
+    ] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute in 8-bit integers; kept only if it is faster here and as accurate.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file or folder to write. Default: in RUN/exports.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Images to compare on. Default: the run's own data."),
+    ] = None,
+    skip_bad: SkipBad = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run's model in another format; it is kept only if its logits equal the model's."""
+    from foveola.workflow.export import export as export_model
+
+    report = export_model(run, format, int8=int8, out=out, data=data, skip_bad=skip_bad, verbose=not quiet)
+    document = {
+        "path": str(report.path),
+        "format": report.format,
+        "size_bytes": report.size_bytes,
+        "parity": {
+            "largest_difference": report.parity.largest_difference,
+            "images": report.parity.images,
+            "batch_sizes": list(report.parity.batch_sizes),
+        },
+        "int8": None if report.gain is None else asdict(report.gain),
+    }
+    show(document, as_json, lambda tables: tables.export(report))
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or an exported .onnx file.")],
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")] = 8000,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, metavar="N", help="Worker processes that share the port; one per core.")
+    ] = 1,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            envvar="FOVEOLA_API_KEY",
+            help="Require this key on every request. Set FOVEOLA_API_KEY instead to keep it out of the process list.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Accept requests to this host name; may be repeated."),
+    ] = None,
+    max_body: Annotated[
+        str, typer.Option(metavar="SIZE", help="Largest request body, such as 500kB or 2MiB.")
+    ] = "16MiB",
+    max_pixels: Annotated[int, typer.Option(min=1, metavar="N", help="Largest image, in pixels.")] = 16_000_000,
+    receive_timeout: Annotated[str, typer.Option(metavar="TIME", help="Time limit for receiving a request.")] = "10s",
+    queue: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Images that may wait for the model; further requests are rejected with 503."
+        ),
+    ] = 256,
+    collect: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Let the page save corrected images there, as training data."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model's name in URLs. Default: the run's.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Serve a model over HTTP: web page, REST API, Open Inference Protocol."""
+    from pydantic import SecretStr
+
+    from foveola.cli.options import parse_duration
+    from foveola.serving.settings import Settings
+    from foveola.workflow.serve import name_of
+    from foveola.workflow.serve import serve as serve_model
+
+    if name is not None and re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name) is None:
+        raise UserError(f"--name is {name!r}; a name in URLs has letters, digits, dots, dashes and underscores.")
+    if api_key == "":
+        raise UserError("The API key is empty. Give a longer one, or none.")
+    settings = Settings(
+        host=host,
+        port=port,
+        workers=workers,
+        name=name or name_of(model),
+        api_key=None if api_key is None else SecretStr(api_key),
+        allowed_hosts=tuple(allow_host or ()),
+        max_body_bytes=parse_size(max_body),
+        max_pixels=max_pixels,
+        receive_seconds=parse_duration(receive_timeout),
+        queue_images=queue,
+        collect=collect,
+        log_requests=not quiet,
+    )
+    if api_key is None and not is_loopback(host):
+        typer.echo(
+            f"Warning: anyone who can reach {host} can use the model, because there is no API key. Set "
+            "FOVEOLA_API_KEY, or listen on 127.0.0.1.",
+            err=True,
+        )
+    serve_model(
+        model,
+        settings,
+        announce=lambda url: typer.echo(f"Serving {settings.name} at {url} (Ctrl+C to stop)", err=True),
+        verbose=not quiet,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,12 @@
+"""Commands of the panel Information: info."""
+
+from foveola.cli.options import Json
+from foveola.cli.output import show
+
+
+def info(as_json: Json = False) -> None:
+    """Show versions, folders, processor and GPU."""
+    from foveola.workflow.environment import describe_environment
+
+    environment = describe_environment()
+    show(environment, as_json, lambda tables: tables.facts(environment.model_dump(exclude={"format"})))

@@ -1,0 +1,305 @@
+"""Tables that the commands print in a terminal."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from foveola.documents import Audit, Catalog, ComparedPair, ComparedRun, Comparison, Evaluation, TrainedRun
+from foveola.evaluation.comparison import p_text
+from foveola.evaluation.costs import ParametersByImageSize
+from foveola.evaluation.metrics import METRICS
+from foveola.evaluation.rejection import RejectionResult
+from foveola.images import shape_text
+from foveola.inputs.checks import proposed_fixes
+from foveola.models.shapes import LayerInfo
+from foveola.predictions import Estimate
+from foveola.recipe import Recipe
+
+if TYPE_CHECKING:
+    from foveola.exports import ExportReport
+    from foveola.inputs.prepare import Prediction
+
+
+def summary(title: str, infos: Sequence[LayerInfo]) -> RenderableType:
+    """The layers of a network with settings, output shapes, parameters and multiply-adds, as in Keras."""
+    table = _table("layer", "settings", "output shape", "parameters", "multiply-adds", right=3)
+    for info in infos:
+        shape, layer = shape_text(info.output_shape), info.layer
+        table.add_row(info.name, layer.settings_text(), shape, f"{info.parameters:,}", f"{info.multiply_adds:,}")
+    parameters, state = sum(info.parameters for info in infos), sum(info.buffers for info in infos)
+    totals = f"Total parameters: {parameters:,}"
+    totals += f" (and {state:,} running statistics)" if state else ""
+    return Group(title, table, totals, f"Multiply-adds for one image: {sum(info.multiply_adds for info in infos):,}")
+
+
+def evaluation(document: Evaluation) -> RenderableType:
+    """The metrics with their intervals, then a row for each class."""
+    metrics = _table("metric", "value", "95 % interval", right=1)
+    for key, estimate in document.metrics.items():
+        if estimate.is_defined:
+            metrics.add_row(METRICS[key].title, f"{estimate.value:.4f}", _interval(estimate))
+    for title, estimate in _rejection(document.rejection).items():
+        metrics.add_row(title, f"{estimate.value:.4f}", _interval(estimate))
+    classes = _table("class", "precision", "recall", "95 % interval", "F1", "images", right=1)
+    for row in document.per_class:
+        interval = f"{row.recall_low:.4f} – {row.recall_high:.4f}"
+        classes.add_row(
+            row.name, f"{row.precision:.4f}", f"{row.recall:.4f}", interval, f"{row.f1:.4f}", f"{row.support:,}"
+        )
+    in_sample = "" if document.held_out else "; the model was trained on them"
+    return Group(f"{document.n:,} images ({document.split} split{in_sample})", "", metrics, "", classes)
+
+
+def comparison(document: Comparison) -> RenderableType:
+    """Each pair's verdict, accuracy and costs of each run, and the differences of all metrics."""
+    runs = list({run.name: run for run in document.runs}.values())
+    several = len(document.pairs) > 1
+    verdicts = [(f"{pair.first} and {pair.second}: " if several else "") + pair.verdict for pair in document.pairs]
+    costs = _table("", *(run.name for run in runs), right=1)
+    for title, cell in _RUN_ROWS.items():
+        if document.seeds > 1 or "seeds" not in title:
+            costs.add_row(title, *map(cell, runs))
+    parts: list[RenderableType] = [*verdicts, "", costs]
+    parts.append(f"Speed was measured here ({document.measured_on}); training seconds are the runs' own.")
+    for pair in document.pairs:
+        differences = _table(f"{pair.first} − {pair.second}", "difference", "95 % interval", "better is", right=1)
+        for key, estimate in {"accuracy": pair.accuracy_difference, **pair.differences}.items():
+            if estimate.is_defined:
+                interval = f"{estimate.low:+.4f} to {estimate.high:+.4f}"
+                differences.add_row(METRICS[key].title, f"{estimate.value:+.4f}", interval, METRICS[key].better)
+        parts += ["", differences, *_tests(pair, len(document.pairs), document.n)]
+    if document.scaling:
+        parts += ["", "Parameters by image size: why a dense layer does not scale", _scaling(document.scaling)]
+    return Group(*parts)
+
+
+def _rejection(result: RejectionResult | None) -> dict[str, Estimate]:
+    """The rows of a model that reports uncertain predictions."""
+    if result is None:
+        return {}
+    rows = {f"coverage (target error {result.error:.2%})": result.coverage}
+    return rows if result.accepted_error is None else rows | {"error of confident predictions": result.accepted_error}
+
+
+def training(document: TrainedRun) -> RenderableType:
+    """The most important metrics, and where the run is."""
+    evaluation, path = document.evaluation, Path(document.run)
+    rows: dict[str, Any] = {"test accuracy": "not measured: the recipe has no test images"}
+    if evaluation is not None:
+        rows = {
+            "test accuracy": str(evaluation.accuracy),
+            "test images": f"{evaluation.n:,}, evaluated once",
+            "AUC (one-vs-rest, macro)": _optional(evaluation.metrics["auc_macro_ovr"].value),
+            "log loss": _optional(evaluation.metrics["log_loss"].value),
+        }
+        rows |= {title: str(estimate) for title, estimate in _rejection(evaluation.rejection).items()}
+    if document.reject is not None and document.reject.threshold is None:
+        error = f"{document.reject.target_error:.2%}"
+        rows["uncertain"] = f"always: no threshold reaches an error of {error} on the validation images"
+    epochs = f"{document.epochs} epoch{'s' if document.epochs != 1 else ''}"
+    trained = f"{epochs}, {document.steps:,} steps in {document.seconds.training:.1f} s"
+    page = path / "report.html"
+    report = page if page.is_file() else f"foveola report {path} writes it"
+    return facts(rows | {"trained": trained, "run": path, "report": report})
+
+
+def export(report: "ExportReport") -> RenderableType:
+    """What was written, its difference from the model, and what 8-bit integers save."""
+    parity, gain = report.parity, report.gain
+    sizes = ", ".join(map(str, parity.batch_sizes))
+    rows = {
+        "written": f"{report.path} ({report.size_bytes:,} bytes)",
+        "compared with the model": f"{parity.images:,} images, in batches of {sizes}",
+    }
+    difference = f"{parity.largest_difference:.2g} in a logit"
+    if gain is None:
+        return facts(rows | {"largest difference": f"{difference}; the same classes, ties excepted"})
+    return facts(rows | {"largest difference": difference, "8-bit integers": gain.accuracy_text, "": gain.time_text})
+
+
+def predictions(found: Sequence["Prediction"]) -> RenderableType:
+    """Class and probability of each image, then its findings."""
+    table = _table("image", "class", "probability", "next best")
+    for prediction in found:
+        others = ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.top[1:])
+        name = prediction.class_name
+        shown = f"uncertain (most likely {name})" if prediction.uncertain else name
+        table.add_row(prediction.image, shown, f"{prediction.probability:.3f}", others)
+    return Group(table, *(_notes(prediction) for prediction in found if prediction.findings or prediction.fixes))
+
+
+def _notes(prediction: "Prediction") -> str:
+    """How the image differs from the training images, what was fixed, and what could be."""
+    lines = [f"{prediction.image} is", *(f"  {finding.text}" for finding in prediction.findings)]
+    if not prediction.findings:
+        lines = [f"{prediction.image} looks like the training images."]
+    if prediction.fixes:
+        lines.append(f"  Fixed: {', '.join(prediction.fixes)}")
+    helpful = [fix for fix in proposed_fixes(prediction.findings) if fix not in prediction.fixes]
+    if helpful:
+        lines.append(f"  This may help: --fix {','.join(helpful)}")
+    return "\n".join(["", *lines])
+
+
+def explanation(document: Mapping[str, Any]) -> RenderableType:
+    """Class and probability of each image, its findings, and where the page is."""
+    table = _table("image", "class", "probability", "explained")
+    for row in document["explanations"]:
+        names = ", ".join(explained["class"] for explained in row["classes"])
+        table.add_row(row["image"], row["class"], f"{row['probability']:.3f}", names)
+    notes = [f"{row['image']} is {finding['text']}." for row in document["explanations"] for finding in row["findings"]]
+    notes += dict.fromkeys(row["grad_cam"] for row in document["explanations"] if row["grad_cam"] != "done")
+    return Group(table, *notes, f"Open {document['page']}; the PNG files are beside it.")
+
+
+def convolution(document: Mapping[str, Any]) -> RenderableType:
+    """Sizes, the sum at the chosen position, and the output of each stage."""
+    lines: list[RenderableType] = [document["image"], *document["notes"]]
+    for stage in document["stages"]:
+        row, column = stage["position"]
+        lines += ["", stage["title"], f"Row {row}, column {column}: {stage['sum']}"]
+        if stage["output_size"][1] <= 16:
+            output = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+            for values in stage["output_text"]:
+                output.add_row(*(Text(value, justify="right") for value in values))
+            lines.append(output)
+    return Group(*lines, "", f"Written: {document['out']}")
+
+
+def audit(document: Audit) -> RenderableType:
+    """Numbers of findings, the first label suspects, and where the rest is."""
+    groups, likely = document.duplicate_groups, document.likely_label_errors
+    kinds = Counter(outlier.kind for outlier in document.oddities)
+    counts: dict[str, Any] = {
+        "images": ", ".join(f"{count:,} {split}" for split, count in document.data.splits.items()),
+        "cross-fitted accuracy": str(document.cross_fitted_accuracy),
+        "likely label errors": f"{likely:,}",
+        "duplicates": f"{len(groups):,} groups, {sum(group.kind == 'exact' for group in groups):,} of them exact",
+        "across splits": f"{sum(group.across_splits for group in groups):,} groups",
+        "conflicting labels": f"{sum(group.conflicting for group in groups):,} groups",
+        "outliers": ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) or "none",
+        "written": ", ".join(document.files),
+    }
+    suspects = _table("split", "index", "given", "suggested", "probability of given", "path")
+    for row in document.label_suspects[: min(likely, 10)]:
+        suspects.add_row(row.split, str(row.index), row.given, row.suggested, f"{row.score:.4f}", row.path or "–")
+    parts: list[RenderableType] = [facts(counts)]
+    if likely:
+        parts += ["", suspects]
+    if document.retrained is not None:
+        retrained = _table("trained on", "images", "accuracy", "without suspects", right=1)
+        for trained in document.retrained.rows:
+            accuracies = (trained.accuracy, trained.accuracy_without_suspects)
+            retrained.add_row(trained.trained_on, f"{trained.images:,}", *(f"{one.value:.4f}" for one in accuracies))
+        parts += ["", retrained]
+    return Group(*parts)
+
+
+def datasets(document: Catalog) -> RenderableType:
+    """A row for each data set of the catalog."""
+    table = _table("name", "train", "test", "shape", "classes", "licence", "on this machine")
+    table.columns[0].no_wrap = True
+    for row in document.datasets:
+        test = f"{row.test:,}" if row.test else "–"
+        shape, licence = shape_text(row.image_shape), row.licence.partition(";")[0]
+        table.add_row(row.name, f"{row.train:,}", test, shape, str(len(row.classes)), licence, row.path or "no")
+    notes = ("A missing data set is downloaded when it is first used.", "Credits, class names: foveola datasets --json")
+    return Group(table, "", *notes)
+
+
+def recipes(found: Sequence[Recipe]) -> RenderableType:
+    """A row for each recipe."""
+    table = _table("name", "description")
+    for recipe in found:
+        table.add_row(recipe.name, recipe.description)
+    return Group(table, "", "foveola recipes NAME shows every setting; foveola summary NAME the layers.")
+
+
+def settings(recipe: Recipe) -> RenderableType:
+    """Every setting of a recipe with its value and meaning."""
+    table = _table("setting", "value", "meaning")
+    for setting in recipe.settings():
+        table.add_row(setting.key, setting.value, setting.meaning)
+    layers = _table("layer", "settings")
+    for layer in recipe.layers:
+        layers.add_row(layer.type, layer.settings_text())
+    return Group(f"{recipe.name}: {recipe.description}", "", table, "", layers)
+
+
+def facts(rows: Mapping[str, Any]) -> RenderableType:
+    """A row for each name and value; a nested table has its values in rows of their own."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for name, value in rows.items():
+        if isinstance(value, Mapping):
+            for inner, text in value.items():
+                table.add_row(inner, str(text))
+        else:
+            table.add_row(name.replace("_", " "), "not set" if value is None else str(value))
+    return table
+
+
+_RUN_ROWS: dict[str, Callable[[ComparedRun], str]] = {
+    "test accuracy": lambda run: f"{run.accuracy.value:.4f}",
+    "95 % interval": lambda run: _interval(run.accuracy),
+    "mean over seeds": lambda run: _optional(run.accuracy_mean),
+    "standard deviation over seeds": lambda run: _optional(run.accuracy_standard_deviation),
+    "parameters": lambda run: f"{run.parameters:,}",
+    "multiply-adds": lambda run: f"{run.multiply_adds:,}",
+    "seconds of training": lambda run: f"{run.seconds_training:.1f}",
+    "latency of one image, ms": lambda run: f"{run.latency_ms:.2f}",
+    "images per second": lambda run: f"{run.images_per_second:,.0f}",
+}
+
+
+def _tests(pair: ComparedPair, pairs: int, images: int) -> list[str]:
+    """The tests behind a verdict."""
+    mcnemar, test = pair.mcnemar, pair.test
+    corrected = f"; corrected for {pairs} comparisons (Holm): {p_text(test.p_corrected)}" if pairs > 1 else ""
+    return [
+        f"Only {pair.first} is right on {mcnemar.only_first:,} images, only {pair.second} on "
+        f"{mcnemar.only_second:,} (McNemar's exact test: {p_text(mcnemar.p)}).",
+        f"They disagree on {pair.disagreements:,} of {images:,} images; --json and --out FILE.html show which.",
+        f"The verdict is based on {test.name}: {p_text(test.p)}{corrected}.",
+    ]
+
+
+def _scaling(rows: Sequence[ParametersByImageSize]) -> Table:
+    columns, cells = ["image"], [[shape_text(row.image_shape)] for row in rows]
+    for position, network in enumerate(rows[-1].networks):
+        columns.append(network.name)
+        for row, cell in zip(rows, cells, strict=True):
+            cell.append(_count(row.networks[position].parameters))
+        if network.before_dense:
+            columns.append("its convolutions alone")
+            for row, cell in zip(rows, cells, strict=True):
+                cell.append(_count(row.networks[position].before_dense))
+    table = _table(*columns, right=1)
+    for cell in cells:
+        table.add_row(*cell)
+    return table
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:.4f} – {estimate.high:.4f}"
+
+
+def _optional(value: float | None) -> str:
+    return "not defined" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def _table(*columns: str, right: int | None = None) -> Table:
+    """A plain table; columns from `right` on are numbers."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if right is not None and number >= right else "left", overflow="fold")
+    return table

@@ -1,0 +1,117 @@
+"""Reload the data of a run, and check its fingerprint."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from foveola.datasets import CATALOG, READERS, Progress, folder, load
+from foveola.errors import DataError, DownloadError
+from foveola.images import Dataset
+from foveola.models.metadata import ModelMetadata
+
+
+class RecordedData(BaseModel):
+    """What a run records of its data: `train`, `validation` and `test` count images; a named data set has no `path`."""
+
+    name: str
+    fingerprint: str
+    train: int
+    validation: int
+    test: int
+    classes: list[str]
+    image_shape: list[int] = []
+    skipped: list[str] = []
+    path: str | None = None
+
+
+def load_for_model(metadata: ModelMetadata, data: str | Path, skip_bad: int, progress: Progress) -> Dataset:
+    """Load data in the image shape of a model.
+
+    Colour images are converted for a grey model only if its recipe says so.
+    """
+    channels = None if metadata.channels == "data" else metadata.image_shape[2]
+    return load(data, image_size=metadata.image_shape[:2], channels=channels, skip_bad=skip_bad, progress=progress)
+
+
+def reload_data(
+    recorded: RecordedData,
+    run: Path,
+    metadata: ModelMetadata,
+    data: str | Path | None,
+    purpose: str,
+    progress: Progress,
+    *,
+    skip_bad: int | None = None,
+) -> Dataset:
+    """Load the given data, or else the data that the run was trained on, by its catalog name or recorded path.
+
+    Parameters
+    ----------
+    recorded : what the run records about its data
+    run : path of the run, for messages
+    metadata : of the run's model
+    data : catalog name or path; None for the run's own data
+    purpose : why the images are needed, such as "The report shows images"; begins the error message
+    skip_bad : maximum number of unreadable images to leave out; None: as many as when the run was trained
+
+    Raises
+    ------
+    DataError
+        If the data is no longer there, or cannot be used.
+    """
+    source = data or _data_source(recorded.name, recorded.path)
+    if source is None:
+        raise DataError(
+            f"{purpose}, but the data that {run} was trained on ({recorded.path or recorded.name}) is no longer "
+            f"there and is not in the catalog. Give its path with --data."
+        )
+    if skip_bad is None:
+        skip_bad = len(recorded.skipped)
+    try:
+        return load_for_model(metadata, source, skip_bad, progress)
+    except DownloadError as error:
+        raise DataError(
+            f"{purpose}, but {source} is not on this machine and could not be downloaded: {error} "
+            f"Give its path with --data."
+        ) from None
+
+
+def check_fingerprint(recorded: RecordedData, run: Path, dataset: Dataset) -> None:
+    """Refuse data other than what the run was trained on.
+
+    Raises
+    ------
+    DataError
+        If the fingerprints differ.
+    """
+    if dataset.fingerprint != recorded.fingerprint:
+        raise DataError(
+            f"{dataset.name} (fingerprint {dataset.fingerprint[:12]}) is not the data that {run} was trained on "
+            f"({recorded.name}, fingerprint {recorded.fingerprint[:12]}): its images, labels or class names "
+            f"differ. Give the run's own data with --data."
+        )
+
+
+def _data_source(name: str | None, path: str | None) -> str | None:
+    """The catalog name or existing path of a run's data, or None; the fingerprint is checked later."""
+    if name in CATALOG:
+        return name
+    return next((source for source in (path, name) if source is not None and Path(source).exists()), None)
+
+
+def image_paths(source: str | Path, dataset: Dataset) -> dict[str, list[str]]:
+    """The files of an image folder by split, in the order of the images; empty for other formats.
+
+    Parameters
+    ----------
+    source : the catalog name or path that `dataset` was loaded from
+    """
+    root = Path(source)
+    in_catalog = isinstance(source, str) and source in CATALOG
+    if in_catalog or next((reader for reader in READERS.values() if reader.recognises(root)), None) is not folder:
+        return {}
+    paths: dict[str, list[str]] = {}
+    for split, path in folder.files(root, dataset.class_names):
+        if str(path) not in dataset.skipped:
+            paths.setdefault(split, []).append(str(path))
+    return paths

@@ -1,0 +1,407 @@
+"""Every JSON document that Foveola writes or prints, defined once.
+
+A document carries the number of its format. One without a number was written before there was one, and is read as
+format 1; one with a higher number was written by a newer Foveola, and is refused by name.
+"""
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from foveola.datasets.reload import RecordedData
+from foveola.errors import FoveolaError, ModelError
+from foveola.evaluation.comparison import McNemar
+from foveola.evaluation.costs import ParametersByImageSize
+from foveola.evaluation.curves import Curves
+from foveola.evaluation.metrics import METRICS, ClassMetrics
+from foveola.evaluation.rejection import RejectionResult
+from foveola.models.metadata import Rejection
+from foveola.predictions import Estimate
+from foveola.recipe import Recipe
+
+FORMAT = 1
+
+
+class Document(BaseModel):
+    """A JSON document with the number of its format."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    format: Literal[1] = 1
+
+    def to_json(self) -> str:
+        """Indented JSON, UTF-8 letters as they are; NaN, which JSON does not know, as null."""
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str, *, error: type[FoveolaError] = ModelError) -> Self:
+        """Read a document that `to_json` has written.
+
+        Parameters
+        ----------
+        text : the file's content
+        where : the file's name, for messages
+        error : what is raised
+
+        Raises
+        ------
+        FoveolaError
+            If the text is not such a document, or has a newer format.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as invalid:
+            first = invalid.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            found = first["input"]
+            if place == "format" and isinstance(found, int) and found > FORMAT:
+                raise error(
+                    f"{where} has format {found}, written by a newer Foveola; this version reads formats up to "
+                    f"{FORMAT}. Update Foveola to use it."
+                ) from None
+            reason = f"{place}: {first['msg']}" if place else first["msg"]
+            raise error(f"{where} is damaged: {reason}. Train the run again.") from None
+
+
+# A run
+
+
+class Seconds(BaseModel):
+    """Wall-clock seconds of the training steps, and of everything from the command to the finished run."""
+
+    training: float = 0.0
+    total: float = 0.0
+
+
+class ModelSize(BaseModel):
+    """`parameters` is the number of values that training changes."""
+
+    parameters: int
+
+
+class RunStatus(Document):
+    """`run.json`: what was trained on what, how far it came, and how it ended."""
+
+    status: Literal["running", "done", "interrupted", "diverged", "failed"]
+    recipe: Recipe
+    data: RecordedData
+    model: ModelSize
+    seconds: Seconds = Seconds()
+    epochs: int = 0
+    steps: int = 0
+    chosen_epoch: int = 0
+    reject: Rejection | None = None
+    versions: dict[str, str] = {}
+    seed: int
+    device: str = "cpu"
+    flip: bool = False
+    init: str | None = None
+    freeze: bool = False
+    precision: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unset_recipe_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipe keys that are not set are left out, as in TOML."""
+        document: dict[str, Any] = handler(self)
+        document["recipe"] = self.recipe.model_dump(mode="json", exclude_none=True)
+        return document
+
+
+class Evaluation(Document):
+    """`evaluation.json`: every metric with its interval, per class, and the points of the report's plots.
+
+    In JSON, `metrics` and `curves` are spread out: `accuracy`, `auc_macro_ovr`, …, `roc`, `reliability`, ….
+
+    >>> import foveola
+    >>> run = foveola.train("digits", "mlp", overrides={"epochs": 1}, verbose=False)
+    >>> run.evaluation.accuracy.n, sorted(run.evaluation.metrics)[:2]
+    (359, ['accuracy', 'auc_macro_ovr'])
+    """
+
+    _SPREAD: ClassVar[tuple[str, ...]] = ("metrics", "curves")
+
+    split: str
+    n: int
+    held_out: bool
+    metrics: dict[str, Estimate]
+    per_class: list[ClassMetrics]
+    confusion: list[list[int]]
+    ece_uncalibrated: Estimate | None = None
+    log_loss_uncalibrated: Estimate | None = None
+    rejection: RejectionResult | None = None
+    curves: Curves | None = None
+
+    @property
+    def accuracy(self) -> Estimate:
+        return self.metrics["accuracy"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, document: Any) -> Any:
+        """Metrics and curves from the keys of the JSON document."""
+        if not isinstance(document, dict) or "metrics" in document:
+            return document
+        gathered = {**document, "metrics": {name: document[name] for name in METRICS if name in document}}
+        if "roc" in document:
+            gathered["curves"] = {name: document[name] for name in Curves.model_fields if name in document}
+        if "accuracy" not in gathered["metrics"]:
+            raise PydanticCustomError("missing", "accuracy is missing")
+        return gathered
+
+    @model_serializer(mode="wrap")
+    def _spread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        spread: dict[str, Any] = {}
+        for name, value in document.items():
+            spread |= (value or {}) if name in self._SPREAD else {name: value}
+        return spread
+
+
+class TrainedRun(RunStatus):
+    """What `foveola train --json` prints: `run.json` with the run's path and its evaluation."""
+
+    run: str
+    evaluation: Evaluation | None
+
+
+# A comparison
+
+
+class DataSummary(BaseModel):
+    """Which data set, by content."""
+
+    name: str
+    fingerprint: str
+    classes: list[str]
+
+
+class SeedAccuracy(BaseModel):
+    """Test accuracy of one training of several that differ in their seed."""
+
+    path: str
+    seed: int
+    accuracy: float
+
+
+class ComparedRun(BaseModel):
+    """Accuracy and costs of a run. Mean and standard deviation are over seeds, None with a single one."""
+
+    path: str
+    name: str
+    recipe: str
+    accuracy: Estimate
+    accuracy_mean: float | None
+    accuracy_standard_deviation: float | None
+    parameters: int
+    multiply_adds: int
+    seconds_training: float
+    trainings: list[SeedAccuracy]
+    latency_ms: float
+    images_per_second: float
+
+
+class Significance(BaseModel):
+    """A test by name, its p-value, and that value corrected for the number of pairs (Holm 1979)."""
+
+    name: str
+    p: float
+    p_corrected: float
+
+
+class Disagreement(BaseModel):
+    """A test image that two runs classify differently."""
+
+    index: int
+    true: str
+    first: str
+    second: str
+
+
+class ComparedPair(BaseModel):
+    """Two runs on the same test images; differences are the first's metric less the second's."""
+
+    first: str
+    second: str
+    accuracy_difference: Estimate
+    mcnemar: McNemar
+    test: Significance
+    real: bool
+    differences: dict[str, Estimate]
+    disagreements: int
+    disagreeing_images: list[Disagreement]
+    verdict: str
+
+
+class Comparison(Document):
+    """What `foveola compare --json` prints."""
+
+    data: DataSummary
+    split: str
+    n: int
+    seeds: int
+    measured_on: str
+    runs: list[ComparedRun]
+    pairs: list[ComparedPair]
+    scaling: list[ParametersByImageSize]
+
+
+# An audit
+
+
+class AuditedData(BaseModel):
+    """Which data set, by content, and how many images each split has."""
+
+    name: str
+    fingerprint: str
+    splits: dict[str, int]
+
+
+class AuditSettings(BaseModel):
+    """How the networks of an audit were trained."""
+
+    recipe: str
+    epochs: int
+    minimum_steps: int
+    folds: int
+    rounds: int
+    seed: int
+
+
+class ImagePlace(BaseModel):
+    """An image by its split and its index within the split."""
+
+    split: str
+    index: int
+
+
+class LabelSuspect(ImagePlace):
+    """An image whose label is doubted: given class, suggested class, and the probability of the given one."""
+
+    path: str | None
+    given: str
+    suggested: str
+    score: float
+
+
+class DuplicateInfo(BaseModel):
+    """What is said of a group of duplicates: their labels, whether these differ, and whether they cross splits."""
+
+    kind: Literal["exact", "near"]
+    labels: list[str]
+    conflicting: bool
+    across_splits: bool
+
+
+class AuditedOutlier(ImagePlace):
+    """An image unlike the rest of its class."""
+
+    path: str | None
+    kind: str
+    label: str
+    detail: str
+    score: float
+
+
+class RetrainedRow(BaseModel):
+    """Accuracy of a network trained on these images, on all test images and without the suspects among them."""
+
+    trained_on: str
+    images: int
+    accuracy: Estimate
+    accuracy_without_suspects: Estimate
+
+
+class Retrained(BaseModel):
+    """What the label suspects cost."""
+
+    test_split: str
+    rows: list[RetrainedRow]
+
+
+class Audit(Document):
+    """`audit.json`, and what `foveola audit --json` prints. `duplicate_groups` describes `duplicates`, row by row."""
+
+    data: AuditedData
+    settings: AuditSettings
+    cross_fitted_accuracy: Estimate
+    likely_label_errors: int
+    label_suspects: list[LabelSuspect]
+    duplicates: list[list[ImagePlace]]
+    duplicate_groups: list[DuplicateInfo]
+    oddities: list[AuditedOutlier]
+    class_balance: dict[str, dict[str, int]]
+    retrained: Retrained | None
+    files: list[str]
+    seconds: float
+
+
+# What there is
+
+
+class LayerRow(BaseModel):
+    """One layer of a network."""
+
+    name: str
+    type: str
+    output_shape: list[int]
+    parameters: int
+    multiply_adds: int
+
+
+class Summary(Document):
+    """What `foveola summary --json` prints."""
+
+    recipe: str
+    input_shape: list[int]
+    layers: list[LayerRow]
+    parameters: int
+    non_trainable: int
+    multiply_adds: int
+    diagram: str | None
+
+
+class CatalogRow(BaseModel):
+    """A data set known by name; `path` is where it lies on this machine, "embedded", or None."""
+
+    name: str
+    title: str
+    train: int
+    test: int
+    image_shape: list[int]
+    classes: list[str]
+    licence: str
+    citation: str
+    path: str | None
+
+
+class Catalog(Document):
+    """What `foveola datasets --json` prints."""
+
+    datasets: list[CatalogRow]
+
+
+class Environment(Document):
+    """What `foveola info --json` prints. `threads` and `precision` are known where PyTorch is installed."""
+
+    versions: dict[str, str]
+    platform: str
+    data_folder: str | None
+    cache_folder: str
+    processors: int | None
+    threads: int | None = None
+    device: str
+    precision: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        unknown = [name for name in ("threads", "precision") if document[name] is None]
+        return {name: value for name, value in document.items() if name not in unknown}

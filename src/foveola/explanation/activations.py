@@ -1,0 +1,122 @@
+"""Activations and weights of a network: feature maps of every layer, penultimate features, first filters."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foveola.errors import ModelError
+from foveola.images import Images, check_images
+from foveola.models.classifier import INFERENCE_BATCH, Classifier
+
+# Called with a layer's name, the layer and its output
+Hook = Callable[[str, nn.Module, object], None]
+
+
+def feature_maps(classifier: Classifier, image: Images) -> dict[str, NDArray[np.float32]]:
+    """The output of every layer for one image, in evaluation mode (no dropout, running statistics).
+
+    Parameters
+    ----------
+    image : uint8 H×W×C; of another size or number of channels, it is converted as for prediction
+
+    Returns
+    -------
+    By layer name, in the order of computation: feature maps, float32 height×width×channels, or a vector, float32.
+    In a network written by the user, every innermost module is a layer; the output of its second call is named
+    "name (call 2)", and outputs that are neither feature maps nor a vector are left out.
+
+    Raises
+    ------
+    DataError
+        If the image is not uint8 H×W×C, or in colour although the model was trained on grey images.
+    """
+    check_images(image[None])
+    outputs: dict[str, NDArray[np.float32]] = {}
+    calls: Counter[str] = Counter()
+
+    def keep(name: str, _: nn.Module, output: object) -> None:
+        calls[name] += 1
+        if isinstance(output, Tensor) and output.ndim in (2, 4):
+            # Copied, because the next layer may work in place
+            values = output[0].movedim(0, -1).float().cpu().numpy().copy()
+            outputs[name if calls[name] == 1 else f"{name} (call {calls[name]})"] = values
+
+    with classifier.eval_mode(), forward_hooks(classifier.network, keep), torch.no_grad():
+        classifier(torch.from_numpy(image[None].copy()).to(classifier.mean.device))
+    return outputs
+
+
+def penultimate_features(classifier: Classifier, images: Images) -> NDArray[np.float32]:
+    """The input of the last dense layer, in whose space the decision boundaries are linear.
+
+    Parameters
+    ----------
+    images : uint8 N×H×W×C
+
+    Returns
+    -------
+    float32 N×D; the logits if the network has no dense layer
+
+    Raises
+    ------
+    DataError
+        If the images are not uint8 N×H×W×C, or in colour although the model was trained on grey images.
+    """
+    check_images(images)
+    dense = [module for module in classifier.network.modules() if isinstance(module, nn.Linear)]
+    if not dense:
+        return classifier.predict_logits(images)
+    features: list[Tensor] = []
+    handle = dense[-1].register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1).float().cpu()))
+    try:
+        with classifier.eval_mode(), torch.no_grad():
+            for start in range(0, len(images), INFERENCE_BATCH):
+                batch = torch.from_numpy(images[start : start + INFERENCE_BATCH].copy())
+                classifier(batch.to(classifier.mean.device))
+    finally:
+        handle.remove()
+    return torch.cat(features).numpy()
+
+
+def first_filters(classifier: Classifier) -> NDArray[np.float32]:
+    """The kernels of the first convolution, the only ones that are applied to the image itself.
+
+    Returns
+    -------
+    float32 out×height×width×in
+
+    Raises
+    ------
+    ModelError
+        If the network has no convolution.
+    """
+    for module in classifier.network.modules():
+        if isinstance(module, nn.Conv2d):
+            kernels: NDArray[np.float32] = module.weight.detach().float().permute(0, 2, 3, 1).cpu().numpy().copy()
+            return kernels
+    raise ModelError(
+        "The network has no filters to show, because it has no two-dimensional convolution. "
+        "Use a recipe with Conv2D layers."
+    )
+
+
+@contextmanager
+def forward_hooks(network: nn.Module, hook: Hook) -> Iterator[None]:
+    """Call `hook` after every innermost module inside the block; a network without submodules is named by its type."""
+    handles = []
+    try:
+        for path, module in network.named_modules():
+            if not any(True for _ in module.children()):
+                name = path or type(module).__name__
+                handles.append(
+                    module.register_forward_hook(lambda layer, _, output, name=name: hook(name, layer, output))
+                )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

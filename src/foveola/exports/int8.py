@@ -1,0 +1,205 @@
+"""int8 export: ONNX in 8-bit integers, kept only if it is faster on this machine and as accurate.
+
+Static quantisation (Jacob et al., 2018): ONNX Runtime's tool measures the range of each layer's output on calibration
+images and puts QuantizeLinear and DequantizeLinear nodes around the layers. When the file is opened, the runtime
+computes the nodes between such a pair in integers. Preprocessing stays in float32.
+
+Weights have one scale per channel and use 7 of the 8 bits. With 8 bits, processors without VNNI instructions may
+overflow the 16-bit sums of two products, and would give other logits than this machine.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveola.errors import ExportError, require
+from foveola.exports import onnx
+from foveola.exports.allowlist import INPUT, LayerOutput
+from foveola.exports.parity import record_golden
+from foveola.images import Images, ImageSet
+from foveola.predictions import Predictor
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
+
+
+# Largest loss of accuracy, as a fraction of the images
+MAX_ACCURACY_LOSS = 0.002
+# Largest time relative to float32; a smaller gain could be noise
+MAX_TIME_RATIO = 0.95
+# A single image, and a full batch
+BATCH_SIZES = (1, onnx.BATCH)
+REPETITIONS = 31
+CALIBRATION_IMAGES = 1000
+# Relative to the largest golden logit. Integers are the same everywhere, but the float32 values before them are not: a
+# value halfway between two of 256 levels may be rounded up on one machine and down on another, which changes logits by
+# up to 0.2 %.
+TOLERANCE = 0.01
+
+# Operators that ONNX Runtime computes in integers, or that pass integers on; all others stay in float32
+_OPERATORS = ("Conv", "Gemm", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Transpose", "Flatten")
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Accuracy and time of 8-bit integers compared with float32, on this machine.
+
+    Accuracies are measured on `images` validation images; `seconds` are medians, one for each of `batch_sizes`.
+    """
+
+    images: int
+    accuracy: float
+    accuracy_float32: float
+    batch_sizes: tuple[int, ...]
+    seconds: tuple[float, ...]
+    seconds_float32: tuple[float, ...]
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether it is as accurate as float32, and faster at every batch size."""
+        times = zip(self.seconds, self.seconds_float32, strict=True)
+        faster = all(quantized <= MAX_TIME_RATIO * float32 for quantized, float32 in times)
+        return faster and self.accuracy >= self.accuracy_float32 - MAX_ACCURACY_LOSS - 1e-9
+
+    @property
+    def accuracy_text(self) -> str:
+        """Both accuracies, for messages."""
+        accuracies = f"{self.accuracy:.2%} (float32: {self.accuracy_float32:.2%})"
+        return f"{accuracies} of {self.images:,} validation images correct"
+
+    @property
+    def time_text(self) -> str:
+        """Both times at each batch size, for messages."""
+        times = zip(self.batch_sizes, self.seconds, self.seconds_float32, strict=True)
+        return ", ".join(
+            f"{1000 * quantized:.3g} ms (float32: {1000 * float32:.3g} ms) for {size if size > 1 else 'one image'}"
+            for size, quantized, float32 in times
+        )
+
+
+def write(source: Path, live: Predictor, target: Path, validation: ImageSet) -> Gain:
+    """Quantise a model file, and measure the accuracy and time of the result.
+
+    Parameters
+    ----------
+    source : the model.safetensors of a run whose network is made of a recipe's layers
+    live : the same model
+    target : the file to write, atomically; `onnx.open` opens it
+    validation : images of the model's shape for calibration and measurement, never test images
+
+    Raises
+    ------
+    ExportError
+        If it is less accurate, or not faster on this machine.
+    ModelError
+        If the model's outputs are not finite.
+    MissingExtra
+        If the onnx package is not installed.
+    """
+    require("onnx", "train")
+    with TemporaryDirectory(prefix="foveola-") as folder:
+        path = Path(folder) / "float32.onnx"
+        onnx.write(source, live, path)
+        exact = onnx.open(path)
+        graph = _quantize(path, _evenly_spread(validation.images, CALIBRATION_IMAGES))
+    layers = tuple(layer for layer in (_update_tensor(layer, graph) for layer in exact.layers) if layer is not None)
+    quantized = onnx.OnnxModel(
+        onnx.as_model(graph).SerializeToString(), exact.metadata, exact.source, layers, exact.threads
+    )
+    gain = measure_gain(exact, quantized, validation)
+    if not gain.is_worth_it:
+        raise ExportError(
+            f"8-bit integers are not worth it for this model on this machine: {gain.accuracy_text}, {gain.time_text}. "
+            f"They must lose at most {100 * MAX_ACCURACY_LOSS:g} points of accuracy and take at least "
+            f"{1 - MAX_TIME_RATIO:.0%} less time. Nothing was written. Use the export in float32."
+        )
+    golden = record_golden(quantized, exact.metadata)
+    tolerance = TOLERANCE * max(abs(logit) for logits in golden.logits for logit in logits)
+    golden = golden.model_copy(update={"tolerance": tolerance})
+    onnx.save(graph, onnx.Description(exact.metadata, exact.source, layers, golden), target)
+    return gain
+
+
+def measure_gain(exact: Predictor, quantized: Predictor, validation: ImageSet) -> Gain:
+    """Measure accuracy on all images, and time in alternation, so that other load affects both models alike."""
+    accuracies = [
+        float((model.predict_logits(validation.images).argmax(axis=1) == validation.labels).mean())
+        for model in (exact, quantized)
+    ]
+    medians: list[NDArray[np.float64]] = []
+    for size in BATCH_SIZES:
+        images = validation.images[np.arange(size) % len(validation)]
+        turns = [(seconds(exact, images), seconds(quantized, images)) for _ in range(REPETITIONS)]
+        medians.append(np.median(turns, axis=0))
+    exact_times, quantized_times = np.transpose(medians).tolist()
+    return Gain(len(validation), accuracies[1], accuracies[0], BATCH_SIZES, tuple(quantized_times), tuple(exact_times))
+
+
+def seconds(model: Predictor, images: Images) -> float:
+    """Time that a model takes for a batch."""
+    start = time.perf_counter()
+    model.predict_logits(images)
+    return time.perf_counter() - start
+
+
+def _quantize(path: Path, images: Images) -> "GraphProto":
+    """The quantised graph of an export, without anything that the allowlist would refuse."""
+    from onnx import load, numpy_helper
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    model = load(path)
+    add_pre_process_metadata(model)  # otherwise the tool advises on standard error to fuse layers first
+    path.write_bytes(model.SerializeToString())
+    result = path.with_name("int8.onnx")
+    quantize_static(
+        path,
+        result,
+        _Batches(images),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(_OPERATORS),
+        per_channel=True,
+        reduce_range=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},  # logits keep their precision
+    )
+    graph: GraphProto = load(result).graph
+    graph.ClearField("value_info")
+    for node in graph.node:
+        node.ClearField("name")
+    for tensor in graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    return graph
+
+
+def _update_tensor(layer: LayerOutput, graph: "GraphProto") -> LayerOutput | None:
+    """The layer with its dequantised output, which includes a fused ReLU; None if the graph no longer computes it."""
+    computed = {tensor for node in graph.node for tensor in node.output}
+    if layer.tensor not in computed:
+        return None
+    integers = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    floats = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    tensor = floats.get(integers.get(layer.tensor, ""), layer.tensor)
+    return layer.model_copy(update={"tensor": tensor})
+
+
+class _Batches:
+    """Calibration images in the form that the tool reads."""
+
+    def __init__(self, images: Images) -> None:
+        starts = range(0, len(images), onnx.BATCH)
+        self._batches = iter([images[start : start + onnx.BATCH] for start in starts])
+
+    def get_next(self) -> dict[str, Images] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: batch}
+
+
+def _evenly_spread(images: Images, count: int) -> Images:
+    return images[:: max(len(images) // count, 1)][:count]

@@ -1,0 +1,99 @@
+"""The model document: what a client needs to know of a model, for the server's GET /model and a web export."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from foveola.exports.allowlist import LayerOutput
+from foveola.exports.onnx import OnnxModel
+from foveola.images import Polarity
+from foveola.inputs.fixes import FIXES, WITHOUT_STATISTICS
+from foveola.models.metadata import ImageStatistics, Rejection
+
+
+class ModelLayer(BaseModel):
+    """A layer whose output can be shown; its shape is height, width, channels, or units."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
+class ModelData(BaseModel):
+    """The training data of the model."""
+
+    name: str
+    fingerprint: str
+    licence: str | None
+
+
+class WebLimits(BaseModel):
+    """Largest image accepted, in pixels."""
+
+    pixels: int
+
+
+class Limits(BaseModel):
+    """Largest request accepted: bytes in its body, pixels in an image."""
+
+    body_bytes: int
+    pixels: int
+
+
+class _Description(BaseModel):
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    channels: Literal["data", "grey", "rgb"]
+    polarity: Polarity
+    statistics: ImageStatistics | None
+    reject: Rejection | None
+    fixes: dict[str, str]
+    collect: bool
+    data: ModelData | None
+
+
+class ModelDocument(_Description):
+    """The model and what the server does with it.
+
+    `image_shape` is height, width and channels of the training images; `fixes` are the available changes to an image,
+    each with what it does; `collect` tells whether labelled images are kept.
+    """
+
+    layers: tuple[ModelLayer, ...]
+    limits: Limits
+
+
+class WebModelDocument(_Description):
+    """The model in a web export; `layers` also name their tensors in the graph."""
+
+    layers: tuple[LayerOutput, ...]
+    limits: WebLimits
+
+
+def model_document(model: OnnxModel, name: str, limits: Limits, *, collect: bool) -> ModelDocument:
+    """The document of a model that is served by this name, with these limits."""
+    layers = tuple(ModelLayer(name=layer.name, type=layer.type, shape=layer.shape) for layer in model.layers)
+    return ModelDocument(**_describe(model, name, collect=collect), layers=layers, limits=limits)
+
+
+def web_model_document(model: OnnxModel, limits: WebLimits) -> WebModelDocument:
+    """The document of a model in a web export."""
+    return WebModelDocument(**_describe(model, "model", collect=False), layers=model.layers, limits=limits)
+
+
+def _describe(model: OnnxModel, name: str, *, collect: bool) -> dict[str, Any]:
+    """The fields of a _Description."""
+    metadata = model.metadata
+    return {
+        "name": name,
+        "class_names": metadata.class_names,
+        "image_shape": metadata.image_shape,
+        "channels": metadata.channels,
+        "polarity": metadata.polarity,
+        "statistics": metadata.statistics,
+        "reject": metadata.reject,
+        "fixes": dict(FIXES) if metadata.statistics else {fix: FIXES[fix] for fix in WITHOUT_STATISTICS},
+        "collect": collect,
+        "data": metadata.data and ModelData.model_validate(metadata.data, from_attributes=True),
+    }

@@ -1,0 +1,322 @@
+"""ONNX export: one self-contained file with network, preprocessing, temperature, class names and golden examples.
+
+Writing needs the onnx package; opening needs only ONNX Runtime.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from foveola.errors import DataError, ModelError, require
+from foveola.exports.allowlist import INPUT, OUTPUT, LayerOutput, UnsafeOnnx, add_outputs, inspect_onnx
+from foveola.exports.parity import GoldenExamples, record_golden, verify_golden
+from foveola.files import verify_checksum, write_atomically
+from foveola.images import Images, check_images, shape_text
+from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
+from foveola.predictions import Predictor
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto
+    from onnxruntime import InferenceSession
+
+
+SUFFIX = ".onnx"
+SOURCE_KEY = f"{METADATA_KEY}.source"
+LAYERS_KEY = f"{METADATA_KEY}.layers"
+GOLDEN_KEY = f"{METADATA_KEY}.golden"
+DIGEST_KEY = f"{METADATA_KEY}.sha256"
+# Protocol Buffers have a limit of 2 GiB
+MAX_BYTES = 2**30
+# Small enough that activations stay in the processor's cache
+BATCH = 64
+
+_IR_VERSION = 9  # belongs to graph.OPSET
+_LAYERS = TypeAdapter(tuple[LayerOutput, ...])
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything in an export but its graph.
+
+    `source` is the SHA-256, in hexadecimal, of the model.safetensors that was exported.
+    """
+
+    metadata: ModelMetadata
+    source: str
+    layers: tuple[LayerOutput, ...]
+    golden: GoldenExamples
+
+
+class OnnxModel:
+    """A Predictor from an export, which needs neither torch nor onnx; thread-safe.
+
+    Each batch is computed by one thread, and up to `threads` batches at once. Threads that share a batch wait for each
+    other after every layer, which makes them a sixth slower on networks this small.
+
+    Attributes
+    ----------
+    metadata : class names, preprocessing, training data
+    source : the SHA-256, in hexadecimal, of the model.safetensors that was exported
+    layers : the layers whose output `feature_maps` returns
+    """
+
+    def __init__(
+        self, data: bytes, metadata: ModelMetadata, source: str, layers: tuple[LayerOutput, ...], threads: int
+    ) -> None:
+        self.session = _session(data)
+        self.metadata = metadata
+        self.source = source
+        self.layers = layers
+        self.threads = threads
+        self._data = data
+        self._feature_session: InferenceSession | None = None
+        self._feature_session_lock = Lock()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.metadata.class_names
+
+    def predict_logits(self, images: Images) -> NDArray[np.float32]:
+        """Logits, float32 N×K, of images, uint8 N×H×W×C of any size, in batches.
+
+        Raises
+        ------
+        DataError
+            If the images are not uint8 N×H×W×C, or in colour although the model was trained on grey images.
+        """
+        images = self._with_channels(images)
+        if len(images) <= BATCH:
+            return self._run(images)
+        with ThreadPoolExecutor(self.threads) as pool:
+            return np.concatenate(list(pool.map(self._run, _batches(images))))
+
+    def feature_maps(self, images: Images) -> dict[str, NDArray[np.float32]]:
+        """The output of each of `layers` for images, uint8 N×H×W×C of any size: by name, float32 N×h×w×c or N×units.
+
+        The first call opens the graph a second time, with these outputs. The first session does not have them, so that
+        ONNX Runtime can fuse layers, which is faster.
+
+        Raises
+        ------
+        DataError
+            If the images are not uint8 N×H×W×C, or in colour although the model was trained on grey images.
+        ModelError
+            If the file describes its layers wrongly.
+        """
+        images = self._with_channels(images)
+        tensors = list(dict.fromkeys(layer.tensor for layer in self.layers))
+        try:
+            session = self._session_with_outputs(tensors)
+            batches = [session.run(tensors, {INPUT: np.ascontiguousarray(batch)}) for batch in _batches(images)]
+            outputs = {tensor: np.concatenate(values) for tensor, *values in zip(tensors, *batches, strict=True)}
+        except Exception as error:  # the runtime's exceptions have no common base class
+            raise ModelError(f"The export's layers cannot be computed: {error}. Export the run again.") from None
+        maps = {layer.name: _channels_last(outputs[layer.tensor]) for layer in self.layers}
+        for layer in self.layers:
+            shape = maps[layer.name].shape[1:]
+            if shape != layer.shape:
+                raise ModelError(
+                    f"The output of {layer.name} is {shape_text(shape)}, but the export describes it as "
+                    f"{shape_text(layer.shape)}. Export the run again."
+                )
+        return maps
+
+    def _with_channels(self, images: Images) -> Images:
+        """Checked images with as many channels as the graph accepts."""
+        check_images(images)
+        channels = self.metadata.image_shape[2]
+        if images.shape[3] > channels and self.metadata.channels != "grey":
+            raise DataError(
+                "These are colour images (3 channels), but the model was trained on grey ones (1 channel). "
+                'Convert them to grey first, or train with channels = "grey".'
+            )
+        if images.shape[3] < channels:
+            images = np.broadcast_to(images, (*images.shape[:3], channels))
+        return images
+
+    def _run(self, images: Images) -> NDArray[np.float32]:
+        logits: NDArray[np.float32]
+        (logits,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})
+        return logits
+
+    def _session_with_outputs(self, tensors: list[str]) -> "InferenceSession":
+        with self._feature_session_lock:
+            if self._feature_session is None:
+                self._feature_session = _session(add_outputs(self._data, (name for name in tensors if name != OUTPUT)))
+            return self._feature_session
+
+
+def _batches(images: Images) -> Iterator[Images]:
+    """The images in batches of at most BATCH."""
+    return (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+
+
+def _channels_last(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
+
+
+def write(source: Path, live: Predictor, target: Path) -> None:
+    """Export a model file.
+
+    Parameters
+    ----------
+    source : the model.safetensors of a run whose network is made of a recipe's layers
+    live : the same model, which computes the golden examples
+    target : the file to write, atomically
+
+    Raises
+    ------
+    ModelError
+        If the model's outputs are not finite.
+    MissingExtra
+        If the onnx package is not installed.
+    """
+    require("onnx", "train")
+    from safetensors.numpy import load
+
+    from foveola.exports.graph import build_graph
+
+    metadata, content = read_metadata(source), source.read_bytes()
+    graph, layers = build_graph(metadata, load(content))
+    source_digest = hashlib.sha256(content).hexdigest()
+    save(graph, Description(metadata, source_digest, layers, record_golden(live, metadata)), target)
+
+
+def save(graph: "GraphProto", description: Description, target: Path) -> None:
+    """Write graph and description as one file, atomically."""
+    model = as_model(graph)
+    properties = {
+        METADATA_KEY: description.metadata.model_dump_json(),
+        SOURCE_KEY: description.source,
+        LAYERS_KEY: _LAYERS.dump_json(description.layers).decode(),
+        GOLDEN_KEY: description.golden.model_dump_json(),
+    }
+    properties[DIGEST_KEY] = digest(model.graph.SerializeToString(), properties)
+    require("onnx", "train").helper.set_model_props(model, properties)
+    write_atomically(target, model.SerializeToString())
+
+
+def as_model(graph: "GraphProto") -> "ModelProto":
+    """A checked ONNX model of a graph, with IR version and operator set."""
+    onnx = require("onnx", "train")
+    from foveola.exports.graph import OPSET
+
+    imports = [onnx.OperatorSetIdProto(version=OPSET)]
+    model: ModelProto = onnx.helper.make_model(
+        graph, ir_version=_IR_VERSION, producer_name="foveola", opset_imports=imports
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def open(path: Path, threads: int | None = None) -> OnnxModel:
+    """Open an export, and verify that it reproduces its golden examples on this machine.
+
+    Parameters
+    ----------
+    path : a file that `write` has written
+    threads : how many batches to compute at once, by default one for each processor
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, altered or not an export of Foveola, if it is not the file that SHA256SUMS
+        beside it names, or if it does not reproduce its golden examples.
+    """
+    data = _read(path)
+    verify_checksum(path, data)
+    try:
+        contents = inspect_onnx(data)
+    except UnsafeOnnx as reason:
+        raise ModelError(f"{path} was not opened: the file {reason}. Export the run again.") from None
+    description = _read_description(path, contents.properties)
+    if contents.properties[DIGEST_KEY] != digest(contents.graph, contents.properties):
+        raise ModelError(f"{path} was altered or damaged after its export: its checksum differs. Export the run again.")
+    try:
+        threads = threads or os.cpu_count() or 1
+        model = OnnxModel(data, description.metadata, description.source, description.layers, threads)
+    except Exception as error:  # the runtime's exceptions have no common base class
+        raise ModelError(f"{path} is damaged and cannot be run: {error}. Export the run again.") from None
+    _check_interface(path, model)
+    verify_golden(description.golden, model, description.metadata, str(path))
+    return model
+
+
+def digest(graph: bytes | memoryview, properties: Mapping[str, str]) -> str:
+    """SHA-256 of graph and metadata, in hexadecimal.
+
+    Detects accidental damage only: whoever edits a file on purpose can update its checksum.
+    """
+    sha256 = hashlib.sha256(graph)
+    for key in sorted(properties.keys() - {DIGEST_KEY}):
+        sha256.update(f"{key}={properties[key]}\n".encode())
+    return sha256.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is not a file. Give the path of an export.")
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(
+                f"{path} is too large for an export: it has {path.stat().st_size:,} bytes, an export has at most "
+                f"{MAX_BYTES:,}. Give the path of an export."
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"The export {path} cannot be read: {error}. Export the run again, or correct the path."
+        ) from None
+
+
+def _read_description(path: Path, properties: dict[str, str]) -> Description:
+    missing = {METADATA_KEY, SOURCE_KEY, LAYERS_KEY, GOLDEN_KEY, DIGEST_KEY} - properties.keys()
+    if missing:
+        raise ModelError(
+            f"{path} is an ONNX file, but not an export of this version of Foveola: its metadata lacks "
+            f"{', '.join(sorted(missing))}. Give a file that `foveola export` wrote, or export the run again."
+        )
+    try:
+        return Description(
+            ModelMetadata.model_validate_json(properties[METADATA_KEY]),
+            properties[SOURCE_KEY],
+            _LAYERS.validate_json(properties[LAYERS_KEY]),
+            GoldenExamples.model_validate_json(properties[GOLDEN_KEY]),
+        )
+    except ValidationError as error:
+        raise ModelError(
+            f"The metadata in {path} is damaged or from a newer version of Foveola: {error}. Export the run again."
+        ) from None
+
+
+def _session(data: bytes) -> "InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # errors are raised; they would be printed as well
+    # Otherwise a file in the runtime's own format would be opened, which inspect_onnx has not checked
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _check_interface(path: Path, model: OnnxModel) -> None:
+    def signature(values: Any) -> list[tuple[str, str, int]]:
+        return [(value.name, value.type, len(value.shape)) for value in values]
+
+    inputs, outputs = signature(model.session.get_inputs()), signature(model.session.get_outputs())
+    expected = [(INPUT, "tensor(uint8)", 4)], [(OUTPUT, "tensor(float)", 2)]
+    if (inputs, outputs) != expected or model.session.get_outputs()[0].shape[1] != len(model.class_names):
+        raise ModelError(
+            f"{path} is not an export: it has inputs {inputs} and outputs {outputs}. An export has the input {INPUT}, "
+            f"uint8 N×H×W×C, and the output {OUTPUT}, float32 N×{len(model.class_names)}. Export the run again."
+        )

@@ -1,0 +1,156 @@
+"""Prepare an image for the network, and turn the network's output into a Prediction."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveola.errors import DataError, UserError
+from foveola.images import Images
+from foveola.inputs.checks import Finding, check_image, proposed_fixes
+from foveola.inputs.fixes import WITHOUT_STATISTICS, Fix, apply_fixes, check_fixes
+from foveola.inputs.resize import is_colour, to_channels
+from foveola.models.metadata import ModelMetadata
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image as passed to the network: `pixels`, uint8 H×W×C of the metadata's `image_shape`.
+
+    `findings` describe how the original image differs from the training images; `fixes` are those applied.
+    """
+
+    pixels: Images
+    findings: list[Finding]
+    fixes: tuple[Fix, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's prediction for one image.
+
+    `top` holds (class, probability), most probable first. `findings` describe how the original image differs from the
+    training images; `fixes` are those applied before prediction. `uncertain` means that the probability is below the
+    model's threshold.
+    """
+
+    image: str
+    top: list[tuple[str, float]]
+    findings: list[Finding]
+    fixes: tuple[Fix, ...] = ()
+    uncertain: bool = False
+
+    @property
+    def class_name(self) -> str:
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        return self.top[0][1]
+
+
+def requested_fixes(fix: Collection[str], grey: bool, metadata: ModelMetadata) -> tuple[Fix, ...]:
+    """The fixes to apply to every image, in the order in which they are applied.
+
+    Parameters
+    ----------
+    fix : keys of FIXES; "auto" is ignored here, because its fixes differ by image
+    grey : add the fix grey
+    metadata : of the model
+
+    Raises
+    ------
+    UserError
+        If a fix is unknown, or needs statistics of the training images that the model does not have.
+    """
+    requested = check_fixes({*fix, *(["grey"] if grey else [])} - {"auto"})
+    need_statistics = [name for name in requested if name not in WITHOUT_STATISTICS]
+    if need_statistics and metadata.statistics is None:
+        raise UserError(
+            f"The fix {need_statistics[0]} needs statistics of the training images, which this model does not have: "
+            f"its training images are photographs without a common background, or it was trained by an older Foveola. "
+            f"Use only {' and '.join(WITHOUT_STATISTICS)}."
+        )
+    return requested
+
+
+def prepare(
+    image: Images,
+    metadata: ModelMetadata,
+    requested: Collection[Fix],
+    *,
+    auto: bool = False,
+    name: str,
+    findings: bool = True,
+    animated: bool = False,
+) -> PreparedImage:
+    """Check an image, apply fixes, and resize it to the network's input shape.
+
+    Parameters
+    ----------
+    image : uint8 H×W×C of any size, as returned by `decode`
+    metadata : of the model
+    requested : fixes to apply, as returned by `requested_fixes`
+    auto : also apply the fixes that the findings propose
+    name : name of the image in messages
+    findings : compare the image with the training images. If False, the result has no findings, and the comparison,
+        which takes most of the time, is skipped unless `auto` needs it
+    animated : the image is the first frame of an animation
+
+    Raises
+    ------
+    DataError
+        If the image is in colour, the model was trained on grey images, and the fix grey is not applied.
+    """
+    if metadata.channels == "grey":
+        image = to_channels(image, 1)
+    differences = check_image(image, metadata.statistics, metadata.image_shape) if findings or auto else []
+    fixes = check_fixes({*requested, *(proposed_fixes(differences) if auto else ())})
+    if metadata.image_shape[2] == 1 and "grey" not in fixes and is_colour(image):
+        raise DataError(
+            f"{name} is a colour image (3 channels), but the model was trained on grey images (1 channel). "
+            f"Apply the fix grey to convert it: --grey, or grey=true in a request."
+        )
+    if animated:
+        differences = [Finding("animation", "an animation: only its first frame is used", None), *differences]
+    pixels = apply_fixes(image, fixes, metadata.statistics, metadata.image_shape)
+    return PreparedImage(pixels, differences if findings else [], fixes)
+
+
+def make_prediction(
+    name: str,
+    probabilities: NDArray[np.float64],
+    prepared: PreparedImage,
+    metadata: ModelMetadata,
+    class_names: Sequence[str],
+    top: int,
+) -> Prediction:
+    """Turn the probabilities of an image into a Prediction.
+
+    Parameters
+    ----------
+    name : of the image
+    probabilities : float64 K, softmax of the logits of `prepared.pixels`
+    prepared : the image
+    metadata : of the model, with its threshold for uncertain predictions
+    class_names : K names
+    top : number of classes to list, most probable first
+    """
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    best = [(class_names[k], float(probabilities[k])) for k in order]
+    uncertain = metadata.reject is not None and not metadata.reject.is_confident(probabilities[None])[0]
+    return Prediction(name, best, prepared.findings, prepared.fixes, uncertain)
+
+
+def prediction_document(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as plain values for JSON, without the name of the image."""
+    return {
+        "class": prediction.class_name,
+        "probability": prediction.probability,
+        "uncertain": prediction.uncertain,
+        "top": [{"class": name, "probability": probability} for name, probability in prediction.top],
+        "findings": [asdict(finding) for finding in prediction.findings],
+        "fixes": list(prediction.fixes),
+    }

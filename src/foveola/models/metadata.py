@@ -1,0 +1,149 @@
+"""ModelMetadata: class names, preprocessing, layers and origin of a model file, readable without PyTorch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from foveola.errors import ModelError
+from foveola.images import Polarity
+from foveola.models.layers import Layer
+
+METADATA_KEY = "foveola"
+
+
+class DataOrigin(BaseModel):
+    """The data that a model was trained on, and how it was split."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    fingerprint: str
+    licence: str | None = None
+    validation: float
+    test: float | None = None
+    seed: int
+
+
+class Quantiles(BaseModel):
+    """The 1 %, 50 % and 99 % quantiles of a measurement over the training images."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    low: float
+    middle: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """The quantiles of values, N, rounded to four decimal places."""
+        low, middle, high = (round(float(value), 4) for value in np.quantile(values, (0.01, 0.5, 0.99)))
+        return cls(low=low, middle=middle, high=high)
+
+
+class ImageStatistics(BaseModel):
+    """Statistics of the training images that share a background; the foreground is what stands out from it.
+
+    `background`, `unevenness` (of the background across an image) and `contrast` (the foreground's distance from the
+    background) are grey levels, 0 to 255. `ink` is the foreground's fraction of the pixels; `size` the longer side of
+    the foreground's bounding box, as a fraction of the image's side; `stroke` the width of strokes, as a fraction of
+    that longer side; `centre_y` and `centre_x` the foreground's center of mass, as fractions of height and width.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    polarity: Literal["light on dark", "dark on light"]
+    background: Quantiles
+    unevenness: Quantiles
+    contrast: Quantiles
+    ink: Quantiles
+    size: Quantiles
+    stroke: Quantiles
+    centre_y: Quantiles
+    centre_x: Quantiles
+
+
+class Rejection(BaseModel):
+    """Confidence threshold below which a prediction is reported as uncertain.
+
+    `target_error`, "error" in JSON, is the error rate that the threshold was chosen for. `threshold` is None if no
+    threshold kept that rate on the validation images; every prediction is then uncertain.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+
+    target_error: float = Field(validation_alias=AliasChoices("target_error", "error"), serialization_alias="error")
+    threshold: float | None
+
+    def is_confident(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which predictions reach the threshold, N, of probabilities, N×K."""
+        if self.threshold is None:
+            return np.zeros(len(probabilities), bool)
+        confident: NDArray[np.bool_] = probabilities.max(axis=1) >= self.threshold
+        return confident
+
+
+class ModelMetadata(BaseModel):
+    """Everything about a classifier except its weights.
+
+    `image_shape` is height, width, channels; `pad` black pixels are added on each side, then values are scaled to
+    0..1, `mean` is subtracted and the result divided by `std`, by channel. Logits are divided by `temperature`.
+    `channels` is the recipe's setting: with "grey" or "rgb", images of the other kind are converted; with "data", a
+    colour model takes grey images, too, but a grey model refuses colour images.
+    `statistics` is None if the training images have no common background, as photographs; `reject` if the model never
+    reports a prediction as uncertain. `layers` is None for a network that the user wrote in PyTorch.
+    """
+
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
+
+    format: Literal[1] = 1
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    channels: Literal["data", "grey", "rgb"] = "data"
+    pad: int = 0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    polarity: Polarity = "mixed"
+    statistics: ImageStatistics | None = None
+    temperature: float = 1.0
+    reject: Rejection | None = None
+    layers: tuple[Layer, ...] | None = None
+    recipe: str | None = None
+    data: DataOrigin | None = None
+
+    @property
+    def network_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels of the network's input: the image with its padding."""
+        height, width, channels = self.image_shape
+        return height + 2 * self.pad, width + 2 * self.pad, channels
+
+
+def read_metadata(path: Path) -> ModelMetadata:
+    """Read the metadata of a model file.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or damaged, or not a Foveola model.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"The model file {path} cannot be read: {error}. It is missing or damaged; train or copy it again."
+        ) from None
+    if METADATA_KEY not in metadata:
+        raise ModelError(
+            f"{path} is a safetensors file, but not a Foveola model: it has no class names or preprocessing. "
+            f"Give a model file that Foveola has saved."
+        )
+    try:
+        return ModelMetadata.model_validate_json(metadata[METADATA_KEY])
+    except ValidationError as error:
+        raise ModelError(f"The metadata in {path} is damaged or from a newer Foveola: {error}.") from None

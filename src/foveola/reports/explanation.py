@@ -1,0 +1,225 @@
+"""The HTML page of an explanation, and every image of it as a PNG file."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveola.images import Images, shape_text
+from foveola.inputs.checks import proposed_fixes
+from foveola.inputs.prepare import Prediction
+from foveola.inputs.resize import shrink
+from foveola.models.metadata import ModelMetadata
+from foveola.models.shapes import infer_shapes
+from foveola.reports import html
+from foveola.reports.pixels import coloured, enlarge, labelled_grid, overlay, png_bytes, shaded, signed
+
+Array = NDArray[np.float32]
+
+# Maps shown of a layer
+MAX_MAPS = 256
+# Minimum side of images saved as files
+SIDE = 224
+# Values in a row of a drawn vector
+ROW = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ClassHeatmaps:
+    """Heat maps of one class.
+
+    Parameters
+    ----------
+    index, name, probability : of the class
+    grad_cam : float32 H×W, 0 to 1; None if it is not possible
+    occlusion : float32 H×W, by how much the probability falls
+    """
+
+    index: int
+    name: str
+    probability: float
+    grad_cam: Array | None
+    occlusion: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One image explained.
+
+    Parameters
+    ----------
+    prediction : the most probable classes, and the findings
+    given : uint8 H×W×C, the image as it was given
+    unfixed, seen : uint8 H×W×C, the network's input without and with the requested fixes
+    maps : output of every layer, float32 height×width×channels or a vector
+    heatmaps : of the predicted class, then of the requested ones
+    without_grad_cam : why there is no Grad-CAM; None if there is
+    """
+
+    prediction: Prediction
+    given: Images
+    unfixed: Images
+    seen: Images
+    maps: Mapping[str, Array]
+    heatmaps: Sequence[ClassHeatmaps]
+    without_grad_cam: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer of an explanation. `note` says if it passes its input on; otherwise `tiles` show its values."""
+
+    number: int
+    name: str
+    settings: str
+    values: Array
+    note: str
+    tiles: list[Images]
+
+    @property
+    def shape(self) -> str:
+        if self.values.ndim == 1:
+            return f"{self.values.size:,} values"
+        height, width, channels = self.values.shape
+        return f"{channels} {'map' if channels == 1 else 'maps'} of {height}×{width}"
+
+    @property
+    def file(self) -> str:
+        """The file name, numbered in the order of computation; a user's own layer may have any name."""
+        name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in self.name)
+        return f"layer_{self.number:02}_{name}.png"
+
+    @property
+    def range(self) -> str:
+        return f"{self.values.min():.3g} to {self.values.max():.3g}"
+
+
+def explanation_page(
+    model: str, metadata: ModelMetadata, filters: Array | None, explanations: Sequence[Explanation]
+) -> str:
+    """The page as self-contained HTML.
+
+    Parameters
+    ----------
+    model : the model's name
+    filters : of the first convolution, float32 out×height×width×in; None if there is none
+    """
+    shown = [
+        {
+            "prediction": explanation.prediction,
+            "given": html.image_uri(shrink(explanation.given, 256)),
+            "given_shape": shape_text(explanation.given.shape),
+            "unfixed": html.image_uri(explanation.unfixed),
+            "seen": html.image_uri(explanation.seen),
+            "helpful": [
+                fix
+                for fix in proposed_fixes(explanation.prediction.findings)
+                if fix not in explanation.prediction.fixes
+            ],
+            "layers": [
+                {"layer": layer, "tiles": [html.image_uri(tile) for tile in layer.tiles]}
+                for layer in shown_layers(metadata, explanation.maps)
+            ],
+            "heatmaps": [_shown(explanation.seen, heatmaps) for heatmaps in explanation.heatmaps],
+            "without_grad_cam": explanation.without_grad_cam,
+        }
+        for explanation in explanations
+    ]
+    return html.render(
+        "explanation.html",
+        model=model,
+        image_shape=shape_text(metadata.image_shape),
+        network_shape=shape_text(metadata.network_shape),
+        pad=metadata.pad,
+        scaled=any(metadata.mean) or any(std != 1 for std in metadata.std),
+        most=MAX_MAPS,
+        filters=[html.image_uri(tile) for tile in filter_tiles(filters)] if filters is not None else [],
+        filter_shape=None if filters is None else shape_text(filters.shape[1:3]),
+        explanations=shown,
+    )
+
+
+def explanation_images(metadata: ModelMetadata, explanation: Explanation) -> Iterator[tuple[str, bytes]]:
+    """File name and PNG content of everything that the page shows of one image."""
+    yield "seen.png", png_bytes(enlarge(explanation.seen, SIDE))
+    for layer in shown_layers(metadata, explanation.maps):
+        if layer.tiles:
+            labels = [str(number) if layer.values.ndim == 3 else "" for number in range(len(layer.tiles))]
+            grid = labelled_grid(layer.tiles, labels, f"{layer.name}: {layer.shape}, {layer.range}")
+            yield layer.file, png_bytes(grid)
+    for heatmaps in explanation.heatmaps:
+        for name, image in heatmap_images(explanation.seen, heatmaps):
+            yield name, png_bytes(enlarge(image, SIDE))
+
+
+def heatmap_images(seen: Images, heatmaps: ClassHeatmaps) -> list[tuple[str, Images]]:
+    """File names, with the class's number because its name may hold anything, and heat maps laid over the image."""
+    highest = float(np.abs(heatmaps.occlusion).max())
+    heats = {"occlusion": heatmaps.occlusion / (highest or 1)}
+    if heatmaps.grad_cam is not None:
+        heats = {"grad_cam": heatmaps.grad_cam} | heats
+    return [(f"{kind}_class_{heatmaps.index}.png", overlay(seen, heat)) for kind, heat in heats.items()]
+
+
+def filter_grid(filters: Array) -> bytes:
+    """The filters, out×height×width×in, as one PNG file."""
+    labels = [str(number) for number in range(len(filters))]
+    title = f"First convolution: {len(filters)} filters of {shape_text(filters.shape[1:3])}"
+    return png_bytes(labelled_grid(filter_tiles(filters), labels, title))
+
+
+def shown_layers(metadata: ModelMetadata, maps: Mapping[str, Array]) -> list[Layer]:
+    """The layers in the order of computation, as the page shows them."""
+    settings = {}
+    if metadata.layers is not None:
+        infos = infer_shapes(metadata.layers, metadata.network_shape, len(metadata.class_names))
+        settings = {info.name: info.layer.settings_text() for info in infos}
+    found: list[Layer] = []
+    for name, values in maps.items():
+        note = _unchanged(found[-1].name, found[-1].values, values) if found else ""
+        found.append(Layer(len(found) + 1, name, settings.get(name, ""), values, note, [] if note else _tiles(values)))
+    return found
+
+
+def filter_tiles(filters: Array) -> list[Images]:
+    """Filters, out×height×width×in, as images; in colour if their input is RGB."""
+    highest = float(np.abs(filters).max())
+    if filters.shape[3] == 3:
+        return [coloured(each, highest) for each in filters]
+    return [signed(each.mean(axis=2), highest) for each in filters]
+
+
+def _unchanged(before: str, given: Array, values: Array) -> str:
+    """A sentence for a layer whose output equals its input, as for dropout and flattening at inference; else empty."""
+    if np.array_equal(given, values):
+        return f"At inference it passes on the values of {before} unchanged."
+    if values.ndim == 1 and np.array_equal(given.ravel(), values):
+        return f"The values of {before} in one row."
+    return ""
+
+
+def _tiles(values: Array) -> list[Images]:
+    """Maps, or a vector in rows, on one scale for the whole layer, which shows strong maps beside weak ones."""
+    highest = float(np.abs(values).max())
+    draw = shaded if values.min() >= 0 else signed
+    if values.ndim == 3:
+        return [draw(values[..., channel], highest) for channel in range(min(values.shape[2], MAX_MAPS))]
+    rows = -(-values.size // ROW)
+    padded = np.pad(values, (0, rows * ROW - values.size)) if rows > 1 else values
+    return [draw(padded.reshape(rows, -1), highest)]
+
+
+def _shown(seen: Images, heatmaps: ClassHeatmaps) -> dict[str, Any]:
+    """The heat maps of one class as the page shows them."""
+    *cam, covered = (html.image_uri(image) for _, image in heatmap_images(seen, heatmaps))
+    return {
+        "name": heatmaps.name,
+        "probability": heatmaps.probability,
+        "grad_cam": cam[0] if cam else None,
+        "nothing": heatmaps.grad_cam is not None and not heatmaps.grad_cam.any(),
+        "occlusion": covered,
+        "fall": float(heatmaps.occlusion.max()),
+        "rise": float(-heatmaps.occlusion.min()),
+    }

@@ -1,0 +1,50 @@
+"""The data of a run's page: run, model, images, predictions and evaluation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from foveola.documents import Evaluation
+from foveola.images import ImageSet
+from foveola.predictions import Predictions
+from foveola.reports import pixels
+from foveola.reports.html import image_uri
+from foveola.runs import Run
+
+if TYPE_CHECKING:
+    from foveola.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """The data of a run's page.
+
+    `splits` are the run's training, validation and test images by name, as far as it has them. `images` are those that
+    the page shows predictions of, from the split called `name`: all test images if the run has an evaluation, otherwise
+    some validation or training images.
+    """
+
+    run: Run
+    classifier: "Classifier"
+    splits: Mapping[str, ImageSet]
+    name: str
+    images: ImageSet
+    predictions: Predictions
+    evaluation: Evaluation | None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.predictions.class_names
+
+
+def predicted_image(data: ReportData, index: int) -> dict[str, Any]:
+    """An image with its true class, its predicted class, and the probability of that one."""
+    predictions, names = data.predictions, data.class_names
+    true, given = int(predictions.labels[index]), int(predictions.predicted[index])
+    return {
+        "source": image_uri(pixels.thumbnail(data.images.images[index])),
+        "true": names[true],
+        "given": names[given],
+        "right": true == given,
+        "probability": float(predictions.probabilities[index, given]),
+    }

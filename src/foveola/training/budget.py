@@ -1,0 +1,164 @@
+"""Time budgets: a network and a number of steps that fit into the given seconds on this machine."""
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from foveola.datasets.splits import Splits
+from foveola.images import ImageSet
+from foveola.recipe import Recipe, load_recipe
+from foveola.training.build import build_classifier
+from foveola.training.callbacks import Callback
+from foveola.training.loop import Fit, choose_precision, fit
+
+# Recipes from the smallest network to the largest, each with the fewest epochs that make it worth its time. At 3,
+# `strong` was about level with `fast` in about the same time, on two seeds (docs/lab/recipes.md); 10 is a guess until
+# `best` has been measured.
+_CANDIDATES = (("fast", 0.0), ("strong", 3.0), ("best", 10.0))
+# Fraction of the budget that is kept back, because the speed of a machine varies
+_RESERVE = 0.02
+
+WARM_UP_STEPS = 5
+TIMED_STEPS = 25
+TIMED_IMAGES = 1024
+MIN_STEPS = 20
+
+
+def budget_candidates(overrides: Mapping[str, Any] | None) -> list[tuple[Recipe, float]]:
+    """The recipes that a budget chooses from if none is named, as candidates for `choose_steps`."""
+    return [(load_recipe(name, overrides), epochs) for name, epochs in _CANDIDATES]
+
+
+def fit_to_budget(
+    candidates: Sequence[tuple[Recipe, float]],
+    splits: Splits,
+    deadline: float,
+    reporting_seconds: float,
+    *,
+    device: torch.device,
+    flip: bool,
+    network: nn.Module | None = None,
+) -> Recipe:
+    """A recipe with as many steps as let the whole run, evaluation and plots included, end by the deadline.
+
+    Parameters
+    ----------
+    candidates : recipes with their fewest epochs, as `choose_steps` takes them
+    deadline : when the run should have ended, by `time.perf_counter`
+    reporting_seconds : time for metrics and plots
+    flip : whether training flips images
+    network : the user's own, instead of the recipes' layers
+    """
+    reserve = _RESERVE * (deadline - time.perf_counter())
+    validation_images = 0 if splits.validation is None else len(splits.validation)
+    test_images = 0 if splits.test is None else len(splits.test)
+    return choose_steps(
+        candidates,
+        splits.train,
+        (validation_images, validation_images + test_images),
+        deadline - reserve - reporting_seconds,
+        device=device,
+        flip=flip,
+        network=network,
+    )
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """Speed of a recipe on this machine: seconds per training step, and per image in inference."""
+
+    step: float
+    image: float
+
+    def epochs(self, seconds: float, steps_per_epoch: float, inferences: tuple[int, int]) -> float:
+        """Number of epochs that fit into the seconds; `inferences` is as `choose_steps` takes it."""
+        per_epoch, at_end = inferences
+        return (seconds - self.image * at_end) / (self.step * steps_per_epoch + self.image * per_epoch)
+
+
+def choose_steps(
+    candidates: Sequence[tuple[Recipe, float]],
+    train: ImageSet,
+    inferences: tuple[int, int],
+    deadline: float,
+    *,
+    device: torch.device,
+    flip: bool,
+    network: nn.Module | None = None,
+) -> Recipe:
+    """Choose a recipe and its number of steps.
+
+    Parameters
+    ----------
+    candidates : recipes from the smallest network to the largest, each with the fewest epochs that make it worth its
+        time; the largest that gets as many is chosen, or else the smallest
+    train : the training images
+    inferences : number of images that are classified after every epoch, and once at the end
+    deadline : when training and final inference should have ended, by `time.perf_counter`
+    network : the user's own, instead of the recipes' layers
+
+    Returns
+    -------
+    The recipe with `steps` set, so that it can be repeated exactly on a machine of any speed.
+    """
+    chosen, speed, epochs = None, TrainingSpeed(0.0, 0.0), math.inf
+    for recipe, min_epochs in candidates:
+        # A larger network gets fewer epochs than the last one: if even those are too few, it is not measured
+        if chosen is not None and epochs < min_epochs:
+            break
+        candidate_speed = measure_speed(recipe, train, device, flip, network)
+        epochs = candidate_speed.epochs(deadline - time.perf_counter(), _steps_per_epoch(recipe, train), inferences)
+        if chosen is not None and epochs < min_epochs:
+            break
+        chosen, speed = recipe, candidate_speed
+    assert chosen is not None, "there is at least one candidate"
+    steps_per_epoch = _steps_per_epoch(chosen, train)
+    # Computed again, because measuring a candidate that was not chosen has taken time, too
+    steps = int(steps_per_epoch * speed.epochs(deadline - time.perf_counter(), steps_per_epoch, inferences))
+    return chosen.model_copy(update={"steps": max(steps, MIN_STEPS), "minimum_steps": 0})
+
+
+def measure_speed(
+    recipe: Recipe, train: ImageSet, device: torch.device, flip: bool, network: nn.Module | None = None
+) -> TrainingSpeed:
+    """Measure the speed of training and inference with a throw-away classifier."""
+    classifier = build_classifier(recipe, train, 0, network=copy.deepcopy(network))
+    timer = _StepTimer()
+    short_recipe = recipe.model_copy(update={"steps": WARM_UP_STEPS + TIMED_STEPS, "minimum_steps": 0})
+    precision = choose_precision(recipe.precision, device)
+    fit(
+        classifier, train, None, short_recipe,
+        seed=0, device=device, precision=precision, flip=flip, callbacks=[timer],
+    )  # fmt: skip
+    sample = train.images[np.arange(TIMED_IMAGES) % len(train)]
+    classifier.predict_logits(sample)  # warm-up
+    start = time.perf_counter()
+    classifier.predict_logits(sample)
+    return TrainingSpeed(float(np.mean(timer.seconds[WARM_UP_STEPS:])), (time.perf_counter() - start) / TIMED_IMAGES)
+
+
+def _steps_per_epoch(recipe: Recipe, train: ImageSet) -> float:
+    return len(train) / min(recipe.batch_size, len(train))
+
+
+class _StepTimer(Callback):
+    """Times each training step, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.last = time.perf_counter()
+
+    def on_fit_start(self, fit: Fit) -> None:
+        self.last = time.perf_counter()
+
+    def on_step_end(self, fit: Fit) -> None:
+        now = time.perf_counter()
+        self.seconds.append(now - self.last)
+        self.last = now

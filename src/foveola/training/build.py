@@ -1,0 +1,78 @@
+"""The untrained classifier: preprocessing from the training images, initial weights from the seed."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from foveola.images import Images, ImageSet, polarity
+from foveola.inputs.checks import compute_statistics
+from foveola.models import init
+from foveola.models.classifier import Classifier
+from foveola.models.metadata import ModelMetadata
+from foveola.models.modules import build_network
+from foveola.models.shapes import infer_shapes
+from foveola.recipe import Recipe
+
+# Pixel values in the patches that whitening uses; more would not change the filters
+MAX_PATCH_VALUES = 2**24
+
+
+def build_classifier(recipe: Recipe, train: ImageSet, seed: int, *, network: nn.Module | None = None) -> Classifier:
+    """Build an untrained classifier for these images.
+
+    Parameters
+    ----------
+    recipe : layers, initialisation and preprocessing
+    train : gives the shape, the class names, and the statistics for standard scaling and for input checks
+    seed : seed of the initial weights
+    network : the user's own module, float N×C×H×W → logits N×K, instead of the recipe's layers
+    """
+    channels = train.image_shape[2]
+    if recipe.scaling == "unit":
+        mean, std = (0.0,) * channels, (1.0,) * channels
+    else:
+        mean, std = _channel_statistics(train.images, recipe.pad)
+    metadata = ModelMetadata(
+        class_names=train.class_names,
+        image_shape=train.image_shape,
+        channels=recipe.channels,
+        pad=recipe.pad,
+        mean=mean,
+        std=std,
+        polarity=polarity(train.images),
+        statistics=compute_statistics(train.images),
+        layers=recipe.layers if network is None else None,
+        recipe=recipe.name,
+    )
+    if network is None:
+        network = build_network(infer_shapes(recipe.layers, metadata.network_shape, len(train.class_names)))
+        init.initialize(network, recipe.initialization, seed)
+    classifier = Classifier(network, metadata)
+    if metadata.layers is not None and recipe.initialization == "whitened":
+        _whiten(classifier, train.images)
+    return classifier
+
+
+def _whiten(classifier: Classifier, images: Images) -> None:
+    """Whiten the first convolution on evenly spaced training images, because data may be sorted by class."""
+    kernel = init.first_kernel(classifier.network)
+    if kernel is None:
+        return
+    height, width, _ = classifier.metadata.network_shape
+    count = min(len(images), max(1, MAX_PATCH_VALUES // (height * width * kernel[0].numel())))
+    indices = np.linspace(0, len(images) - 1, count).astype(np.int64)
+    init.whiten(kernel, classifier.normalize(torch.from_numpy(images[indices])))
+
+
+def _channel_statistics(images: Images, pad: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in 0..1, padding included; exact, from counts of the 256 values."""
+    padding_pixels = (images.shape[1] + 2 * pad) * (images.shape[2] + 2 * pad) - images.shape[1] * images.shape[2]
+    values = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(images.shape[3]):
+        counts = torch.from_numpy(images[..., channel]).flatten().bincount(minlength=256).numpy()
+        counts[0] += padding_pixels * len(images)
+        average = np.average(values, weights=counts)
+        mean.append(float(average))
+        std.append(max(float(np.average((values - average) ** 2, weights=counts)) ** 0.5, 1 / 255))
+    return tuple(mean), tuple(std)

@@ -1,0 +1,47 @@
+"""Environment: versions, folders, processor and GPU of this machine."""
+
+import os
+import platform
+from importlib import metadata, util
+
+from foveola.datasets.download import cache_folder
+from foveola.documents import Environment
+
+PACKAGES = ("foveola", "numpy", "pillow", "safetensors", "scikit-learn", "torch", "onnxruntime")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of Python and of the packages that compute."""
+    return {"python": platform.python_version()} | {name: _package_version(name) for name in PACKAGES}
+
+
+def describe_environment() -> Environment:
+    """Versions, folders, processor and GPU."""
+    threads = precision = None
+    device = "cpu, for inference only: pip install 'foveola[train]' brings PyTorch"
+    if util.find_spec("torch") is not None:
+        import torch
+
+        from foveola.training.loop import choose_precision
+
+        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        threads = torch.get_num_threads()
+        device = torch.cuda.get_device_name() if chosen.type == "cuda" else "cpu"
+        precision = str(choose_precision("auto", chosen)).removeprefix("torch.")
+    return Environment(
+        versions=versions(),
+        platform=platform.platform(),
+        data_folder=os.environ.get("FOVEOLA_DATA"),
+        cache_folder=str(cache_folder()),
+        processors=os.cpu_count(),
+        threads=threads,
+        device=device,
+        precision=precision,
+    )
+
+
+def _package_version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

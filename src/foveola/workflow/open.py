@@ -1,0 +1,111 @@
+"""Open a run, a model file or an export as a Predictor; choose the device."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from foveola.errors import ModelError, UserError, require
+from foveola.exports import onnx
+from foveola.models.metadata import ModelMetadata
+from foveola.predictions import Predictor
+from foveola.runs import Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from foveola.models.classifier import Classifier
+
+
+Device = Literal["auto", "cpu", "cuda"]
+
+MODEL_SUFFIXES = (".safetensors", onnx.SUFFIX)
+
+
+def open_model(
+    path: str | Path, *, network: "nn.Module | None" = None, device: Device = "cpu"
+) -> "Classifier | onnx.OnnxModel":
+    """Open a run directory or a model file.
+
+    Parameters
+    ----------
+    path : a run directory, a .safetensors file, or an .onnx file, which needs no PyTorch
+    network : your own module, if the run was trained with one
+    device : where to compute; exports run on the CPU
+
+    Returns
+    -------
+    A Predictor: `predict_logits` takes images, uint8 N×H×W×C, and returns logits, float32 N×K. For a run it is a
+    Classifier.
+
+    Raises
+    ------
+    ModelError
+        If there is no model, or it is damaged.
+
+    Examples
+    --------
+    >>> data = foveola.load("digits")
+    >>> run = foveola.train(data, "mlp", overrides={"epochs": 1}, verbose=False)
+    >>> foveola.open(run.path).predict_logits(data.train.images[:2]).shape
+    (2, 10)
+    """
+    path = Path(path)
+    if path.suffix == onnx.SUFFIX and path.is_file():
+        return _open_export(path, network, device)
+    file = model_path(path)
+    require("torch", "train")
+    from foveola.models.classifier import open_classifier
+
+    return open_classifier(file, network).to(choose_device(device))
+
+
+def _open_export(path: Path, network: "nn.Module | None", device: Device) -> onnx.OnnxModel:
+    if network is not None:
+        raise ModelError(
+            f"{path} holds a complete network; `network` is for runs of a network of your own. Leave it out."
+        )
+    if device == "cuda":
+        raise UserError(f"{path} is an export, which runs on the CPU. Use --device cpu, or give the run.")
+    return onnx.open(path)
+
+
+def model_path(path: Path) -> Path:
+    """The file with the weights, which PyTorch opens."""
+    if path.is_dir():
+        model = Run.open(path).model_path
+        if not model.is_file():
+            raise ModelError(f"The run {path} has no model.safetensors: its training is not complete. Train it again.")
+        return model
+    if not path.exists():
+        raise ModelError(f"There is no run or model file {path}. Give the folder that `foveola train` wrote.")
+    if path.suffix not in MODEL_SUFFIXES:
+        raise ModelError(
+            f"{path} is neither a run directory nor a model file that Foveola opens ({', '.join(MODEL_SUFFIXES)})."
+        )
+    if path.suffix == onnx.SUFFIX:
+        raise ModelError(f"{path} is an export, which can only predict. Give the run that it was exported from.")
+    return path
+
+
+def metadata_of(predictor: Predictor) -> ModelMetadata:
+    metadata = getattr(predictor, "metadata", None)
+    if not isinstance(metadata, ModelMetadata):
+        raise ModelError(f"{type(predictor).__name__} has no metadata. Open models with foveola.open.")
+    return metadata
+
+
+def choose_device(device: Device) -> "torch.device":
+    """The device to compute on.
+
+    Raises
+    ------
+    UserError
+        If a GPU is requested and there is none.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda was given, but PyTorch finds no CUDA device here. Use --device cpu or auto.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)

@@ -1,0 +1,171 @@
+"""`predict`, `export`, `serve`: tables, JSON, and the options that reach the workflow."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+from foveola.cli.deployment import is_loopback
+from foveola.cli.options import parse_size
+from foveola.errors import UserError
+from foveola.serving.settings import Settings
+
+
+def test_predict_prints_class_and_probability(foveola_command, arguments, image_file):
+    code, out, _ = foveola_command("predict", *arguments["predict"], "--top", 2, "--json")
+    assert code == 0
+    (prediction,) = json.loads(out)["predictions"]
+    assert prediction["image"] == str(image_file)
+    assert prediction["top"][0] == {"class": prediction["class"], "probability": prediction["probability"]}
+    assert len(prediction["top"]) == 2
+    text = foveola_command("predict", *arguments["predict"]).out
+    assert f"{prediction['class']}" in text
+    assert f"{prediction['probability']:.3f}" in text
+
+
+def test_predict_prints_findings_and_fixes(foveola_command, arguments, toy_run, image_file):
+    ImageOps.invert(Image.open(image_file)).save("dark.png")
+    text = foveola_command("predict", toy_run, "dark.png").out
+    assert "dark on light, but the training images are light on dark; invert it" in text
+    assert "This may help: --fix invert" in text
+    fixed = foveola_command("predict", toy_run, "dark.png", "--fix", "invert, center", "--show", "seen")
+    assert fixed.code == 0
+    assert "Fixed: invert, center" in fixed.out
+    assert {path.name for path in Path("seen").iterdir()} == {"1-dark-before.png", "1-dark-after.png"}
+    out = foveola_command("predict", toy_run, "dark.png", "--fix", "auto", "--json").out
+    (prediction,) = json.loads(out)["predictions"]
+    assert "invert" in prediction["fixes"]
+    (polarity,) = (finding for finding in prediction["findings"] if finding["code"] == "polarity")
+    assert polarity["fix"] == "invert"
+
+
+def test_predict_reports_uncertain_predictions(foveola_command, toy_npz, tiny, image_file):
+    run = ["train", toy_npz, "--recipe", tiny, "--epochs", 1, "--reject", 0, "--set", "learning_rate=1e-6"]
+    trained = json.loads(foveola_command(*run, "--out", "unsure", "--json").out)
+    out = foveola_command("predict", "unsure", image_file, "--json").out
+    (prediction,) = json.loads(out)["predictions"]
+    assert prediction["uncertain"] is (prediction["probability"] < (trained["reject"]["threshold"] or 2))
+    assert prediction["uncertain"]
+    assert f"uncertain (most likely {prediction['class']})" in foveola_command("predict", "unsure", image_file).out
+
+
+def test_an_export_has_the_metrics_of_its_run(foveola_command, arguments, toy_run, toy_npz):
+    code, out, _ = foveola_command("export", *arguments["export"], "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["path"] == "model.onnx"
+    assert document["parity"]["images"] == 1000
+    assert document["parity"]["largest_difference"] < 1e-3
+    run, export = (
+        json.loads(foveola_command("evaluate", model, toy_npz, "--json").out) for model in (toy_run, "model.onnx")
+    )
+    assert export["confusion"] == run["confusion"]
+    assert abs(export["log_loss"]["value"] - run["log_loss"]["value"]) < 1e-4
+
+
+def test_an_unknown_format_is_refused(foveola_command, toy_run):
+    code, _, err = foveola_command("export", toy_run, "--format", "onx")
+    assert code == 2
+    assert "'onx'" in err and "onnx" in err
+
+
+# ruff: noqa: S104  # no socket is bound
+
+
+@pytest.fixture
+def settings(monkeypatch) -> list[Settings]:
+    """The settings that the server would be started with."""
+    received = []
+
+    def start(model, settings, announce, verbose):
+        received.append(settings)
+        announce("http://127.0.0.1:8000")
+
+    monkeypatch.setattr("foveola.workflow.serve.serve", start)
+    return received
+
+
+def test_the_defaults_of_the_command_are_those_of_settings(foveola_command, settings):
+    code, out, err = foveola_command("serve", "runs/mnist-fast")
+    assert (code, out, err) == (0, "", "Serving mnist-fast at http://127.0.0.1:8000 (Ctrl+C to stop)\n")
+    assert settings == [Settings(name="mnist-fast")]
+
+
+def test_every_option_reaches_the_settings(foveola_command, settings, tmp_path):
+    options = (
+        "--host 0.0.0.0 --port 80 --workers 3 --name digits --api-key opensesame --allow-host a.example --max-body 2MB "
+        "--allow-host b.example --max-pixels 1000 --receive-timeout 1m --queue 8 --quiet"
+    )
+    assert foveola_command("serve", "model.onnx", *options.split(), "--collect", tmp_path).code == 0
+    assert settings == [
+        Settings(
+            host="0.0.0.0",
+            port=80,
+            workers=3,
+            name="digits",
+            api_key="opensesame",
+            allowed_hosts=("a.example", "b.example"),
+            max_body_bytes=2_000_000,
+            max_pixels=1000,
+            receive_seconds=60,
+            queue_images=8,
+            collect=tmp_path,
+            log_requests=False,
+        )
+    ]
+
+
+def test_the_key_may_come_from_the_environment(foveola_command, settings, monkeypatch):
+    monkeypatch.setenv("FOVEOLA_API_KEY", "opensesame")
+    _, _, err = foveola_command("serve", "model.onnx", "--host", "0.0.0.0")
+    assert settings[0].api_key.get_secret_value() == "opensesame"
+    assert "Warning" not in err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "my-machine"])
+def test_a_public_server_without_a_key_warns(foveola_command, settings, host):
+    code, _, err = foveola_command("serve", "model.onnx", "--host", host)
+    assert code == 0
+    assert err.startswith(f"Warning: anyone who can reach {host} can use the model")
+    assert "FOVEOLA_API_KEY" in err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_a_loopback_host(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--name", "a/b"),
+        ("--name", ""),
+        ("--api-key", ""),
+        ("--max-body", "0MB"),
+        ("--max-body", "16 apples"),
+        ("--receive-timeout", "soon"),
+        ("--port", "70000"),
+        ("--workers", "0"),
+        ("--queue", "0"),
+    ],
+    ids=" ".join,
+)
+def test_invalid_options_are_refused(foveola_command, settings, wrong):
+    code, out, err = foveola_command("serve", "model.onnx", *wrong)
+    assert (code, out) == (2, "")
+    assert err
+    assert settings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("16MiB", 16 * 2**20), ("500 kB", 500_000), ("1GB", 10**9), ("123", 123), ("64b", 64)]
+)
+def test_valid_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1MB", "1.5MB", "MB", "1TB"])
+def test_invalid_sizes(text):
+    with pytest.raises(UserError, match="500kB"):
+        parse_size(text)

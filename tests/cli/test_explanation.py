@@ -1,0 +1,64 @@
+"""`explain` and `convolve`: options that reach the workflow, output, and refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+
+def test_explain_prints_the_class_and_the_page(foveola_command, arguments, image_file):
+    code, out, _ = foveola_command("explain", *arguments["explain"], "--class", "right", "--out", "seen")
+    assert code == 0
+    assert Path("seen/explanation.html").is_file()
+    assert "Open seen/explanation.html" in out
+    assert "Grad-CAM is not possible" in out
+    document = json.loads(foveola_command("explain", *arguments["explain"], "--class", "right", "--json").out)
+    (row,) = document["explanations"]
+    assert row["image"] == str(image_file)
+    assert {"class": "right", "probability": row["classes"][-1]["probability"]}.items() <= row["classes"][-1].items()
+    assert document["page"] == "explanation/explanation.html"
+
+
+def test_explain_applies_fixes_first(foveola_command, toy_run, image_file):
+    ImageOps.invert(Image.open(image_file)).save("dark.png")
+    out = foveola_command("explain", toy_run, "dark.png", "--fix", "invert, center", "--json").out
+    assert json.loads(out)["explanations"][0]["fixes"] == ["invert", "center"]
+
+
+def test_convolve_prints_sum_and_output(foveola_command):
+    code, out, _ = foveola_command("convolve", "letter:A", "--kernel", "diagonal", "--position", "0,2")
+    assert code == 0
+    assert "Convolution 3×3, stride 1, valid: 9×9 → 7×7" in out
+    assert "Row 0, column 2: 0×(-1) + 0×(-1) + 1×2" in out
+    assert ["-1", "-2", "6", "-3", "0", "-2", "2"] in [line.split() for line in out.splitlines()]
+    assert Path("convolution.html").is_file()
+
+
+def test_convolve_options_reach_the_lab(foveola_command):
+    _, out, _ = foveola_command(
+        "convolve", "letter:E", "--kernel", "[[1, -1], [1, -1]]", "--stride", 2, "--padding", "same",
+        "--pool", "average", "--size", 3, "--out", "lab.png", "--json",
+    )  # fmt: skip
+    first, second = json.loads(out)["stages"]
+    assert (first["kernel"], first["stride"], first["padding"]) == ([[1, -1], [1, -1]], 2, "same")
+    assert (second["operation"], second["window"], second["output_size"]) == ("average", [3, 3], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["letter:Z"], "Unknown letter 'Z'"),
+        (["letter:A", "--kernel", "[[1], [2, 3]]"], "different lengths: 1, 2"),
+        (["letter:A", "--padding", "full"], "Unknown --padding 'full'"),
+        (["letter:A", "--pool", "min"], "Unknown --pool 'min'"),
+        (["letter:A", "--position", "1;2"], "--position is '1;2'"),
+        (["letter:A", "--position", "-1,2"], "--position is '-1,2'"),
+        (["letter:A", "--out", "lab.mp4"], "does not end in a format"),
+    ],
+)
+def test_convolve_refuses_and_writes_nothing(foveola_command, arguments, message):
+    code, out, err = foveola_command("convolve", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert list(Path().glob("*.html")) == []

@@ -1,0 +1,93 @@
+"""Models with realistic weights, and their exports."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from foveola.explanation.activations import feature_maps
+from foveola.exports import onnx
+from foveola.images import ImageSet
+from foveola.models.classifier import Classifier
+from foveola.recipe import load_recipe, parse_recipe
+from foveola.training.build import build_classifier
+
+
+@pytest.fixture(scope="session")
+def images_of() -> Callable[..., np.ndarray]:
+    def make(shape: tuple[int, ...], count: int = 20) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def classifier_of(images_of: Callable[..., np.ndarray]) -> Callable[..., Classifier]:
+    """An untrained classifier with random statistics, scales and biases, as after training.
+
+    `sign` is the sign of the scales of batch normalisation; by default both signs occur.
+    """
+
+    def make(
+        recipe: str | list[dict], shape: tuple[int, int, int], classes: int = 3, sign: int = 0, **changes: object
+    ) -> Classifier:
+        custom = parse_recipe({"name": "custom", "layers": recipe, **changes}) if isinstance(recipe, list) else None
+        names = tuple(f"class {number}" for number in range(classes))
+        data = ImageSet(images_of(shape, 60), np.arange(60) % classes, names)
+        classifier = build_classifier(custom or load_recipe(recipe, changes), data, seed=0)
+        randomize(classifier.network, sign)
+        classifier.metadata = classifier.metadata.model_copy(update={"temperature": 0.7})
+        return classifier.eval()
+
+    return make
+
+
+@torch.no_grad()
+def randomize(network: nn.Module, sign: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.2, 2, generator=generator)
+            module.weight.uniform_(0.5, 1.5, generator=generator)
+            module.weight.mul_(sign or torch.arange(len(module.weight)) % 2 * 2 - 1)
+        if isinstance(getattr(module, "bias", None), nn.Parameter):
+            module.bias.normal_(0, 0.3, generator=generator)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[Classifier], Path]:
+    """Save a classifier as model.safetensors and export it beside; returns the path of the export."""
+
+    def run(classifier: Classifier) -> Path:
+        classifier.save(tmp_path / "model.safetensors")
+        onnx.write(tmp_path / "model.safetensors", classifier, tmp_path / "model.onnx")
+        return tmp_path / "model.onnx"
+
+    return run
+
+
+@pytest.fixture
+def agree(classifier_of, images_of, write) -> Callable[..., Path]:
+    """Export a classifier and check that both give the same logits and feature maps; returns the path of the export."""
+
+    def run(*recipe_and_shape: object, **changes: object) -> Path:
+        classifier = classifier_of(*recipe_and_shape, **changes)
+        path = write(classifier)
+        images = images_of(classifier.metadata.image_shape)
+        model = onnx.open(path)
+        expected, actual = classifier.predict_logits(images), model.predict_logits(images)
+        assert expected.std(axis=0).min() > 1e-3, "a network with the same logits for every image proves nothing"
+        assert actual.dtype == np.float32
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=5e-5)
+        live, exported = feature_maps(classifier, images[0]), model.feature_maps(images[:1])
+        assert list(exported) == [layer.name for layer in model.layers]
+        np.testing.assert_allclose(exported["logits"][0], actual[0], rtol=1e-5, atol=5e-5)
+        for name in exported.keys() & live.keys():
+            np.testing.assert_allclose(exported[name][0], live[name], rtol=1e-4, atol=1e-4, err_msg=name)
+        return path
+
+    return run

@@ -1,0 +1,168 @@
+"""Preparation of images for the network, and predictions from its output."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveola.errors import DataError, UserError
+from foveola.inputs import checks
+from foveola.inputs.checks import Finding
+from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document, prepare, requested_fixes
+from foveola.models.metadata import ModelMetadata, Rejection
+
+PREPARED = PreparedImage(np.zeros((8, 8, 1), np.uint8), [], ())
+
+
+@pytest.fixture
+def metadata(toy):
+    """Make the metadata of a model of the toy images; keywords override values."""
+
+    def make(**values):
+        defaults = {
+            "image_shape": (8, 8, 1),
+            "polarity": "light on dark",
+            "statistics": checks.compute_statistics(toy.train.images),
+        }
+        return ModelMetadata(class_names=toy.class_names, **(defaults | values))
+
+    return make
+
+
+@pytest.fixture
+def red():
+    """A red square on black, 8×8 RGB."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[2:6, 2:6, 0] = 255
+    return pixels
+
+
+# Requested fixes
+
+
+def test_requested_fixes_are_ordered_and_exclude_auto(metadata):
+    assert requested_fixes(["center", "auto", "invert"], True, metadata()) == ("grey", "invert", "center")
+    assert requested_fixes(["auto"], False, metadata(statistics=None)) == ()
+
+
+def test_an_unknown_fix_is_refused_with_the_nearest_known_one(metadata):
+    with pytest.raises(UserError, match=r"'centre'.*Did you mean 'center'"):
+        requested_fixes(["centre"], False, metadata())
+
+
+def test_without_statistics_only_grey_and_invert_can_be_requested(metadata):
+    assert requested_fixes(["invert"], True, metadata(statistics=None)) == ("grey", "invert")
+    with pytest.raises(UserError, match=r"The fix crop needs statistics .* Use only grey and invert"):
+        requested_fixes(["invert", "crop"], False, metadata(statistics=None))
+
+
+# Prepared images
+
+
+def test_an_image_like_the_training_images_is_not_changed(metadata, toy):
+    prepared = prepare(toy.train.images[25], metadata(), (), auto=True, name="a.png")
+    np.testing.assert_array_equal(prepared.pixels, toy.train.images[25])
+    assert (prepared.findings, prepared.fixes) == ([], ())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 500, 3), (70, 41, 1), (8, 8, 3)])
+def test_any_shape_is_converted_to_the_input_shape(metadata, shape, channels):
+    grey = np.full(shape, 90, np.uint8)
+    prepared = prepare(grey, metadata(image_shape=(8, 8, channels)), (), name="a.png")
+    assert prepared.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(prepared.pixels, np.full((8, 8, channels), 90))
+
+
+def test_findings_describe_the_original_image(metadata, toy):
+    dark = 255 - toy.train.images[25]
+    unchanged, requested, proposed = (
+        prepare(dark, metadata(), fixes, auto=auto, name="a.png")
+        for fixes, auto in [((), False), (("invert",), False), ((), True)]
+    )
+    for prepared, fixes, pixels in [
+        (unchanged, (), dark),
+        (requested, ("invert",), 255 - dark),
+        (proposed, ("invert",), 255 - dark),
+    ]:
+        assert [finding.code for finding in prepared.findings] == ["polarity"]
+        assert prepared.fixes == fixes
+        np.testing.assert_array_equal(prepared.pixels, pixels)
+
+
+def test_without_findings_the_image_is_checked_only_for_automatic_fixes(metadata, toy, monkeypatch):
+    dark, toy_metadata = 255 - toy.train.images[25], metadata()
+    prepared = prepare(dark, toy_metadata, (), auto=True, name="a.png", findings=False, animated=True)
+    assert (prepared.findings, prepared.fixes) == ([], ("invert",))
+    monkeypatch.setattr("foveola.inputs.prepare.check_image", lambda *_: pytest.fail("checked"))
+    prepared = prepare(dark, toy_metadata, ("invert",), name="a.png", findings=False)
+    assert (prepared.findings, prepared.fixes) == ([], ("invert",))
+    np.testing.assert_array_equal(prepared.pixels, toy.train.images[25])
+
+
+def test_an_animation_is_a_finding(metadata, toy):
+    prepared = prepare(255 - toy.train.images[25], metadata(), (), name="a.gif", animated=True)
+    assert [finding.code for finding in prepared.findings] == ["animation", "polarity"]
+
+
+def test_colour_is_refused_by_a_grey_model_unless_grey_is_requested_or_automatic(metadata, red):
+    with pytest.raises(DataError, match=r"red\.png is a colour image .*fix grey.*--grey"):
+        prepare(red, metadata(), (), name="red.png", findings=False)
+    luma = np.asarray(Image.fromarray(red).convert("L"))[..., None]
+    for requested, auto in [(("grey",), False), ((), True)]:
+        prepared = prepare(red, metadata(statistics=None), requested, auto=auto, name="red.png")
+        assert ([finding.code for finding in prepared.findings], prepared.fixes) == (["channels"], ("grey",))
+        np.testing.assert_array_equal(prepared.pixels, luma)
+
+
+def test_a_model_whose_recipe_converts_to_grey_accepts_colour(metadata, red):
+    prepared = prepare(red, metadata(statistics=None, channels="grey"), (), name="red.png")
+    assert (prepared.findings, prepared.fixes) == ([], ())
+    np.testing.assert_array_equal(prepared.pixels, np.asarray(Image.fromarray(red).convert("L"))[..., None])
+
+
+# Predictions
+
+
+@pytest.mark.parametrize(
+    ("reject", "expected"),
+    [
+        (None, [False, False]),
+        (Rejection(error=0.01, threshold=0.7), [False, True]),
+        (Rejection(error=0.01, threshold=0.6), [False, False]),  # the threshold itself is confident
+        (Rejection(error=0.01, threshold=None), [True, True]),
+    ],
+)
+def test_a_prediction_below_the_threshold_is_uncertain(metadata, reject, expected):
+    rejecting = metadata(reject=reject)
+    predictions = [
+        make_prediction("a.png", np.array(row), PREPARED, rejecting, rejecting.class_names, 1)
+        for row in ([0.1, 0.9, 0.0], [0.0, 0.6, 0.4])
+    ]
+    assert [prediction.uncertain for prediction in predictions] == expected
+    assert [prediction.class_name for prediction in predictions] == ["middle", "middle"]
+
+
+@pytest.mark.parametrize(("top", "names"), [(1, ["b"]), (3, ["b", "a", "c"]), (9, ["b", "a", "c", "d"])])
+def test_the_most_probable_classes_come_first_and_ties_keep_the_class_order(metadata, top, names):
+    prediction = make_prediction(
+        "a.png", np.array([0.2, 0.5, 0.2, 0.1]), PREPARED, metadata(), ("a", "b", "c", "d"), top
+    )
+    assert [name for name, _ in prediction.top] == names
+
+
+def test_the_document_holds_plain_values(metadata):
+    prepared = PreparedImage(PREPARED.pixels, [Finding("polarity", "dark on light", "invert")], ("invert",))
+    rejecting = metadata(reject=Rejection(error=0.1, threshold=0.9))
+    document = prediction_document(
+        make_prediction("a.png", np.array([0.25, 0.75, 0]), prepared, rejecting, ("a", "b", "c"), 2)
+    )
+    assert json.loads(json.dumps(document)) == {
+        "class": "b",
+        "probability": 0.75,
+        "uncertain": True,
+        "top": [{"class": "b", "probability": 0.75}, {"class": "a", "probability": 0.25}],
+        "findings": [{"code": "polarity", "text": "dark on light", "fix": "invert"}],
+        "fixes": ["invert"],
+    }

@@ -1,0 +1,55 @@
+"""The fast dropout and max pooling compute what PyTorch's do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from foveola.models.fast_ops import FastDropout, max_pool_2x2
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.5, 0.1, 1 / 3, 0.9])
+def test_dropout_zeroes_its_rate_and_scales_up_the_rest(rate):
+    torch.manual_seed(0)
+    output = FastDropout(rate)(torch.ones(500, 4, 8, 8))
+    kept = (output != 0).double().mean().item()
+    standard_error = (rate * (1 - rate) / output.numel()) ** 0.5
+    assert abs(kept - (1 - rate)) < 5 * standard_error + 1 / 65536
+    assert output.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)], rel=1e-3)
+
+
+def test_dropout_draws_values_independently():
+    torch.manual_seed(1)
+    kept = (FastDropout(0.5)(torch.ones(2000, 4, 8, 8)) != 0).double().flatten(1)
+    covariance = (kept - 0.5).T @ (kept - 0.5) / len(kept)
+    covariance.fill_diagonal_(0)
+    assert covariance.abs().max() < 0.25 * 5.5 / len(kept) ** 0.5
+
+
+def test_dropout_follows_the_seed_in_either_memory_layout():
+    layer, x = FastDropout(0.25), torch.randn(6, 4, 8, 8)
+    torch.manual_seed(3)
+    first = layer(x)
+    torch.manual_seed(3)
+    again = layer(x.to(memory_format=torch.channels_last))
+    assert torch.equal(first, again)
+    torch.manual_seed(4)
+    assert not torch.equal(first, layer(x))
+
+
+def test_dropout_takes_an_odd_number_of_features_and_bfloat16():
+    torch.manual_seed(0)
+    layer = FastDropout(0.25)
+    assert layer(torch.ones(3, 7)).shape == (3, 7)
+    assert layer(torch.ones(3, 7, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_dropout_does_nothing_in_evaluation_mode_or_at_rate_zero():
+    x = torch.randn(2, 4, 8, 8)
+    assert torch.equal(FastDropout(0.5).eval()(x), x)
+    assert torch.equal(FastDropout(0.0)(x), x)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (5, 9), (2, 3)])
+def test_max_pool_2x2_matches_pytorch(height, width):
+    x = torch.randn(3, 4, height, width)
+    assert torch.equal(max_pool_2x2(x), F.max_pool2d(x, 2))

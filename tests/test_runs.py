@@ -1,0 +1,203 @@
+"""The run directory: its files, when it may be written, and which damaged or older ones are read."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+import foveola
+from foveola.documents import RunStatus
+from foveola.errors import ModelError, OutputError
+from foveola.files import write_atomically
+from foveola.recipe import Recipe, load_recipe
+from foveola.runs import Run
+
+FILES = {
+    "run.json", "recipe.toml", "history.csv", "model.safetensors", "evaluation.json",
+    "curves.png", "samples.png", "mistakes.png", "confusion.png", "report.html",
+}  # fmt: skip
+
+
+# What evaluation.json did not have before documents had a format number
+NEWER_KEYS = {"format", "balanced_accuracy", "macro_f1"}
+
+
+@pytest.fixture
+def status(toy_run) -> RunStatus:
+    return Run.open(toy_run).status
+
+
+@pytest.fixture
+def older_run(toy_run, tmp_path) -> Path:
+    """A copy of a run without the keys that older versions did not write."""
+    path = shutil.copytree(toy_run, tmp_path / "older")
+    for name in ("run.json", "evaluation.json"):
+        document = json.loads((path / name).read_text("utf-8"))
+        for key in NEWER_KEYS:
+            document.pop(key, None)
+        for row in document.get("per_class", ()):
+            del row["recall_low"], row["recall_high"]
+        (path / name).write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def test_files(toy_run):
+    assert {path.name for path in toy_run.iterdir()} == FILES
+    for image in toy_run.glob("*.png"):
+        assert image.read_bytes().startswith(b"\x89PNG")
+
+
+def test_run_json(toy_run, toy, tiny):
+    status = json.loads((toy_run / "run.json").read_text("utf-8"))
+    assert status["format"] == 1
+    assert {"status", "recipe", "data", "model", "seconds", "epochs", "seed", "versions"} <= status.keys()
+    assert status["status"] == "done"
+    assert Recipe.model_validate(status["recipe"]) == load_recipe(tiny)
+    data = status["data"]
+    assert (data["name"], data["classes"]) == ("toy", ["left", "middle", "right"])
+    assert data["train"] + data["validation"] + data["test"] == len(toy.train)
+    assert data["fingerprint"] == toy.fingerprint
+    assert status["model"]["parameters"] == 8 * 8 * 3 + 3
+    assert 0 < status["seconds"]["training"] <= status["seconds"]["total"]
+    assert (status["epochs"], status["seed"]) == (2, 0)
+    assert status["steps"] == 2 * 3  # 39 images in batches of 16
+    assert {"python", "foveola", "numpy", "torch"} <= status["versions"].keys()
+
+
+def test_evaluation_json(toy_run):
+    evaluation = json.loads((toy_run / "evaluation.json").read_text("utf-8"))
+    assert (evaluation["split"], evaluation["n"], evaluation["held_out"]) == ("test", 12, True)
+    assert evaluation["format"] == 1
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro_ovr", "log_loss", "brier", "ece"):
+        assert evaluation[metric]["low"] <= evaluation[metric]["value"] <= evaluation[metric]["high"]
+    assert [row.keys() for row in evaluation["per_class"]] == [
+        {"name", "precision", "recall", "recall_low", "recall_high", "f1", "support"}
+    ] * 3  # fmt: skip
+    confusion = evaluation["confusion"]
+    assert [sum(row) for row in confusion] == [row["support"] for row in evaluation["per_class"]] == [4, 4, 4]
+    assert evaluation["accuracy"]["value"] == sum(confusion[k][k] for k in range(3)) / 12
+
+
+def test_history_csv(toy_run):
+    lines = (toy_run / "history.csv").read_text().splitlines()
+    assert lines[0].split(",")[:6] == ["epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"]
+    history = Run.open(toy_run).history
+    assert [(row["epoch"], row["step"]) for row in history] == [(1, 3), (2, 6)]
+    assert history[1]["seconds"] >= history[0]["seconds"] >= 0
+
+
+def test_model_file_describes_itself(toy_run, toy):
+    with safe_open(toy_run / "model.safetensors", framework="numpy") as file:
+        metadata = json.loads(file.metadata()["foveola"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert metadata["class_names"] == ["left", "middle", "right"]
+    assert metadata["image_shape"] == [8, 8, 1]
+    assert metadata["data"]["fingerprint"] == toy.fingerprint
+    assert metadata["mean"] != [0.0]
+    assert metadata["temperature"] > 0
+    assert sorted((name, array.shape) for name, array in weights.items()) == [
+        ("dense_1.bias", (3,)),
+        ("dense_1.weight", (3, 64)),
+    ]
+
+
+def test_recipe_is_read_back(toy_run, tiny):
+    assert Run.open(toy_run).recipe == load_recipe(tiny)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\ud800".encode("utf-8", "surrogatepass")])
+def test_damaged_run_json(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ModelError, match=r"run\.json"):
+        Run.open(tmp_path)
+
+
+def test_unfinished_run_has_no_evaluation(tmp_path, status):
+    run = Run.claim(tmp_path / "run")
+    run.start(status)
+    with pytest.raises(ModelError, match=r"evaluation\.json cannot be read"):
+        _ = run.evaluation
+
+
+def test_claim_changes_nothing(tmp_path):
+    Run.claim(tmp_path / "deep" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_may_be_claimed(tmp_path, status):
+    run = Run.claim(tmp_path)
+    run.start(status)
+    assert run.status == status
+
+
+def test_force_replaces_a_run_and_nothing_else(tmp_path, status):
+    run = Run.claim(tmp_path / "run")
+    run.start(status)
+    (run.path / "exports").mkdir()
+    with pytest.raises(OutputError, match="--force"):
+        Run.claim(run.path)
+    Run.claim(run.path, force=True).start(status)
+    assert [path.name for path in run.path.iterdir()] == ["run.json"]
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").touch()
+    with pytest.raises(OutputError, match="left alone"):
+        Run.claim(tmp_path / "letters", force=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="may write to"):
+        Run.claim(tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_created(tmp_path, monkeypatch, status):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    run = Run.claim(tmp_path / "run")
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OutputError, match="Read-only file system"):
+        run.start(status)
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "run.json"
+    write_atomically(path, "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_from_before_format_numbers_opens_reports_and_compares(older_run, toy_run, toy):
+    older, run = Run.open(older_run), Run.open(toy_run)
+    assert older.status == run.status
+    assert older.evaluation.accuracy == run.evaluation.accuracy
+    assert older.evaluation.metrics.keys() == run.evaluation.metrics.keys() - NEWER_KEYS
+    assert older.evaluation.per_class == run.evaluation.per_class  # their recall and support give the intervals
+    page = foveola.report(older_run, data=toy, verbose=False)
+    assert " of 12 test images are classified correctly" in page.read_text("utf-8")
+    comparison = foveola.compare(older_run, toy_run, data=toy, verbose=False)
+    assert comparison.pairs[0].disagreements == 0
+    assert all(math.isfinite(estimate.value) for estimate in comparison.pairs[0].differences.values())
+
+
+@pytest.mark.parametrize("name", ["run.json", "evaluation.json"])
+def test_a_run_of_a_newer_format_is_refused(older_run, toy, name):
+    document = json.loads((older_run / name).read_text("utf-8"))
+    (older_run / name).write_text(json.dumps(document | {"format": 2}))
+    with pytest.raises(ModelError, match=rf"{name} has format 2.* up to 1\. Update Foveola"):
+        foveola.report(older_run, data=toy, verbose=False)
+
+
+def test_public_run_is_this_one():
+    assert foveola.Run is Run
