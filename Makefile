@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow check format bench peers peers-serving clean
+.PHONY: help setup demo test test-slow check format docs bench peers peers-serving clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -24,8 +24,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup  ## train on the embedded digits and measure on held-out ones
 	$(BIN)/foveola train digits
 
-test: setup  ## every quick test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: setup  ## every quick test, and the share of lines that they reach
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report term
 
 test-slow: setup  ## the tests that take minutes, on real data
 	$(BIN)/python -m pytest -m slow
@@ -39,6 +39,9 @@ check: setup  ## linter, format, types, layers
 format: setup  ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: setup  ## write docs/recipes.md from the schema of recipes
+	$(BIN)/python docs/recipes.py
 
 bench: setup  ## seconds an epoch, images a second, memory, start-up
 	$(BIN)/python benchmarks/recipes.py

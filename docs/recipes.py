@@ -1,0 +1,101 @@
+"""Write docs/recipes.md from the schema of recipes and layers: `make docs`."""
+
+import inspect
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from foveola.models.layers import LAYERS
+from foveola.models.shapes import infer_shapes
+from foveola.recipe import Augment, Recipe, load_recipe, recipe_names
+
+PAGE = Path(__file__).with_suffix(".md")
+APART = ("name", "description", "layers", "augment")
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    parts = [
+        "# Recipes",
+        "A recipe is a TOML file with every choice that shapes a training: preprocessing, layers, length, optimizer, "
+        "selection. `foveola recipes NAME` prints one with its values, `--set key=value` changes a value, and "
+        "`--recipe my.toml` uses a file of your own. This page is generated from the code (`make docs`).",
+        "## Recipes that come with Foveola",
+        _table(("name", "description", "parameters", "epochs"), _recipes()),
+        "Parameters are counted on 28×28 grey images and ten classes. Recipes with a minimum number of steps train "
+        "small data for more epochs.",
+        "## Settings",
+        _table(("setting", "values", "default", "meaning"), _settings(Recipe, "")),
+        "Random changes to the training images, as `augment.shift` and so on:",
+        _table(("setting", "values", "default", "meaning"), _settings(Augment, "augment.")),
+        "## Layers",
+        "Each entry of `layers` is a table with a `type` and its settings.",
+        _table(("type", "meaning", "settings (default)"), _layers()),
+        "## Example",
+        f"```toml\n{_source('lenet5')}```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _recipes() -> list[tuple[str, ...]]:
+    rows = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        infos = infer_shapes(recipe.layers, (28 + 2 * recipe.pad, 28 + 2 * recipe.pad, 1), 10)
+        parameters = sum(info.parameters for info in infos)
+        rows.append((f"`{name}`", recipe.description, f"{parameters:,}", str(recipe.epochs)))
+    return rows
+
+
+def _settings(model: type[Recipe] | type[Augment], prefix: str) -> list[tuple[str, ...]]:
+    return [
+        (f"`{prefix}{name}`", _values(field.annotation), _default(field), field.description or "")
+        for name, field in model.model_fields.items()
+        if name not in APART
+    ]
+
+
+def _layers() -> list[tuple[str, ...]]:
+    rows = []
+    for name, layer in LAYERS.items():
+        fields = {key: field for key, field in layer.model_fields.items() if key != "type"}
+        settings = ", ".join(f"`{key}` ({_default(field)})" for key, field in fields.items())
+        rows.append((f"`{name}`", (inspect.getdoc(layer) or "").partition("\n")[0], settings))
+    return rows
+
+
+def _values(annotation: Any) -> str:
+    names = {"int": "whole number", "float": "number", "bool": "true, false", "str": "text", "NoneType": "not set"}
+    options = get_args(annotation)
+    if not options:
+        return names.get(getattr(annotation, "__name__", ""), str(annotation))
+    if all(isinstance(option, str) for option in options):
+        return ", ".join(f"`{option}`" for option in options)
+    if any(hasattr(option, "strict") or type(option).__module__.startswith("pydantic") for option in options[1:]):
+        return _values(options[0])
+    return ", ".join(dict.fromkeys(_values(option) for option in options))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.default
+    if default is None:
+        return "not set"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _source(name: str) -> str:
+    import foveola
+
+    return (Path(foveola.__file__).parent / "recipes" / f"{name}.toml").read_text("utf-8")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
