@@ -93,10 +93,10 @@ def test_an_export_predicts_image_files_like_its_run(run, toy, tmp_path):
     for number in (0, 30, 59):
         large = toy.train.images[number, ..., 0].repeat(5, axis=0).repeat(5, axis=1)
         Image.fromarray(large).save(tmp_path / f"{number}.png")
-    pictures = sorted(tmp_path.glob("*.png"))
+    paths = sorted(tmp_path.glob("*.png"))
     path = export(run, data=toy, verbose=False).path
     for found, expected in zip(
-        foveola.predict(path, pictures, verbose=False), foveola.predict(run, pictures, verbose=False), strict=True
+        foveola.predict(path, paths, verbose=False), foveola.predict(run, paths, verbose=False), strict=True
     ):
         assert found.class_name == expected.class_name
         assert found.probability == pytest.approx(expected.probability, abs=1e-4)
@@ -115,21 +115,21 @@ def test_evaluation_and_prediction_need_neither_torch_nor_onnx(run, toy, toy_npz
     command = [sys.executable, "-c", code, path, toy_npz, tmp_path / "left.png"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     accuracy = foveola.Run.open(run).evaluation.accuracy.value
-    answer = foveola.predict(run, [tmp_path / "left.png"], verbose=False)[0].class_name
-    assert (done.stdout.split(), done.stderr) == ([str(accuracy), answer, "[]"], "")
+    predicted = foveola.predict(run, [tmp_path / "left.png"], verbose=False)[0].class_name
+    assert (done.stdout.split(), done.stderr) == ([str(accuracy), predicted, "[]"], "")
 
 
 def test_colour_image_files_of_another_size_are_exported(tmp_path):
     """From PNG files to logits, with a recipe whose layers are folded, at another size than the files."""
     random = np.random.default_rng(0)
     for number in range(36):
-        picture = random.integers(0, 90, (26, 30, 3), dtype=np.uint8)
-        picture[..., number % 3] += 120
-        path = tmp_path / "pictures" / ("red", "green", "blue")[number % 3] / f"{number}.png"
+        image = random.integers(0, 90, (26, 30, 3), dtype=np.uint8)
+        image[..., number % 3] += 120
+        path = tmp_path / "images" / ("red", "green", "blue")[number % 3] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
     changes = {"image_size": 20, "epochs": 1, "minimum_steps": 1, "validation": 0.2}
-    run = foveola.train(tmp_path / "pictures", "fast", out=tmp_path / "run", overrides=changes, verbose=False)
+    run = foveola.train(tmp_path / "images", "fast", out=tmp_path / "run", overrides=changes, verbose=False)
     report = export(run.path, verbose=False)
     assert report.parity.largest_difference < 1e-3
     live, found = foveola.open(run.path), foveola.open(report.path)

@@ -321,19 +321,19 @@ def test_other_onnx_files_are_refused(tmp_path, unrun):
 
 
 def test_a_file_truncated_anywhere_is_refused(export, unrun):
-    whole = export.read_bytes()
-    for length in [*range(0, 200), *range(200, len(whole), 97), len(whole) - 1]:
-        export.write_bytes(whole[:length])
+    content = export.read_bytes()
+    for length in [*range(0, 200), *range(200, len(content), 97), len(content) - 1]:
+        export.write_bytes(content[:length])
         with pytest.raises(ModelError):
             onnx.open(export)
 
 
 def test_damage_anywhere_is_refused_or_harmless(export, classifier, images_of):
-    whole, images = export.read_bytes(), images_of((8, 8, 1), 3)
+    content, images = export.read_bytes(), images_of((8, 8, 1), 3)
     expected, random = classifier.predict_logits(images), np.random.default_rng(0)
     refused = 0
-    for position in random.choice(len(whole), 300, replace=False):
-        damaged = bytearray(whole)
+    for position in random.choice(len(content), 300, replace=False):
+        damaged = bytearray(content)
         damaged[position] ^= 1 << random.integers(8)
         export.write_bytes(damaged)
         try:

@@ -102,8 +102,8 @@ class OnnxModel:
     def feature_maps(self, images: Images) -> dict[str, NDArray[np.float32]]:
         """The output of each of `layers` for images, uint8 N×H×W×C of any size: by name, float32 N×h×w×c or N×units.
 
-        The first call opens the graph a second time, with these outputs. The first session does not have them, so that
-        ONNX Runtime can fuse layers, which is faster.
+        The first call opens the graph a second time, with these outputs. The first session lacks them, which lets
+        ONNX Runtime fuse layers and run faster.
 
         Raises
         ------
