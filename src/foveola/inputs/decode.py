@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from foveola.errors import DataError
 from foveola.images import Images
+from foveola.inputs.container import read_container
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 MAX_PIXELS = 64_000_000
@@ -64,17 +65,26 @@ def read_image(path: str | Path) -> Images:
 
 
 def is_animated(source: str | Path | bytes) -> bool:
-    """Whether an image file, given as path or bytes, has more frames than the first, which `decode` returns."""
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-        return bool(getattr(image, "is_animated", False))
+    """Whether an image file, given as path or bytes, has more frames than the first, which `decode` returns.
+
+    Raises
+    ------
+    DataError
+        If the file is malformed.
+    """
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    try:
+        return read_container(data, MAX_PIXELS).frames > 1
+    except ValueError as error:
+        raise _undecodable("the image" if isinstance(source, bytes) else str(source), error) from error
 
 
 def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = MAX_PIXELS) -> Images:
     """Decode an image file.
 
     The orientation in EXIF or XMP is applied, transparent pixels are blended with the background, and of an animation
-    the first frame is returned. 16 bits per channel become 8: rounded for grey, the high byte for colour, which is all
-    that Pillow provides. Colour profiles are ignored.
+    the first frame is returned; other metadata and frames are not parsed. 16 bits per channel become 8: rounded for
+    grey, the high byte for colour, which is all that Pillow provides. Colour profiles are ignored.
 
     Parameters
     ----------
@@ -90,22 +100,22 @@ def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = M
     Raises
     ------
     DataError
-        If the bytes are not a complete image of an accepted format, or have more than `max_pixels`.
+        If the bytes are not a complete image of an accepted format, have more than `max_pixels`, or would take too
+        long to decode (scans of a JPEG).
     """
     try:
+        container = read_container(data, max_pixels)
         with _pillow_warnings_raised():
             # Only verify() checks PNG's checksums; it leaves the image unusable, hence the second open.
-            Image.open(io.BytesIO(data), formats=FORMATS).verify()
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            Image.open(io.BytesIO(container.data), formats=FORMATS).verify()
+            image = Image.open(io.BytesIO(container.data), formats=FORMATS)
         width, height = image.size
         if not 0 < width * height <= max_pixels:
             raise Image.DecompressionBombError
         # Pillow opens 16-bit grey with alpha as RGBA; only the raw data layout shows that it is grey.
         grey = image.mode in _GREY_MODES or any(tile.args == "LA;16B" for tile in image.tile)
         image.load()
-        with _pillow_warnings_raised():
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return _to_array(_apply_orientation(image, orientation), grey, background)
+        return _to_array(_apply_orientation(image, container.orientation), grey, background)
     except UnidentifiedImageError as error:
         start = data[:8].hex(" ") or "nothing"
         raise DataError(
@@ -118,8 +128,12 @@ def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = M
             f"Save a smaller image."
         ) from error
     except Exception as error:  # on damaged files, Pillow's parsers raise exceptions of many types
-        reason = str(error) or type(error).__name__
-        raise DataError(f"{name} cannot be decoded: {reason}. The file is damaged or unusual; replace it.") from error
+        raise _undecodable(name, error) from error
+
+
+def _undecodable(name: str, error: Exception) -> DataError:
+    reason = str(error) or type(error).__name__
+    return DataError(f"{name} cannot be decoded: {reason}. The file is damaged or unusual; replace it.")
 
 
 @contextmanager
@@ -130,9 +144,8 @@ def _pillow_warnings_raised() -> Iterator[None]:
         yield
 
 
-def _apply_orientation(image: Image.Image, orientation: object) -> Image.Image:
-    # Not ImageOps.exif_transpose: it also rewrites the metadata, and fails if other tags are malformed.
-    transpose = _TO_UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+def _apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
+    transpose = _TO_UPRIGHT.get(orientation)
     return image if transpose is None else image.transpose(transpose)
 
 
