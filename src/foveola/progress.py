@@ -1,4 +1,4 @@
-"""Progress of long operations on standard error: bars in a terminal, plain lines otherwise."""
+"""What is printed: consoles for results and progress, without what a terminal would obey in names from data."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,12 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich import progress as bars
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.segment import Segment
+
+# Class and file names come from anybody's data, and could set a terminal's title or overwrite what stands there
+_CONTROL_CHARACTERS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
+del _CONTROL_CHARACTERS[ord("\n")], _CONTROL_CHARACTERS[ord("\t")]
 
 
 class Progress(Protocol):
@@ -23,9 +28,44 @@ def no_progress(done: int, total: int | None, what: str) -> None:
 MIN_SECONDS_BETWEEN_LINES = 5.0
 
 
+def printable(text: str) -> str:
+    """Text in which control characters, except line breaks and tabs, are replaced by �."""
+    return text.translate(_CONTROL_CHARACTERS)
+
+
 def console(verbose: bool) -> Console:
     """Console on standard error, because standard output is for results only; silent unless `verbose`."""
-    return Console(stderr=True, quiet=not verbose)
+    return _without_control_characters(Console(stderr=True, quiet=not verbose, highlight=False, markup=False))
+
+
+def results_console() -> Console:
+    """Console on standard output."""
+    # A pipe has no width of its own; a table that is folded at 80 columns cannot be searched
+    width = None if Console().is_terminal else 160
+    return _without_control_characters(Console(width=width, highlight=False, markup=False))
+
+
+def _without_control_characters(target: Console) -> Console:
+    target.push_render_hook(_PrintableHook())
+    return target
+
+
+class _PrintableHook(RenderHook):
+    """Called by a console with everything that it is about to print."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Printable(renderable) for renderable in renderables]
+
+
+class _Printable:
+    """Anything printed, without the control characters of its text; rich's own, for colours and bars, stay."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self.renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 @contextmanager
@@ -35,7 +75,7 @@ def show_progress(target: Console) -> Iterator[Progress]:
         yield _Lines(target)
         return
     columns = (
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.TaskProgressColumn(),
         bars.TimeRemainingColumn(),
@@ -52,7 +92,7 @@ class _Bars:
     def __call__(self, done: int, total: int | None, what: str) -> None:
         if what != self.what:
             self.what = what
-            self.task = self.bar.add_task(what, total=total)
+            self.task = self.bar.add_task(printable(what), total=total)
         self.bar.update(self.task, completed=done, total=total)
 
 
@@ -64,4 +104,4 @@ class _Lines:
     def __call__(self, done: int, total: int | None, what: str) -> None:
         if time.monotonic() - self.last_printed >= MIN_SECONDS_BETWEEN_LINES:
             self.last_printed = time.monotonic()
-            self.target.print(f"{what}: {done:,}" + (f" of {total:,}" if total else ""), highlight=False)
+            self.target.print(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))

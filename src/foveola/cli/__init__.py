@@ -89,5 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    typer.echo(f"foveola: {message}", err=True)
+    from foveola.progress import printable
+
+    typer.echo(f"foveola: {printable(message)}", err=True)
     return code

@@ -133,6 +133,7 @@ def serve(
     from pydantic import SecretStr
 
     from foveola.cli.options import parse_duration
+    from foveola.progress import printable
     from foveola.serving.settings import Settings
     from foveola.workflow.serve import name_of
     from foveola.workflow.serve import serve as serve_model
@@ -161,10 +162,11 @@ def serve(
             "FOVEOLA_API_KEY, or listen on 127.0.0.1.",
             err=True,
         )
+    name = printable(settings.name)
     serve_model(
         model,
         settings,
-        announce=lambda url: typer.echo(f"Serving {settings.name} at {url} (Ctrl+C to stop)", err=True),
+        announce=lambda url: typer.echo(f"Serving {name} at {url} (Ctrl+C to stop)", err=True),
         verbose=not quiet,
     )
 

@@ -13,19 +13,16 @@ def show(document: BaseModel | dict[str, Any], as_json: bool, render: Callable[[
     if as_json:
         typer.echo(to_json(document))
         return
-    from rich.console import Console
-
     from foveola.cli import tables
+    from foveola.progress import results_console
 
-    # A pipe has no width of its own; a table that is folded at 80 columns cannot be searched
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=160)
-    console.print(render(tables))
+    results_console().print(render(tables))
 
 
 def to_json(document: BaseModel | dict[str, Any]) -> str:
-    """Indented JSON, without NaN, which JSON does not know."""
+    """Indented JSON, without NaN, which JSON does not know, and without control characters."""
     if isinstance(document, BaseModel):
-        return document.model_dump_json(indent=2)
-    return json.dumps({"format": 1, **document}, indent=2, ensure_ascii=False, allow_nan=False)
+        text = document.model_dump_json(indent=2)
+    else:
+        text = json.dumps({"format": 1, **document}, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.translate({code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)})  # JSON escapes only those below 0x20

@@ -193,7 +193,7 @@ class _Trainer:
     screen: "Console"
 
     def say(self, text: str) -> None:
-        self.screen.print(text, highlight=False, soft_wrap=True)
+        self.screen.print(text, soft_wrap=True)
 
     def cross_fit(self, dataset: Dataset, pool: Pool, groups: "Sequence[DuplicateGroup]", folds: int) -> Predictions:
         """Predictions of all images of the pool, each by networks that were not trained on it."""

@@ -241,7 +241,7 @@ def _trained(run: Run, dataset: Dataset, seed: int, device: Device, verbose: boo
         if status.status == "done":
             return found
         unfinished = True
-    console(verbose).print(f"training {name} with seed {seed}", highlight=False, markup=False)
+    console(verbose).print(f"training {name} with seed {seed}")
     return train(
         dataset, run.recipe, out=folder, seed=seed, device=device, force=unfinished, report=False, verbose=verbose
     )

@@ -95,7 +95,7 @@ def find_export(run: Path, *, verbose: bool = True) -> Path:
         ) from None
     from foveola.workflow.export import export
 
-    console(verbose).print(f"{run} has no export of its current model; making one.", highlight=False, soft_wrap=True)
+    console(verbose).print(f"{run} has no export of its current model; making one.", soft_wrap=True)
     return export(run, verbose=verbose).path
 
 

@@ -116,7 +116,7 @@ def train(
         transferred = transfer_weights(classifier, init_path, freeze=freeze)
         layers = ", ".join(transferred)
         text = f"Initialised from {init}; frozen: {layers}" if freeze else f"Initialised from {init}: {layers}"
-        screen.print(text, highlight=False, markup=False, soft_wrap=True)
+        screen.print(text, soft_wrap=True)
     classifier.metadata = classifier.metadata.model_copy(update={"data": _origin(dataset, recipe, seed)})
     run = run or Run.claim(new_folder(Path("runs") / f"{dataset.name}-{recipe.name}"))
     precision = choose_precision(recipe.precision, chosen_device)
@@ -133,13 +133,13 @@ def train(
         freeze=freeze,
         precision=str(precision).removeprefix("torch."),
     )
-    screen.print(_announcement(run, status), highlight=False, soft_wrap=True)
+    screen.print(_announcement(run, status), soft_wrap=True)
     predictions = _fit_into(
         run, classifier, splits, status, callbacks, ProgressBar(screen), started,
         device=chosen_device, precision=precision,
     )  # fmt: skip
     if report and budget is None:
-        screen.print("writing the report", highlight=False)
+        screen.print("writing the report")
         _write_page(run, classifier, splits, predictions, screen)
     return run
 
@@ -298,7 +298,7 @@ def _write_page(
     try:
         write_page(run, classifier, splits, predictions)
     except Exception as error:
-        screen.print(f"the report could not be written: {error}", highlight=False, markup=False)
+        screen.print(f"the report could not be written: {error}")
 
 
 def _recorded_data(dataset: Dataset, splits: Splits, source: str | Path | Dataset) -> RecordedData:
