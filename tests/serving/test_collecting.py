@@ -97,6 +97,32 @@ def test_a_full_folder_takes_no_more(keeping, kept, images, encoded, monkeypatch
     assert len(files(kept)) == statuses.count(201)
 
 
+def test_every_file_in_the_folder_counts(keeping, kept, images, encoded, monkeypatch):
+    monkeypatch.setattr(collecting, "MAX_BYTES", 100_000)
+    (kept / "deeper" / "still").mkdir(parents=True)
+    (kept / "deeper" / "still" / "notes.txt").write_bytes(bytes(100_000))
+    answer = keeping.post("/keep?class=left", content=encoded(images[0]))
+    assert (answer.status_code, list(kept.rglob("*.png"))) == (507, [])
+
+
+def test_the_folder_is_not_counted_for_every_picture(keeping, kept, images, encoded, monkeypatch):
+    counts = []
+    monkeypatch.setattr(collecting, "_SECONDS_BETWEEN_COUNTS", 1e9)
+    monkeypatch.setattr(type(kept), "rglob", lambda folder, pattern: counts.append(folder) or [])
+    answers = [keeping.post("/keep?class=left", content=encoded(images[0])).json() for _ in range(4)]
+    assert [answer["kept"] for answer in answers] == [1, 2, 3, 4]
+    assert counts == [kept]
+
+
+def test_a_class_folder_that_is_a_link_is_refused(keeping, kept, images, encoded, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (kept / "left").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    answer = keeping.post("/keep?class=left", content=encoded(images[0]))
+    assert answer.status_code == 507
+    assert "is a link" in answer.json()["error"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_a_disk_that_is_full_leaves_nothing_half_written(keeping, kept, images, encoded, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device")

@@ -83,6 +83,19 @@ def test_arrays_and_files_get_the_same_answer(client, images, encoded):
             assert predictions(client, json=form) == [answers["files"][number]]
 
 
+def test_base64_is_taken_as_people_have_it(client, images, encoded):
+    text = base64.b64encode(encoded(images[0])).decode()
+    forms = [
+        text,
+        f"data:image/png;base64,{text}",
+        "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76)),
+        text.rstrip("="),
+        f" data:image/png;name=a.png;base64,\n{text}\n",
+    ]
+    answers = predictions(client, json={"images": forms})
+    assert answers == [answers[0]] * len(forms)
+
+
 def test_large_pictures_are_prepared_like_small_ones(client, images, encoded, offline):
     large = images[30].repeat(100, axis=0).repeat(100, axis=1)  # more than is decoded on the spot
     (found,) = predictions(client, content=encoded(large), headers=PNG)

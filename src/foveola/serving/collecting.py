@@ -1,8 +1,11 @@
 """POST /keep: pictures with their right class, written into an image folder to learn from later."""
 
 import io
+import math
 import re
 import secrets
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +25,9 @@ from foveola.serving.workers import Workers
 
 MAX_FILES, MAX_BYTES = 20_000, 2 * 2**30
 """In the whole folder, whoever has put them there."""
+
+# Between them, each worker adds what it has written itself
+_SECONDS_BETWEEN_COUNTS = 10.0
 
 # What some file system, or the reader of image folders, does not take for the name of a class
 _UNSAFE = re.compile(
@@ -62,6 +68,7 @@ class Collecting:
         self._class_names = class_names
         self._pictures = pictures
         self._workers = workers
+        self._counted = -math.inf
 
     async def keep(self, request: Request) -> Response:
         """Keep one picture."""
@@ -76,18 +83,32 @@ class Collecting:
         """How many pictures the class has, with this one."""
         content = _png(pixels)
         try:
-            sizes = [file.stat().st_size for file in self._folder.glob("*/*.png")]
-            if len(sizes) >= MAX_FILES or sum(sizes) + len(content) > MAX_BYTES:
+            if folder.is_symlink():
+                raise Refused(507, "The class's folder is a link, which may lead elsewhere. Tell the server's owner.")
+            if time.monotonic() - self._counted > _SECONDS_BETWEEN_COUNTS:
+                self._count()
+            if self._files >= MAX_FILES or self._bytes + len(content) > MAX_BYTES:
                 raise Refused(
                     507,
-                    f"The folder is full: {len(sizes):,} pictures with {sum(sizes):,} bytes. The server's owner may "
+                    f"The folder is full: {self._files:,} files with {self._bytes:,} bytes. The server's owner may "
                     f"move them elsewhere.",
                 )
             folder.mkdir(exist_ok=True)
             write_atomically(folder / f"{secrets.token_hex(16)}.png", content)
-            return sum(1 for _ in folder.glob("*.png"))
         except OSError as error:
             raise Refused(507, f"The picture cannot be written: {error.strerror}. Tell the server's owner.") from error
+        self._files += 1
+        self._bytes += len(content)
+        self._kept[folder] += 1
+        return self._kept[folder]
+
+    def _count(self) -> None:
+        """Count what lies in the folder: other workers and people write there too."""
+        files = [file for file in self._folder.rglob("*") if not file.is_dir()]
+        self._files = len(files)
+        self._bytes = sum(file.lstat().st_size for file in files)
+        self._kept = Counter(file.parent for file in files if file.suffix == ".png")
+        self._counted = time.monotonic()
 
 
 def _check_names(class_names: Sequence[str]) -> None:

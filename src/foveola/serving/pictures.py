@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from contextlib import suppress
 
 from starlette.requests import Request
@@ -73,6 +74,10 @@ class Pictures:
         return picture
 
 
+# What browsers put before base64
+_DATA_URL = re.compile(r"\A\s*data:[^,]{0,200};base64,", re.IGNORECASE)
+
+
 def media_type(request: Request) -> str:
     """The type of a body, without parameters; bytes of whatever kind where it is not said."""
     return request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
@@ -123,8 +128,9 @@ def pictures_in_json(body: bytes) -> list[Picture]:
 def _listed(picture: object, name: str) -> Picture:
     if not isinstance(picture, str):
         return _picture(pixels_of(picture, (2, 3), name))
+    content = "".join(_DATA_URL.sub("", picture).split()).rstrip("=")
     try:
-        return base64.b64decode(picture, validate=True)
+        return base64.b64decode(content + "=" * (-len(content) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{name} is text, but no base64: {error}. Send the bytes of an image file so.") from None
 
