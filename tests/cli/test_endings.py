@@ -72,6 +72,7 @@ def test_an_interrupt_ends_with_130_and_leaves_a_readable_run(toy_npz, tiny, fov
     with subprocess.Popen(
         [FOVEOLA, "train", toy_npz, "--recipe", tiny, "--epochs", "1000000", "--out", "run"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as process:  # fmt: skip
         try:
             for _ in range(600):
