@@ -19,7 +19,7 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with a training's recipe, history, weights, figures and pictures."""
+    """A folder with a training's recipe, history, weights, metrics and plots."""
 
     path: Path
 

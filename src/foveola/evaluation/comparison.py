@@ -158,7 +158,7 @@ def verdict(first: str, second: str, difference: Estimate, p: float, *, training
 
 
 def is_significant(difference: Estimate, p: float) -> bool:
-    """Whether test and interval both say that a difference is no chance."""
+    """Whether both the test and the interval rule out chance."""
     return p < SIGNIFICANT and (difference.low > 0 or difference.high < 0)
 
 

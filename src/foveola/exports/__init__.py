@@ -12,7 +12,7 @@ from typing import Protocol
 from foveola.errors import ExportError, ModelError, OutputError, UserError, unknown
 from foveola.exports import int8, onnx, safetensors, web
 from foveola.exports.parity import Parity, check_parity
-from foveola.files import has_checksum, is_empty_folder, record_checksum, write_atomically
+from foveola.files import has_checksum, is_empty_folder, record_checksum, write_atomically, writing
 from foveola.images import Images, ImageSet
 from foveola.models.metadata import read_metadata
 from foveola.predictions import Predictor
@@ -157,10 +157,9 @@ def _temporary_path(target: Path, suffix: str) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{suffix}")
     new_parent = not target.parent.exists()
     try:
-        target.parent.mkdir(exist_ok=True)
-        yield temporary
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error}. Choose another path with --out.") from None
+        with writing(target):
+            target.parent.mkdir(exist_ok=True)
+            yield temporary
     finally:
         with suppress(OSError):
             if temporary.is_dir():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from foveola.errors import OutputError, require
-from foveola.files import write_atomically
+from foveola.files import write_atomically, writing
 from foveola.images import shape_text
 from foveola.models.shapes import LayerInfo
 
@@ -79,12 +79,9 @@ def draw(name: str, input_shape: tuple[int, ...], infos: Sequence[LayerInfo], pa
             f"{path} has {f'the ending {path.suffix}' if path.suffix else 'no ending'}, in which no diagram can be "
             f"drawn. Name the file with one of these endings: {', '.join(f'.{known}' for known in METADATA)}."
         )
-    picture = _picture(name, _boxes(input_shape, infos), sum(info.parameters for info in infos), kind)
-    try:
-        write_atomically(path, picture)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"The diagram {path} cannot be written: {reason}. Choose another place for it.") from None
+    content = _draw(name, _boxes(input_shape, infos), sum(info.parameters for info in infos), kind)
+    with writing(path, "Choose another place for the diagram."):
+        write_atomically(path, content)
 
 
 def _boxes(input_shape: tuple[int, ...], infos: Sequence[LayerInfo]) -> list[_Box]:
@@ -97,7 +94,7 @@ def _boxes(input_shape: tuple[int, ...], infos: Sequence[LayerInfo]) -> list[_Bo
     return boxes
 
 
-def _picture(title: str, boxes: Sequence[_Box], parameters: int, kind: str) -> bytes:
+def _draw(title: str, boxes: Sequence[_Box], parameters: int, kind: str) -> bytes:
     """The diagram as a file's content."""
     require("matplotlib", "train")
     from matplotlib import rc_context

@@ -55,14 +55,14 @@ def labelled_grid(tiles: Sequence[Images], labels: Sequence[str], title: str) ->
     step, line, gap = width + 8, height + 22, 8
     font, large = ImageFont.load_default(12), ImageFont.load_default(16)
     size = max(across * step + gap, round(large.getlength(title)) + 2 * gap), 36 + -(-len(tiles) // across) * line
-    picture = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(picture)
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
     draw.text((gap, gap), title.replace("×", "x"), "black", large)  # Pillow's font has no ×
     for number, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
         left, top = gap + number % across * step, 36 + number // across * line
-        picture.paste(Image.fromarray(tile), (left, top))
+        canvas.paste(Image.fromarray(tile), (left, top))
         draw.text((left, top + height + 2), label, "black", font)
-    return np.asarray(picture)
+    return np.asarray(canvas)
 
 
 def _bytes(values: Values) -> Images:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from foveola.errors import OutputError, UserError, unknown
-from foveola.files import write_atomically
+from foveola.files import write_atomically, writing
 from foveola.images import Images
 from foveola.serving.pictures import Pictures, one_picture
 from foveola.serving.queries import Query
@@ -127,7 +127,7 @@ def _check_names(class_names: Sequence[str]) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    try:
+    with writing(folder, "Choose another with --collect."):
         folder.mkdir(parents=True, exist_ok=True)
         train = [child for child in folder.iterdir() if child.name.lower() == "train" and child.is_dir()]
         if any(grandchild.is_dir() for child in train for grandchild in child.iterdir()):
@@ -135,8 +135,6 @@ def _check_folder(folder: Path) -> None:
                 f"{folder} has splits: pictures beside {train[0]} would be read as another. Collect into "
                 f"{train[0]}, or into a new folder."
             )
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}. Choose another with --collect.") from None
 
 
 def _png(pixels: Images) -> bytes:
