@@ -99,7 +99,9 @@ class Recipe(BaseModel):
 
     # Optimization
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = Field(
-        default="adam", description="muon: Muon for the kernels of hidden convolutions, AdamW for everything else"
+        default="adam",
+        description="adam, adamw, sgd or muon; muon: Muon for the kernels of hidden convolutions, AdamW for everything "
+        "else",
     )
     learning_rate: Positive = Field(default=1e-3, description="peak learning rate of the schedule")
     muon_learning_rate: Positive = Field(
@@ -112,7 +114,7 @@ class Recipe(BaseModel):
         default=0.0, description="weight decay of weight matrices and kernels, except kernels that Muon trains"
     )
     schedule: Literal["constant", "cosine", "one-cycle", "step"] = Field(
-        default="constant", description="course of the learning rate over the training"
+        default="constant", description="learning-rate schedule: constant, cosine, one-cycle or step"
     )
     warmup: Fraction = Field(default=0.25, description="one-cycle: fraction of the steps before the peak")
     step_epochs: Count = Field(default=10, description="step: epochs between two drops of the learning rate")
