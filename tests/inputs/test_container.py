@@ -124,6 +124,15 @@ def test_files_of_too_many_parts_are_refused(kind, monkeypatch):
         decode(saved(frames[0], kind, **several), "x")
 
 
+@pytest.mark.parametrize("part", [b"\0", b"\x21\xfe\0", b"\x21\xfe\1a\0"])
+def test_padding_and_empty_extensions_of_a_gif_are_parts_too(part, monkeypatch):
+    gif = saved(Image.fromarray(NOISE), "GIF")
+    monkeypatch.setattr(container, "MAX_PARTS", 50)
+    assert decode(gif[:-1] + part * 10 + gif[-1:], "x").shape == (12, 10, 3)
+    with pytest.raises(DataError, match="more than 50 parts"):
+        decode(gif[:-1] + part * 100 + gif[-1:], "x")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG"])
 def test_a_file_truncated_anywhere_is_decoded_whole_or_refused(kind):
     frames = [Image.fromarray(NOISE), Image.fromarray(255 - NOISE)]

@@ -144,20 +144,17 @@ def _gif(data: bytes) -> Container:
     at = 13 + _colours(data[10])
     kept, frames, parts = [data[:at]], 0, 0
     while at < len(data) and data[at] != 0x3B:  # the trailer, which some files lack
-        start = at
+        start, parts = at, parts + 1
         if data[at] == 0x2C:  # an image: descriptor, colours, code size, blocks
             at += 11 + _colours(data[at + 9])
             frames += 1
         elif data[at] == 0x21:  # an extension: label, blocks
             at += 2
-        else:  # padding
-            at += 1
-            continue
-        while size := data[at]:
+        while data[start] in (0x2C, 0x21) and parts <= MAX_PARTS and (size := data[at]):
             at, parts = at + 1 + size, parts + 1
-            if parts > MAX_PARTS:
-                raise ValueError(f"it has more than {MAX_PARTS:,} parts")
-        at += 1
+        if parts > MAX_PARTS:
+            raise ValueError(f"it has more than {MAX_PARTS:,} parts")
+        at += 1  # the empty block at the end, or padding
         if (frames, data[start]) == (1, 0x2C) or (frames, data[start], data[start + 1]) == (0, 0x21, 0xF9):
             kept.append(data[start:at])  # the first frame, and what is said about its transparency
     return Container(b"".join((*kept, b";")), frames)
