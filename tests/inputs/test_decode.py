@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from foveola.errors import DataError
-from foveola.inputs.decode import MAX_PIXELS, decode, is_animated, read_image
+from foveola.inputs.decode import MAX_PIXELS, decode, decode_first_frame, read_first_frame, read_image
 
 
 def saved(image, kind, **options):
@@ -172,12 +172,12 @@ def test_an_animation_is_decoded_to_its_first_frame(rgb):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_is_animated_means_more_than_one_frame(kind, tmp_path):
+def test_a_file_with_more_than_one_frame_is_animated(kind, tmp_path):
     frames = [Image.new("RGB", (4, 3), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     for more in ([], frames[1:]):
         data = saved(frames[0], kind, save_all=True, append_images=more)
         (tmp_path / "image").write_bytes(data)
-        assert is_animated(data) == is_animated(tmp_path / "image") == bool(more)
+        assert decode_first_frame(data, "x").animated == read_first_frame(tmp_path / "image").animated == bool(more)
 
 
 def test_a_phones_multi_picture_jpeg_is_decoded_to_its_first_image(rgb):

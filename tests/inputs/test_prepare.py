@@ -107,7 +107,7 @@ def test_an_animation_is_a_finding(metadata, toy):
 
 
 def test_colour_is_refused_by_a_grey_model_unless_grey_is_requested_or_automatic(metadata, red):
-    with pytest.raises(DataError, match=r"red\.png is a colour image .*fix grey.*--grey"):
+    with pytest.raises(DataError, match=r"red\.png is a colour image .*Convert it to grey with --fix auto or --grey"):
         prepare(red, metadata(), (), name="red.png", findings=False)
     luma = np.asarray(Image.fromarray(red).convert("L"))[..., None]
     for requested, auto in [(("grey",), False), ((), True)]:

@@ -1,22 +1,28 @@
-"""A small model behind the server's API, in this process: with a socket, or without one."""
+"""A small model behind the server's API: as a process with a port, or in this process without one."""
 
 import base64
 import io
+import json
+import signal
 import socket
-import threading
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 import foveola
 from foveola.exports import onnx
 from foveola.exports.onnx import OnnxModel
 from foveola.serving.app import create_app
-from foveola.serving.process import Server
 from foveola.serving.settings import Settings
 from foveola.workflow.export import export
 
@@ -37,37 +43,69 @@ layers = [
 
 
 @pytest.fixture(scope="session")
-def model(toy, tmp_path_factory) -> OnnxModel:
+def model_path(toy, tmp_path_factory) -> Path:
     """An export of a small network with a convolution, which tells the toy's three classes apart."""
     folder = tmp_path_factory.mktemp("served")
     (folder / "maps.toml").write_text(CONVOLUTION)
     run = foveola.train(toy, folder / "maps.toml", out=folder / "run", seed=0, verbose=False)
-    return onnx.open(export(run.path, "onnx", data=toy, verbose=False).path, threads=1)
-
-
-@contextmanager
-def served(model: OnnxModel, **settings: object) -> Iterator[str]:
-    """Serve on loopback, in a thread; the address."""
-    chosen = Settings(**settings)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ready = threading.Event()
-        app = create_app(model, chosen)
-        server = Server(app, chosen, on_ready=ready.set)
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            assert ready.wait(10), "the server has not started"
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.end()
-            thread.join()
+    return export(run.path, "onnx", data=toy, verbose=False).path
 
 
 @pytest.fixture(scope="session")
-def address(model) -> Iterator[str]:
-    """A server with the settings that one has who says nothing."""
-    with served(model) as address:
-        yield address
+def model(model_path) -> OnnxModel:
+    """The same export, opened in this process."""
+    return onnx.open(model_path, threads=1)
+
+
+@dataclass
+class Running:
+    """A server's process, and where it listens."""
+
+    process: subprocess.Popen[str]
+    address: str
+    log: Path
+    connections: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def connect(self) -> socket.socket:
+        self.connections.append(socket.create_connection(("127.0.0.1", self.port), timeout=60))
+        return self.connections[-1]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Exit code after a signal."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@contextmanager
+def running(model_path: Path, **settings: object) -> Iterator[Running]:
+    """A server as a process, once it is ready; it does not outlive the block. Its standard error goes to a file."""
+    command = [sys.executable, Path(__file__).with_name("serve_model.py"), model_path, json.dumps(settings)]
+    with (
+        tempfile.NamedTemporaryFile() as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        try:
+            url = process.stdout.readline().strip()
+            if not url:
+                pytest.fail(Path(log.name).read_text())
+            server = Running(process, url, Path(log.name))
+            yield server
+            for connection in server.connections:
+                connection.close()
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def address(model_path) -> Iterator[str]:
+    """A server with default settings."""
+    with running(model_path, log_requests=False) as server:
+        yield server.address
 
 
 @pytest.fixture
@@ -77,15 +115,23 @@ def client(address) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def serve(model) -> Iterator[Callable[..., httpx.Client]]:
-    """A server of its own with other settings, or another model; a client of it."""
+def start(model_path) -> Iterator[Callable[..., Running]]:
+    """Start a server with other settings."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(running(model_path, **settings))
+
+
+@pytest.fixture
+def serve(model) -> Iterator[Callable[..., TestClient]]:
+    """Run the application in this process, with other settings or another model; a client of it."""
     with ExitStack() as stack:
 
-        def start(other: OnnxModel | None = None, **settings: object) -> httpx.Client:
-            address = stack.enter_context(served(other or model, **settings))
-            return stack.enter_context(httpx.Client(base_url=address))
+        def application(other: OnnxModel | None = None, **settings: object) -> TestClient:
+            app = create_app(other or model, Settings(**settings))
+            client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+            return stack.enter_context(client)
 
-        yield start
+        yield application
 
 
 @pytest.fixture
@@ -118,7 +164,7 @@ def decoded() -> Callable[[dict], np.ndarray]:
 
 @pytest.fixture
 def raw(address) -> Callable[..., tuple[int, bytes]]:
-    """Bytes sent as they are; status and the whole answer, read until the server closes the connection."""
+    """Bytes sent as they are; status (0 without a response) and all that comes until the server closes."""
 
     def exchange(sent: bytes, to: str = address) -> tuple[int, bytes]:
         host, port = to.removeprefix("http://").split(":")
@@ -127,6 +173,6 @@ def raw(address) -> Callable[..., tuple[int, bytes]]:
             received = b""
             while chunk := connection.recv(65536):
                 received += chunk
-        return int(received.split(b" ", 2)[1]), received
+        return int(received.split(b" ", 2)[1]) if received else 0, received
 
     return exchange

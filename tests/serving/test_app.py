@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from foveola.errors import ModelError, OutputError
 from foveola.serving.app import create_app
-from foveola.serving.batching import Busy
+from foveola.serving.refusals import Busy
 from foveola.serving.settings import Settings
-from foveola.serving.workers import Workers
+from foveola.serving.threads import ThreadPool
 
 INFER = {"inputs": [{"name": "images", "shape": [1, 8, 8, 1], "datatype": "UINT8", "data": [0] * 64}]}
 
@@ -114,7 +114,7 @@ def test_two_apps_count_for_themselves(serve):
 
 def test_workers_count_together(tmp_path):
     code = (
-        "from foveola.serving.observing import Metrics\n"
+        "from foveola.serving.metrics import Metrics\n"
         "metrics = Metrics()\n"
         "metrics.request('/predict', 'POST', 200, 0.1)\n"
         "metrics.queued(3)\n"
@@ -129,9 +129,9 @@ def test_workers_count_together(tmp_path):
 # Under load and at fault
 
 
-def test_workers_turn_away_who_would_wait_too_long():
+def test_a_full_thread_pool_rejects_further_work():
     async def run():
-        workers = Workers("waiting", 1, 1)
+        pool = ThreadPool("waiting", 1, 1)
         started, go_on = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -140,14 +140,14 @@ def test_workers_turn_away_who_would_wait_too_long():
             asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
             return number
 
-        first, second = (asyncio.create_task(workers.run(work, number)) for number in (1, 2))
+        first, second = (asyncio.create_task(pool.run(work, number)) for number in (1, 2))
         await started.wait()
         with pytest.raises(Busy, match="wait for waiting"):
-            await workers.run(work, 3)
+            await pool.run(work, 3)
         go_on.set()
         assert await asyncio.gather(first, second) == [1, 2]
-        assert await workers.run(work, 4) == 4
-        workers.close()
+        assert await pool.run(work, 4) == 4
+        pool.close()
 
     asyncio.run(run())
 

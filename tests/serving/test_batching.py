@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,8 @@ from foveola.errors import DataError
 from foveola.exports import onnx
 from foveola.images import ImageSet
 from foveola.serving import batching
-from foveola.serving.batching import SIZES, Batcher, Busy
+from foveola.serving.batching import SIZES, Batcher
+from foveola.serving.refusals import Busy, Refused
 
 SHAPES = ((1, 2, 1), (2, 1, 1), (1, 2, 3))
 
@@ -86,11 +86,9 @@ requests = st.lists(
     capacity=st.integers(1, 150),
     sizes=st.sampled_from([SIZES, (1, 3), (1,)]),
     at_once_seconds=st.sampled_from([0.0, 100.0]),
-    few=st.lists(st.booleans(), min_size=1, max_size=5),
 )
-def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, sizes, at_once_seconds, few):
+def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, sizes, at_once_seconds):
     model = Model()
-    now_and_then = cycle(few)
 
     async def ask(batcher, first, count, shape, before):
         await ticks(before)
@@ -114,7 +112,7 @@ def test_none_is_swapped_none_lost_and_the_capacity_holds(requests, capacity, si
         task.cancel()
 
     async def scene():
-        async with Batcher(model, capacity, sizes, at_once_seconds, lambda: next(now_and_then)) as batcher:
+        async with Batcher(model, capacity, sizes, at_once_seconds) as batcher:
             tasks, first = [], 14
             for count, shape, before, cancelled in requests:
                 task = asyncio.create_task(ask(batcher, first, count, shape, before))
@@ -284,7 +282,7 @@ def test_a_failure_of_the_model_reaches_its_own_batch_alone():
 def test_a_model_that_gives_too_many_answers_is_found_out():
     async def scene():
         async with Batcher(lambda images: np.zeros((2, 3), np.float32), 4) as batcher:
-            with pytest.raises(RuntimeError, match="1 images with 2 rows"):
+            with pytest.raises(RuntimeError, match="2 rows of logits for 1 images"):
                 await batcher.submit(numbered(20, 1))
 
     asyncio.run(scene())
@@ -322,55 +320,70 @@ def test_every_batch_is_told():
     assert all(seconds > 0 for _, seconds in told)
 
 
-@pytest.mark.parametrize(("few", "images", "sizes"), [(True, 1, [1, 1, 1, 1]), (False, 1, [4]), (True, 2, [8])])
-def test_while_requests_are_few_a_single_image_does_not_wait_for_others(few, images, sizes):
+def test_requests_that_arrive_together_share_a_batch_in_the_event_loop():
     model = Model()
 
     async def scene():
-        async with Batcher(model, 100, at_once_seconds=100.0, few=lambda: few) as batcher:
+        async with Batcher(model, 100, at_once_seconds=100.0) as batcher:
             await batcher.submit(numbered(20, 1))  # how long the model takes is not known before
             model.batches.clear()
-            answers = await asyncio.gather(*(batcher.submit(numbered(number, images)) for number in (30, 40, 50, 60)))
+            answers = await asyncio.gather(*(batcher.submit(numbered(number, 1)) for number in (30, 40, 50, 60)))
             assert [answer[0, 0] for answer in answers] == [30, 40, 50, 60]
 
     asyncio.run(scene())
-    assert model.sizes == sizes
+    assert model.sizes == [4]
 
 
-def test_a_single_image_waits_while_the_thread_has_a_batch():
+def test_nothing_is_computed_in_the_event_loop_while_the_thread_has_a_batch():
     model = Model()
 
     async def scene():
-        # Two bytes may be computed at once, four may not: nobody knows yet how quick the model is
-        async with Batcher(model, 100, at_once_seconds=2.0, few=lambda: True) as batcher:
+        async with Batcher(model, 100, at_once_seconds=100.0) as batcher:
             model.free.clear()
-            batch = asyncio.create_task(batcher.submit(numbered(20, 2)))
+            first = asyncio.create_task(batcher.submit(numbered(20, 2)))  # not measured yet, and so in the thread
             await until(lambda: model.calls == 1)
-            single = asyncio.create_task(batcher.submit(numbered(30, 1)))
+            second = asyncio.create_task(batcher.submit(numbered(30, 1)))
             await ticks(5)
             assert batcher.queued == 1
             model.free.set()
-            assert [answer[0, 0] for answer in await asyncio.gather(batch, single)] == [20, 30]
+            assert [answer[0, 0] for answer in await asyncio.gather(first, second)] == [20, 30]
 
     asyncio.run(scene())
     assert model.sizes == [2, 1]
 
 
-def test_how_quick_large_images_are_says_nothing_about_small_ones():
-    """A model that resizes takes as long for a small image as for a large one, and so longer for each byte."""
-    threads = []
-
-    def model(images):
-        threads.append(threading.current_thread().name.partition("_")[0])
-        return np.zeros((len(images), 2), np.float32)
+def test_model_time_is_bounded_for_a_request_and_for_all_that_wait(monkeypatch):
+    """What the model takes is measured; a request for more than ten seconds of it is refused with what is possible."""
+    model = Model()
 
     async def scene():
-        async with Batcher(model, 100, at_once_seconds=1.0) as batcher:
-            for shape in [(64, 64, 1), (64, 64, 1), (2, 2, 1), (2, 2, 1)]:
-                await batcher.submit(np.zeros((1, *shape), np.uint8))
+        async with Batcher(model, 256) as batcher:
+            await batcher.submit(numbered(20, 1))
+            monkeypatch.setattr(batcher, "_seconds_an_image", lambda size: 0.1)
+            with pytest.raises(Refused, match="about 20 s for these 200 images; at most 10 s") as refused:
+                await batcher.submit(numbered(30, 200))
+            assert refused.value.status == 413
+            model.free.clear()
+            waiting = [asyncio.create_task(batcher.submit(numbered(30, 60))) for _ in range(2)]
+            await ticks(5)
+            with pytest.raises(Busy):
+                await waiting[1]
+            model.free.set()
+            assert (await waiting[0]).shape == (60, 2)
 
     asyncio.run(scene())
-    assert threads == ["model", "MainThread", "model", "MainThread"]
+
+
+def test_the_time_of_a_model_is_estimated_from_the_nearest_size():
+    async def scene():
+        batcher = Batcher(lambda images: np.zeros((len(images), 2), np.float32), 100)
+        assert batcher._seconds_an_image(64) is None
+        batcher._times[(64).bit_length()].extend([0.5, 0.25, 1.0])
+        assert batcher._seconds_an_image(64) == batcher._seconds_an_image(127) == 0.25
+        assert batcher._seconds_an_image(128) == 0.5  # twice as large
+        assert batcher._seconds_an_image(1) == 0.25  # a model that resizes takes as long for small images
+
+    asyncio.run(scene())
 
 
 @pytest.mark.parametrize("recipe", ["fast", "lenet5", "west", "mlp", "strong"])

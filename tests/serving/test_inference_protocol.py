@@ -1,16 +1,12 @@
 """The Open Inference Protocol, asked by Triton's own client and by hand."""
 
-import asyncio
 import json
 import warnings
 
-import httpx
 import numpy as np
 import pytest
 
 from foveola.predictions import softmax
-from foveola.serving.app import create_app
-from foveola.serving.settings import Settings
 
 with warnings.catch_warnings():  # of its own dependencies, which are none of ours
     warnings.simplefilter("ignore")
@@ -145,8 +141,8 @@ def test_answers_come_as_json_unless_asked_otherwise(client):
         (asked(name="image"), "Input should be 'images'; found 'image'"),
         (asked(datatype="FP32"), "Input should be 'UINT8'; found 'FP32'"),
         (asked(shape=[8, 8]), "shape: List should have at least 4 items"),
-        (asked(shape=[1, 8, 8, 3]), "1×8×8×3; the model takes N×H×W×1"),
-        (asked(shape=[1, 8, 9, 1]), "64 values, laid out as 64; its shape is 1×8×9×1"),
+        (asked(shape=[1, 8, 8, 3]), "1×8×8×3; the model accepts N×H×W×1"),
+        (asked(shape=[1, 8, 9, 1]), "64 values with the shape 64, but `shape` is 1×8×9×1"),
         (asked(shape=[0, 8, 8, 1]), "greater than or equal to 1; found 0"),
         (asked(shape=[1, 8.5, 8, 1]), "valid integer; found 8.5"),
         (asked(shape=[2**31, 2**31, 2**31, 1]), "less than 2147483648"),
@@ -156,8 +152,8 @@ def test_answers_come_as_json_unless_asked_otherwise(client):
         (asked(data=[0] * 63 + [0.5]), "valid integer; found 0.5"),
         (asked(data=[0] * 63 + [True]), "valid integer; found True"),
         (asked(data=["0"] * 64), "valid integer; found '0'"),
-        (asked(data=[[0] * 8] * 8), "an array of 2 dimensions, where one of 1 or 4"),
-        (asked(data=[[[[0]]] * 64]), "laid out as 1×64×1×1; its shape is 1×8×8×1"),
+        (asked(data=[[0] * 8] * 8), "an array of 2 dimensions; expected are 1, 4"),
+        (asked(data=[[[[0]]] * 64]), "the shape 1×64×1×1, but `shape` is 1×8×8×1"),
         (asked(data=[]), "at least 1 item"),
         (asked(data=None), "neither data nor the parameter binary_data_size"),
         (asked(data=None, parameters={"binary_data_size": 64}), "binary_data_size is 64, but 0 bytes follow"),
@@ -186,9 +182,9 @@ def test_bytes_that_do_not_fit_what_is_said_of_them(client):
     for answer, reason in [
         (binary(client, head, bytes(63)), "binary_data_size is 64, but 63 bytes follow"),
         (binary(client, head, bytes(65)), "but 65 bytes follow"),
-        (binary(client, asked(), bytes(64)), "64 bytes follow the JSON, but the input has its values in the JSON"),
+        (binary(client, asked(), bytes(64)), "64 bytes follow the JSON, but the input has values in the JSON"),
         (binary(client, head, bytes(64), length="x"), "Inference-Header-Content-Length is x"),
-        (binary(client, head, bytes(64), length=10_000), "Inference-Header-Content-Length is 10000; the body has"),
+        (binary(client, head, bytes(64), length=10_000), "Inference-Header-Content-Length is 10000, but the body has"),
         (binary(client, head, bytes(64), length=-1), "Inference-Header-Content-Length is -1"),
         (binary(client, head, bytes(64), length=5), "cannot be used"),
         (
@@ -213,18 +209,3 @@ def test_the_model_has_the_name_that_it_was_given(serve):
     client = serve(name="digits-7.b")
     assert client.get("/v2/models/digits-7.b").json()["name"] == "digits-7.b"
     assert client.get("/v2/models/model").status_code == 404
-
-
-def test_a_server_that_is_about_to_end_is_not_ready(model):
-    app = create_app(model, Settings())
-    app.state.draining = True
-    transport = httpx.ASGITransport(app)
-
-    async def ask(path):
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.get(path)
-
-    for path in ("/v2/health/ready", "/v2/models/model/ready"):
-        answer = asyncio.run(ask(path))
-        assert (answer.status_code, answer.headers["retry-after"], answer.headers["connection"]) == (503, "1", "close")
-    assert asyncio.run(ask("/v2/health/live")).json() == {"live": True}

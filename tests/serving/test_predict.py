@@ -153,7 +153,6 @@ def test_colour_for_a_grey_model_has_to_be_asked_for(client, images, encoded):
         ("?top=1&top=2", "twice"),
         ("?findings=maybe", "findings: Input should be a valid boolean"),
         ("?fix=invrt", "Unknown fix 'invrt'. Did you mean 'invert'?"),
-        ("?" + "&".join(f"a{number}=" for number in range(30)), "more than 20 parameters"),
         ("?fix=%ff%00", "Unknown fix"),
     ],
 )
@@ -167,25 +166,25 @@ ROW = [0] * 8
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
-        (b"", "no JSON"),
-        (b"[[1, 2], [3", "no JSON"),
-        (b'"\xff"', "no JSON"),
-        (b"[[NaN]]", "no JSON"),
-        (b"[[1e999]]", "no JSON|valid integer"),
+        (b"", "not valid JSON"),
+        (b"[[1, 2], [3", "not valid JSON"),
+        (b'"\xff"', "not valid JSON"),
+        (b"[[NaN]]", "not valid JSON"),
+        (b"[[1e999]]", "not valid JSON|valid integer"),
         (b"[" * 100_000, "recursion limit"),
         (b"[" * 100 + b"]" * 100, "dimensions"),
-        (b"[[1" + b"0" * 10_000 + b"]]", "no JSON|less than or equal to 255"),
+        (b"[[1" + b"0" * 10_000 + b"]]", "not valid JSON|less than or equal to 255"),
         (b"[[1" + b"0" * 4000 + b"]]", "less than or equal to 255"),
         (7, "neither an array of pixels nor"),
         (None, "neither an array of pixels nor"),
         ({"image": [ROW]}, "neither an array of pixels nor"),
         ({"images": [[ROW]], "top": 1}, "neither an array of pixels nor"),
         ({"images": "x"}, "neither an array of pixels nor"),
-        ({"images": []}, "no pictures"),
+        ({"images": []}, '"images" is empty'),
         ([], "1 dimensions"),
         ([[]], "at least 1 item"),
         ([[[]]], "at least 1 item"),
-        (ROW, "1 dimensions, where one of 2 or 3 or 4"),
+        (ROW, "1 dimensions; expected are 2, 3, 4"),
         ([[[[ROW]]]], "5 dimensions"),
         ([ROW, ROW[:-1]], "ragged"),
         ([ROW, 0], "1: Input should be a valid list; found 0"),
@@ -200,11 +199,11 @@ ROW = [0] * 8
         ([[0, {}]], "0.1: Input should be a valid integer"),
         ([[[0, 0]]], "2 values for each pixel"),
         ([[["x" * 1000]]], "found 'xxx.*…"),
-        ({"images": ["%"]}, "Picture 1 is text, but no base64"),
-        ({"images": ["é"]}, "Picture 1 is text, but no base64"),
-        ({"images": [[ROW], base64.b64encode(b"no image").decode()]}, "Picture 2 is not an image"),
-        ({"images": [7]}, "Picture 1 is a value of type int"),
-        ({"images": [[[[ROW]]]]}, "Picture 1 is an array of 4 dimensions"),
+        ({"images": ["%"]}, "Image 1 is text, but not base64"),
+        ({"images": ["é"]}, "Image 1 is text, but not base64"),
+        ({"images": [[ROW], base64.b64encode(b"no image").decode()]}, "Image 2 is not an image"),
+        ({"images": [7]}, "Image 1 is a value of type int"),
+        ({"images": [[[[ROW]]]]}, "Image 1 is an array of 4 dimensions"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -225,14 +224,14 @@ def test_more_values_than_are_parsed(client):
 def test_more_pictures_than_the_queue_holds(serve):
     client = serve(queue_images=4)
     assert len(predictions(client, json=np.zeros((4, 8, 8, 1), int).tolist())) == 4
-    assert "There are 5 pictures; at most 4" in error(client, json=np.zeros((5, 8, 8, 1), int).tolist())
+    assert "There are 5 images; at most 4" in error(client, json=np.zeros((5, 8, 8, 1), int).tolist())
 
 
 def test_larger_pictures_than_are_taken(serve, encoded):
     client = serve(max_pixels=400)
     assert predictions(client, content=encoded(np.zeros((20, 20, 1), np.uint8)))
     for body in ({"content": encoded(np.zeros((20, 21, 1), np.uint8))}, {"json": [[0] * 401]}):
-        assert "1 to 400 pixels" in error(client, **body) or "may have 400 pixels" in error(client, **body)
+        assert "1 to 400 pixels" in error(client, **body)
 
 
 def test_a_threshold_makes_answers_uncertain(toy, tiny, tmp_path, serve, encoded):

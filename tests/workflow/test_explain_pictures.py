@@ -130,8 +130,13 @@ def test_a_fixed_image_is_shown_before_and_after(convolutional, toy, tmp_path):
 
 
 def test_each_image_is_decoded_once(toy_run, image_file, tmp_path, monkeypatch):
-    original, names = decode.decode, []
-    monkeypatch.setattr(decode, "decode", lambda data, name, **more: names.append(name) or original(data, name, **more))
+    original, names = decode.decode_first_frame, []
+
+    def counted(data, name, **more):
+        names.append(name)
+        return original(data, name, **more)
+
+    monkeypatch.setattr(decode, "decode_first_frame", counted)
     explain(toy_run, image_file, image_file, out=tmp_path / "out")
     assert names == [str(image_file)] * 2
 

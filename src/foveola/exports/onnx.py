@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from foveola.predictions import Predictor
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, RunOptions
 
 
 SUFFIX = ".onnx"
@@ -38,6 +39,8 @@ DIGEST_KEY = f"{METADATA_KEY}.sha256"
 MAX_BYTES = 2**30
 # Small enough that activations stay in the processor's cache
 BATCH = 64
+# Batches of more bytes are followed by the release of unused memory
+_LARGE_BYTES = 2**20
 
 _IR_VERSION = 9  # belongs to graph.OPSET
 _LAYERS = TypeAdapter(tuple[LayerOutput, ...])
@@ -145,7 +148,8 @@ class OnnxModel:
 
     def _run(self, images: Images) -> NDArray[np.float32]:
         logits: NDArray[np.float32]
-        (logits,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})
+        options = _giving_memory_back() if images.nbytes > _LARGE_BYTES else None
+        (logits,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)}, options)
         return logits
 
     def _session_with_outputs(self, tensors: list[str]) -> "InferenceSession":
@@ -153,6 +157,16 @@ class OnnxModel:
             if self._feature_session is None:
                 self._feature_session = _session(add_outputs(self._data, (name for name in tensors if name != OUTPUT)))
             return self._feature_session
+
+
+@cache
+def _giving_memory_back() -> "RunOptions":
+    """Options of a run after which ONNX Runtime returns unused memory to the system, instead of keeping it."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _batches(images: Images) -> Iterator[Images]:
@@ -232,8 +246,11 @@ def open(path: Path, threads: int | None = None) -> OnnxModel:
         If the file is missing, damaged, altered or not an export of Foveola, if it is not the file that SHA256SUMS
         beside it names, or if it does not reproduce its golden examples.
     """
-    data = _read(path)
-    verify_checksum(path, data)
+    return open_bytes(read(path), path, threads)
+
+
+def open_bytes(data: bytes, path: Path, threads: int | None = None) -> OnnxModel:
+    """As `open`, but with the file's content, as returned by `read`; `path` is for messages."""
     try:
         contents = inspect_onnx(data)
     except UnsafeOnnx as reason:
@@ -262,7 +279,20 @@ def digest(graph: bytes | memoryview, properties: Mapping[str, str]) -> str:
     return sha256.hexdigest()
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The content of an export, after its checksum in SHA256SUMS, if there is one, was verified.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, too large or altered.
+    """
+    data = _content(path)
+    verify_checksum(path, data)
+    return data
+
+
+def _content(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise ModelError(f"{path} is not a file. Give the path of an export.")

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -37,6 +38,13 @@ _TO_UPRIGHT = {
 _WARNING_FILTERS = threading.Lock()
 
 
+class FirstFrame(NamedTuple):
+    """The first frame of an image file: `pixels`, uint8 H×W×C; `animated` if the file has more frames."""
+
+    pixels: Images
+    animated: bool
+
+
 def read_image(path: str | Path) -> Images:
     """Read and decode an image file.
 
@@ -49,6 +57,11 @@ def read_image(path: str | Path) -> Images:
     DataError
         If the file does not exist, is larger than 256 MiB, or cannot be decoded.
     """
+    return read_first_frame(path).pixels
+
+
+def read_first_frame(path: str | Path) -> FirstFrame:
+    """As `read_image`, and whether the file is an animation."""
     path = Path(path)
     try:
         if not path.is_file():
@@ -61,22 +74,7 @@ def read_image(path: str | Path) -> Images:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check the file and its permissions.") from error
-    return decode(data, str(path))
-
-
-def is_animated(source: str | Path | bytes) -> bool:
-    """Whether an image file, given as path or bytes, has more frames than the first, which `decode` returns.
-
-    Raises
-    ------
-    DataError
-        If the file is malformed.
-    """
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    try:
-        return read_container(data, MAX_PIXELS).frames > 1
-    except ValueError as error:
-        raise _undecodable("the image" if isinstance(source, bytes) else str(source), error) from error
+    return decode_first_frame(data, str(path))
 
 
 def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = MAX_PIXELS) -> Images:
@@ -103,6 +101,11 @@ def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = M
         If the bytes are not a complete image of an accepted format, have more than `max_pixels`, or would take too
         long to decode (scans of a JPEG).
     """
+    return decode_first_frame(data, name, background=background, max_pixels=max_pixels).pixels
+
+
+def decode_first_frame(data: bytes, name: str, *, background: int = 255, max_pixels: int = MAX_PIXELS) -> FirstFrame:
+    """As `decode`, and whether the file is an animation."""
     try:
         container = read_container(data, max_pixels)
         with _pillow_warnings_raised():
@@ -115,7 +118,8 @@ def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = M
         # Pillow opens 16-bit grey with alpha as RGBA; only the raw data layout shows that it is grey.
         grey = image.mode in _GREY_MODES or any(tile.args == "LA;16B" for tile in image.tile)
         image.load()
-        return _to_array(_apply_orientation(image, container.orientation), grey, background)
+        pixels = _to_array(_apply_orientation(image, container.orientation), grey, background)
+        return FirstFrame(pixels, animated=container.frames > 1)
     except UnidentifiedImageError as error:
         start = data[:8].hex(" ") or "nothing"
         raise DataError(
@@ -128,12 +132,8 @@ def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = M
             f"Save a smaller image."
         ) from error
     except Exception as error:  # on damaged files, Pillow's parsers raise exceptions of many types
-        raise _undecodable(name, error) from error
-
-
-def _undecodable(name: str, error: Exception) -> DataError:
-    reason = str(error) or type(error).__name__
-    return DataError(f"{name} cannot be decoded: {reason}. The file is damaged or unusual; replace it.")
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{name} cannot be decoded: {reason}. The file is damaged or unusual; replace it.") from error
 
 
 @contextmanager

@@ -85,6 +85,7 @@ def prepare(
     name: str,
     findings: bool = True,
     animated: bool = False,
+    how_to_fix: str = "--fix auto or --grey",
 ) -> PreparedImage:
     """Check an image, apply fixes, and resize it to the network's input shape.
 
@@ -98,6 +99,7 @@ def prepare(
     findings : compare the image with the training images. If False, the result has no findings, and the comparison,
         which takes most of the time, is skipped unless `auto` needs it
     animated : the image is the first frame of an animation
+    how_to_fix : how the user requests the fix grey, for messages
 
     Raises
     ------
@@ -111,7 +113,7 @@ def prepare(
     if metadata.image_shape[2] == 1 and "grey" not in fixes and is_colour(image):
         raise DataError(
             f"{name} is a colour image (3 channels), but the model was trained on grey images (1 channel). "
-            f"Apply the fix grey to convert it: --grey, or grey=true in a request."
+            f"Convert it to grey with {how_to_fix}."
         )
     if animated:
         differences = [Finding("animation", "an animation: only its first frame is used", None), *differences]

@@ -1,115 +1,123 @@
-"""What OpenAPI says of the routes: bodies, parameters, and every status that may be answered."""
+"""The OpenAPI document: FastAPI's own, with what it cannot know of bodies, refusals and the served model."""
 
-from collections.abc import Sequence
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from foveola.serving.guard import WITHOUT_KEY
-from foveola.serving.inference_documents import InferRequest, InferResponse
-from foveola.serving.responses import ErrorDocument
+from foveola.models.metadata import ModelMetadata
+from foveola.serving.schemas import ErrorDocument, InferRequest
+from foveola.serving.settings import Settings
 
 Described = dict[str, Any]
 
-# What the guard may say to any request, and what any request with a body may meet
-_TO_ANY = (400, 401, 403, 414, 421, 431, 500)
-_TO_BODIES = (*_TO_ANY, 408, 413, 415, 503)
+WITHOUT_KEY = ("/", "/v2/health/live", "/v2/health/ready")
+"""Paths that need no API key; nor do the page's files."""
+
+_IMAGE_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/webp", "image/gif", "application/octet-stream")
+IMAGE_FILE: Described = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _IMAGE_TYPES}
+"""Content of a body that is one image file."""
+PIXELS = [[0, 80, 0], [0, 255, 0], [0, 200, 0]]
+
 _HEADERS: dict[int, Described] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}},
     503: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "required": True}},
 }
-_ID: Described = {"X-Request-ID": {"schema": {"type": "string"}, "required": True}}
-_PICTURE_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/webp", "image/gif", "application/octet-stream")
-
-PICTURE: Described = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _PICTURE_TYPES}
-"""The content of a body that is one image file."""
 
 
-def reading(
-    answer: type[BaseModel] | Described, parameters: Sequence[Described] = (), refused: Sequence[int] = ()
-) -> Described:
-    """The arguments of `add_api_route` for a route that is read.
-
-    Parameters
-    ----------
-    answer : the document, or the content
-    parameters : of its address
-    refused : the statuses, beside those of every route, with which it refuses
-    """
-    return {
-        "methods": ["GET"],
-        "responses": _answered(200, answer) | _refusals(*_TO_ANY, *refused),
-        "openapi_extra": {"parameters": list(parameters)},
-    }
-
-
-def taking(
-    content: Described,
-    answer: type[BaseModel] | Described,
-    parameters: Sequence[Described] = (),
-    refused: Sequence[int] = (),
-    status: int = 200,
-) -> Described:
-    """The arguments of `add_api_route` for a route that takes a body.
-
-    Parameters
-    ----------
-    content : of the body
-    status : of the answer
-    answer, parameters, refused : as for `reading`
-    """
-    return {
-        "methods": ["POST"],
-        "status_code": status,
-        "responses": _answered(status, answer) | _refusals(*_TO_BODIES, *refused),
-        "openapi_extra": {
-            "parameters": list(parameters),
-            "requestBody": {"required": True, "content": content},
-        },
-    }
-
-
-def in_path(name: str, value: str) -> Described:
-    """A parameter in a route's path, which has one value only."""
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": [value]}}
-
-
-def document(app: FastAPI, *, with_key: bool) -> Described:
-    """The whole document; `with_key` says that the server asks for its key."""
-    described = get_openapi(
-        title="Foveola", version=version("foveola"), summary="An image classifier behind HTTP.", routes=app.routes
-    )
-    _, infer = models_json_schema(
-        [(InferRequest, "validation"), (InferResponse, "serialization")], ref_template="#/components/schemas/{model}"
-    )
-    described["components"]["schemas"] |= infer["$defs"]
-    if with_key:
-        described["components"]["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-        }
-        described["security"] = [{"bearer": []}, {"header": []}]
-        for path in WITHOUT_KEY & described["paths"].keys():
-            described["paths"][path]["get"]["security"] = []
-    return described
-
-
-def _answered(status: int, answer: type[BaseModel] | Described) -> dict[int | str, Described]:
-    about = {"content": answer} if isinstance(answer, dict) else {"model": answer}
-    return {status: about | {"headers": _ID}}
-
-
-def _refusals(*statuses: int) -> dict[int | str, Described]:
+def refusals(*statuses: int) -> dict[int | str, Described]:
+    """The `responses` of a route that refuses requests with these statuses."""
     return {
         status: {
             "model": ErrorDocument,
             "description": HTTPStatus(status).phrase,
-            "headers": _ID | _HEADERS.get(status, {}),
+            "headers": _HEADERS.get(status, {}),
         }
         for status in statuses
     }
+
+
+TO_ANY = refusals(400, 401, 403, 421, 500, 503)
+"""The refusals of every route."""
+
+
+def accepts(content: Described, curl: str, query: type[BaseModel] | None = None) -> Described:
+    """The `openapi_extra` of a route with a body.
+
+    Parameters
+    ----------
+    content : of the body, by media type
+    curl : an example, in which {server}, {name}, {class}, {channels} and {data} are replaced
+    query : query parameters, unless FastAPI validates them
+    """
+    schema = {} if query is None else query.model_json_schema()
+    parameters = [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "description": about.pop("description", ""),
+            "schema": about,
+        }
+        for name, about in schema.get("properties", {}).items()
+    ]
+    sample = {"lang": "Shell", "label": "curl", "source": curl}
+    body = {"requestBody": {"required": True, "content": content}, "x-codeSamples": [sample]}
+    return body | ({"parameters": parameters} if parameters else {})
+
+
+def describe(app: FastAPI, settings: Settings, metadata: ModelMetadata) -> Described:
+    """The document of a server: the routes, the names of its model and classes, its key, examples that run."""
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    _, infer = models_json_schema([(InferRequest, "validation")], ref_template="#/components/schemas/{model}")
+    document["components"]["schemas"] |= infer["$defs"]
+    choices = {"name": [settings.name], "version": ["1"], "class": list(metadata.class_names)}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for sample in operation.get("x-codeSamples", ()):
+                sample["source"] = _example(sample["source"], settings, metadata)
+            _complete(operation, choices)
+    if settings.api_key is not None:
+        _require_key(document)
+    return document
+
+
+def _example(curl: str, settings: Settings, metadata: ModelMetadata) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  # not listened on
+    host = f"[{host}]" if ":" in host else host
+    channels = metadata.image_shape[2]
+    values = {
+        "{server}": f"http://{host}:{settings.port}",
+        "{name}": settings.name,
+        "{class}": quote(metadata.class_names[0]),
+        "{channels}": str(channels),
+        "{data}": str([0, 90, 255, 0] * channels),
+    }
+    for name, value in values.items():
+        curl = curl.replace(name, value)
+    return curl if settings.api_key is None else f'{curl} --header "Authorization: Bearer $FOVEOLA_API_KEY"'
+
+
+def _complete(operation: Described, choices: dict[str, list[str]]) -> None:
+    """Add the values that parameters may have, and the header of all responses."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in choices:
+            parameter["schema"] = {"type": "string", "enum": choices[parameter["name"]]}
+        if parameter["name"] == "fix":
+            parameter |= {"style": "form", "explode": False}
+    for response in operation["responses"].values():
+        response.setdefault("headers", {})["X-Request-ID"] = {"schema": {"type": "string"}, "required": True}
+
+
+def _require_key(document: Described) -> None:
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    document["security"] = [{"bearer": []}, {"header": []}]
+    for path in document["paths"].keys() & set(WITHOUT_KEY):
+        document["paths"][path]["get"]["security"] = []

@@ -1,56 +1,243 @@
-"""A model on a port: the address is taken, then one process serves, or several."""
+"""The server: Granian runs the application in worker processes until a signal."""
 
-from collections.abc import Callable
+import contextlib
+import ctypes
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from foveola.serving.listening import address, listen
-from foveola.serving.logs import write_logs
-from foveola.serving.process import Application, Server
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, RuntimeModes
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from pydantic_core import to_json
+
+from foveola.errors import Failure, UserError
+from foveola.exports import onnx
 from foveola.serving.settings import Settings
-from foveola.serving.supervisor import MakeApplication, supervise
+from foveola.serving.workers import Workers
+
+# Connections that the system queues before the server accepts them
+_BACKLOG = 2048
+# For the head of a request; Granian answers one that is much longer with 431
+_MOST_HEAD_BYTES = 64 * 2**10
+# Between attempts to open a model, at most
+_MOST_SECONDS = 30.0
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
-def make_application(model_path: Path, settings: Settings) -> Application:
-    """The inference API before an export, computed by one thread.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, damaged, altered or no export of Foveola's.
-    """
-    from foveola.exports import onnx
-    from foveola.serving.app import create_app
-
-    return create_app(onnx.open(model_path, threads=1), settings)
-
-
-def serve(
-    model_path: Path,
-    settings: Settings,
-    *,
-    announce: Callable[[str], None],
-    make: MakeApplication = make_application,
-) -> None:
-    """Serve until SIGINT or SIGTERM, answer what was accepted, and return; a second signal ends at once.
+def serve(model_path: Path, settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Serve an export until SIGINT or SIGTERM; requests that were received are answered, then it returns.
 
     Parameters
     ----------
-    model_path : an export
-    announce : told the server's URL, once it is ready
-    make : the application; with several workers each makes its own, so that this must be importable by name
+    model_path : an export; it is read once, so that replaced workers have the same model
+    announce : called with the server's URL when it is ready
 
     Raises
     ------
     UserError
-        If the address cannot be listened at, or the export cannot be used.
+        If the address is not available, or the export cannot be used.
     Failure
-        If the application does not start.
+        If the workers end without a signal.
     """
-    with listen(settings.host, settings.port) as listener:
-        url = address(listener)
-        if settings.workers > 1:
-            supervise(model_path, settings, listener, on_ready=lambda: announce(url), make=make)
-        else:
-            application = make(model_path, settings)
-            write_logs(requests=settings.log_requests)
-            Server(application, settings, on_ready=lambda: announce(url)).run([listener])
+    model = onnx.read(model_path)
+    address, port = available_address(settings.host, settings.port)
+    received, reports = multiprocessing.Pipe(duplex=False)
+    with _shared_folder(settings.workers) as workers:
+        starter = _Starter(received, address, port, settings.workers, announce)
+        application = partial(_application, model, model_path, settings, port, workers, reports)
+        granian = Granian(
+            "foveola",
+            address=address,
+            port=port,
+            interface=Interfaces.ASGI,
+            workers=settings.workers,
+            runtime_mode=RuntimeModes.mt,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=_BACKLOG,
+            backpressure=settings.max_connections,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=round(1000 * settings.receive_seconds), max_buffer_size=_MOST_HEAD_BYTES
+            ),
+            respawn_failed_workers=True,
+            workers_kill_timeout=settings.shutdown_seconds,
+            log_level=LogLevels.warning,
+            log_dictconfig=log_configuration(settings.log_requests),
+        )
+        # Granian ends all workers if one dies within seconds of being replaced. Healthy ones shall go on; `Workers`
+        # delays replacements instead
+        granian.respawned_wrks = _Forgetful()
+        starter.start()
+        try:
+            granian.serve(target_loader=application, wrap_loader=False)
+        except SystemExit:
+            if not granian.interrupt_signal:
+                raise Failure("The server ended; the lines above say why.") from None
+        if starter.failure is not None:
+            raise starter.failure
+
+
+class _Forgetful(dict[int, float]):
+    """A dictionary that stays empty."""
+
+    def __setitem__(self, key: int, value: float) -> None:
+        pass
+
+
+def available_address(host: str, port: int) -> tuple[str, int]:
+    """The IP address of a host, and the port, or a free one if it is 0.
+
+    Raises
+    ------
+    UserError
+        If it cannot be listened at.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, place = min(found, key=lambda one: one[0] != socket.AF_INET)  # localhost is 127.0.0.1 to most
+        with socket.create_server(place[:2], family=family) as listener:
+            address, free, *_ = listener.getsockname()
+            return address, free
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"Port {port} of {host} cannot be listened at: {getattr(error, 'strerror', None) or error}. "
+            f"Choose another with --port (0 for any free one), or another --host."
+        ) from None
+
+
+@contextlib.contextmanager
+def _shared_folder(size: int) -> Iterator[Workers | None]:
+    """Several workers share their metrics, and know which of them are ready, by a folder; a single one needs none."""
+    if size == 1:
+        yield None
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="foveola-workers-")
+    except OSError as error:
+        raise UserError(
+            f"Several workers need a temporary folder, which cannot be made: {error.strerror}. Set TMPDIR to a folder "
+            f"that can be written, or leave out --workers."
+        ) from None
+    with folder:
+        metrics = Path(folder.name, "metrics")
+        metrics.mkdir()
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)  # read when the workers import prometheus_client
+        try:
+            yield Workers(Path(folder.name), size)
+        finally:
+            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+
+
+def _application(
+    model: bytes, model_path: Path, settings: Settings, port: int, workers: Workers | None, reports: Connection
+) -> Any:
+    """The ASGI application, made in a worker process."""
+    # Until Granian handles signals in this process: Ctrl+C is for the process that supervises it, which sends SIGTERM
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _return_memory()
+    if workers is not None:
+        time.sleep(workers.start())
+    from foveola.serving.app import create_app
+
+    def ready() -> None:
+        if workers is not None:
+            workers.ready()
+        reports.send(None)
+
+    for attempt in itertools.count():
+        try:
+            return create_app(onnx.open_bytes(model, model_path, threads=1), settings, port, workers, ready)
+        except UserError as error:
+            reports.send(error)  # ends the server while it starts
+            time.sleep(min(2.0**attempt, _MOST_SECONDS))
+            logging.getLogger(__name__).error(str(error))
+    raise AssertionError("unreachable")
+
+
+def _return_memory() -> None:
+    """Have the C library return the memory of large requests to the system (mallopt(3)), instead of keeping it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # not every library has it
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**18)
+
+
+@dataclass
+class _Starter:
+    """Announces the server when all workers are ready, or ends it if one of them cannot use the model.
+
+    Parameters
+    ----------
+    reports : from each worker: None if it is ready, or why it cannot be
+    """
+
+    reports: Connection
+    address: str
+    port: int
+    workers: int
+    announce: Callable[[str], None]
+    failure: UserError | None = None
+
+    def start(self) -> None:
+        """Begin to wait, in a thread."""
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        for _ in range(self.workers):
+            self.failure = self.reports.recv()
+            if self.failure is not None:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+        while not self._is_listening():  # the last moment of a worker's start
+            time.sleep(0.01)
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        self.announce(f"http://{host}:{self.port}")
+
+    def _is_listening(self) -> bool:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104  # asked, not bound
+        try:
+            socket.create_connection((host, self.port), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+
+def log_configuration(requests: bool) -> dict[str, Any]:
+    """For logging.config: every message as a line of JSON on standard error; requests only if they shall be logged."""
+    handler = {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}
+    return {
+        "formatters": {"json": {"()": f"{__name__}.JsonLines"}},
+        "handlers": {"standard error": handler},
+        "root": {"level": "WARNING", "handlers": ["standard error"]},
+        "loggers": {"foveola.serving.requests": {"level": "INFO" if requests else "WARNING"}},
+    }
+
+
+class JsonLines(logging.Formatter):
+    """Log messages as JSON documents; those of requests are documents already."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if message.startswith("{"):
+            return message
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        document = {"time": time, "level": record.levelname.lower(), "message": message.strip()}
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
+        return to_json(document).decode()

@@ -1,4 +1,4 @@
-"""What a server is told when it starts: where it listens, whom it answers, how much it takes on."""
+"""Settings of the server: where it listens, whom it answers, its limits."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ class Settings(BaseModel):
     """0 takes a free one."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128)] = "model"
-    """Of the model, as it stands in URLs."""
+    """Name of the model in URLs."""
 
     api_key: Annotated[SecretStr, Field(min_length=1)] | None = None
     allowed_hosts: tuple[str, ...] = ()
@@ -26,17 +26,17 @@ class Settings(BaseModel):
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 16 * MIB
     max_pixels: Annotated[int, Field(ge=1)] = 16_000_000
-    """Of one picture."""
+    """Of one image."""
     max_connections: Annotated[int, Field(ge=1)] = 800
     """Open at once; a process may usually have 1,024 files open."""
-    receive_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
-    """For the head of a request to arrive, and for its body."""
+    receive_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0
+    """For the head of a request to arrive, for its body, and for a client to go on reading its response."""
     queue_images: Annotated[int, Field(ge=1)] = 256
-    """Waiting for the model at once; more are turned away."""
-    shutdown_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
-    """For what was accepted to be answered after a signal to end."""
+    """Images that may wait for the model; further requests are rejected."""
+    shutdown_seconds: Annotated[int, Field(ge=1, le=3_600)] = 8
+    """After a signal, requests that were received are answered for so long; then the processes are killed."""
 
     collect: Path | None = None
-    """The image folder into which pictures with the right label are put."""
+    """The image folder into which images with the right label are put."""
     log_requests: bool = True
-    """Each one as a line of JSON; what goes wrong is logged in any case."""
+    """Log every request as a line of JSON; errors are logged in any case."""

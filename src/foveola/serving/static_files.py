@@ -1,17 +1,18 @@
-"""The page's files, read once: an address is looked up in a table, and never becomes a path."""
+"""The page's files, read once: a path is looked up in a table, and never becomes a file's path."""
 
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePath
 
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Request, Response
 
-from foveola.serving.guard import PAGE
-from foveola.serving.responses import Refused
+from foveola.serving.refusals import Refused
 
-# Of the two backends that the page can have, the one that asks this server
+PAGE = "/page/"
+"""Where the page's files are; index.html is at /."""
+
+# The page has two backends; this one uses the server
 _RENAMED = {"server.js": "backend.js"}
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -30,27 +31,32 @@ class _File:
     tag: str
 
 
-class StaticFiles:
-    """The routes of the page: index.html at /, everything else under PAGE."""
+def _read_files() -> dict[str, _File]:
+    """The files by their paths."""
+    found = {}
+    for file in files("foveola.serving").joinpath("page").iterdir():
+        kind = _TYPES.get(PurePath(file.name).suffix)
+        if kind is None:  # an editor's copy, for example
+            continue
+        content = file.read_bytes()
+        name = _RENAMED.get(file.name, file.name)
+        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        found["/" if name == "index.html" else PAGE + name] = _File(content, kind, tag)
+    return found
 
-    def __init__(self) -> None:
-        self._files: dict[str, _File] = {}
-        for file in files("foveola.serving").joinpath("page").iterdir():
-            kind = _TYPES.get(PurePath(file.name).suffix)
-            if kind is None:  # an editor's copy, say
-                continue
-            content = file.read_bytes()
-            name = _RENAMED.get(file.name, file.name)
-            self._files["/" if name == "index.html" else PAGE + name] = _File(
-                content, kind, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-            )
 
-    async def serve(self, request: Request) -> Response:
-        """The file at this address."""
-        file = self._files.get(request.scope["path"])
-        if file is None:
-            raise Refused(404, "The page has no such file.")
-        headers = {"ETag": file.tag, "Cache-Control": "no-cache"}  # kept by the browser, and asked for anew
-        if file.tag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        return Response(file.content, headers=headers | {"Content-Type": file.type})
+_FILES = _read_files()
+router = APIRouter(include_in_schema=False)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+@router.api_route(PAGE + "{name}", methods=["GET", "HEAD"])
+async def file(request: Request) -> Response:
+    """A file of the page."""
+    found = _FILES.get(request.scope["path"])
+    if found is None:
+        raise Refused(404, "The page has no such file.")
+    headers = {"ETag": found.tag, "Cache-Control": "no-cache"}  # browsers keep it, but ask whether it changed
+    if found.tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, headers=headers, media_type=found.type)

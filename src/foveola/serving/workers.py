@@ -1,48 +1,61 @@
-"""A few threads for work that would hold up the event loop, and a short queue before them."""
+"""Worker processes: how many are ready, and how long the replacement of one that died waits."""
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TypeVar
+import os
+from dataclasses import dataclass
+from pathlib import Path
 
-from foveola.serving.batching import Busy
-
-Result = TypeVar("Result")
+_STARTED, _READY = b"s", b"r"
+_MOST_SECONDS = 30.0
 
 
+@dataclass(frozen=True)
 class Workers:
-    """So many threads compute at once, which bounds the memory; so many callers wait, which bounds the time.
+    """The worker processes of a server; they know each other by a shared folder.
 
     Parameters
     ----------
-    task : what the threads do, for messages
-    threads : how many
-    waiting : callers beyond those; further ones are turned away
+    folder : gets a file for each worker that is ready, named after its process, and a history of starts
+    size : how many workers there should be
     """
 
-    def __init__(self, task: str, threads: int, waiting: int) -> None:
-        self._task = task
-        self._room = threads + waiting
-        self._callers = 0
-        self._threads = ThreadPoolExecutor(threads, task)
+    folder: Path
+    size: int
 
-    async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Call `work` with the arguments in a thread.
+    def start(self) -> float:
+        """Note that a worker starts; seconds that it should wait.
 
-        Raises
-        ------
-        Busy
-            At once, if too many wait already.
+        A worker that dies is replaced at once. If the replacement dies before it is ready, the next one waits 1 s, the
+        one after that 2 s, and so on.
         """
-        if self._callers >= self._room:
-            raise Busy(f"Too many requests wait for {self._task} already. Try again in a moment.")
-        self._callers += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *arguments))
-        finally:
-            self._callers -= 1
+        history = self._history.read_bytes() if self._history.exists() else b""
+        self._note(_STARTED)
+        failed = len(history) - len(history.rstrip(_STARTED))
+        if history.count(_STARTED) < self.size or not failed:
+            return 0.0
+        return min(2.0 ** (failed - 1), _MOST_SECONDS)
 
-    def close(self) -> None:
-        """Let running work end, and begin none."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def ready(self) -> None:
+        """Note that this process is ready."""
+        self._note(_READY)
+        (self.folder / f"{os.getpid()}.ready").touch()
+
+    def count_ready(self) -> int:
+        """How many workers are ready."""
+        return sum(is_running(int(note.stem)) for note in self.folder.glob("*.ready"))
+
+    @property
+    def _history(self) -> Path:
+        return self.folder / "history"
+
+    def _note(self, event: bytes) -> None:
+        with self._history.open("ab") as file:  # appended in one write, whoever else appends
+            file.write(event)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process with this number exists."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -10,7 +10,7 @@ from foveola.explanation import convolution
 from foveola.explanation.convolution import LETTERS, Matrix, Pooling, SlidingWindow, read_kernel
 from foveola.files import write_atomically, writing
 from foveola.images import shape_text
-from foveola.inputs.decode import is_animated, read_image
+from foveola.inputs.decode import read_first_frame
 from foveola.inputs.resize import shrink, to_channels
 from foveola.models.layers import Padding
 from foveola.reports import filter_lab
@@ -82,9 +82,9 @@ def _read(image: str) -> tuple[Matrix, list[str]]:
         if letter not in LETTERS:
             raise DataError(unknown("letter", letter, LETTERS))
         return LETTERS[letter], []
-    pixels = read_image(image)
+    pixels, animated = read_first_frame(image)
     notes = []
-    if is_animated(image):
+    if animated:
         notes.append("The file is an animation; this is its first frame.")
     if pixels.shape[2] == 3:
         pixels = to_channels(pixels, 1)

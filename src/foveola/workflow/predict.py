@@ -7,7 +7,7 @@ import numpy as np
 
 from foveola.files import write_atomically, writing
 from foveola.images import Images
-from foveola.inputs.decode import is_animated, read_image
+from foveola.inputs.decode import read_first_frame
 from foveola.inputs.fixes import apply_fixes
 from foveola.inputs.prepare import Prediction, PreparedImage, make_prediction, prepare, requested_fixes
 from foveola.models.metadata import ModelMetadata
@@ -89,11 +89,8 @@ def read_images(
     requested = requested_fixes(fix, grey, metadata)
     with show_progress(console(verbose)) as progress:
         for number, path in enumerate(images, start=1):
-            given = read_image(path)
-            yield (
-                given,
-                prepare(given, metadata, requested, auto="auto" in fix, name=str(path), animated=is_animated(path)),
-            )
+            given, animated = read_first_frame(path)
+            yield given, prepare(given, metadata, requested, auto="auto" in fix, name=str(path), animated=animated)
             progress(number, len(images), "images")
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from foveola.explanation.occlusion import occlusion
-from foveola.serving.batching import Busy
-from foveola.serving.workers import Workers
+from foveola.serving.refusals import Busy
+from foveola.serving.threads import ThreadPool
 
 
 def unscaled(document, values):
@@ -66,11 +66,11 @@ def test_only_one_image_file_is_looked_at(client, images):
     assert "application/json" in answer.json()["error"]
 
 
-def test_who_would_wait_long_is_turned_away(client, images, encoded, monkeypatch):
+def test_a_full_queue_rejects_further_requests(serve, images, encoded, monkeypatch):
     async def run(self, work, *arguments):
         raise Busy("Too many requests wait for looking already.")
 
-    monkeypatch.setattr(Workers, "run", run)
-    answer = client.post("/look", content=encoded(images[0]))
+    monkeypatch.setattr(ThreadPool, "run", run)
+    answer = serve().post("/look", content=encoded(images[0]))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert "wait for looking" in answer.json()["error"]

@@ -5,8 +5,8 @@ import pytest
 
 import foveola
 from foveola.errors import OutputError
-from foveola.serving import collecting
-from foveola.serving.collecting import Collecting
+from foveola.serving import collect
+from foveola.serving.collect import Collection
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_only_pictures(keeping, kept, images):
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_FILES", 2), ("MAX_BYTES", 250)])
 def test_a_full_folder_takes_no_more(keeping, kept, images, encoded, monkeypatch, limit, value):
-    monkeypatch.setattr(collecting, limit, value)
+    monkeypatch.setattr(collect, limit, value)
     statuses = [keeping.post("/keep?class=left", content=encoded(images[0])).status_code for _ in range(5)]
     assert statuses[0] == 201
     assert statuses[-1] == 507
@@ -98,7 +98,7 @@ def test_a_full_folder_takes_no_more(keeping, kept, images, encoded, monkeypatch
 
 
 def test_every_file_in_the_folder_counts(keeping, kept, images, encoded, monkeypatch):
-    monkeypatch.setattr(collecting, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(collect, "MAX_BYTES", 100_000)
     (kept / "deeper" / "still").mkdir(parents=True)
     (kept / "deeper" / "still" / "notes.txt").write_bytes(bytes(100_000))
     answer = keeping.post("/keep?class=left", content=encoded(images[0]))
@@ -107,7 +107,7 @@ def test_every_file_in_the_folder_counts(keeping, kept, images, encoded, monkeyp
 
 def test_the_folder_is_not_counted_for_every_picture(keeping, kept, images, encoded, monkeypatch):
     counts = []
-    monkeypatch.setattr(collecting, "_SECONDS_BETWEEN_COUNTS", 1e9)
+    monkeypatch.setattr(collect, "_SECONDS_BETWEEN_COUNTS", 1e9)
     monkeypatch.setattr(type(kept), "rglob", lambda folder, pattern: counts.append(folder) or [])
     answers = [keeping.post("/keep?class=left", content=encoded(images[0])).json() for _ in range(4)]
     assert [answer["kept"] for answer in answers] == [1, 2, 3, 4]
@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(keeping, kept, images, 
     def full(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(collecting, "write_atomically", full)
+    monkeypatch.setattr(collect, "write_atomically", full)
     answer = keeping.post("/keep?class=left", content=encoded(images[0]))
     assert answer.status_code == 507
     assert "No space left on device" in answer.json()["error"]
@@ -142,23 +142,23 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(keeping, kept, images, 
 )  # fmt: skip
 def test_names_that_no_class_folder_can_have(tmp_path, name):
     with pytest.raises(OutputError, match="Rename the class"):
-        Collecting(tmp_path, ("good", name), None, None)
+        Collection(tmp_path, ("good", name))
 
 
 @pytest.mark.parametrize("name", ["T-shirt", "お", "train", "1", "a b", "x.y", "ü" * 127])
 def test_names_that_one_can_have(tmp_path, name):
-    Collecting(tmp_path, ("good", name), None, None)
+    Collection(tmp_path, ("good", name))
 
 
 def test_names_that_are_one_for_some_file_systems(tmp_path):
     with pytest.raises(OutputError, match="differ in case only"):
-        Collecting(tmp_path, ("a", "A"), None, None)
+        Collection(tmp_path, ("a", "A"))
 
 
 def test_folders_that_cannot_be_collected_into(tmp_path):
     (tmp_path / "splits" / "Train" / "left").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"has splits.*Train"):
-        Collecting(tmp_path / "splits", ("left",), None, None)
+        Collection(tmp_path / "splits", ("left",))
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        Collecting(tmp_path / "file", ("left",), None, None)
+        Collection(tmp_path / "file", ("left",))

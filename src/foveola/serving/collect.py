@@ -1,4 +1,4 @@
-"""POST /keep: pictures with their right class, written into an image folder to learn from later."""
+"""POST /keep: images with their right class, collected in an image folder as training data."""
 
 import io
 import math
@@ -10,26 +10,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+from fastapi import APIRouter, Depends, Request, Response
 from PIL import Image
-from pydantic import BaseModel, Field
-from starlette.requests import Request
-from starlette.responses import Response
+from pydantic_core import to_json
 
 from foveola.errors import OutputError, UserError, unknown
 from foveola.files import write_atomically, writing
 from foveola.images import Images
-from foveola.serving.pictures import Pictures, one_picture
-from foveola.serving.queries import Query
-from foveola.serving.responses import Refused, json_response
-from foveola.serving.workers import Workers
+from foveola.serving.bodies import image_file
+from foveola.serving.openapi import IMAGE_FILE, accepts, refusals
+from foveola.serving.refusals import Refused
+from foveola.serving.schemas import KeepQuery, KeptDocument
+from foveola.serving.service import parameters, service_of
 
 MAX_FILES, MAX_BYTES = 20_000, 2 * 2**30
-"""In the whole folder, whoever has put them there."""
+"""In the whole folder, whoever wrote them."""
 
-# Between them, each worker adds what it has written itself
+# In between, each worker adds what it wrote itself
 _SECONDS_BETWEEN_COUNTS = 10.0
 
-# What some file system, or the reader of image folders, does not take for the name of a class
+# Names that some file system, or the reader of image folders, does not accept for a class
 _UNSAFE = re.compile(
     r'.*[\x00-\x1f\x7f/\\:*?"<>|].*|\..*|.*\.|\s.*|.*\s|__macosx|thumbs\.db|desktop\.ini|(readme|licen[cs]e)(\..*)?',
     re.IGNORECASE | re.DOTALL,
@@ -37,23 +37,43 @@ _UNSAFE = re.compile(
 _MAX_NAME_BYTES = 255
 
 
-class KeepQuery(Query):
-    """What a picture shows."""
-
-    name: Annotated[str, Field(alias="class", description="The right class of the picture.")]
+router = APIRouter()
 
 
-class Collecting:
-    """The route.
+@router.post(
+    "/keep",
+    response_model=KeptDocument,
+    status_code=201,
+    responses=refusals(408, 413, 415, 422, 503, 507),
+    openapi_extra=accepts(
+        IMAGE_FILE,
+        "curl --header 'Content-Type: image/png' --data-binary @image.png '{server}/keep?class={class}'",
+        KeepQuery,
+    ),
+)
+async def keep(
+    request: Request,
+    query: Annotated[KeepQuery, Depends(parameters(KeepQuery))],
+    image: Annotated[bytes, Depends(image_file)],
+) -> Response:
+    """Keep one image as training data."""
+    service = service_of(request)
+    if query.name not in service.model.class_names:
+        raise UserError(unknown("class", query.name[:80], service.model.class_names))
+    collection: Collection = request.app.state.collection
+    kept = await service.collecting.run(collection.add, query.name, await service.preparation.decoded(image))
+    return Response(to_json({"class": query.name, "kept": kept}), 201, media_type="application/json")
 
-    Files get names that nobody chooses and that never repeat; a picture is written as it was decoded, not as it came.
+
+class Collection:
+    """An image folder that grows.
+
+    Files get random names that never repeat; an image is written as it was decoded, not as it was received.
 
     Parameters
     ----------
     folder : gets a folder for each class
     class_names : of the model
-    pictures : decode what comes
-    workers : write it, one at a time
 
     Raises
     ------
@@ -61,27 +81,21 @@ class Collecting:
         If the folder cannot be used, or a class has a name that no folder can have.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str], pictures: Pictures, workers: Workers) -> None:
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         _check_names(class_names)
         _check_folder(folder)
         self._folder = folder
-        self._class_names = class_names
-        self._pictures = pictures
-        self._workers = workers
         self._counted = -math.inf
 
-    async def keep(self, request: Request) -> Response:
-        """Keep one picture."""
-        name = KeepQuery.of(request).name
-        if name not in self._class_names:
-            raise UserError(unknown("class", name[:80], self._class_names))
-        pixels = await self._pictures.decoded(await one_picture(request), "The picture")
-        kept = await self._workers.run(self._write, self._folder / name, pixels)
-        return json_response({"class": name, "kept": kept}, 201)
+    def add(self, class_name: str, pixels: Images) -> int:
+        """Write an image, uint8 H×W×C; the number of images that its class has now.
 
-    def _write(self, folder: Path, pixels: Images) -> int:
-        """How many pictures the class has, with this one."""
-        content = _png(pixels)
+        Raises
+        ------
+        Refused
+            If the folder is full, is a link, or cannot be written.
+        """
+        folder, content = self._folder / class_name, _png(pixels)
         try:
             if folder.is_symlink():
                 raise Refused(507, "The class's folder is a link, which may lead elsewhere. Tell the server's owner.")
@@ -96,14 +110,14 @@ class Collecting:
             folder.mkdir(exist_ok=True)
             write_atomically(folder / f"{secrets.token_hex(16)}.png", content)
         except OSError as error:
-            raise Refused(507, f"The picture cannot be written: {error.strerror}. Tell the server's owner.") from error
+            raise Refused(507, f"The image cannot be written: {error.strerror}. Tell the server's owner.") from error
         self._files += 1
         self._bytes += len(content)
         self._kept[folder] += 1
         return self._kept[folder]
 
     def _count(self) -> None:
-        """Count what lies in the folder: other workers and people write there too."""
+        """Count the files in the folder: other workers and people write there too."""
         files = [file for file in self._folder.rglob("*") if not file.is_dir()]
         self._files = len(files)
         self._bytes = sum(file.lstat().st_size for file in files)
@@ -116,12 +130,12 @@ def _check_names(class_names: Sequence[str]) -> None:
     for name in class_names:
         if not name or _UNSAFE.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES:
             raise OutputError(
-                f"Pictures cannot be collected: the class {name!r} has a name that cannot be that of a folder of "
+                f"Images cannot be collected: the class {name!r} has a name that cannot be that of a folder of "
                 f"images. Rename the class and train again, or leave out --collect."
             )
     if len({name.casefold() for name in class_names}) < len(class_names):
         raise OutputError(
-            "Pictures cannot be collected: two classes have names that differ in case only, which some file systems "
+            "Images cannot be collected: two classes have names that differ in case only, which some file systems "
             "take for one. Rename a class and train again, or leave out --collect."
         )
 
@@ -132,7 +146,7 @@ def _check_folder(folder: Path) -> None:
         train = [child for child in folder.iterdir() if child.name.lower() == "train" and child.is_dir()]
         if any(grandchild.is_dir() for child in train for grandchild in child.iterdir()):
             raise OutputError(
-                f"{folder} has splits: pictures beside {train[0]} would be read as another. Collect into "
+                f"{folder} has splits: images beside {train[0]} would be read as another. Collect into "
                 f"{train[0]}, or into a new folder."
             )
 
@@ -141,10 +155,3 @@ def _png(pixels: Images) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-class KeptDocument(BaseModel):
-    """A picture kept: its class, and how many the class has now."""
-
-    name: str = Field(alias="class")
-    kept: Annotated[int, Field(ge=1)]
