@@ -2,9 +2,13 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
 from collections import Counter
 from contextlib import suppress
 
+import httpx2 as httpx
 import numpy as np
 import pytest
 import schemathesis
@@ -110,6 +114,24 @@ def test_the_document_says_what_is_so(schema):
     assert seen.keys() == ROUTES | INFER
     assert {route for route, statuses in seen.items() if min(statuses) < 300} >= ROUTES
     assert sum(map(Counter.total, seen.values())) >= 200
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl to run the examples with")
+@pytest.mark.parametrize("key", [None, "s3cret"])
+def test_the_curl_examples_run_as_they_stand(start, images, encoded, tmp_path, key):
+    (tmp_path / "image.png").write_bytes(encoded(images[0]))
+    server = start(collect=str(tmp_path / "kept"), api_key=key, name="left-or-right")
+    ask = httpx.get(f"{server.address}/openapi.json", headers={} if key is None else {"X-API-Key": key})
+    operations = [operation for path in ask.json()["paths"].values() for operation in path.values()]
+    samples = [sample["source"] for operation in operations for sample in operation.get("x-codeSamples", ())]
+    assert len(samples) == 5
+    for sample in samples:
+        typed = sample.replace("curl ", "curl --silent --show-error --fail-with-body ", 1)
+        environment = os.environ | {"FOVEOLA_API_KEY": key or ""}
+        done = subprocess.run(
+            ["bash", "-c", typed], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, (sample, done.stdout, done.stderr)
 
 
 @pytest.mark.slow

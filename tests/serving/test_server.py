@@ -271,6 +271,8 @@ async def _client(server, number: int, outcomes: Counter[str], told: asyncio.Eve
                     break
                 answered += 1
                 outcomes["answered" if head[9:12] == b"200" else f"status {head[9:12]!r}"] += 1
+                if b"connection: close" in head:
+                    break
 
 
 async def _under_load(server, number: int) -> Counter[str]:

@@ -19,7 +19,7 @@ from foveola.exports.onnx import OnnxModel
 from foveola.serving import collect, explain, inference_protocol, predict, static_files
 from foveola.serving.connections import end_stuck_connections
 from foveola.serving.middleware import middleware
-from foveola.serving.openapi import TO_ANY, describe
+from foveola.serving.openapi import SERVER, TO_ANY, describe
 from foveola.serving.refusals import Refused, error_response, refusal
 from foveola.serving.service import Service, service_of
 from foveola.serving.settings import Settings
@@ -54,7 +54,8 @@ async def openapi(request: Request) -> Response:
     app, service = request.app, service_of(request)
     if app.openapi_schema is None:
         app.openapi_schema = await asyncio.to_thread(describe, app, service.settings, service.model.metadata)
-    return Response(to_json(app.openapi_schema), media_type="application/json")
+    content = to_json(app.openapi_schema).replace(SERVER.encode(), str(request.base_url).rstrip("/").encode())
+    return Response(content, media_type="application/json")
 
 
 def create_app(

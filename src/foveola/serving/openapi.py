@@ -18,6 +18,9 @@ Described = dict[str, Any]
 WITHOUT_KEY = ("/", "/v2/health/live", "/v2/health/ready")
 """Paths that need no API key; nor do the page's files."""
 
+SERVER = "{server}"
+"""In examples, stands for the address by which the server is asked."""
+
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/webp", "image/gif", "application/octet-stream")
 IMAGE_FILE: Described = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _IMAGE_TYPES}
 """Content of a body that is one image file."""
@@ -87,11 +90,8 @@ def describe(app: FastAPI, settings: Settings, metadata: ModelMetadata) -> Descr
 
 
 def _example(curl: str, settings: Settings, metadata: ModelMetadata) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  # not listened on
-    host = f"[{host}]" if ":" in host else host
     channels = metadata.image_shape[2]
     values = {
-        "{server}": f"http://{host}:{settings.port}",
         "{name}": settings.name,
         "{class}": quote(metadata.class_names[0]),
         "{channels}": str(channels),

@@ -26,7 +26,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from pydantic_core import to_json
 
-from foveola.errors import Failure, UserError
+from foveola.errors import Failure, FoveolaError, UserError
 from foveola.exports import onnx
 from foveola.serving.settings import Settings
 from foveola.serving.workers import Workers
@@ -53,7 +53,7 @@ def serve(model_path: Path, settings: Settings, *, announce: Callable[[str], Non
     UserError
         If the address is not available, or the export cannot be used.
     Failure
-        If the workers end without a signal.
+        If the application cannot start, or the server ends without a signal.
     """
     model = onnx.read(model_path)
     address, port = available_address(settings.host, settings.port)
@@ -164,10 +164,12 @@ def _application(
     for attempt in itertools.count():
         try:
             return create_app(onnx.open_bytes(model, model_path, threads=1), settings, port, workers, ready)
-        except UserError as error:
-            reports.send(error)  # ends the server while it starts
+        except Exception as error:
+            expected = isinstance(error, UserError)
+            # Ends the server while it starts; later, other workers go on
+            reports.send(error if expected else Failure(f"The server cannot start: {error!r}."))
             time.sleep(min(2.0**attempt, _MOST_SECONDS))
-            logging.getLogger(__name__).error(str(error))
+            logging.getLogger(__name__).error("A worker cannot start: %s", error, exc_info=not expected)
     raise AssertionError("unreachable")
 
 
@@ -192,7 +194,7 @@ class _Starter:
     port: int
     workers: int
     announce: Callable[[str], None]
-    failure: UserError | None = None
+    failure: FoveolaError | None = None
 
     def start(self) -> None:
         """Begin to wait, in a thread."""
