@@ -178,10 +178,10 @@ def pinned(processor: int) -> dict[str, Any]:
 
 
 def resident(process: subprocess.Popen[bytes]) -> float:
-    """Resident memory of a process, MiB."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) / 1024 if found else float("nan")
+    """Resident memory of a process and its children, MiB; pages that they share are counted once."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    files = [Path(f"/proc/{number}/smaps_rollup").read_text() for number in [process.pid, *children]]
+    return sum(int(re.search(r"^Pss:\s+(\d+) kB", file, re.MULTILINE)[1]) for file in files) / 1024
 
 
 def request_for(image: np.ndarray, path: str) -> bytes:

@@ -4,20 +4,27 @@ import asyncio
 import contextlib
 import http.client
 import json
+import multiprocessing
 import os
 import re
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
-from foveola.errors import UserError
-from foveola.serving.server import available_address, log_configuration
+from foveola.errors import Failure, FoveolaError, ModelError, UserError
+from foveola.serving import app as app_module
+from foveola.serving import server as server_module
+from foveola.serving.server import available_address, log_configuration, serve
+from foveola.serving.settings import Settings
+from foveola.serving.workers import Workers
 
 PATIENCE = 60  # seconds until a test gives up; nothing is measured
 BODY = json.dumps([[0, 90], [255, 0]]).encode()
@@ -472,3 +479,120 @@ def test_log_messages_are_json(caplog):
     assert "why" in json.loads(JsonLines().format(failed))["traceback"]
     assert log_configuration(True)["loggers"]["foveola.serving.requests"]["level"] == "INFO"
     assert log_configuration(False)["loggers"]["foveola.serving.requests"]["level"] == "WARNING"
+
+
+# Parts of a server's process, in this one
+
+
+class FakeGranian:
+    """Stands for the HTTP server: makes the application in this process, and ends as it is told."""
+
+    ending: BaseException | None = None
+
+    def __init__(self, target, **settings):
+        self.settings = settings
+        self.interrupt_signal = False
+
+    def serve(self, target_loader, wrap_loader):
+        self.application = target_loader()
+        if self.ending is not None:
+            raise self.ending
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Serve without Granian; signals are as before afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(server_module, "Granian", FakeGranian)
+    monkeypatch.setattr(server_module._Starter, "start", lambda starter: None)
+    monkeypatch.setattr(FakeGranian, "ending", None)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_an_end_without_a_signal_is_a_failure(in_this_process, model_path, monkeypatch):
+    serve(model_path, Settings(port=0), announce=print)
+    monkeypatch.setattr(FakeGranian, "ending", SystemExit(1))
+    with pytest.raises(Failure, match="lines above"):
+        serve(model_path, Settings(port=0), announce=print)
+
+
+def test_what_a_worker_reports_is_raised(in_this_process, model_path, monkeypatch):
+    def start(starter):
+        starter.failure = UserError("The model is bad.")
+
+    monkeypatch.setattr(server_module._Starter, "start", start)
+    with pytest.raises(UserError, match="The model is bad"):
+        serve(model_path, Settings(port=0, workers=2), announce=print)
+    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+
+
+def test_several_workers_need_a_temporary_folder(model_path, monkeypatch):
+    def full(**options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(server_module.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(UserError, match=r"No space left on device.* leave out --workers"):
+        serve(model_path, Settings(port=0, workers=2), announce=print)
+
+
+@pytest.mark.parametrize(
+    ("error", "reported"), [(ModelError("Take another."), "Take another."), (RuntimeError("odd"), "cannot start.*odd")]
+)
+def test_a_worker_that_cannot_start_reports_why_and_tries_again(
+    in_this_process, model_path, monkeypatch, error, reported, tmp_path
+):
+    reads, writes = multiprocessing.Pipe(duplex=False)
+    attempts, pauses = [error, None], []
+    monkeypatch.setattr(server_module.time, "sleep", pauses.append)
+    monkeypatch.setattr(server_module.onnx, "open_bytes", lambda *given, **more: _raise(attempts.pop(0)))
+    monkeypatch.setattr("foveola.serving.app.create_app", lambda *given: given)
+    workers = Workers(tmp_path, 2)
+    *_, ready = server_module._application(b"", model_path, Settings(), 1, workers, writes)
+    found = reads.recv()
+    assert isinstance(found, FoveolaError)
+    assert re.search(reported, str(found))
+    assert pauses == [0, 1]
+    ready()
+    assert reads.recv() is None
+    assert workers.count_ready() == 1
+
+
+def _raise(error):
+    if error is not None:
+        raise error
+
+
+def test_it_is_announced_when_all_workers_are_ready():
+    reads, writes = multiprocessing.Pipe(duplex=False)
+    announced = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        starter = server_module._Starter(reads, "127.0.0.1", port, 2, announced.append)
+        starter.start()
+        writes.send(None)
+        assert not announced
+        writes.send(None)
+        until(lambda: announced == [f"http://127.0.0.1:{port}"])
+
+
+def test_a_report_ends_the_process(monkeypatch):
+    reads, writes = multiprocessing.Pipe(duplex=False)
+    killed = []
+    monkeypatch.setattr(server_module.os, "kill", lambda *given: killed.append(given))
+    starter = server_module._Starter(reads, "127.0.0.1", 1, 1, print)
+    writes.send(ModelError("bad"))
+    starter._wait()
+    assert killed == [(os.getpid(), signal.SIGTERM)]
+    assert isinstance(starter.failure, ModelError)
+
+
+def test_while_it_runs_connections_are_examined(model, monkeypatch):
+    examined = threading.Event()
+    monkeypatch.setattr(app_module, "_EXAMINE_SECONDS", 0.01)
+    monkeypatch.setattr(app_module, "end_stuck_connections", lambda *given: examined.set())
+    app = app_module.create_app(model, Settings(), port=1)
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/v2/health/live").json() == {"live": True}
+        assert examined.wait(PATIENCE)
