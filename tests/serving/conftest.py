@@ -116,9 +116,9 @@ def client(address) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def start(model_path) -> Iterator[Callable[..., Running]]:
-    """Start a server with other settings."""
+    """Start a server with other settings, or another export."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(running(model_path, **settings))
+        yield lambda export=model_path, **settings: stack.enter_context(running(export, **settings))
 
 
 @pytest.fixture

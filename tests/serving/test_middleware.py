@@ -10,8 +10,9 @@ import zlib
 import numpy as np
 import pytest
 
+from foveola.serving.body_limits import Body, Queue
 from foveola.serving.metrics import Metrics
-from foveola.serving.middleware import Body, Queue, SecurityHeaders, middleware
+from foveola.serving.middleware import SecurityHeaders, middleware
 from foveola.serving.refusals import Busy
 from foveola.serving.settings import Settings
 

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import http.client
 import json
+import logging
 import multiprocessing
 import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -22,7 +24,7 @@ from starlette.testclient import TestClient
 from foveola.errors import Failure, FoveolaError, ModelError, UserError
 from foveola.serving import app as app_module
 from foveola.serving import server as server_module
-from foveola.serving.server import available_address, log_configuration, serve
+from foveola.serving.server import JsonLines, available_address, log_configuration, serve
 from foveola.serving.settings import Settings
 from foveola.serving.workers import Workers
 
@@ -104,8 +106,6 @@ def test_an_ipv6_address_is_in_brackets(start):
 
 def test_a_model_that_cannot_be_used_ends_the_server_with_the_reason(model_path, tmp_path):
     """What only a worker finds out is reported by the process that supervises it."""
-    import subprocess
-
     script = Path(__file__).with_name("serve_model.py")
     (tmp_path / "model.onnx").write_bytes(model_path.read_bytes()[:-100])
     done = subprocess.run(
@@ -406,17 +406,15 @@ def ask_safely(server) -> int:
 
 
 @linux
-def test_a_model_that_was_moved_away_is_served_on(model_path, tmp_path):
-    from tests.serving.conftest import running
-
+def test_a_model_that_was_moved_away_is_served_on(start, model_path, tmp_path):
     moved = tmp_path / "model.onnx"
     moved.write_bytes(model_path.read_bytes())
-    with running(moved, workers=2, log_requests=False) as server:
-        moved.unlink()
-        before = worker_pids(server)
-        os.kill(min(before), signal.SIGKILL)
-        until(lambda: ready_workers(server) == 2 and worker_pids(server) != before)
-        assert ask(server)[0] == 200
+    server = start(moved, workers=2, log_requests=False)
+    moved.unlink()
+    before = worker_pids(server)
+    os.kill(min(before), signal.SIGKILL)
+    until(lambda: ready_workers(server) == 2 and worker_pids(server) != before)
+    assert ask(server)[0] == 200
 
 
 @linux
@@ -464,10 +462,6 @@ def test_metrics_are_summed_over_the_workers(start):
 
 
 def test_log_messages_are_json(caplog):
-    import logging
-
-    from foveola.serving.server import JsonLines
-
     record = logging.LogRecord("x", logging.WARNING, "", 1, " a %s ", ("b",), None)
     assert json.loads(JsonLines().format(record))["message"] == "a b"
     document = logging.LogRecord("foveola.serving.requests", logging.INFO, "", 1, '{"status":200}', (), None)

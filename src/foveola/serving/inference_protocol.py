@@ -20,7 +20,8 @@ from foveola.errors import DataError
 from foveola.images import Images, shape_text
 from foveola.predictions import softmax
 from foveola.serving import schemas
-from foveola.serving.bodies import QUICK_BYTES, check_values, pixels_of
+from foveola.serving.bodies import QUICK_BYTES
+from foveola.serving.json_bodies import check_values, pixels_of
 from foveola.serving.openapi import accepts, refusals
 from foveola.serving.refusals import Refused, described
 from foveola.serving.schemas import HEADER_LENGTH, InferRequest, InputTensor, Parameters

@@ -14,7 +14,7 @@ from foveola.images import Images
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document, requested_fixes
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import softmax
-from foveola.serving.bodies import JSON_SCHEMA
+from foveola.serving.json_bodies import JSON_SCHEMA
 from foveola.serving.openapi import IMAGE_FILE, PIXELS, accepts, refusals
 from foveola.serving.schemas import PredictionsDocument, PredictQuery
 from foveola.serving.service import parameters, service_of

@@ -1,6 +1,5 @@
 """Schemas: query parameters and JSON documents of all routes, as they are validated and described in OpenAPI."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -11,9 +10,8 @@ from foveola.inputs.fixes import FIXES
 # Query parameters
 
 
-def _split(values: str | Iterable[str]) -> tuple[str, ...]:
-    values = [values] if isinstance(values, str) else values
-    return tuple(name for value in values for name in value.split(",") if name)
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(filter(None, names.split(",")))
 
 
 FixNames = Annotated[
