@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,21 +25,26 @@ class ImageSet:
     images : uint8 array, N×H×W×C, C = 1 (grey) or 3 (RGB), 0 = black
     labels : integer array, N, each an index into `class_names`
     class_names : K names, unique
+    groups : integer array, N: images with the same number show the same patient, object or writer, and stay together
+        when the set is split. None: every image stands for itself
 
     Raises
     ------
     DataError
-        If shapes, types, counts or labels are invalid or do not match.
+        If shapes, types, counts, labels or groups are invalid or do not match.
     """
 
     images: Images
     labels: Labels
     class_names: tuple[str, ...]
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         images, labels, names = self.images, np.asarray(self.labels), tuple(map(str, self.class_names))
         check_images(images)
         _check_labels(labels, len(images), names)
+        if self.groups is not None:
+            object.__setattr__(self, "groups", _checked_groups(np.asarray(self.groups), len(images)))
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
         object.__setattr__(self, "class_names", names)
 
@@ -69,7 +74,8 @@ class ImageSet:
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "ImageSet":
         """The images at these indices, in this order."""
         indices = np.asarray(indices, dtype=np.int64)
-        return ImageSet(self.images[indices], self.labels[indices], self.class_names)
+        groups = None if self.groups is None else self.groups[indices]
+        return ImageSet(self.images[indices], self.labels[indices], self.class_names, groups)
 
     def split(self, fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
         """Hold out a stratified random part.
@@ -109,11 +115,27 @@ class ImageSet:
 
 
 @dataclass(frozen=True, eq=False)
+class Originals:
+    """The training pictures as they were before they were resized and converted.
+
+    Parameters
+    ----------
+    heights, widths : int64 arrays, N, in pixels
+    colour : number of pictures in colour
+    """
+
+    heights: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    colour: int
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set: its training images, and its validation and test images if it has such splits.
 
     All splits have the same image shape and class names. `flip_safe` means that a mirrored image keeps its class; it
-    is never assumed, only declared by the catalog. `skipped` lists the unreadable files that were left out.
+    is never assumed, only declared by the catalog. `skipped` lists the unreadable files that were left out. `originals`
+    is None where the training images are as they came.
     """
 
     name: str
@@ -123,6 +145,7 @@ class Dataset:
     flip_safe: bool = False
     licence: str | None = None
     skipped: tuple[str, ...] = ()
+    originals: Originals | None = None
 
     def __post_init__(self) -> None:
         for split in (self.validation, self.test):
@@ -203,6 +226,15 @@ def check_images(images: object) -> None:
         )
     if 0 in images.shape:
         raise DataError(f"There are no images: the array has the shape {shape_text(images.shape)}.")
+
+
+def _checked_groups(groups: NDArray[Any], image_count: int) -> NDArray[np.int64]:
+    if not np.issubdtype(groups.dtype, np.integer) or groups.shape != (image_count,):
+        raise DataError(
+            f"Groups must be one integer an image, {image_count} in all, not {groups.dtype} of shape "
+            f"{shape_text(groups.shape)}. Number them: numpy.unique(groups, return_inverse=True)[1]."
+        )
+    return groups.astype(np.int64, copy=False)
 
 
 def _check_labels(labels: NDArray[np.int64], image_count: int, names: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ class ReadOptions:
     image_size: tuple[int, int] | None = None  # height, width
     skip_bad: int = 0
     progress: Progress = no_progress
+    groups: str | None = None  # a pattern over file names with one capturing group, or "folder"
 
 
 class Reader(Protocol):
