@@ -153,12 +153,12 @@ def test_dataset_refuses_splits_that_do_not_match():
         Dataset("x", train, validation=random_images(shape=(3, 4, 1)))
 
 
-def test_dataset_refuses_empty_classes_and_a_single_class():
+def test_nothing_is_trained_on_empty_classes_or_a_single_class():
     pixels = np.zeros((4, 1, 1, 1), np.uint8)
     with pytest.raises(DataError, match="no training image of 'b'"):
-        Dataset("x", ImageSet(pixels, np.array([0, 0, 2, 2]), ("a", "b", "c")))
+        Dataset("x", ImageSet(pixels, np.array([0, 0, 2, 2]), ("a", "b", "c"))).check_trainable()
     with pytest.raises(DataError, match="images of 1 class"):
-        Dataset("x", ImageSet(pixels, np.zeros(4, int), ("a",)))
+        Dataset("x", ImageSet(pixels, np.zeros(4, int), ("a",))).check_trainable()
 
 
 def test_dataset_fingerprint_depends_on_every_split():

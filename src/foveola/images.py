@@ -133,7 +133,8 @@ class Originals:
 class Dataset:
     """A data set: its training images, and its validation and test images if it has such splits.
 
-    All splits have the same image shape and class names. `flip_safe` means that a mirrored image keeps its class; it
+    All splits have the same image shape and class names. A model can be measured on any data set; `check_trainable`
+    tells whether one can be trained on it. `flip_safe` means that a mirrored image keeps its class; it
     is never assumed, only declared by the catalog. `skipped` lists the unreadable files that were left out. `originals`
     is None where the training images are as they came.
     """
@@ -160,16 +161,6 @@ class Dataset:
                     f"The splits of {self.name} have images of {shape_text(self.train.image_shape)} and "
                     f"{shape_text(split.image_shape)}; every split must have the same shape."
                 )
-        counts = self.train.class_counts
-        if np.count_nonzero(counts) < 2:
-            raise DataError(
-                f"{self.name} has images of {np.count_nonzero(counts)} class; a classifier needs at least two classes."
-            )
-        empty = [name for name, count in zip(self.train.class_names, counts, strict=True) if count == 0]
-        if empty:
-            raise DataError(
-                f"{self.name} has no training image of {', '.join(map(repr, empty))}. Add images, or remove the class."
-            )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -179,6 +170,26 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
         return self.train.image_shape
+
+    def check_trainable(self) -> None:
+        """Refuse data that nothing can be trained on; a model can be measured on it all the same.
+
+        Raises
+        ------
+        DataError
+            If there are images of fewer than two classes, or a class has no training image.
+        """
+        counts = self.train.class_counts
+        if np.count_nonzero(counts) < 2:
+            raise DataError(
+                f"{self.name} has training images of {np.count_nonzero(counts)} class; a classifier needs at least two "
+                f"classes. Add images of another class."
+            )
+        empty = [name for name, count in zip(self.train.class_names, counts, strict=True) if count == 0]
+        if empty:
+            raise DataError(
+                f"{self.name} has no training image of {', '.join(map(repr, empty))}. Add images, or remove the class."
+            )
 
     @cached_property
     def fingerprint(self) -> str:

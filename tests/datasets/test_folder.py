@@ -128,10 +128,10 @@ def test_an_empty_class_is_named(root, empty):
         load(root)
 
 
-def test_a_single_class_is_refused(tmp_path):
+def test_nothing_is_trained_on_a_single_class(tmp_path):
     write(tmp_path / "a" / "1.png")
     with pytest.raises(DataError, match="images of 1 class"):
-        load(tmp_path)
+        load(tmp_path).check_trainable()
 
 
 @pytest.mark.parametrize(("folder", "split"), [("train", "train"), ("val", "validation"), ("test", "test")])

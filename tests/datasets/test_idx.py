@@ -137,13 +137,13 @@ def test_different_numbers_of_images_and_labels_are_refused(tmp_path):
 def test_a_class_without_training_images_is_named(tmp_path):
     write(tmp_path, labels=np.array([0, 2] * 6, np.uint8))
     with pytest.raises(DataError, match="no training image of '1'"):
-        load(tmp_path)
+        load(tmp_path).check_trainable()
 
 
-def test_a_single_class_is_refused(tmp_path):
+def test_nothing_is_trained_on_a_single_class(tmp_path):
     write(tmp_path, classes=1)
     with pytest.raises(DataError, match="images of 1 class"):
-        load(tmp_path)
+        load(tmp_path).check_trainable()
 
 
 def test_labels_larger_than_the_number_of_images_are_refused(tmp_path):

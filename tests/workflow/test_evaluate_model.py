@@ -69,6 +69,20 @@ def test_data_with_only_some_of_the_classes_is_evaluated(evaluate, toy):
     assert [row.support for row in document.per_class] == [20, 20, 0]
 
 
+def test_data_of_a_single_class_are_evaluated(evaluate, toy):
+    document = evaluate(Dataset("left", ImageSet(toy.train.images[:20], toy.train.labels[:20], toy.class_names)))
+    (occurring,) = {toy.class_names[label] for label in toy.train.labels[:20]}
+    assert [row.support for row in document.per_class if row.name == occurring] == [20]
+    assert 0 <= document.accuracy.value <= 1
+    assert not document.metrics["auc_macro_ovr"].is_defined
+
+
+def test_a_class_name_without_images_need_not_be_known(evaluate, toy):
+    names = ("nobody", *toy.class_names)
+    document = evaluate(Dataset("more", ImageSet(toy.train.images, toy.train.labels + 1, names)))
+    assert document.confusion == evaluate(toy, split="all").confusion
+
+
 def test_unknown_classes_are_refused_by_name(evaluate, toy):
     other = replace(toy, train=ImageSet(toy.train.images, toy.train.labels, ("left", "middle", "above")))
     with pytest.raises(DataError, match="does not know: above"):

@@ -103,6 +103,7 @@ def audit(
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
     dataset, paths = _read(data, loaded, skip_bad, trainer.screen)
+    dataset.check_trainable()
     folder = Path(out) if out is not None else Path("audits") / dataset.name
     check_writable(folder)
     pool = Pool.of(dataset, paths)

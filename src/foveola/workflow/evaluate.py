@@ -89,11 +89,13 @@ def evaluate_predictions(predictions: Predictions, split: str, metadata: ModelMe
 
 def _match_classes(images: ImageSet, class_names: Sequence[str], data_name: str) -> Labels:
     """The images' labels as indices into the model's classes, matched by name."""
-    unknown = [name for name in images.class_names if name not in class_names]
+    occurring = [name for name, count in zip(images.class_names, images.class_counts, strict=True) if count]
+    unknown = [name for name in occurring if name not in class_names]
     if unknown:
         raise DataError(
             f"{data_name} has classes that the model does not know: {', '.join(unknown[:10])}. "
             f"The model knows: {', '.join(class_names[:20])}. Evaluate on data with these class names."
         )
-    to_model = np.array([list(class_names).index(name) for name in images.class_names], dtype=np.int64)
+    positions = {name: position for position, name in enumerate(class_names)}
+    to_model = np.array([positions.get(name, -1) for name in images.class_names], dtype=np.int64)
     return to_model[images.labels]

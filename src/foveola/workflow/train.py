@@ -103,6 +103,7 @@ def train(
     init_path = model_path(Path(init)) if init is not None else None
     screen = console(verbose)
     dataset = data if isinstance(data, Dataset) else _load(data, recipe, skip_bad, screen)
+    dataset.check_trainable()
     flip = uses_flips(recipe.augment, dataset.flip_safe)
     splits = split_dataset(dataset, recipe.validation, recipe.test, seed)
     if budget is not None:
