@@ -1,5 +1,6 @@
 """`predict`, `export`, `serve`: tables, JSON, and the options that reach the workflow."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -169,3 +170,60 @@ def test_valid_sizes(text, size):
 def test_invalid_sizes(text):
     with pytest.raises(UserError, match="500kB"):
         parse_size(text)
+
+
+def test_one_bad_image_does_not_keep_the_good_ones_from_being_answered(foveola_command, toy_run, image_file, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    code, out, err = foveola_command("predict", toy_run, image_file, "bad.png", image_file, "gone.png", "--json")
+    document = json.loads(out)
+    assert code == 2
+    assert [row["image"] for row in document["predictions"]] == [str(image_file)] * 2
+    assert [row["image"] for row in document["refused"]] == ["bad.png", "gone.png"]
+    assert "2 of 4 images cannot be used; the others are answered" in err
+    assert "bad.png is not an image" in err and "gone.png does not exist" in err
+    assert str(image_file) in foveola_command("predict", toy_run, "bad.png", image_file).out
+
+
+def test_nothing_is_printed_where_no_image_can_be_used(foveola_command, toy_run, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    code, out, err = foveola_command("predict", toy_run, "bad.png", "--json")
+    assert (code, out) == (2, "")
+    assert err.startswith("foveola: bad.png is not an image")
+    assert "2 of 2 images cannot be used; none is answered" in foveola_command("predict", toy_run, "bad.png", "x").err
+
+
+def test_answers_are_written_as_a_table_and_as_json(foveola_command, toy_run, image_file, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for name in ("b.png", "a, b.png"):
+        ImageOps.invert(Image.open(image_file)).save(tmp_path / "pictures" / name)
+    (tmp_path / "pictures" / "bad.png").write_bytes(b"")
+    code, out, _ = foveola_command("predict", toy_run, "pictures", "--out", "answers.csv", "--json")
+    assert code == 2
+    with Path("answers.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["pictures/a, b.png", "pictures/b.png", "pictures/bad.png"]
+    first = json.loads(out)["predictions"][0]
+    assert rows[0]["class"] == first["class"]
+    assert float(rows[0]["probability"]) == pytest.approx(first["probability"], abs=1e-6)
+    assert "dark on light" in rows[0]["findings"]
+    assert rows[2]["class"] == "" and "bad.png" in rows[2]["refused"]
+    foveola_command("predict", toy_run, "pictures", "--out", "answers.json")
+    assert json.loads(Path("answers.json").read_text()) == json.loads(out)
+
+
+def test_many_answers_are_counted_where_a_file_has_them(foveola_command, toy_run, image_file, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for number in range(50):
+        Image.open(image_file).save(tmp_path / "pictures" / f"{number}.png")
+    code, out, _ = foveola_command("predict", toy_run, "pictures", "--out", "answers.csv")
+    assert code == 0
+    assert "in all" in out and "50" in out and "17.png" not in out
+    assert len(Path("answers.csv").read_text().splitlines()) == 51
+    assert "17.png" in foveola_command("predict", toy_run, "pictures").out
+
+
+def test_predict_refuses_a_file_it_cannot_write_before_the_work(foveola_command, toy_run, image_file, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, out, err = foveola_command("predict", toy_run, image_file, "--out", "file/answers.csv")
+    assert (code, out) == (2, "")
+    assert "file" in err and "--out" in err

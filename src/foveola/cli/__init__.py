@@ -36,7 +36,8 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
         "foveola convolve letter:E --pool max",
     },
     "Deployment": {
-        deployment.predict: "Example: foveola predict runs/mnist-fast seven.png photo.jpg",
+        deployment.predict: "Examples: foveola predict runs/mnist-fast seven.png photo.jpg · "
+        "foveola predict runs/mnist-fast scans --out answers.csv · cat seven.png | foveola predict runs/mnist-fast -",
         deployment.export: "Examples: foveola export runs/mnist-fast · "
         "foveola evaluate runs/mnist-fast/exports/model.onnx mnist",
         deployment.serve: "Examples: foveola serve runs/mnist-fast · "

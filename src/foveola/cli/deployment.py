@@ -4,7 +4,7 @@ import ipaddress
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,16 +21,33 @@ from foveola.cli.options import (
     parse_fixes,
     parse_size,
 )
-from foveola.cli.output import show
+from foveola.cli.output import show, to_json
 from foveola.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from foveola.workflow.predict import Refusal
+
+# Of images that cannot be used, so many are explained
+_MOST_REFUSALS = 20
 
 
 def predict(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files of any size.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="Files, folders, patterns such as 'scans/*.png', or - (standard input)."),
+    ],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes to list.")] = 3,
     grey: Grey = False,
     fix: Fixes = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write the answers to this file: a CSV table, or JSON if it ends in .json."
+        ),
+    ] = None,
     seen: Annotated[
         Path | None,
         typer.Option(
@@ -42,15 +59,39 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Classify images; differences from the training images are reported, never silently fixed."""
-    from foveola.inputs.prepare import prediction_document
+    from foveola.files import check_writable, write_atomically, writing
+    from foveola.inputs.prepare import Prediction, prediction_document
     from foveola.workflow.open import open_model
-    from foveola.workflow.predict import predict as predict_images
+    from foveola.workflow.predict import Refusal, predict_each, predictions_table
 
+    if out is not None:
+        check_writable(out.parent)
     predictor = open_model(model, device=one_of("device", device, DEVICES))
-    fixes = parse_fixes(fix)
-    predictions = predict_images(predictor, images, grey=grey, fix=fixes, show=seen, top=top, verbose=not quiet)
-    document = {"predictions": [{"image": one.image, **prediction_document(one)} for one in predictions]}
-    show(document, as_json, lambda tables: tables.predictions(predictions))
+    answers = list(
+        predict_each(predictor, images, grey=grey, fix=parse_fixes(fix), show=seen, top=top, verbose=not quiet)
+    )
+    predictions = [answer for answer in answers if isinstance(answer, Prediction)]
+    refused = [answer for answer in answers if isinstance(answer, Refusal)]
+    document = {
+        "predictions": [{"image": one.image, **prediction_document(one)} for one in predictions],
+        "refused": [asdict(refusal) for refusal in refused],
+    }
+    if out is not None:
+        with writing(out):
+            write_atomically(out, to_json(document) + "\n" if out.suffix == ".json" else predictions_table(answers))
+    if predictions:
+        show(document, as_json, lambda tables: tables.predictions(predictions, out))
+    if refused:
+        raise UserError(_refusals_text(refused, len(answers)))
+
+
+def _refusals_text(refused: "Sequence[Refusal]", images: int) -> str:
+    reasons = [refusal.reason for refusal in refused[:_MOST_REFUSALS]]
+    if images == 1:
+        return reasons[0]
+    more = [f"… and {len(refused) - _MOST_REFUSALS} more"] if len(refused) > _MOST_REFUSALS else []
+    answered = "the others are answered" if len(refused) < images else "none is answered"
+    return "\n".join([f"{len(refused)} of {images} images cannot be used; {answered}.", *reasons, *more])
 
 
 def export(

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from foveola.inputs.prepare import Prediction
 
 
+# More predictions than these are only counted, if a file holds every one
+_LISTED_PREDICTIONS = 40
+
+
 def summary(title: str, infos: Sequence[LayerInfo]) -> RenderableType:
     """The layers of a network with settings, output shapes, parameters and multiply-adds, as in Keras."""
     table = _table("layer", "settings", "output shape", "parameters", "multiply-adds", right=3)
@@ -42,8 +46,8 @@ def evaluation(document: Evaluation) -> RenderableType:
     """The metrics with their intervals, then a row for each class."""
     metrics = _table("metric", "value", "95 % interval", right=1)
     for key, estimate in document.metrics.items():
-        if estimate.is_defined:
-            metrics.add_row(METRICS[key].title, f"{estimate.value:.4f}", _interval(estimate))
+        value = f"{estimate.value:.4f}" if estimate.is_defined else "–"
+        metrics.add_row(METRICS[key].title, value, _interval(estimate) if estimate.is_defined else estimate.method)
     for title, estimate in _rejection(document.rejection).items():
         metrics.add_row(title, f"{estimate.value:.4f}", _interval(estimate))
     classes = _table("class", "precision", "recall", "95 % interval", "F1", "images", right=1)
@@ -123,15 +127,28 @@ def export(report: "ExportReport") -> RenderableType:
     return facts(rows | {"largest difference": difference, "8-bit integers": gain.accuracy_text, "": gain.time_text})
 
 
-def predictions(found: Sequence["Prediction"]) -> RenderableType:
-    """Class and probability of each image, then its findings."""
+def predictions(found: Sequence["Prediction"], out: Path | None = None) -> RenderableType:
+    """Class and probability of each image, then its findings; of many images only counts, if a file has the rest."""
+    if out is not None and len(found) > _LISTED_PREDICTIONS:
+        return Group(_prediction_counts(found), "", f"Every answer is in {out}.")
     table = _table("image", "class", "probability", "next best")
     for prediction in found:
         others = ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.top[1:])
         name = prediction.class_name
         shown = f"uncertain (most likely {name})" if prediction.uncertain else name
         table.add_row(prediction.image, shown, f"{prediction.probability:.3f}", others)
-    return Group(table, *(_notes(prediction) for prediction in found if prediction.findings or prediction.fixes))
+    notes = [_notes(prediction) for prediction in found if prediction.findings or prediction.fixes]
+    return Group(table, *notes, *([] if out is None else ["", f"Also written to {out}."]))
+
+
+def _prediction_counts(found: Sequence["Prediction"]) -> Table:
+    table = _table("class", "images", right=1)
+    for name, count in Counter(prediction.class_name for prediction in found).most_common():
+        table.add_row(name, f"{count:,}")
+    table.add_row("in all", f"{len(found):,}")
+    table.add_row("of these uncertain", f"{sum(prediction.uncertain for prediction in found):,}")
+    table.add_row("of these unlike the training images", f"{sum(bool(one.findings) for one in found):,}")
+    return table
 
 
 def _notes(prediction: "Prediction") -> str:

@@ -13,6 +13,7 @@ from foveola.datasets.entry import Entry
 from foveola.datasets.reader import Reader, ReadOptions
 from foveola.errors import DataError, unknown
 from foveola.images import Dataset, ImageSet
+from foveola.inputs.find import EXTENSIONS
 from foveola.inputs.resize import resize, to_channels
 from foveola.progress import Progress, no_progress
 
@@ -137,7 +138,7 @@ def _unsupported_reason(path: Path) -> str:
         return "is an archive; unpack it and give the folder"
     if name.endswith((".csv", ".tsv", ".parquet", ".json")):
         return "is a table; save its images as an .npz file or as an image folder"
-    if path.suffix.lower() in folder.EXTENSIONS:
+    if path.suffix.lower() in EXTENSIONS:
         return "is a single image; give a folder with one subfolder of images per class"
     return "is in an unsupported format"
 

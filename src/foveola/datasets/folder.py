@@ -14,9 +14,9 @@ from foveola.datasets.reader import ReadOptions, image_set
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet
 from foveola.inputs.decode import read_image
+from foveola.inputs.find import EXTENSIONS
 from foveola.inputs.resize import resize, to_channels
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif"})
 DEFAULT_SIZE = 64  # pixels a side
 MAX_LISTED_FILES = 20
 

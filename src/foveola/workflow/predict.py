@@ -1,14 +1,19 @@
 """Predict: image files classified."""
 
+import csv
+import io
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from foveola.errors import DataError
 from foveola.files import write_atomically, writing
 from foveola.images import Images
-from foveola.inputs.decode import read_first_frame
-from foveola.inputs.fixes import apply_fixes
+from foveola.inputs.find import ImageFile, find_images
+from foveola.inputs.fixes import Fix, apply_fixes
 from foveola.inputs.prepare import Prediction, PreparedImage, make_prediction, prepare, requested_fixes
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import Predictor, softmax
@@ -17,6 +22,17 @@ from foveola.workflow.open import metadata_of, open_model
 
 # Side, in pixels, to which the network's input is enlarged by whole multiples
 _SHOWN_SIDE = 224
+_BATCH = 256
+
+COLUMNS = ("image", "class", "probability", "uncertain", "findings", "fixes", "refused")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An image that could not be classified, and why."""
+
+    image: str
+    reason: str
 
 
 def predict(
@@ -34,7 +50,8 @@ def predict(
     Parameters
     ----------
     model : run directory, model file or predictor
-    images : paths
+    images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
+        standard input
     grey : convert colour images to grey for a model of grey images; the same as the fix of that name
     fix : fixes to apply, keys of `foveola.inputs.fixes.FIXES`; "auto" for those that each image's findings propose
     show : a folder for the network's input as PNG files: NUMBER-NAME-before.png, and -after.png if it was fixed
@@ -60,20 +77,62 @@ def predict(
     >>> prediction.class_name, prediction.findings
     ('0', [])
     """
+    answers = predict_each(model, images, grey=grey, fix=fix, show=show, top=top, verbose=verbose)
+    predictions = []
+    for answer in answers:
+        if isinstance(answer, Refusal):
+            raise DataError(answer.reason)
+        predictions.append(answer)
+    return predictions
+
+
+def predict_each(
+    model: str | Path | Predictor,
+    images: Sequence[str | Path],
+    *,
+    grey: bool = False,
+    fix: Collection[str] = (),
+    show: str | Path | None = None,
+    top: int = 3,
+    verbose: bool = True,
+) -> Iterator[Prediction | Refusal]:
+    """As `predict`, but an image that cannot be used is refused by itself, and the others are classified.
+
+    Raises
+    ------
+    UserError
+        If the model or a fix cannot be used, or there are no images.
+    """
     predictor = model if not isinstance(model, str | Path) else open_model(model)
     metadata = metadata_of(predictor)
-    before, after = [], []
-    for given, prepared in read_images(images, metadata, grey=grey, fix=fix, verbose=verbose):
-        after.append(prepared)
-        if show is not None:
-            before.append(unfixed(given, prepared, metadata))
-    probabilities = softmax(predictor.predict_logits(np.stack([prepared.pixels for prepared in after])))
-    if show is not None:
-        _write_inputs(Path(show), images, before, after)
-    return [
-        make_prediction(str(path), row, prepared, metadata, predictor.class_names, top)
-        for path, row, prepared in zip(images, probabilities, after, strict=True)
-    ]
+    requested = requested_fixes(fix, grey, metadata)
+    files = find_images(images)
+    inputs = None if show is None else _Inputs(Path(show), len(files))
+    with show_progress(console(verbose)) as progress:
+        for start in range(0, len(files), _BATCH):
+            prepared: list[PreparedImage] = []
+            answers: list[Refusal | None] = []
+            for number, file in enumerate(files[start : start + _BATCH], start + 1):
+                try:
+                    given, ready = _prepared(file, metadata, requested, auto="auto" in fix)
+                except DataError as error:
+                    answers.append(Refusal(file.name, str(error)))
+                else:
+                    answers.append(None)
+                    prepared.append(ready)
+                    if inputs is not None:
+                        inputs.write(number, file.name, unfixed(given, ready, metadata), ready)
+                progress(number, len(files), "images")
+            probabilities = _probabilities(predictor, prepared)
+            for file, refusal in zip(files[start : start + _BATCH], answers, strict=True):
+                yield refusal or make_prediction(
+                    file.name, next(probabilities), prepared.pop(0), metadata, predictor.class_names, top
+                )
+
+
+def _probabilities(predictor: Predictor, prepared: Sequence[PreparedImage]) -> Iterator[NDArray[np.float64]]:
+    if prepared:
+        yield from softmax(predictor.predict_logits(np.stack([image.pixels for image in prepared])))
 
 
 def read_images(
@@ -89,9 +148,15 @@ def read_images(
     requested = requested_fixes(fix, grey, metadata)
     with show_progress(console(verbose)) as progress:
         for number, path in enumerate(images, start=1):
-            given, animated = read_first_frame(path)
-            yield given, prepare(given, metadata, requested, auto="auto" in fix, name=str(path), animated=animated)
+            yield _prepared(ImageFile(str(path)), metadata, requested, auto="auto" in fix)
             progress(number, len(images), "images")
+
+
+def _prepared(
+    file: ImageFile, metadata: ModelMetadata, requested: Collection[Fix], *, auto: bool
+) -> tuple[Images, PreparedImage]:
+    given, animated = file.read()
+    return given, prepare(given, metadata, requested, auto=auto, name=file.name, animated=animated)
 
 
 def unfixed(given: Images, prepared: PreparedImage, metadata: ModelMetadata) -> Images:
@@ -99,16 +164,41 @@ def unfixed(given: Images, prepared: PreparedImage, metadata: ModelMetadata) -> 
     return apply_fixes(given, {"grey"} & set(prepared.fixes), metadata.statistics, metadata.image_shape)
 
 
-def _write_inputs(
-    folder: Path, paths: Sequence[str | Path], before: Sequence[Images], after: Sequence[PreparedImage]
-) -> None:
-    """A file for each image, and a second one if something was fixed."""
-    from foveola.reports.pixels import enlarge, png_bytes
+@dataclass(frozen=True)
+class _Inputs:
+    """The folder of `show`: a file for each image, and a second one if something was fixed."""
 
-    with writing(folder, "Choose another folder with --show."):
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, (path, first, second) in enumerate(zip(paths, before, after, strict=True), start=1):
-            name = f"{number:0{len(str(len(paths)))}}-{Path(path).stem}"
-            write_atomically(folder / f"{name}-before.png", png_bytes(enlarge(first, _SHOWN_SIDE)))
-            if second.fixes:
-                write_atomically(folder / f"{name}-after.png", png_bytes(enlarge(second.pixels, _SHOWN_SIDE)))
+    folder: Path
+    count: int
+
+    def write(self, number: int, name: str, before: Images, after: PreparedImage) -> None:
+        from foveola.reports.pixels import enlarge, png_bytes
+
+        start = f"{number:0{len(str(self.count))}}-{Path(name).stem}"
+        with writing(self.folder, "Choose another folder with --show."):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / f"{start}-before.png", png_bytes(enlarge(before, _SHOWN_SIDE)))
+            if after.fixes:
+                write_atomically(self.folder / f"{start}-after.png", png_bytes(enlarge(after.pixels, _SHOWN_SIDE)))
+
+
+def predictions_table(answers: Sequence[Prediction | Refusal]) -> str:
+    """CSV with COLUMNS, a row for each image; several findings or fixes are separated by semicolons."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for answer in answers:
+        if isinstance(answer, Refusal):
+            table.writerow({"image": answer.image, "refused": answer.reason})
+            continue
+        table.writerow(
+            {
+                "image": answer.image,
+                "class": answer.class_name,
+                "probability": f"{answer.probability:.6f}",
+                "uncertain": str(answer.uncertain).lower(),
+                "findings": "; ".join(finding.text for finding in answer.findings),
+                "fixes": "; ".join(answer.fixes),
+            }
+        )
+    return text.getvalue()

@@ -1,0 +1,100 @@
+"""Find image files by what a command line names: files, folders, patterns, or - for standard input."""
+
+import glob
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveola.errors import DataError
+from foveola.inputs.decode import MAX_FILE_BYTES, FirstFrame, decode_first_frame, read_first_frame
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif"})
+
+_STANDARD_INPUT = "-"
+_JUNK_FOLDERS = frozenset({"__macosx", "@eadir", "lost+found", "#recycle", "$recycle.bin"})
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image by its name; `data` is its content where that has been read already, from standard input."""
+
+    name: str
+    data: bytes | None = None
+
+    def read(self) -> FirstFrame:
+        """The first frame.
+
+        Raises
+        ------
+        DataError
+            If the file does not exist or cannot be decoded.
+        """
+        if self.data is not None:
+            return decode_first_frame(self.data, self.name)
+        return read_first_frame(self.name)
+
+
+def find_images(names: Sequence[str | Path]) -> list[ImageFile]:
+    """The image files that the names stand for, in this order.
+
+    Parameters
+    ----------
+    names : paths of files; folders, whose image files are taken at every depth; patterns such as "scans/*.png" or
+        "scans/**/*.png"; "-" for one image from standard input, or for a list of names there, one a line. ~ is the
+        home folder
+
+    Raises
+    ------
+    DataError
+        If a folder holds no image file, no file matches a pattern, or standard input holds nothing.
+    """
+    return [found for name in names for found in _named(str(name))]
+
+
+def _named(name: str) -> Iterator[ImageFile]:
+    if name == _STANDARD_INPUT:
+        yield from _from_standard_input()
+        return
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = sorted(_image_files(path))
+        if not files:
+            extensions = ", ".join(sorted(EXTENSIONS))
+            raise DataError(f"{path} holds no image files ({extensions}). Give another folder, or the files.")
+    elif not path.exists() and glob.has_magic(name):
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
+        files = sorted(match for match in map(Path, matches) if not match.is_dir())
+        if not files:
+            raise DataError(f"No file matches {name}. Check the pattern; ** stands for folders at any depth.")
+    else:
+        files = [path]
+    yield from (ImageFile(str(file)) for file in files)
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink() and path.name.lower() not in _JUNK_FOLDERS:
+            yield from _image_files(path)
+        elif path.suffix.lower() in EXTENSIONS and path.is_file():
+            yield path
+
+
+def _from_standard_input() -> Iterator[ImageFile]:
+    """One image, or names, one a line; no image format begins with printable text."""
+    data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    if not data.strip():
+        raise DataError("Standard input is empty. Send an image, or the names of images, one a line.")
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(f"Standard input holds more than {MAX_FILE_BYTES:,} bytes. Send a smaller image.")
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError:
+        lines = []
+    if lines and all(line.isprintable() for line in lines):
+        names = [line.strip() for line in lines if line.strip() not in ("", _STANDARD_INPUT)]
+        yield from find_images(names)
+    else:
+        yield ImageFile("standard input", data)
