@@ -88,7 +88,11 @@ class ModelSize(BaseModel):
 
 
 class RunStatus(Document):
-    """`run.json`: what was trained on what, how far it came, and how it ended."""
+    """`run.json`: what was trained on what, how far it came, and how it ended.
+
+    `threads` and `processor` (its vector instructions) decide in which order sums are taken: with others, the same seed
+    gives slightly different weights.
+    """
 
     status: Literal["running", "done", "interrupted", "diverged", "failed"]
     recipe: Recipe
@@ -102,6 +106,8 @@ class RunStatus(Document):
     versions: dict[str, str] = {}
     seed: int
     device: str = "cpu"
+    threads: int | None = None
+    processor: str | None = None
     flip: bool = False
     init: str | None = None
     freeze: bool = False

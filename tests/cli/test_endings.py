@@ -90,3 +90,10 @@ def test_an_interrupt_ends_with_130_and_leaves_a_readable_run(toy_npz, tiny, fov
     assert status.status == "interrupted"
     assert status.epochs >= 1
     assert foveola_command("evaluate", "run", toy_npz).code == 0
+
+
+def test_the_package_is_run_as_a_module_too():
+    command = [sys.executable, "-m", "foveola", "recipes", "nonsense"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "Unknown recipe 'nonsense'" in done.stderr

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import torch
+
 import foveola
 
 
@@ -65,3 +67,16 @@ def test_reject_reaches_recipe_model_and_metrics(foveola_command, arguments, toy
         text = foveola_command(*again).out
         assert "coverage (target error 30.00%)" in text
         assert "error of confident predictions" in text
+
+
+def test_the_number_of_threads_is_chosen_and_recorded(foveola_command, arguments):
+    before = torch.get_num_threads()
+    try:
+        chosen = json.loads(foveola_command("train", *arguments["train"], "--threads", before + 1, "--json").out)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    default = json.loads(foveola_command("train", *arguments["train"], "--force", "--json").out)
+    assert (chosen["threads"], default["threads"]) == (before + 1, before)
+    assert chosen["processor"] == torch.backends.cpu.get_cpu_capability()
+    assert foveola_command("train", *arguments["train"], "--threads", 0).code == 2

@@ -28,6 +28,12 @@ Seed = Annotated[
 DeviceName = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", help="Device; auto uses a GPU if there is one.")
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Threads to compute with. Default: one a core; the weights depend on it, slightly."
+    ),
+]
 SkipBad = Annotated[int, typer.Option(min=0, metavar="N", help="Skip up to N unreadable images.")]
 Grey = Annotated[bool, typer.Option("--grey", help="Convert colour images to grey for a model of grey images.")]
 Fixes = Annotated[

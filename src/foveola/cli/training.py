@@ -14,6 +14,7 @@ from foveola.cli.options import (
     Quiet,
     Seed,
     SkipBad,
+    Threads,
     one_of,
     parse_duration,
     parse_image_shape,
@@ -134,6 +135,7 @@ def train(
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
     device: DeviceName = "auto",
+    threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -149,7 +151,8 @@ def train(
     if reject is not None:
         values["reject"] = reject
     run = train_run(
-        data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES), force=force,
+        data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
+        threads=threads, force=force,
         budget=None if budget is None else parse_duration(budget),
         init=init, freeze=freeze, skip_bad=skip_bad, report=report, verbose=not quiet,
     )  # fmt: skip

@@ -15,6 +15,13 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: _package_version(name) for name in PACKAGES}
 
 
+def processor() -> str:
+    """The vector instructions that PyTorch uses, such as AVX512."""
+    import torch
+
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
 def describe_environment() -> Environment:
     """Versions, folders, processor and GPU."""
     threads = precision = None

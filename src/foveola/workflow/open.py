@@ -94,6 +94,23 @@ def metadata_of(predictor: Predictor) -> ModelMetadata:
     return metadata
 
 
+def choose_threads(threads: int | None) -> int:
+    """The number of threads that PyTorch computes with from now on in this process; None leaves the choice to it.
+
+    Raises
+    ------
+    UserError
+        If the number is not above zero.
+    """
+    import torch
+
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"--threads is {threads}; computing needs at least 1.")
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
 def choose_device(device: Device) -> "torch.device":
     """The device to compute on.
 

@@ -21,9 +21,9 @@ from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
-from foveola.workflow.environment import versions
+from foveola.workflow.environment import processor, versions
 from foveola.workflow.evaluate import evaluate_predictions
-from foveola.workflow.open import Device, choose_device, model_path
+from foveola.workflow.open import Device, choose_device, choose_threads, model_path
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: Device = "auto",
+    threads: int | None = None,
     force: bool = False,
     budget: float | None = None,
     init: str | Path | None = None,
@@ -62,6 +63,7 @@ def train(
     overrides : values by recipe key, such as {"epochs": 3, "augment.shift": 2}
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
     device : "auto" uses a GPU if there is one
+    threads : how many to compute with, from now on in this process; by default one a core
     force : replace a run that is already in `out`
     budget : seconds for everything, from this call to the written run; sets the number of steps
     init : a run or model file to copy weights from, layer by layer while names and shapes agree
@@ -98,7 +100,7 @@ def train(
     recipe = load_recipe(recipe or "fast", overrides)
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
-    chosen_device = choose_device(device)
+    chosen_device, thread_count = choose_device(device), choose_threads(threads)
     run = Run.claim(Path(out), force=force) if out is not None else None
     init_path = model_path(Path(init)) if init is not None else None
     screen = console(verbose)
@@ -129,6 +131,8 @@ def train(
         versions=versions(),
         seed=seed,
         device=chosen_device.type,
+        threads=thread_count,
+        processor=processor(),
         flip=flip,
         init=None if init is None else str(init),
         freeze=freeze,
