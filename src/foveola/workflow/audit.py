@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from foveola.audits.duplicates import DuplicateGroup
+    from foveola.datasets.duplicates import DuplicateGroup
     from foveola.audits.label_errors import LabelErrors, Suspect
     from foveola.audits.outliers import Outlier
 
@@ -95,7 +95,7 @@ def audit(
     started = time.perf_counter()
     for module in ("torch", "cleanlab", "jinja2"):
         require(module, "train")
-    from foveola.audits.duplicates import find_duplicates
+    from foveola.datasets.duplicates import find_duplicates
     from foveola.audits.label_errors import find_label_errors
     from foveola.audits.outliers import find_outliers
     from foveola.evaluation.metrics import accuracy

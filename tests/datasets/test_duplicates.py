@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foveola.audits.duplicates import MAX_CONTRAST_FRACTION, MAX_DIFFERENCE, DuplicateGroup, find_duplicates
+from foveola.datasets.duplicates import MAX_CONTRAST_FRACTION, MAX_DIFFERENCE, DuplicateGroup, find_duplicates
 
 
 def smooth(count, side=16, channels=1, seed=0):
