@@ -136,7 +136,8 @@ class Dataset:
     All splits have the same image shape and class names. A model can be measured on any data set; `check_trainable`
     tells whether one can be trained on it. `flip_safe` means that a mirrored image keeps its class; it
     is never assumed, only declared by the catalog. `skipped` lists the unreadable files that were left out. `originals`
-    is None where the training images are as they came.
+    is None where the training images are as they came. `notes` are sentences of the reader about what it converted or
+    assumed, for the user to read.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Dataset:
     licence: str | None = None
     skipped: tuple[str, ...] = ()
     originals: Originals | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split in (self.validation, self.test):
