@@ -12,12 +12,22 @@ def test_explain_prints_the_class_and_the_page(foveola_command, arguments, image
     assert code == 0
     assert Path("seen/explanation.html").is_file()
     assert "Open seen/explanation.html" in out
-    assert "Grad-CAM is not possible" in out
+    assert "HiResCAM is not possible" in out
     document = json.loads(foveola_command("explain", *arguments["explain"], "--class", "right", "--json").out)
     (row,) = document["explanations"]
     assert row["image"] == str(image_file)
     assert {"class": "right", "probability": row["classes"][-1]["probability"]}.items() <= row["classes"][-1].items()
     assert document["page"] == "explanation/explanation.html"
+
+
+def test_explain_compares_with_grad_cam(foveola_command, arguments):
+    out = foveola_command("explain", *arguments["explain"], "--method", "grad-cam", "--json").out
+    document = json.loads(out)
+    assert document["method"] == "grad-cam"
+    assert document["explanations"][0]["cam"].startswith("Grad-CAM is not possible")  # a dense network
+    code, _, err = foveola_command("explain", *arguments["explain"], "--method", "gradcam")
+    assert code == 2
+    assert "Unknown --method 'gradcam'. Did you mean 'grad-cam'" in err
 
 
 def test_explain_applies_fixes_first(foveola_command, toy_run, image_file):

@@ -69,7 +69,7 @@ def test_every_section_is_there(page, toy, tmp_path):
     assert f"{sizes.train} training, {sizes.validation} validation, {sizes.test} test (held out)" in text
     assert f"<code>{toy.fingerprint}</code>" in text
     assert text.count('aria-label="Loss over the training"') == 1
-    for part in ("ROC", "Reliability", "Risk and coverage", "Least confident", "Filters of the first", "Grad-CAM"):
+    for part in ("ROC", "Reliability", "Risk and coverage", "Least confident", "Filters of the first", "HiResCAM"):
         assert part in text, part
     assert len(re.findall(r'src="data:image/png;base64,[^"]{50,}"', text)) > 40
     assert re.findall(r'(?:src|href)="(?!data:|#)', text) == []

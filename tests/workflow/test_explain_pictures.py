@@ -11,7 +11,7 @@ from torch import nn
 
 import foveola
 from foveola.errors import DataError, ModelError, OutputError, UserError
-from foveola.explanation.grad_cam import grad_cam
+from foveola.explanation.cam import class_activation_maps, enlarge_maps
 from foveola.explanation.occlusion import occlusion
 from foveola.inputs import decode
 from foveola.recipe import parse_recipe
@@ -62,7 +62,7 @@ def test_the_document_agrees_with_the_model(convolutional, image_file, toy, tmp_
     assert [(top["class"], top["probability"]) for top in row["top"]] == prediction.top
     assert [explained["class"] for explained in row["classes"]] == ["middle", "left"]  # predicted first
     assert row["classes"][0]["probability"] == pytest.approx(prediction.probability)
-    assert row["grad_cam"] == "done"
+    assert (row["cam"], row["grad_cam"]) == ("done", "done")
     shapes = {layer["name"]: layer["shape"] for layer in row["layers"]}
     assert shapes == {
         "conv2d_1": [8, 8, 4], "maxpool2d_1": [4, 4, 4], "dropout_1": [4, 4, 4], "flatten_1": [64], "dense_1": [3],
@@ -74,28 +74,71 @@ def test_the_document_agrees_with_the_model(convolutional, image_file, toy, tmp_
     assert row["classes"][0]["largest_drop"] == pytest.approx(float(drop.max()))
 
 
-def test_heat_maps_are_orange_where_the_map_is_high(convolutional, image_file, toy, tmp_path):
-    explain(convolutional, image_file, out=tmp_path / "out", classes=toy.class_names)
-    cams = grad_cam(foveola.open(convolutional), toy.train.images[[25] * 3], np.arange(3))
-    assert cams.any()
+@pytest.mark.parametrize(("method", "file"), [("hires-cam", "hires_cam"), ("grad-cam", "grad_cam")])
+def test_heat_maps_are_orange_where_a_pixel_speaks_for_the_class(
+    convolutional, image_file, toy, tmp_path, method, file
+):
+    document = explain(convolutional, image_file, out=tmp_path / "out", classes=toy.class_names, method=method)
+    assert document["method"] == method
+    model, images = foveola.open(convolutional), toy.train.images[[25] * 3]
+    cams = enlarge_maps(model, class_activation_maps(model, images, np.arange(3), method), (8, 8))
+    assert (cams.min() < 0) == (method == "hires-cam")
     for label, cam in enumerate(cams):
-        drawn = np.asarray(Image.open(tmp_path / "out" / "1-bar" / f"grad_cam_class_{label}.png"))
+        drawn = np.asarray(Image.open(tmp_path / "out" / "1-bar" / f"{file}_class_{label}.png"))
         assert drawn.shape == (224, 224, 3)
         centers = drawn[14::28, 14::28].astype(int)
         warmth = centers[..., 0] - centers[..., 2]
         assert (warmth[cam == 0] == 0).all()
         assert (warmth[cam > 0.9] > 100).all()
+        assert (warmth[cam < -0.9] < -50).all()
 
 
-def test_a_dense_network_says_that_grad_cam_is_not_possible(toy_run, image_file, tmp_path):
+def test_evidence_and_remainder_are_the_logit(convolutional, image_file, toy, tmp_path):
+    document = explain(convolutional, image_file, out=tmp_path / "out", classes=toy.class_names)
+    model, image = foveola.open(convolutional), toy.train.images[25:26]
+    logits = model.predict_logits(image)[0]
+    biases = model.network.dense_1.bias.detach().numpy() / model.metadata.temperature
+    page = Path(document["page"]).read_text("utf-8")
+    for explained in document["explanations"][0]["classes"]:
+        label, evidence = toy.class_names.index(explained["class"]), explained["evidence"]
+        (map_,) = class_activation_maps(model, image, np.array([label]))
+        assert evidence["logit"] == pytest.approx(logits[label], abs=1e-5)
+        assert evidence["added"] == pytest.approx(map_[map_ > 0].sum(), abs=1e-5)
+        assert evidence["subtracted"] == pytest.approx(-map_[map_ < 0].sum(), abs=1e-5)
+        remainder = evidence["logit"] - evidence["added"] + evidence["subtracted"]
+        assert remainder == pytest.approx(biases[label], abs=1e-4)
+        assert f"{evidence['added']:+.2f} (orange)" in page
+        assert f"= logit {evidence['logit']:+.2f}".replace("-", "−") in page
+
+
+def test_a_grad_cam_of_zeros_does_not_claim_that_nothing_speaks_for_the_class(convolutional, image_file, tmp_path):
+    model = foveola.open(convolutional)
+    with torch.no_grad():  # negative on average, positive where the bar is
+        model.network.dense_1.weight[0] = -1
+        model.network.dense_1.weight[0].view(4, 4, 4)[:, 1:3] = 0.5
+        model.network.dense_1.bias[0] = 50
+    pages = {}
+    for method in ("grad-cam", "hires-cam"):
+        document = explain(model, image_file, out=tmp_path / method, method=method)
+        pages[method] = Path(document["page"]).read_text("utf-8")
+        (explained,) = document["explanations"][0]["classes"]
+        assert explained["class"] == "left"
+    assert "This does not mean that nothing speaks for the class" in pages["grad-cam"]
+    assert explained["evidence"]["added"] > 0.1
+    assert "0 everywhere" not in pages["hires-cam"]
+
+
+def test_a_dense_network_says_that_hires_cam_is_not_possible(toy_run, image_file, tmp_path):
     document = explain(toy_run, image_file, out=tmp_path / "out")
     assert document["filters"] is None
     (row,) = document["explanations"]
-    assert row["grad_cam"].startswith("Grad-CAM is not possible")
+    assert row["cam"].startswith("HiResCAM is not possible")
+    assert row["grad_cam"] == row["cam"]
     (explained,) = row["classes"]
+    assert explained["evidence"] is None
     assert [name.partition("_")[0] for name in explained["files"]] == ["occlusion"]
     page = Path(document["page"]).read_text("utf-8")
-    assert row["grad_cam"] in page
+    assert row["cam"] in page
     assert "Filters of the first layer" not in page
 
 
@@ -171,6 +214,7 @@ def grey_file(tmp_path, mode="L", size=(8, 8), **options):
     [
         ({"classes": ["Middle"]}, DataError, "Unknown class 'Middle'. Did you mean 'middle'"),
         ({"fix": ["turn"]}, UserError, "Unknown fix 'turn'"),
+        ({"method": "gradcam"}, UserError, "Unknown method 'gradcam'. Did you mean 'grad-cam'"),
         ({"images": lambda tmp_path: grey_file(tmp_path, "RGB", color="red")}, DataError, "colour image .*--grey"),
         ({"images": lambda tmp_path: grey_file(tmp_path, "L", (9000, 8000))}, DataError, "refused because of its size"),
         ({"images": lambda tmp_path: tmp_path / "none.png"}, DataError, "does not exist"),

@@ -19,6 +19,9 @@ from foveola.cli.options import (
 )
 from foveola.cli.output import show
 
+# foveola.explanation.cam has them too, but brings torch
+CAM_METHODS = ("hires-cam", "grad-cam")
+
 
 def explain(
     model: Model,
@@ -27,6 +30,10 @@ def explain(
         list[str] | None,
         typer.Option("--class", metavar="NAME", help="Also explain this class; may be repeated."),
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(metavar="hires-cam|grad-cam", help="How class activation maps are computed; grad-cam to compare."),
+    ] = "hires-cam",
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A new folder. Default: explanation, explanation-2, …")
     ] = None,
@@ -36,13 +43,14 @@ def explain(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Explain predictions: feature maps, filters, Grad-CAM and occlusion, as PNG files and one HTML page."""
+    """Explain predictions: feature maps, filters, HiResCAM and occlusion, as PNG files and one HTML page."""
     from foveola.workflow.explain import explain as explain_images
 
     place = one_of("device", device, DEVICES)
     document = explain_images(
-        model, images, classes=classes or (), out=out, grey=grey, fix=parse_fixes(fix), device=place, verbose=not quiet
-    )
+        model, images, classes=classes or (), method=one_of("method", method, CAM_METHODS), out=out, grey=grey,
+        fix=parse_fixes(fix), device=place, verbose=not quiet,
+    )  # fmt: skip
     show(document, as_json, lambda tables: tables.explanation(document))
 
 

@@ -171,7 +171,7 @@ def explanation(document: Mapping[str, Any]) -> RenderableType:
         names = ", ".join(explained["class"] for explained in row["classes"])
         table.add_row(row["image"], row["class"], f"{row['probability']:.3f}", names)
     notes = [f"{row['image']} is {finding['text']}." for row in document["explanations"] for finding in row["findings"]]
-    notes += dict.fromkeys(row["grad_cam"] for row in document["explanations"] if row["grad_cam"] != "done")
+    notes += dict.fromkeys(row["cam"] for row in document["explanations"] if row["cam"] != "done")
     return Group(table, *notes, f"Open {document['page']}; the PNG files are beside it.")
 
 

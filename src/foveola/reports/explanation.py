@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from foveola.models.shapes import infer_shapes
 from foveola.reports import html
 from foveola.reports.pixels import coloured, enlarge, labelled_grid, overlay, png_bytes, shaded, signed
 
+if TYPE_CHECKING:
+    from foveola.explanation.cam import CamMethod
+
 Array = NDArray[np.float32]
 
 # Maps shown of a layer
@@ -26,6 +29,25 @@ SIDE = 224
 ROW = 64
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What the values of a HiResCAM map add to a class's logit and subtract from it, both at least 0."""
+
+    logit: float
+    added: float
+    subtracted: float
+
+    @classmethod
+    def of(cls, logit: float, cam: Array) -> Self:
+        """The evidence in a HiResCAM map, float32 h×w in logits."""
+        return cls(logit, float(cam.clip(min=0).sum()), float(-cam.clip(max=0).sum()))
+
+    @property
+    def remainder(self) -> float:
+        """What no value of the map accounts for: the biases' part of the logit."""
+        return self.logit - self.added + self.subtracted
+
+
 @dataclass(frozen=True, eq=False)
 class ClassHeatmaps:
     """Heat maps of one class.
@@ -33,14 +55,16 @@ class ClassHeatmaps:
     Parameters
     ----------
     index, name, probability : of the class
-    grad_cam : float32 H×W, 0 to 1; None if it is not possible
+    cam : float32 H×W, -1 to 1, the class activation map; None if it is not possible
+    evidence : the sums of a HiResCAM map; None for Grad-CAM, whose values do not add up to a logit
     occlusion : float32 H×W, by how much the probability falls
     """
 
     index: int
     name: str
     probability: float
-    grad_cam: Array | None
+    cam: Array | None
+    evidence: Evidence | None
     occlusion: Array
 
 
@@ -55,7 +79,8 @@ class Explanation:
     unfixed, seen : uint8 H×W×C, the network's input without and with the requested fixes
     maps : output of every layer, float32 height×width×channels or a vector
     heatmaps : of the predicted class, then of the requested ones
-    without_grad_cam : why there is no Grad-CAM; None if there is
+    cam_method : the method of the class activation maps
+    without_cam : why there are none; None if there are
     """
 
     prediction: Prediction
@@ -64,7 +89,8 @@ class Explanation:
     seen: Images
     maps: Mapping[str, Array]
     heatmaps: Sequence[ClassHeatmaps]
-    without_grad_cam: str | None
+    cam_method: "CamMethod"
+    without_cam: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +148,9 @@ def explanation_page(
                 {"layer": layer, "tiles": [html.image_uri(tile) for tile in layer.tiles]}
                 for layer in shown_layers(metadata, explanation.maps)
             ],
-            "heatmaps": [_shown(explanation.seen, heatmaps) for heatmaps in explanation.heatmaps],
-            "without_grad_cam": explanation.without_grad_cam,
+            "heatmaps": [_shown(explanation, heatmaps) for heatmaps in explanation.heatmaps],
+            "cam_method": explanation.cam_method,
+            "without_cam": explanation.without_cam,
         }
         for explanation in explanations
     ]
@@ -150,17 +177,17 @@ def explanation_images(metadata: ModelMetadata, explanation: Explanation) -> Ite
             grid = labelled_grid(layer.tiles, labels, f"{layer.name}: {layer.shape}, {layer.range}")
             yield layer.file, png_bytes(grid)
     for heatmaps in explanation.heatmaps:
-        for name, image in heatmap_images(explanation.seen, heatmaps):
+        for name, image in heatmap_images(explanation, heatmaps):
             yield name, png_bytes(enlarge(image, SIDE))
 
 
-def heatmap_images(seen: Images, heatmaps: ClassHeatmaps) -> list[tuple[str, Images]]:
+def heatmap_images(explanation: Explanation, heatmaps: ClassHeatmaps) -> list[tuple[str, Images]]:
     """File names, with the class's number because its name may hold anything, and heat maps laid over the image."""
     highest = float(np.abs(heatmaps.occlusion).max())
     heats = {"occlusion": heatmaps.occlusion / (highest or 1)}
-    if heatmaps.grad_cam is not None:
-        heats = {"grad_cam": heatmaps.grad_cam} | heats
-    return [(f"{kind}_class_{heatmaps.index}.png", overlay(seen, heat)) for kind, heat in heats.items()]
+    if heatmaps.cam is not None:
+        heats = {explanation.cam_method.replace("-", "_"): heatmaps.cam} | heats
+    return [(f"{kind}_class_{heatmaps.index}.png", overlay(explanation.seen, heat)) for kind, heat in heats.items()]
 
 
 def filter_grid(filters: Array) -> bytes:
@@ -211,14 +238,15 @@ def _tiles(values: Array) -> list[Images]:
     return [draw(padded.reshape(rows, -1), highest)]
 
 
-def _shown(seen: Images, heatmaps: ClassHeatmaps) -> dict[str, Any]:
+def _shown(explanation: Explanation, heatmaps: ClassHeatmaps) -> dict[str, Any]:
     """The heat maps of one class as the page shows them."""
-    *cam, covered = (html.image_uri(image) for _, image in heatmap_images(seen, heatmaps))
+    *cam, covered = (html.image_uri(image) for _, image in heatmap_images(explanation, heatmaps))
     return {
         "name": heatmaps.name,
         "probability": heatmaps.probability,
-        "grad_cam": cam[0] if cam else None,
-        "nothing": heatmaps.grad_cam is not None and not heatmaps.grad_cam.any(),
+        "cam": cam[0] if cam else None,
+        "cam_is_zero": heatmaps.cam is not None and not heatmaps.cam.any(),
+        "evidence": heatmaps.evidence,
         "occlusion": covered,
         "fall": float(heatmaps.occlusion.max()),
         "rise": float(-heatmaps.occlusion.min()),

@@ -53,5 +53,6 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "−")
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
     return environment

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
 
 
-# Heat maps, float32 N×H×W from 0 to 1, of a classifier, N images and N classes
+# Heat maps, float32 N×H×W from -1 to 1, of a classifier, N images and N classes
 HeatmapMethod = Callable[["Classifier", Images, Labels], NDArray[np.float32]]
 
 # Correct predictions, and mistakes, that are explained
@@ -89,23 +89,29 @@ def _maps(data: ReportData, index: int) -> dict[str, Any]:
 
 
 def _heatmap_method(classifier: "Classifier", image: Images) -> tuple[str, HeatmapMethod]:
-    """Grad-CAM, or occlusion for a network without feature maps."""
-    from foveola.explanation.grad_cam import grad_cam
+    """HiResCAM, or occlusion for a network without feature maps."""
+    from foveola.explanation.cam import class_activation_maps
 
     try:
-        grad_cam(classifier, image, np.zeros(1, np.int64))
+        class_activation_maps(classifier, image, np.zeros(1, np.int64))
     except ModelError:
         return "occlusion", _occlusion
-    return "Grad-CAM", grad_cam
+    return "HiResCAM", _hires_cam
+
+
+def _hires_cam(classifier: "Classifier", images: Images, classes: Labels) -> NDArray[np.float32]:
+    from foveola.explanation.cam import class_activation_maps, enlarge_maps
+
+    return enlarge_maps(classifier, class_activation_maps(classifier, images, classes), images.shape[1:3])
 
 
 def _occlusion(classifier: "Classifier", images: Images, classes: Labels) -> NDArray[np.float32]:
-    """Occlusion maps without negative values, float32 N×H×W, the largest value of each 1."""
+    """Occlusion maps, float32 N×H×W, the largest magnitude of each 1."""
     from foveola.explanation.occlusion import occlusion
 
-    drops = occlusion(classifier, classifier.metadata.polarity, images, classes).clip(0, None)
-    highest = drops.max(axis=(1, 2), keepdims=True)
-    return (drops / np.where(highest > 0, highest, 1)).astype(np.float32)
+    drops = occlusion(classifier, classifier.metadata.polarity, images, classes)
+    largest = np.abs(drops).max(axis=(1, 2), keepdims=True)
+    return (drops / np.where(largest > 0, largest, 1)).astype(np.float32)
 
 
 def _heatmaps(data: ReportData, indices: Labels, heat: HeatmapMethod) -> list[dict[str, Any]]:
@@ -120,9 +126,12 @@ def _heatmaps(data: ReportData, indices: Labels, heat: HeatmapMethod) -> list[di
         heats = [(predictions.class_names[predicted[row]], for_predicted[row])]
         if predicted[row] != true[row]:
             heats.append((predictions.class_names[true[row]], for_true[row]))
-        heatmaps = [
-            {"name": name, "empty": not hot.any(), "source": image_uri(pixels.thumbnail(overlay(images[row], hot)))}
-            for name, hot in heats
-        ]
+        heatmaps = [_heatmap(name, images[row], hot) for name, hot in heats]
         rows.append({"image": predicted_image(data, index), "heatmaps": heatmaps})
     return rows
+
+
+def _heatmap(name: str, image: Images, heat: NDArray[np.float32]) -> dict[str, Any]:
+    """The heat map, H×W, of the class of this name, over its image."""
+    source = image_uri(pixels.thumbnail(overlay(image, heat)))
+    return {"name": name, "without_evidence": not (heat > 0).any(), "source": source}

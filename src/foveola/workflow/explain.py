@@ -1,17 +1,18 @@
-"""Explain: feature maps, filters, Grad-CAM and occlusion of images, written into a folder."""
+"""Explain: feature maps, filters, class activation and occlusion maps of images, written into a folder."""
 
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.errors import DataError, ModelError, OutputError, require, unknown
+from foveola.errors import DataError, ModelError, OutputError, UserError, require, unknown
 from foveola.files import is_empty_folder, new_folder, writing
-from foveola.images import Images
+from foveola.images import Images, Labels
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import softmax
@@ -20,8 +21,9 @@ from foveola.workflow.open import Device, model_path, open_model
 from foveola.workflow.predict import read_images, unfixed
 
 if TYPE_CHECKING:
+    from foveola.explanation.cam import CamMethod
     from foveola.models.classifier import Classifier
-    from foveola.reports.explanation import Array, Explanation
+    from foveola.reports.explanation import Array, ClassHeatmaps, Explanation
 
 FOLDER = "explanation"
 PAGE = "explanation.html"
@@ -35,19 +37,21 @@ def explain(
     images: Sequence[str | Path],
     *,
     classes: Sequence[str] = (),
+    method: "CamMethod" = "hires-cam",
     out: str | Path | None = None,
     grey: bool = False,
     fix: Collection[str] = (),
     device: Device = "cpu",
     verbose: bool = True,
 ) -> dict[str, Any]:
-    """Write feature maps, filters, Grad-CAM and occlusion maps of images into a folder of PNG files with one page.
+    """Write feature maps, filters, class activation and occlusion maps of images as PNG files with one page.
 
     Parameters
     ----------
     model : run directory, .safetensors file or live classifier
     images : paths
     classes : further classes to explain, beside the predicted one
+    method : of the class activation maps: "hires-cam", or "grad-cam" for comparison
     out : the folder, new or empty; by default a new one called "explanation"
     grey : convert colour images to grey for a model of grey images
     fix : fixes to apply, as for `predict`
@@ -56,13 +60,14 @@ def explain(
 
     Returns
     -------
-    The document of `foveola explain --json`: out, page, filters, and for each image its folder, class, layers and the
-    files of its heat maps; `grad_cam` is "done", or says why it is not possible.
+    The document of `foveola explain --json`: out, page, filters, method, and for each image its folder, class, layers
+    and the files of its heat maps. `cam` is "done", or says why class activation maps are not possible; `grad_cam` is
+    its former name. With HiResCAM, `evidence` holds the logit of each class, and what the map adds to it and subtracts.
 
     Raises
     ------
     UserError
-        If the model cannot be explained, a class or fix is unknown, or an image or the folder cannot be used;
+        If the model cannot be explained, a class, method or fix is unknown, or an image or the folder cannot be used;
         nothing is written then.
 
     Examples
@@ -72,11 +77,12 @@ def explain(
     >>> Image.fromarray(data.train.images[0, :, :, 0]).save("zero.png")
     >>> run = foveola.train(data, "fast", overrides={"epochs": 1}, verbose=False)
     >>> document = foveola.explain(run.path, ["zero.png"], out="explained", verbose=False)
-    >>> document["page"], document["explanations"][0]["grad_cam"]
-    ('explained/explanation.html', 'done')
+    >>> document["page"], document["method"], document["explanations"][0]["cam"]
+    ('explained/explanation.html', 'hires-cam', 'done')
     """
     folder = new_folder(Path(FOLDER)) if out is None else _check_new(Path(out))
     classifier = _open(model, device)
+    _check_method(method)
     numbers = [_class_number(classifier, name) for name in classes]
     inputs = list(read_images(images, classifier.metadata, grey=grey, fix=fix, verbose=verbose))
     require("jinja2", "train")
@@ -86,7 +92,7 @@ def explain(
     with show_progress(console(verbose)) as progress:
         for number, (path, (given, prepared)) in enumerate(zip(images, inputs, strict=True), start=1):
             place = f"{number}-{Path(path).stem}"
-            explanations[place] = _explanation(classifier, str(path), given, prepared, numbers)
+            explanations[place] = _explanation(classifier, str(path), given, prepared, numbers, method)
             progress(number, len(images), "images explained")
     name = str(model) if isinstance(model, str | Path) else "the model"
     page = explanation_page(name, classifier.metadata, filters, list(explanations.values()))
@@ -96,6 +102,7 @@ def explain(
         "out": str(folder),
         "page": str(folder / PAGE),
         "filters": None if filters is None else FILTERS,
+        "method": method,
         "explanations": [
             _explanation_document(classifier.metadata, place, found) for place, found in explanations.items()
         ],
@@ -122,6 +129,13 @@ def _class_number(classifier: "Classifier", name: str) -> int:
     return classifier.class_names.index(name)
 
 
+def _check_method(method: str) -> None:
+    from foveola.explanation.cam import CAM_TITLES
+
+    if method not in CAM_TITLES:
+        raise UserError(unknown("method", method, CAM_TITLES))
+
+
 def _filters(classifier: "Classifier") -> "Array | None":
     from foveola.explanation.activations import first_filters
 
@@ -132,29 +146,52 @@ def _filters(classifier: "Classifier") -> "Array | None":
 
 
 def _explanation(
-    classifier: "Classifier", name: str, given: Images, prepared: PreparedImage, requested: Sequence[int]
+    classifier: "Classifier",
+    name: str,
+    given: Images,
+    prepared: PreparedImage,
+    requested: Sequence[int],
+    method: "CamMethod",
 ) -> "Explanation":
     from foveola.explanation.activations import feature_maps
-    from foveola.explanation.grad_cam import grad_cam
-    from foveola.explanation.occlusion import occlusion
-    from foveola.reports.explanation import ClassHeatmaps, Explanation
+    from foveola.reports.explanation import Explanation
 
     metadata, seen = classifier.metadata, prepared.pixels
-    (probabilities,) = softmax(classifier.predict_logits(seen[None]))
-    classes = np.array(list(dict.fromkeys([int(probabilities.argmax()), *requested])), np.int64)
-    copies = np.repeat(seen[None], len(classes), axis=0)
-    try:
-        cams, reason = list(grad_cam(classifier, copies, classes)), None
-    except ModelError as error:
-        cams, reason = [None] * len(classes), str(error)
-    drops = occlusion(classifier, metadata.polarity, copies, classes)
+    (logits,) = classifier.predict_logits(seen[None])
+    classes = np.array(list(dict.fromkeys([int(logits.argmax()), *requested])), np.int64)
+    heatmaps, reason = _heatmaps(classifier, seen, logits, classes, method)
     maps = feature_maps(classifier, seen)
-    heatmaps = [
-        ClassHeatmaps(label, classifier.class_names[label], float(probabilities[label]), cam, drop)
-        for label, cam, drop in zip(classes.tolist(), cams, drops, strict=True)
-    ]
+    (probabilities,) = softmax(logits[None])
     prediction = make_prediction(name, probabilities, prepared, metadata, classifier.class_names, TOP)
-    return Explanation(prediction, given, unfixed(given, prepared, metadata), seen, maps, heatmaps, reason)
+    return Explanation(prediction, given, unfixed(given, prepared, metadata), seen, maps, heatmaps, method, reason)
+
+
+def _heatmaps(
+    classifier: "Classifier", seen: Images, logits: "Array", classes: Labels, method: "CamMethod"
+) -> "tuple[list[ClassHeatmaps], str | None]":
+    """The heat maps of these classes, and why there are no class activation maps; None if there are."""
+    from foveola.explanation.cam import class_activation_maps, enlarge_maps
+    from foveola.explanation.occlusion import occlusion
+    from foveola.reports.explanation import ClassHeatmaps, Evidence
+
+    probabilities = softmax(logits[None])[0]
+    copies = np.repeat(seen[None], len(classes), axis=0)
+    drops = occlusion(classifier, classifier.metadata.polarity, copies, classes)
+    cams: Sequence[Array | None] = [None] * len(classes)
+    evidence: Sequence[Evidence | None] = [None] * len(classes)
+    reason = None
+    try:
+        maps = class_activation_maps(classifier, copies, classes, method)
+        cams = list(enlarge_maps(classifier, maps, seen.shape[:2]))
+        if method == "hires-cam":
+            evidence = [Evidence.of(float(logits[label]), map_) for label, map_ in zip(classes, maps, strict=True)]
+    except ModelError as error:
+        reason = str(error)
+    heatmaps = [
+        ClassHeatmaps(label, classifier.class_names[label], float(probabilities[label]), *explained)
+        for label, *explained in zip(classes.tolist(), cams, evidence, drops, strict=True)
+    ]
+    return heatmaps, reason
 
 
 def _contents(
@@ -178,13 +215,15 @@ def _explanation_document(metadata: ModelMetadata, folder: str, explanation: "Ex
         "image": explanation.prediction.image,
         "folder": folder,
         **prediction_document(explanation.prediction),
-        "grad_cam": explanation.without_grad_cam or "done",
+        "cam": explanation.without_cam or "done",
+        "grad_cam": explanation.without_cam or "done",
         "classes": [
             {
                 "class": heatmaps.name,
                 "probability": heatmaps.probability,
                 "largest_drop": float(heatmaps.occlusion.max()),
-                "files": [name for name, _ in heatmap_images(explanation.seen, heatmaps)],
+                "evidence": None if heatmaps.evidence is None else asdict(heatmaps.evidence),
+                "files": [name for name, _ in heatmap_images(explanation, heatmaps)],
             }
             for heatmaps in explanation.heatmaps
         ],
