@@ -46,10 +46,10 @@ def test_splits_are_recognised_by_their_names(tmp_path, validation):
     assert data.test.class_names == ("a", "b")
 
 
-def test_classes_may_have_the_names_of_splits(tmp_path):
-    write(tmp_path / "train" / "1.png")
-    write(tmp_path / "test" / "1.png")
-    assert load(tmp_path).class_names == ("test", "train")
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    for name in ("bus", "train", "car"):
+        write(tmp_path / name / "1.png")
+    assert load(tmp_path).class_names == ("bus", "car", "train")
 
 
 def test_files_that_are_not_data_are_ignored(root):
@@ -147,7 +147,7 @@ def test_a_class_missing_from_a_split_is_named(tmp_path, folder, split):
 def test_another_folder_beside_the_splits_is_refused(tmp_path):
     for folder in ("train", "test", "extra"):
         write(tmp_path / folder / "a" / "1.png")
-    with pytest.raises(DataError, match=r"extra is beside"):
+    with pytest.raises(DataError, match=r"extra holds images beside the splits"):
         load(tmp_path)
 
 

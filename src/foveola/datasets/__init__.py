@@ -13,7 +13,7 @@ from foveola.datasets.entry import Entry
 from foveola.datasets.reader import Reader, ReadOptions
 from foveola.errors import DataError, unknown
 from foveola.images import Dataset, ImageSet
-from foveola.inputs.find import EXTENSIONS
+from foveola.inputs.find import is_image
 from foveola.inputs.resize import resize, to_channels
 from foveola.progress import Progress, no_progress
 
@@ -34,6 +34,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     skip_bad: int = 0,
+    groups: str | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set; one given by name is downloaded if it is not on this machine.
@@ -45,6 +46,9 @@ def load(
         data, except that image folders with larger or differing images become 64×64
     channels : 1 (grey) or 3 (RGB); None: 1 if every image is grey, otherwise 3
     skip_bad : maximum number of unreadable files of an image folder to leave out; `skipped` lists them
+    groups : what keeps images of one patient, object or writer together when an image folder is split: "folder" for a
+        subfolder below the class, or a regular expression with one capturing group, searched in each file's path from
+        its class folder. An .npz file needs none: it may hold the arrays groups_train, groups_val and groups_test
     progress : called as `progress(done, total, what)` while files are downloaded or decoded
 
     Returns
@@ -66,12 +70,13 @@ def load(
     >>> data.train.images.shape, data.train.images.dtype, data.class_names[:2]
     ((1797, 8, 8, 1), dtype('uint8'), ('0', '1'))
     """
-    options = ReadOptions(_height_and_width(image_size), skip_bad, progress or no_progress)
+    options = ReadOptions(_height_and_width(image_size), skip_bad, progress or no_progress, groups)
     if channels not in (None, 1, 3):
         raise DataError(f"Images cannot have {channels} channels. Choose 1 (grey) or 3 (RGB).")
     try:
         # A Path is never a catalog name: Path("./mnist") equals Path("mnist").
         if isinstance(source, str) and source in CATALOG:
+            _refuse_groups(source, options)
             dataset = _load_by_name(CATALOG[source], options)
         else:
             dataset = _load_from_path(Path(source), options)
@@ -125,8 +130,18 @@ def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
         raise DataError(f"{unknown('data set', str(path), CATALOG)} There is no file or folder at that path either.")
     for reader in READERS.values():
         if reader.recognises(path):
+            if reader is not folder:
+                _refuse_groups(str(path), options)
             return reader.read(path, options)
     raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
+
+
+def _refuse_groups(source: str, options: ReadOptions) -> None:
+    if options.groups is not None:
+        raise DataError(
+            f"--groups {options.groups!r} reads the groups from file names, and the images of {source} have none. Give "
+            f"an image folder; or save an .npz file with groups_train, one number or string for each image."
+        )
 
 
 def _unsupported_reason(path: Path) -> str:
@@ -138,7 +153,7 @@ def _unsupported_reason(path: Path) -> str:
         return "is an archive; unpack it and give the folder"
     if name.endswith((".csv", ".tsv", ".parquet", ".json")):
         return "is a table; save its images as an .npz file or as an image folder"
-    if path.suffix.lower() in EXTENSIONS:
+    if is_image(path):
         return "is a single image; give a folder with one subfolder of images per class"
     return "is in an unsupported format"
 
@@ -151,4 +166,4 @@ def _resize_images(images: ImageSet, size: tuple[int, int] | None, channels: int
     resized = np.empty((len(images), *new_shape), np.uint8)
     for index, image in enumerate(images.images):
         resized[index] = resize(to_channels(image, new_shape[2]), height, width)
-    return ImageSet(resized, images.labels, images.class_names)
+    return replace(images, images=resized)

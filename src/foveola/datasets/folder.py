@@ -1,34 +1,25 @@
 """Reader of image folders: root/<class>/*, or root/{train,val,test}/<class>/*."""
 
 import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foveola.datasets.entry import Entry
+from foveola.datasets.layout import Item, Layout, find
 from foveola.datasets.reader import ReadOptions, image_set
+from foveola.datasets.series import compile_groups, group_name
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet
 from foveola.inputs.decode import read_image
-from foveola.inputs.find import EXTENSIONS
+from foveola.inputs.find import EXTENSIONS, is_image
 from foveola.inputs.resize import resize, to_channels
 
 DEFAULT_SIZE = 64  # pixels a side
 MAX_LISTED_FILES = 20
-
-_SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-_NOT_DATA = re.compile(r"\..*|__macosx|thumbs\.db|desktop\.ini|(readme|licen[cs]e)(\..*)?", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _Item:
-    path: Path
-    split: str
-    label: int
 
 
 def recognises(path: Path) -> bool:
@@ -39,96 +30,55 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
     """Read an image folder.
 
     Every folder is a class; classes are in natural order of their names ("2" before "10"), the same in every split.
-    Files beside the class folders, README, LICENSE and hidden files are ignored. Images are resized to
+    README, LICENSE and hidden files are ignored, as are thumbnails of network storage. Images are resized to
     `options.image_size`. If that is None, they keep their size if all have the same one, of at most 64 pixels a side;
     otherwise they become 64×64. Images are grey only if all of them are.
 
     Raises
     ------
     DataError
-        If a class is empty, nested or missing from a split, or if more than `options.skip_bad` files are unreadable;
-        the message lists these files.
+        If a class is empty, nested or missing from a split, if `options.groups` does not fit the files, or if more
+        than `options.skip_bad` files are unusable; the message lists these files.
     """
-    splits = _class_folders(path)
-    names = tuple(sorted({folder.name for folders in splits.values() for folder in folders}, key=_natural_key))
-    items = list(_items(splits, names))
+    nested = options.groups is not None
+    layout = find(path, nested=nested)
+    names = layout.class_names
+    items = list(layout.items(names, nested=nested))
+    groups = _groups(items, options.groups)
     images, unreadable = _decode_all(items, options)
-    if len(unreadable) > options.skip_bad:
-        raise DataError(_unreadable_message(unreadable, options.skip_bad))
+    stray = [f"{image} lies beside the class folders, so that it has no label." for image in layout.stray]
+    reasons = [*stray, *unreadable.values()]
+    if len(reasons) > options.skip_bad:
+        raise DataError(_unusable_message(reasons, options.skip_bad, removable=not _emptied(layout, items, unreadable)))
+    if emptied := _emptied(layout, items, unreadable):
+        raise DataError(f"{path}: no image of {emptied} can be read. Replace them.")
     images = _to_common_shape(images, options.image_size)
-    sets = {split: _image_set(path, split, items, images, names) for split in splits}
+    sets = {split: _image_set(path, split, items, images, groups, names) for split in layout.splits}
     return Dataset(
         path.resolve().name,
         sets["train"],
         validation=sets.get("validation"),
         test=sets.get("test"),
-        skipped=tuple(str(items[index].path) for index in unreadable),
+        skipped=(*map(str, layout.stray), *(str(items[index].path) for index in unreadable)),
     )
 
 
-def files(path: Path, class_names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
-    """Yield (split, path) of every file, in the order in which `read` reads them."""
-    for item in _items(_class_folders(path), class_names):
+def files(path: Path, class_names: tuple[str, ...], *, nested: bool) -> Iterator[tuple[str, Path]]:
+    """Yield (split, path) of every file, in the order in which `read` reads them; `nested`: with groups."""
+    for item in find(path, nested=nested).items(class_names, nested=nested):
         yield item.split, item.path
 
 
-def _class_folders(root: Path) -> dict[str, list[Path]]:
-    """The class folders of each split."""
-    folders = _subfolders(root)
-    if not folders:
-        found = ", ".join(sorted(file.name for file in root.iterdir())[:5]) or "nothing"
-        raise DataError(
-            f"{root} has no class folders (found: {found}). Put the images of each class into a separate folder: "
-            f"{root.name}/<class>/<image>. Unpack archives first."
-        )
-    train = next((folder for folder in folders if folder.name.lower() == "train"), None)
-    if train is None or not _subfolders(train):
-        return {"train": folders}
-    splits: dict[str, list[Path]] = {}
-    for folder in folders:
-        split = _SPLITS.get(folder.name.lower())
-        if split is None or split in splits:
-            raise DataError(
-                f"{folder} is beside {train}, but is not another split. Only one folder called val, valid or "
-                f"validation and one called test may be beside train; move or rename it."
-            )
-        splits[split] = _subfolders(folder)
-    return splits
+def _groups(items: list[Item], groups: str | None) -> NDArray[np.int64] | None:
+    """The number of each image's group, the same in all splits and classes."""
+    if groups is None:
+        return None
+    pattern = compile_groups(groups)
+    names = [group_name(pattern, item.name, str(item.path)) if is_image(item.path) else "" for item in items]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _NOT_DATA.fullmatch(path.name))
-
-
-def _natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key that compares runs of digits as numbers; the name itself breaks ties such as 1 and 01."""
-    runs = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
-    return [(0, int(run), "") if run[0] in "0123456789" else (1, 0, run) for run in runs], name
-
-
-def _items(splits: dict[str, list[Path]], names: tuple[str, ...]) -> Iterator[_Item]:
-    """Yield the files of all classes; every split must have every class."""
-    for split, class_folders in splits.items():
-        folders = {folder.name: folder for folder in class_folders}
-        if missing := [name for name in names if name not in folders]:
-            raise DataError(
-                f"The {split} split has no folder for {', '.join(map(repr, missing))}. Every split must have the same "
-                f"classes. Add the folder with its images, or remove the class from every split."
-            )
-        for label, name in enumerate(names):
-            files = sorted(file for file in folders[name].iterdir() if not _NOT_DATA.fullmatch(file.name))
-            nested = [file for file in files if file.is_dir()]
-            if nested and len(nested) == len(files):
-                raise DataError(
-                    f"{folders[name]} holds the folder {nested[0].name} instead of images. "
-                    f"A class folder must hold its images directly; move them up."
-                )
-            if not files:
-                raise DataError(f"{folders[name]} is empty. Add images of this class, or remove the folder.")
-            yield from (_Item(file, split, label) for file in files)
-
-
-def _decode_all(items: list[_Item], options: ReadOptions) -> tuple[list[Images | None], dict[int, str]]:
+def _decode_all(items: list[Item], options: ReadOptions) -> tuple[list[Images | None], dict[int, str]]:
     """Every image, or None where it cannot be used, and the reasons by index."""
     images: list[Images | None] = []
     unreadable: dict[int, str] = {}
@@ -162,13 +112,22 @@ def _decode_one(path: Path, size: tuple[int, int] | None) -> Images | str:
     return resize(image, *size) if size else image
 
 
-def _unreadable_message(unreadable: dict[int, str], allowed: int) -> str:
-    reasons = list(unreadable.values())
+def _emptied(layout: Layout, items: list[Item], unreadable: dict[int, str]) -> str:
+    """The classes and splits of which no image can be used."""
+    all_classes = {(item.split, item.label) for item in items}
+    left = {(item.split, item.label) for index, item in enumerate(items) if index not in unreadable}
+    names = layout.class_names
+    return ", ".join(f"{names[label]!r} in the {split} split" for split, label in sorted(all_classes - left))
+
+
+def _unusable_message(reasons: list[str], allowed: int, *, removable: bool) -> str:
+    """The unusable files, and what to do; `removable`: every class has images without them."""
     more = f"\n… and {len(reasons) - MAX_LISTED_FILES} more" if len(reasons) > MAX_LISTED_FILES else ""
     listed = "\n".join(reasons[:MAX_LISTED_FILES])
+    cure = f", or leave them out with --skip-bad {len(reasons)}" if removable else ""
     return (
         f"{len(reasons)} files cannot be used{f' ({allowed} allowed)' if allowed else ''}:\n{listed}{more}\n"
-        f"Repair or remove them, or leave them out with --skip-bad {len(reasons)}."
+        f"Repair or remove them{cure}."
     )
 
 
@@ -181,19 +140,14 @@ def _to_common_shape(images: list[Images | None], size: tuple[int, int] | None) 
 
 
 def _image_set(
-    root: Path, split: str, items: list[_Item], images: list[Images | None], names: tuple[str, ...]
+    root: Path,
+    split: str,
+    items: list[Item],
+    images: list[Images | None],
+    groups: NDArray[np.int64] | None,
+    names: tuple[str, ...],
 ) -> ImageSet:
-    kept = [
-        (image, item.label)
-        for item, image in zip(items, images, strict=True)
-        if item.split == split and image is not None
-    ]
-    present = {label for _, label in kept}
-    missing = [name for label, name in enumerate(names) if label not in present]
-    if missing:
-        raise DataError(
-            f"{root}: no image of {', '.join(map(repr, missing))} in the {split} split can be read. Replace them."
-        )
-    return image_set(
-        np.stack([image for image, _ in kept]), np.array([label for _, label in kept]), names, f"{root}, {split}"
-    )
+    kept = [index for index, item in enumerate(items) if item.split == split and images[index] is not None]
+    labels = np.array([items[index].label for index in kept], np.int64)
+    pixels = np.stack([image for index in kept if (image := images[index]) is not None])
+    return image_set(pixels, labels, names, f"{root}, {split}", None if groups is None else groups[kept])

@@ -1,8 +1,9 @@
 """Reader of NPZ files, NumPy's archives of arrays, without pickle and with bounded memory.
 
 One file holds x_train, y_train (and x_val, y_val, x_test, y_test), as Keras saves it, or train_images, train_labels
-and so on, as MedMNIST does; class_names is optional. A folder holds …-train-imgs.npz and …-train-labels.npz (and the
-same with test), each with the array arr_0, as KMNIST is published.
+and so on, as MedMNIST does. Optional are class_names, and groups_train, groups_val and groups_test (or train_groups
+and so on): a number or string for each image. A folder holds …-train-imgs.npz and …-train-labels.npz (and the same
+with test), each with the array arr_0, as KMNIST is published.
 """
 
 import io
@@ -23,7 +24,7 @@ from foveola.datasets.catalog import identify_by_checksum
 from foveola.datasets.entry import Entry, file_digests
 from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, ReadOptions, default_class_names, image_set, read_into
 from foveola.errors import DataError
-from foveola.images import Dataset, Images, Labels
+from foveola.images import Dataset, Images, Labels, shape_text
 
 ImagesAndLabels = tuple[Images, Labels]
 
@@ -35,6 +36,11 @@ _KEYS = (  # split → keys of images and labels
         "test": ("test_images", "test_labels"),
     },
 )
+_GROUP_KEYS = {
+    "train": ("groups_train", "train_groups"),
+    "validation": ("groups_val", "val_groups"),
+    "test": ("groups_test", "test_groups"),
+}
 _CLASS_NAMES = "class_names"
 _MAX_HEADER = 10_000  # NumPy's own limit
 # NumPy parses the header as a Python literal and does not catch most of the exceptions that this can raise.
@@ -60,14 +66,15 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
     """
     if path.is_dir():
         splits, saved_names, entry = _read_folder(path, entry)
+        groups: dict[str, NDArray[np.int64]] = {}
     else:
-        splits, saved_names = _read_file(path)
+        splits, saved_names, groups = _read_file(path)
     names = (
         entry.class_names
         if entry
         else saved_names or default_class_names([labels for _, labels in splits.values()], str(path))
     )
-    sets = {split: image_set(*pair, names, f"{path}, {split}") for split, pair in splits.items()}
+    sets = {split: image_set(*pair, names, f"{path}, {split}", groups.get(split)) for split, pair in splits.items()}
     return Dataset(
         entry.name if entry else path.resolve().stem,
         sets["train"],
@@ -78,7 +85,7 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
     )
 
 
-def _read_file(path: Path) -> tuple[dict[str, ImagesAndLabels], tuple[str, ...]]:
+def _read_file(path: Path) -> tuple[dict[str, ImagesAndLabels], tuple[str, ...], dict[str, NDArray[np.int64]]]:
     with _open_archive(path) as archive:
         saved_keys = {name.removesuffix(".npy") for name in archive.namelist()}
         keys = next((keys for keys in _KEYS if saved_keys.issuperset(keys["train"])), None)
@@ -98,12 +105,20 @@ def _read_file(path: Path) -> tuple[dict[str, ImagesAndLabels], tuple[str, ...]]
                 _to_images(images, f"{path}, {images_key}"),
                 _to_labels(labels, f"{path}, {labels_key}"),
             )
+        groups = _number_groups(
+            {
+                split: _to_groups(_read_array(archive, key, f"{path}, {key}"), f"{path}, {key}")
+                for split in splits
+                for key in _GROUP_KEYS[split]
+                if key in saved_keys
+            }
+        )
         if _CLASS_NAMES not in saved_keys:
-            return splits, ()
+            return splits, (), groups
         names = _read_array(archive, _CLASS_NAMES, f"{path}, {_CLASS_NAMES}")
         if names.dtype.kind != "U" or names.ndim != 1:
             raise DataError(f"{path}, {_CLASS_NAMES} has the type {names.dtype}; save a list of strings.")
-        return splits, tuple(map(str, names))
+        return splits, tuple(map(str, names)), groups
 
 
 def _read_folder(folder: Path, entry: Entry | None) -> tuple[dict[str, ImagesAndLabels], tuple[str, ...], Entry | None]:
@@ -187,7 +202,7 @@ def _parse_header(header: bytes, where: str) -> tuple[tuple[int, ...], bool, np.
         raise DataError(
             f"{where} has no valid NumPy header: {str(error) or type(error).__name__}. Save it again."
         ) from error
-    if dtype.hasobject or dtype.kind not in "uifU" or dtype.subdtype is not None:
+    if dtype.hasobject or dtype.kind not in "uifbUS" or dtype.subdtype is not None:
         raise DataError(
             f"{where} has elements of type {dtype}; only plain numbers are read, never Python objects. "
             f"Convert the array before saving."
@@ -225,3 +240,22 @@ def _to_labels(array: NDArray[Any], where: str) -> Labels:
     if array.dtype.kind not in "ui":
         raise DataError(f"{where}: labels must be integers, not {array.dtype}. Save labels.astype('int64').")
     return array.astype(np.int64)
+
+
+def _to_groups(array: NDArray[Any], where: str) -> NDArray[Any]:
+    """The array as one number or string for each image."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "uibUS":
+        raise DataError(
+            f"{where}: groups must be one whole number or string per image, not {array.dtype} of shape "
+            f"{shape_text(array.shape)}. Save one for each image."
+        )
+    return array
+
+
+def _number_groups(groups: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
+    """Groups as numbers, the same in all splits."""
+    texts = {split: array.astype(str) for split, array in groups.items()}
+    known = np.unique(np.concatenate([*texts.values()])) if texts else np.empty(0, str)
+    return {split: np.searchsorted(known, text).astype(np.int64) for split, text in texts.items()}

@@ -49,10 +49,16 @@ def read_into(stream: io.BufferedIOBase, array: NDArray[np.uint8]) -> int:
     return count
 
 
-def image_set(images: NDArray[Any], labels: NDArray[Any], class_names: Sequence[str], where: str) -> ImageSet:
+def image_set(
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    class_names: Sequence[str],
+    where: str,
+    groups: NDArray[np.int64] | None = None,
+) -> ImageSet:
     """Make an ImageSet; its error messages start with `where`."""
     try:
-        return ImageSet(images, labels, tuple(class_names))
+        return ImageSet(images, labels, tuple(class_names), groups)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 

@@ -111,7 +111,7 @@ def image_paths(source: str | Path, dataset: Dataset) -> dict[str, list[str]]:
     if in_catalog or next((reader for reader in READERS.values() if reader.recognises(root)), None) is not folder:
         return {}
     paths: dict[str, list[str]] = {}
-    for split, path in folder.files(root, dataset.class_names):
+    for split, path in folder.files(root, dataset.class_names, nested=dataset.train.groups is not None):
         if str(path) not in dataset.skipped:
             paths.setdefault(split, []).append(str(path))
     return paths

@@ -1,6 +1,7 @@
 """Find image files by what a command line names: files, folders, patterns, or - for standard input."""
 
 import glob
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,22 @@ from foveola.inputs.decode import MAX_FILE_BYTES, FirstFrame, decode_first_frame
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif"})
 
 _STANDARD_INPUT = "-"
-_JUNK_FOLDERS = frozenset({"__macosx", "@eadir", "lost+found", "#recycle", "$recycle.bin"})
+# What operating systems and network storage put beside the data
+_JUNK = re.compile(
+    r"\..*|__macosx|__pycache__|@(eadir|recycle|recently-snapshot|tmp)|#(recycle|snapshot)|\$recycle\.bin|recycler|"
+    r"system volume information|lost\+found|(eh)?thumbs\.db|desktop\.ini|icon\r",
+    re.IGNORECASE,
+)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the file extension is that of an image."""
+    return path.suffix.lower() in EXTENSIONS
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is left by an operating system, network storage or an archiver, not part of the data."""
+    return _JUNK.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -74,11 +90,11 @@ def _named(name: str) -> Iterator[ImageFile]:
 
 def _image_files(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
-        if path.name.startswith("."):
+        if is_junk(path.name):
             continue
-        if path.is_dir() and not path.is_symlink() and path.name.lower() not in _JUNK_FOLDERS:
+        if path.is_dir() and not path.is_symlink():
             yield from _image_files(path)
-        elif path.suffix.lower() in EXTENSIONS and path.is_file():
+        elif is_image(path) and path.is_file():
             yield path
 
 

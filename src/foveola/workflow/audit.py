@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from foveola.datasets.duplicates import DuplicateGroup
     from foveola.audits.label_errors import LabelErrors, Suspect
     from foveola.audits.outliers import Outlier
+    from foveola.datasets.duplicates import DuplicateGroup
 
 # Rounds of cross-fitting, each with new folds; their probabilities are averaged. On Fashion-MNIST with 1 % wrong
 # labels, three rounds find a quarter of what one round misses.
@@ -95,9 +95,9 @@ def audit(
     started = time.perf_counter()
     for module in ("torch", "cleanlab", "jinja2"):
         require(module, "train")
-    from foveola.datasets.duplicates import find_duplicates
     from foveola.audits.label_errors import find_label_errors
     from foveola.audits.outliers import find_outliers
+    from foveola.datasets.duplicates import find_duplicates
     from foveola.evaluation.metrics import accuracy
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
