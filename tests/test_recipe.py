@@ -103,6 +103,8 @@ def test_a_recipe_is_frozen():
     [
         ({"optimiser": "adam"}, "Unknown key 'optimiser'. Did you mean 'optimizer'?"),
         ({"learningrate": 1}, "Unknown key 'learningrate'. Did you mean 'learning_rate'?"),
+        ({"lr": 0.1}, "Unknown key 'lr'. Did you mean 'learning_rate'?"),
+        ({"bs": 32}, "Unknown key 'bs'. Did you mean 'batch_size'?"),
         ({"augment": {"rotaton": 5}}, "Unknown key 'rotaton'. Did you mean 'rotation'?"),
         ({"layers": [{"type": "Conv2d", "filters": 3}]}, "Layer 1: Unknown layer 'Conv2d'. Did you mean 'Conv2D'?"),
         (

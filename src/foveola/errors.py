@@ -17,7 +17,8 @@ Every message says what was found, why it cannot be used, and what to do.
 
 import difflib
 import importlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 
@@ -72,9 +73,16 @@ class NonFiniteLoss(Failure):
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Message about an unknown name, with the nearest known name and the list of all known names."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    nearest = _nearest(name, names)
+    hint = f" Did you mean {nearest!r}?" if nearest else ""
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+
+
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    """The known name whose initials these are (lr: learning_rate), or the one that is spelt most alike."""
+    initials = {"".join(word[:1] for word in re.split("[_-]", known)): known for known in names if len(name) > 1}
+    alike = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return initials.get(name.lower()) or next(iter(alike), None)
 
 
 def require(module: str, extra: str) -> ModuleType:
