@@ -1,5 +1,6 @@
 """The command line: the commands, their help panels, and the exit codes."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,10 @@ from typer.core import TyperGroup
 
 from foveola.cli import data, deployment, evaluation, explanation, information, training
 from foveola.errors import FoveolaError
+
+# How often a thread of PyTorch looks for work before it sleeps, on Linux. By default it looks for so long that threads
+# wait for each other's time slices beside another busy process: docs/benchmarks.md, "A busy machine"
+_SPIN_COUNT = "10000"
 
 # Panels of `foveola --help` in order, each a module; every command with the examples below its own help
 PANELS: dict[str, dict[Callable[..., None], str]] = {
@@ -76,6 +81,8 @@ for functions in PANELS.values():
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)  # read when PyTorch is imported
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="foveola")
     except SystemExit as end:  # how Typer always ends; it has worded wrong usage itself, and ends 130 on an interrupt
