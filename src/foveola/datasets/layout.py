@@ -181,10 +181,10 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _files(folder: Path, *, nested: bool) -> list[Path]:
     """The files of a class folder, junk left out."""
-    entries = sorted(path for path in folder.iterdir() if not _is_no_data(path))
-    subfolders = [path for path in entries if path.is_dir()]
     if nested:
-        return [file for entry in entries for file in (_files(entry, nested=True) if entry in subfolders else [entry])]
+        return list(_files_below(folder, ()))
+    entries = _data_in(folder)
+    subfolders = [path for path in entries if path.is_dir()]
     if subfolders and len(subfolders) == len(entries):
         raise DataError(
             f"{folder} holds the folder {subfolders[0].name} instead of images. A class folder must hold its images "
@@ -194,10 +194,23 @@ def _files(folder: Path, *, nested: bool) -> list[Path]:
     return entries
 
 
-def _is_no_data(path: Path) -> bool:
-    """Whether a member of a class folder is junk, or a text about the data."""
-    if is_junk(path.name):
-        return True
+def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Yield the files at any depth; a link to a folder in which it lies is not followed."""
+    above = (*above, folder.resolve())
+    for path in _data_in(folder):
+        if not path.is_dir():
+            yield path
+        elif not path.is_symlink() or path.resolve() not in above:
+            yield from _files_below(path, above)
+
+
+def _data_in(folder: Path) -> list[Path]:
+    """The members of a folder that are neither junk nor texts about the data."""
+    return sorted(path for path in folder.iterdir() if not is_junk(path.name) and not _is_text(path))
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is a text about the data, such as LICENSE; license.png is an image."""
     return _TEXT.fullmatch(path.name) is not None and not is_image(path) and not path.is_dir()
 
 
