@@ -61,6 +61,14 @@ def check_writable(folder: Path) -> None:
         )
 
 
+def expanded(path: str | Path) -> Path:
+    """The path, with ~ as the home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~name, where there is no such user
+        return Path(path)
+
+
 def is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from foveola.datasets import load
-from foveola.datasets.layout import find, is_junk, split_of
+from foveola.datasets.layout import find, split_of
 from foveola.datasets.reload import image_paths
 from foveola.errors import DataError
+from foveola.inputs.find import is_junk
 
 
 def write(path, value=0):

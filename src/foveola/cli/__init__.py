@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    from foveola.progress import printable
+    from foveola.text import printable
 
     typer.echo(f"foveola: {printable(message)}", err=True)
     return code

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from foveola.datasets.reader import natural_key
 from foveola.errors import DataError
 from foveola.inputs.find import is_image, is_junk
-from foveola.progress import escape_surrogates
+from foveola.text import escape_surrogates
 
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
@@ -51,7 +52,7 @@ class Layout:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of all classes in natural order: "2" before "10"."""
-        return tuple(sorted(set(chain.from_iterable(self.splits.values())), key=_natural_key))
+        return tuple(sorted(set(chain.from_iterable(self.splits.values())), key=natural_key))
 
     def items(self, class_names: tuple[str, ...], *, nested: bool) -> Iterator[Item]:
         """Yield the files of all classes in a fixed order; with `nested`, those in subfolders of a class too.
@@ -230,12 +231,6 @@ def _is_flat(folder: Path) -> bool:
 def _holds_images(folder: Path) -> bool:
     """Whether there is an image at any depth."""
     return any(is_image(Path(name)) and not is_junk(name) for _, _, names in os.walk(folder) for name in names)
-
-
-def _natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key that compares runs of digits as numbers; the name itself breaks ties such as 1 and 01."""
-    runs = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
-    return [(0, int(run), "") if run[0] in "0123456789" else (1, 0, run) for run in runs], name
 
 
 def _no_classes(root: Path) -> str:

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from foveola.datasets import CATALOG, READERS, Progress, folder, load
 from foveola.errors import DataError, DownloadError
+from foveola.files import expanded
 from foveola.images import Dataset
 from foveola.models.metadata import ModelMetadata
 
@@ -96,7 +97,7 @@ def _data_source(name: str | None, path: str | None) -> str | None:
     """The catalog name or existing path of a run's data, or None; the fingerprint is checked later."""
     if name in CATALOG:
         return name
-    return next((source for source in (path, name) if source is not None and Path(source).exists()), None)
+    return next((source for source in (path, name) if source is not None and expanded(source).exists()), None)
 
 
 def image_paths(source: str | Path, dataset: Dataset) -> dict[str, list[str]]:
@@ -106,7 +107,7 @@ def image_paths(source: str | Path, dataset: Dataset) -> dict[str, list[str]]:
     ----------
     source : the catalog name or path that `dataset` was loaded from
     """
-    root = Path(source)
+    root = expanded(source)
     in_catalog = isinstance(source, str) and source in CATALOG
     if in_catalog or next((reader for reader in READERS.values() if reader.recognises(root)), None) is not folder:
         return {}

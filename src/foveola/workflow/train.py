@@ -14,7 +14,7 @@ from foveola.datasets.reload import RecordedData
 from foveola.datasets.splits import Splits, split_dataset
 from foveola.documents import ModelSize, RunStatus
 from foveola.errors import NonFiniteLoss, UserError, require
-from foveola.files import new_folder
+from foveola.files import expanded, new_folder
 from foveola.images import Dataset
 from foveola.models.metadata import DataOrigin, Rejection
 from foveola.predictions import Predictions
@@ -324,7 +324,7 @@ def data_path(data: str | Path | Dataset) -> str | None:
     """The absolute path of data that was given by its path, else None."""
     if isinstance(data, Dataset) or (isinstance(data, str) and data in CATALOG):
         return None
-    return str(Path(data).resolve())
+    return str(expanded(data).resolve())
 
 
 def _announcement(run: Run, status: RunStatus) -> str:
