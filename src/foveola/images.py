@@ -157,6 +157,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", escape_surrogates(self.name))
+        object.__setattr__(self, "skipped", tuple(map(escape_surrogates, self.skipped)))
         for split in (self.validation, self.test):
             if split is None:
                 continue

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from foveola.cli import data, deployment, evaluation, explanation, information, training
+from foveola.cli.output import replace_unencodable
 from foveola.errors import FoveolaError
 
 # Panels of `foveola --help` in order, each a module; every command with the examples below its own help
@@ -76,6 +77,7 @@ for functions in PANELS.values():
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
+    replace_unencodable()
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="foveola")
     except SystemExit as end:  # how Typer always ends; it has worded wrong usage itself, and ends 130 on an interrupt

@@ -21,6 +21,7 @@ from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
+from foveola.text import escape_surrogates
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.evaluate import evaluate_predictions
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
@@ -324,7 +325,7 @@ def data_path(data: str | Path | Dataset) -> str | None:
     """The absolute path of data that was given by its path, else None."""
     if isinstance(data, Dataset) or (isinstance(data, str) and data in CATALOG):
         return None
-    return str(expanded(data).resolve())
+    return escape_surrogates(str(expanded(data).resolve()))
 
 
 def _announcement(run: Run, status: RunStatus) -> str:
