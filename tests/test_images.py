@@ -27,11 +27,11 @@ def test_size_shape_and_class_counts():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((2, 4, 4, 1), np.float32), "float32"),
+        (np.full((2, 4, 4, 1), 0.5 + np.arange(2)[:, None, None, None]), r"images.round\(\)"),
         ([[1]], "list"),
-        (np.zeros((2, 4, 4), np.uint8), "2×4×4"),
-        (np.zeros((2, 4, 4, 2), np.uint8), "2×4×4×2"),
-        (np.zeros((2, 4, 4, 4), np.uint8), "2×4×4×4"),
+        (np.zeros((2, 4, 4), np.uint8), r"2×4×4\..*with transparency"),
+        (np.zeros((2, 4, 4, 2), np.uint8), r"2×4×4×2.*\[..., :1\]"),
+        (np.zeros((2, 4, 4, 4), np.uint8), r"2×4×4×4.*\[..., :3\]"),
         (np.zeros((0, 4, 4, 1), np.uint8), "no images"),
         (np.zeros((2, 0, 4, 1), np.uint8), "no images"),
     ],
@@ -44,8 +44,9 @@ def test_invalid_images_are_refused(images, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0.0, 1.0], "float64"),
-        ([[0], [1]], r"shape \(2, 1\)"),
+        ([0.5, 1.0], "whole numbers or names of classes; these hold 0.5"),
+        ([[0, 1], [1, 0]], r"argmax\(axis=1\)"),
+        (["a", "c"], "Labels 'c' are not among the class names"),
         ([0, 1, 1], "2 images but 3 labels"),
         ([0], "2 images but 1 labels"),
         ([0, 2], "from 0 to 2"),
@@ -55,6 +56,25 @@ def test_invalid_images_are_refused(images, message):
 def test_invalid_labels_are_refused(labels, message):
     with pytest.raises(DataError, match=message):
         ImageSet(np.zeros((2, 4, 4, 1), np.uint8), np.array(labels), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array(["a", "b"]), np.array([b"a", b"b"]), np.array([0.0, 1.0]), np.array([[0], [1]]), [False, True]]
+)
+def test_labels_in_other_forms_are_taken(labels):
+    images = ImageSet(np.zeros((2, 4, 4, 1), np.uint8), labels, ("a", "b"))
+    assert (images.labels.tolist(), images.labels.dtype) == ([0, 1], np.int64)
+
+
+def test_floats_from_0_to_1_are_scaled():
+    images = ImageSet(np.array([0.0, 0.2, 0.5, 1.0]).reshape(2, 2, 1, 1), np.array([0, 1]), ("a", "b"))
+    assert images.images.ravel().tolist() == [0, 51, 128, 255]
+
+
+def test_class_names_that_are_not_utf_8_are_escaped():
+    names = ("caf\udce9", "b\ud800")
+    images = ImageSet(np.zeros((2, 4, 4, 1), np.uint8), np.array(names), names)
+    assert (images.class_names, images.labels.tolist()) == ((r"caf\xe9", r"b\ud800"), [0, 1])
 
 
 def test_class_names_must_be_unique():

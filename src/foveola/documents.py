@@ -26,11 +26,23 @@ from foveola.evaluation.rejection import RejectionResult
 from foveola.models.metadata import Rejection
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
+from foveola.text import escape_all_surrogates
 
 FORMAT = 1
 
 
-class Document(BaseModel):
+class Part(BaseModel):
+    """Part of a document. Names of files that are not UTF-8 are written escaped."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _escape(cls, values: Any) -> Any:
+        return (
+            {key: escape_all_surrogates(value) for key, value in values.items()} if isinstance(values, dict) else values
+        )
+
+
+class Document(Part):
     """A JSON document with the number of its format."""
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -74,14 +86,14 @@ class Document(BaseModel):
 # A run
 
 
-class Seconds(BaseModel):
+class Seconds(Part):
     """Wall-clock seconds of the training steps, and of everything from the command to the finished run."""
 
     training: float = 0.0
     total: float = 0.0
 
 
-class ModelSize(BaseModel):
+class ModelSize(Part):
     """`parameters` is the number of values that training changes."""
 
     parameters: int
@@ -181,7 +193,7 @@ class TrainedRun(RunStatus):
 # A comparison
 
 
-class DataSummary(BaseModel):
+class DataSummary(Part):
     """Which data set, by content."""
 
     name: str
@@ -189,7 +201,7 @@ class DataSummary(BaseModel):
     classes: list[str]
 
 
-class SeedAccuracy(BaseModel):
+class SeedAccuracy(Part):
     """Test accuracy of one training of several that differ in their seed."""
 
     path: str
@@ -197,7 +209,7 @@ class SeedAccuracy(BaseModel):
     accuracy: float
 
 
-class ComparedRun(BaseModel):
+class ComparedRun(Part):
     """Accuracy and costs of a run. Mean and standard deviation are over seeds, None with a single one."""
 
     path: str
@@ -214,7 +226,7 @@ class ComparedRun(BaseModel):
     images_per_second: float
 
 
-class Significance(BaseModel):
+class Significance(Part):
     """A test by name, its p-value, and that value corrected for the number of pairs (Holm 1979)."""
 
     name: str
@@ -222,7 +234,7 @@ class Significance(BaseModel):
     p_corrected: float
 
 
-class Disagreement(BaseModel):
+class Disagreement(Part):
     """A test image that two runs classify differently."""
 
     index: int
@@ -231,7 +243,7 @@ class Disagreement(BaseModel):
     second: str
 
 
-class ComparedPair(BaseModel):
+class ComparedPair(Part):
     """Two runs on the same test images; differences are the first's metric less the second's."""
 
     first: str
@@ -262,7 +274,7 @@ class Comparison(Document):
 # An audit
 
 
-class AuditedData(BaseModel):
+class AuditedData(Part):
     """Which data set, by content, and how many images each split has."""
 
     name: str
@@ -270,7 +282,7 @@ class AuditedData(BaseModel):
     splits: dict[str, int]
 
 
-class AuditSettings(BaseModel):
+class AuditSettings(Part):
     """How the networks of an audit were trained."""
 
     recipe: str
@@ -281,7 +293,7 @@ class AuditSettings(BaseModel):
     seed: int
 
 
-class ImagePlace(BaseModel):
+class ImagePlace(Part):
     """An image by its split and its index within the split."""
 
     split: str
@@ -297,7 +309,7 @@ class LabelSuspect(ImagePlace):
     score: float
 
 
-class DuplicateInfo(BaseModel):
+class DuplicateInfo(Part):
     """What is said of a group of duplicates: their labels, whether these differ, and whether they cross splits."""
 
     kind: Literal["exact", "near"]
@@ -316,7 +328,7 @@ class AuditedOutlier(ImagePlace):
     score: float
 
 
-class RetrainedRow(BaseModel):
+class RetrainedRow(Part):
     """Accuracy of a network trained on these images, on all test images and without the suspects among them."""
 
     trained_on: str
@@ -325,7 +337,7 @@ class RetrainedRow(BaseModel):
     accuracy_without_suspects: Estimate
 
 
-class Retrained(BaseModel):
+class Retrained(Part):
     """What the label suspects cost."""
 
     test_split: str
@@ -352,7 +364,7 @@ class Audit(Document):
 # What there is
 
 
-class LayerRow(BaseModel):
+class LayerRow(Part):
     """One layer of a network."""
 
     name: str
@@ -374,7 +386,7 @@ class Summary(Document):
     diagram: str | None
 
 
-class CatalogRow(BaseModel):
+class CatalogRow(Part):
     """A data set known by name; `path` is where it lies on this machine, "embedded", or None."""
 
     name: str

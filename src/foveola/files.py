@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from foveola.errors import ModelError, OutputError
+from foveola.text import escape_surrogates
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write beside, flush to the disk, rename into place, flush the folder.
+    """Write beside, flush to the disk, rename into place, flush the folder; text as UTF-8.
 
     Raises
     ------
     OSError
         If the folder cannot be written; the old file, if any, is then still whole.
     """
-    content = data.encode() if isinstance(data, str) else data
+    content = escape_surrogates(data).encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -59,6 +60,14 @@ def check_writable(folder: Path) -> None:
         raise OutputError(
             f"{folder} cannot be written: {existing} is not a folder that you may write to. Choose another with --out."
         )
+
+
+def expanded(path: str | Path) -> Path:
+    """The path, with ~ as the home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~name, where there is no such user
+        return Path(path)
 
 
 def is_empty_folder(path: Path) -> bool:

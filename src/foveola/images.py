@@ -9,10 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.arrays import Images as Images
+from foveola.arrays import Labels as Labels
+from foveola.arrays import shape_cure, to_labels, to_pixels
+from foveola.arrays import shape_text as shape_text
 from foveola.errors import DataError
+from foveola.text import escape_surrogates
 
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 Polarity = Literal["light on dark", "dark on light", "mixed"]
 
 
@@ -22,8 +25,8 @@ class ImageSet:
 
     Parameters
     ----------
-    images : uint8 array, N×H×W×C, C = 1 (grey) or 3 (RGB), 0 = black
-    labels : integer array, N, each an index into `class_names`
+    images : uint8 array, N×H×W×C, C = 1 (grey) or 3 (RGB), 0 = black; floats from 0 to 1 are scaled
+    labels : integer array, N, each an index into `class_names`; or strings, each one of `class_names`
     class_names : K names, unique
     groups : integer array, N: images with the same number show the same patient, object or writer, and stay together
         when the set is split. None: every image stands for itself
@@ -40,9 +43,12 @@ class ImageSet:
     groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        images, labels, names = self.images, np.asarray(self.labels), tuple(map(str, self.class_names))
+        names = tuple(escape_surrogates(str(name)) for name in self.class_names)
+        images = to_pixels(self.images) if isinstance(self.images, np.ndarray) else self.images
         check_images(images)
+        labels = _to_indices(np.asarray(self.labels), names)
         _check_labels(labels, len(images), names)
+        object.__setattr__(self, "images", images)
         if self.groups is not None:
             object.__setattr__(self, "groups", _checked_groups(np.asarray(self.groups), len(images)))
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
@@ -151,6 +157,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", escape_surrogates(self.name))
+        object.__setattr__(self, "skipped", tuple(map(escape_surrogates, self.skipped)))
         for split in (self.validation, self.test):
             if split is None:
                 continue
@@ -216,11 +224,6 @@ def polarity(images: Images) -> Polarity:
     return "mixed"
 
 
-def shape_text(shape: Sequence[int]) -> str:
-    """A shape as text, such as 28×28×1."""
-    return "×".join(map(str, shape))
-
-
 def check_images(images: object) -> None:
     """Refuse anything but a uint8 array, N×H×W×C with C = 1 or 3.
 
@@ -230,15 +233,24 @@ def check_images(images: object) -> None:
         If the type or the shape is wrong, or there are no images.
     """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        dtype = getattr(images, "dtype", type(images).__name__)
-        raise DataError(f"Images must be a uint8 array with values 0 to 255, not {dtype}. Convert them first.")
+        raise DataError(_type_message(images))
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DataError(
-            f"Images must have the shape N×H×W×C with C = 1 (grey) or 3 (RGB), not {shape_text(images.shape)}. "
-            f"Reshape them first (grey images: images[..., None])."
+            f"Images must have the shape N×H×W×C with C = 1 (grey) or 3 (RGB), not {shape_text(images.shape) or '()'}. "
+            f"{shape_cure(images.shape)}"
         )
     if 0 in images.shape:
         raise DataError(f"There are no images: the array has the shape {shape_text(images.shape)}.")
+
+
+def _type_message(images: object) -> str:
+    if not isinstance(images, np.ndarray):
+        cure = "numpy.asarray(images, dtype='uint8')"
+        return f"Images must be a NumPy array of uint8, not {type(images).__name__}. Convert them: {cure}."
+    kind = images.dtype.kind
+    cures = {"b": "images.astype('uint8') * 255", "f": "from 0 to 1: (images * 255).round().astype('uint8')"}
+    cure = cures.get(kind, "images.astype('uint8')")
+    return f"Images must be a uint8 array with values 0 to 255, not {images.dtype}. Convert them: {cure}."
 
 
 def _checked_groups(groups: NDArray[Any], image_count: int) -> NDArray[np.int64]:
@@ -250,11 +262,24 @@ def _checked_groups(groups: NDArray[Any], image_count: int) -> NDArray[np.int64]
     return groups.astype(np.int64, copy=False)
 
 
-def _check_labels(labels: NDArray[np.int64], image_count: int, names: tuple[str, ...]) -> None:
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+def _to_indices(labels: NDArray[Any], names: tuple[str, ...]) -> Labels:
+    """Labels as indices of classes."""
+    if not labels.size:
+        return np.empty(0, np.int64)
+    labels = to_labels(labels)
+    if labels.dtype.kind != "U":
+        return labels
+    texts = list(map(escape_surrogates, labels.tolist()))
+    if unknown := sorted(set(texts).difference(names)):
         raise DataError(
-            f"Labels must be a list of integers, not {labels.dtype} of shape {labels.shape}. Convert them first."
+            f"Labels {', '.join(map(repr, unknown[:5]))} are not among the class names ({', '.join(names[:10])}). "
+            f"Name all classes: sorted(set(labels))."
         )
+    index = {name: number for number, name in enumerate(names)}
+    return np.array([index[label] for label in texts], np.int64)
+
+
+def _check_labels(labels: Labels, image_count: int, names: tuple[str, ...]) -> None:
     if len(labels) != image_count:
         raise DataError(f"There are {image_count} images but {len(labels)} labels; every image needs exactly one.")
     if len(set(names)) != len(names):

@@ -1,6 +1,5 @@
 """What is printed: consoles for results and progress, without what a terminal would obey in names from data."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,7 @@ from rich import progress as bars
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
 
-# Class and file names come from anybody's data, and could set a terminal's title or overwrite what stands there
-_CONTROL_CHARACTERS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-del _CONTROL_CHARACTERS[ord("\n")], _CONTROL_CHARACTERS[ord("\t")]
+from foveola.text import printable
 
 
 class Progress(Protocol):
@@ -28,24 +24,6 @@ def no_progress(done: int, total: int | None, what: str) -> None:
 
 # Minimum interval between progress lines, outside of a terminal
 MIN_SECONDS_BETWEEN_LINES = 5.0
-
-
-def printable(text: str) -> str:
-    """Text in which control characters, except line breaks and tabs, are replaced by �, and surrogates escaped."""
-    return escape_surrogates(text).translate(_CONTROL_CHARACTERS)
-
-
-def escape_surrogates(text: str) -> str:
-    r"""Text in which the bytes of a file name that are not UTF-8 are written out, such as caf\xe9.
-
-    Python holds such a byte as a lone surrogate (PEP 383), which neither JSON nor HTML nor a terminal can encode.
-    """
-    return _SURROGATE.sub(_byte_or_code, text)
-
-
-def _byte_or_code(surrogate: re.Match[str]) -> str:
-    code = ord(surrogate[0])
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def console(verbose: bool) -> Console:

@@ -11,6 +11,7 @@ from foveola.documents import Document, Evaluation, RunStatus
 from foveola.errors import ModelError, OutputError
 from foveola.files import write_atomically, writing
 from foveola.recipe import Recipe
+from foveola.text import escape_surrogates
 
 STATUS_FILE = "run.json"
 
@@ -32,6 +33,10 @@ class Run:
         OutputError
             If something is there already (with `force`: something else than a run), or the folder cannot be written.
         """
+        if escape_surrogates(str(path)) != str(path):
+            raise OutputError(
+                f"{path} is not UTF-8, so that model files in it could not be opened. Choose another --out."
+            )
         if path.exists() and not path.is_dir():
             raise OutputError(
                 f"{path} is a file, so that no run can be written there. Choose another folder with --out."

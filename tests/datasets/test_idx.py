@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import struct
 import zipfile
 from dataclasses import replace
@@ -134,22 +135,58 @@ def test_different_numbers_of_images_and_labels_are_refused(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("names", ["123", "02", "345", "0123"])
+def test_labels_name_their_classes_themselves(tmp_path, names):
+    values = np.array(list(map(int, names)), np.uint8)
+    write(tmp_path, labels=values[np.arange(12) % len(names)])
+    data = load(tmp_path)
+    assert data.class_names == tuple(names)
+    assert data.train.labels.tolist() == [number % len(names) for number in range(12)]
+
+
 def test_a_class_without_training_images_is_named(tmp_path):
     write(tmp_path, labels=np.array([0, 2] * 6, np.uint8))
+    write(tmp_path, split="test")
     with pytest.raises(DataError, match="no training image of '1'"):
         load(tmp_path).check_trainable()
+
+
+@pytest.mark.parametrize("layout", ["{name}/{name}", "MNIST/raw/{name}", "{split}/{name}", "archive/{name}/{name}"])
+def test_files_in_folders_are_found(tmp_path, layout):
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "root").mkdir()
+    for split in ("train", "t10k"):
+        write(tmp_path / "flat", split=split)
+    for file in (tmp_path / "flat").iterdir():
+        target = tmp_path / "root" / layout.format(name=file.name, split=file.name.partition("-")[0])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
+    data = load(tmp_path / "root")
+    np.testing.assert_array_equal(data.train.images[..., 0], pixels(12))
+    assert len(data.test) == 12
+
+
+def test_data_sets_in_several_folders_are_refused(tmp_path):
+    for name in ("fashion", "mnist"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name)
+    with pytest.raises(DataError, match=r"fashion and .*mnist both hold a data set. Give one"):
+        load(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
+@pytest.mark.parametrize("name", ["train-labels-idx1-ubyte", "train-images-idx3-ubyte"])
+def test_a_fifo_is_refused_without_being_opened(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(DataError, match=f"{name} is not a regular file"):
+        load(folder)
 
 
 def test_nothing_is_trained_on_a_single_class(tmp_path):
     write(tmp_path, classes=1)
     with pytest.raises(DataError, match="images of 1 class"):
         load(tmp_path).check_trainable()
-
-
-def test_labels_larger_than_the_number_of_images_are_refused(tmp_path):
-    write(tmp_path, labels=np.array([0, 200] * 6, np.uint8))
-    with pytest.raises(DataError, match="the largest label is 200, but there are only 12 images"):
-        load(tmp_path)
 
 
 @pytest.fixture
@@ -254,6 +291,34 @@ def test_emnist_is_identified_by_its_file_names(emnist, tmp_path):
     for file in (tmp_path / "extracted").glob("emnist-digits*"):
         file.unlink()
     check_letters(load(tmp_path / "extracted"))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last", "count"),
+    [
+        ("letters", "a", "z", 26),
+        ("balanced", "0", "t", 47),
+        ("digits", "0", "9", 10),
+        ("mnist", "0", "9", 10),
+        ("byclass", "0", "z", 62),
+        ("bymerge", "0", "t", 47),
+    ],
+)
+def test_all_of_emnist_is_upright_and_has_class_names(tmp_path, name, first, last, count):
+    labels = np.arange(count, dtype=np.uint8) + CATALOG[f"emnist-{name}"].first_label
+    write(tmp_path, prefix=f"emnist-{name}-", labels=labels, count=count)
+    data = load(tmp_path)
+    np.testing.assert_array_equal(data.train.images[..., 0], pixels(count).transpose(0, 2, 1))
+    assert (data.name, data.class_names[0], data.class_names[-1]) == (f"emnist-{name}", first, last)
+    assert data.train.labels.tolist() == list(range(count))
+
+
+def test_square_images_are_turned_block_by_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx, "_BLOCK_IMAGES", 5)
+    images = np.random.default_rng(0).integers(0, 256, (124, 6, 6), dtype=np.uint8)
+    for kind, array in (("images-idx3", images), ("labels-idx1", np.arange(124, dtype=np.uint8) % 62)):
+        (tmp_path / f"emnist-byclass-train-{kind}-ubyte").write_bytes(idx_bytes(array))
+    np.testing.assert_array_equal(load(tmp_path).train.images[..., 0], images.transpose(0, 2, 1))
 
 
 def test_an_archive_with_another_checksum_is_refused(emnist, tmp_path):

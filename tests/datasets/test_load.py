@@ -164,6 +164,9 @@ def test_class_counts_and_flips():
         "emnist-letters": 26,
         "emnist-balanced": 47,
         "emnist-digits": 10,
+        "emnist-mnist": 10,
+        "emnist-byclass": 62,
+        "emnist-bymerge": 47,
         "cifar-10": 10,
     }
     assert {name for name, entry in CATALOG.items() if entry.flip_safe} == {"fashion-mnist", "cifar-10"}

@@ -94,6 +94,68 @@ def test_floats_from_0_to_1_are_scaled(save, dtype):
     np.testing.assert_array_equal(load(save(x_train=images)).train.images[..., 0], pixels())
 
 
+@pytest.mark.parametrize("dtype", [float, "float32", "float16"])
+def test_floats_that_hold_whole_numbers_are_taken(save, dtype):
+    np.testing.assert_array_equal(load(save(x_train=pixels().astype(dtype))).train.images[..., 0], pixels())
+
+
+def test_booleans_become_black_and_white(save):
+    np.testing.assert_array_equal(load(save(x_train=pixels() > 99)).train.images[..., 0], (pixels() > 99) * 255)
+
+
+@pytest.mark.parametrize(
+    ("saved", "names"),
+    [
+        (labels() + 1, "123"),
+        (labels() * 2, "024"),
+        (labels() + 7, "789"),
+        (labels().astype(float), "012"),
+        (labels() == 1, "01"),
+        (labels() * 10**15, ("0", str(10**15), str(2 * 10**15))),
+        (np.array(["item 10", "item 2", "Äpfel"])[labels()], ("item 2", "item 10", "Äpfel")),
+        (np.array([b"b", b"a", b"c"])[labels()][:, None], "abc"),
+        (np.array(["0", "10", "9"])[labels()], ("0", "9", "10")),
+    ],
+)
+def test_no_class_is_invented(save, saved, names):
+    data = load(save(y_train=saved))
+    assert data.class_names == tuple(names)
+    flat = [text.decode() if isinstance(text, bytes) else text for text in np.ravel(saved).tolist()]
+    flat = [str(int(value)) if not isinstance(value, str) else value for value in flat]
+    assert [data.class_names[label] for label in data.train.labels] == flat
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_class_names_belong_to_labels_from_0_or_from_1(save, first):
+    data = load(save(y_train=labels() + first, class_names=np.array([b"a", b"b", b"c"])))
+    assert (data.class_names, data.train.labels.tolist()) == (("a", "b", "c"), labels().tolist())
+
+
+def test_classes_of_all_splits_are_known(save):
+    data = load(save(y_train=labels() + 1, x_test=pixels(2), y_test=np.array([1, 3])))
+    assert data.test.labels.tolist() == [0, 2]
+    with pytest.raises(DataError, match="no training image of '4'"):
+        load(save(y_train=labels() + 1, x_test=pixels(2), y_test=np.array([1, 4]))).check_trainable()
+
+
+@pytest.mark.parametrize("kind", ["bool", "uint8", "float32"])
+def test_several_labels_an_image_are_named(save, kind):
+    several = (np.random.default_rng(0).random((12, 14)) < 0.2).astype(kind)
+    with pytest.raises(DataError, match=r"y_train: labels are 12×14 zeros and ones with \d to \d ones a row: several"):
+        load(save(y_train=several))
+
+
+def test_labels_that_are_probabilities_are_named(save):
+    with pytest.raises(DataError, match="labels are probabilities"):
+        load(save(y_train=np.full((12, 4), 0.25)))
+
+
+def test_upper_case_names_and_the_home_folder_are_read(save, tmp_path, monkeypatch):
+    save().rename(tmp_path / "OWN.NPZ")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load("~/OWN.NPZ").name == "OWN"
+
+
 def test_scaled_floats_are_rounded_to_the_nearest_level(save):
     levels = np.arange(144, dtype=np.float64).reshape(12, 4, 3)
     below = load(save(x_train=(levels + 0.4) / 255)).train.images[..., 0]
@@ -109,31 +171,37 @@ def test_reads_arrays_in_fortran_order(save):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x_train": pixels().astype(float)}, r"x_train: floating-point images .* have 0\.0 to 255\.0"),
-        ({"x_train": np.full((12, 4, 3), np.nan)}, "have nan"),
-        ({"x_train": pixels() / 255 - 0.1}, "have -0.1"),
-        ({"x_train": pixels().astype(int) + 1}, "have 1 to 256"),
+        ({"x_train": pixels() + 0.5}, r"x_train: images must have values .* have 0\.5 to 255\.5"),
+        ({"x_train": np.full((12, 4, 3), np.nan)}, "have nan to nan .*not finite"),
+        ({"x_train": pixels() / 255 * 2 - 1}, r"have -1.0 to 1.0 .*\(\(images \+ 1\) \* 127.5\)"),
+        ({"x_train": pixels() / 127 - 0.1}, "have -0.1 .*0 as black"),
+        ({"x_train": pixels() * 0.99}, r"images.round\(\)"),
+        ({"x_train": pixels().astype(int) * 257}, r"have 0 to 65535 .*images \* \(255 / 65535\)"),
+        ({"x_train": pixels().astype(int) * 16}, r"have 0 to 4080 .*images \* \(255 / 4095\)"),
         ({"x_train": pixels().astype(int) - 1}, "have -1 to 254"),
-        ({"x_train": pixels() > 9}, "not bool"),
         ({"x_train": pixels().astype(complex)}, "type complex128"),
         ({"x_train": pixels().astype(str)}, "images must be numbers"),
         ({"x_train": np.array(pixels().tolist(), object)}, "type object; .*never Python objects"),
         ({"x_train": np.zeros(12, [("a", "u1")])}, "only plain numbers"),
-        ({"x_train": pixels(12, 12)}, "12×12"),
-        ({"x_train": pixels(12, 3, 4, 4)}, "12×3×4×4"),
+        ({"x_train": pixels(12, 784)}, r"12×784.*reshape\(-1, 28, 28, 1\)"),
+        ({"x_train": pixels(12, 3072)}, r"reshape\(-1, 32, 32, 3\).*transpose\(0, 2, 3, 1\)"),
+        ({"x_train": pixels(12, 12)}, r"12×12.*images\[None, ..., None\]"),
+        ({"x_train": pixels(12, 3, 4, 4)}, r"12×3×4×4.*transpose\(0, 2, 3, 1\)"),
         ({"x_train": pixels(0)}, "empty"),
         ({"x_train": np.uint8(3)}, "N×H×W×C"),
-        ({"y_train": np.eye(3)[labels()]}, r"y_train: .*argmax"),
-        ({"y_train": labels().astype(float)}, "labels must be integers"),
-        ({"y_train": labels().astype(str)}, "labels must be integers"),
+        ({"y_train": np.eye(3)[labels()]}, r"y_train: labels are one-hot.*argmax"),
+        ({"y_train": labels() + 0.5}, "labels must be whole numbers or names of classes; these hold 0.5"),
+        ({"y_train": np.full(12, np.nan)}, "these hold nan"),
         ({"y_train": labels(11)}, "12 images but 11 labels"),
-        ({"y_train": labels() - 1}, "run from -1 to 1"),
-        ({"y_train": labels() * 10**15}, "largest label is 2000000000000000"),
+        ({"y_train": labels() - 1}, "smallest label is -1"),
+        ({"y_train": np.arange(12)}, "12 different values for 12 images"),
         (
             {"y_train": labels(), "class_names": ["a", "b"]},
             "but must be between 0 and 1: there are 2 classes",
         ),
         ({"class_names": [1, 2, 3]}, "save a list of strings"),
+        ({"y_train": np.array(list("abc"))[labels()], "class_names": ["a", "b"]}, "Labels 'c' are not among"),
+        ({"y_train": np.array(list("abc"))[labels()], "x_test": pixels(), "y_test": labels()}, "in the same form"),
         ({"x_test": pixels()}, "only one of x_test and y_test"),
     ],
 )
@@ -142,13 +210,9 @@ def test_unusable_arrays_are_refused(save, arrays, message):
         load(save(**arrays))
 
 
-@pytest.mark.parametrize(
-    ("arrays", "empty"),
-    [({"y_train": labels() * 2}, "'1', '3'"), ({"class_names": ["a", "b", "c", "d"]}, "'d'")],
-)
-def test_nothing_is_trained_where_a_class_has_no_image(save, arrays, empty):
-    with pytest.raises(DataError, match=f"own has no training image of {empty}"):
-        load(save(**arrays)).check_trainable()
+def test_nothing_is_trained_where_a_class_has_no_image(save):
+    with pytest.raises(DataError, match="own has no training image of 'd'"):
+        load(save(class_names=["a", "b", "c", "d"])).check_trainable()
 
 
 def test_other_array_names_are_listed(tmp_path):
@@ -178,6 +242,12 @@ class Boom:
         (b"\x93NUMPY\2\0" + struct.pack("<I", 2**31) + bytes(2**22), "no valid NumPy header"),
         (header("(" * 5000), "no valid NumPy header"),
         (header("__import__('os').abort()"), "no valid NumPy header"),
+        (header_of((12, 4, 3), ()) + bytes(144), "no valid NumPy header"),
+        (header_of((12, 4, 3), []) + bytes(144), "only plain numbers"),
+        (header_of((True, True, True)) + bytes(1), "no valid NumPy header"),
+        (header_of((1.0, 1, 1)) + bytes(1), "no valid NumPy header"),
+        (header_of((12, 4), "<U1") + struct.pack("<I", 0x110000) * 48, "characters that do not exist"),
+        (header_of((12, 4), ">U1") + struct.pack(">I", 0xFFFFFFFF) * 48, "characters that do not exist"),
         (b"\x93NUMPY\3\0" + bytes(100), "version"),
         (b"not numpy", "no valid NumPy header"),
         (b"", "no valid NumPy header"),

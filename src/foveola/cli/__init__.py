@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from foveola.cli import data, deployment, evaluation, explanation, information, training
+from foveola.cli.output import replace_unencodable
 from foveola.errors import FoveolaError
 
 # How often a thread of PyTorch looks for work before it sleeps, on Linux. By default it looks for so long that threads
@@ -83,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)  # read when PyTorch is imported
+    replace_unencodable()
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="foveola")
     except SystemExit as end:  # how Typer always ends; it has worded wrong usage itself, and ends 130 on an interrupt
@@ -97,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    from foveola.progress import printable
+    from foveola.text import printable
 
     typer.echo(f"foveola: {printable(message)}", err=True)
     return code

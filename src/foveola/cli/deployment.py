@@ -174,8 +174,8 @@ def serve(
     from pydantic import SecretStr
 
     from foveola.cli.options import parse_duration
-    from foveola.progress import printable
     from foveola.serving.settings import Settings
+    from foveola.text import printable
     from foveola.workflow.serve import name_of
     from foveola.workflow.serve import serve as serve_model
 

@@ -12,6 +12,7 @@ from foveola.datasets.download import cache_folder
 from foveola.datasets.entry import Entry
 from foveola.datasets.reader import Reader, ReadOptions
 from foveola.errors import DataError, unknown
+from foveola.files import expanded
 from foveola.images import Dataset, ImageSet
 from foveola.inputs.find import is_image
 from foveola.inputs.resize import resize, to_channels
@@ -79,7 +80,7 @@ def load(
             _refuse_groups(source, options)
             dataset = _load_by_name(CATALOG[source], options)
         else:
-            dataset = _load_from_path(Path(source), options)
+            dataset = _load_from_path(expanded(source), options)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}. Check the path and its permissions.") from error
     return replace(
@@ -146,6 +147,8 @@ def _refuse_groups(source: str, options: ReadOptions) -> None:
 
 def _unsupported_reason(path: Path) -> str:
     """What a file is that no reader recognises, and what to give instead."""
+    if not path.is_file():
+        return "is not a file or folder with data"
     name = path.name.lower()
     if "-ubyte" in name:
         return f"is a single IDX file; give the folder that holds the images and their labels ({path.parent})"

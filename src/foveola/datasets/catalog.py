@@ -5,6 +5,8 @@ import string
 from foveola.datasets.entry import Entry, File
 
 _DIGITS = tuple(string.digits)
+# 15 letters look the same in upper and lower case and share the upper-case class.
+_MERGED = tuple(string.digits + string.ascii_uppercase + "abdefghnqrt")
 _KMNIST_LICENCE = (
     'CC BY-SA 4.0; attribution: "KMNIST Dataset" (created by CODH), adapted from "Kuzushiji Dataset" (created by NIJL '
     "and others), doi:10.20676/00000341"
@@ -12,12 +14,13 @@ _KMNIST_LICENCE = (
 _KMNIST_CITATION = "T. Clanuwat et al., Deep Learning for Classical Japanese Literature, arXiv:1812.01718, 2018"
 
 
-def _emnist(split: str, class_names: tuple[str, ...], train: int, test: int, first_label: int = 0) -> Entry:
-    """Entry of one of the data sets in EMNIST's archive, which NIST published in 2017."""
+def _emnist(name: str, class_names: tuple[str, ...], train: int, test: int, first_label: int = 0) -> Entry:
+    """Entry of one of the six data sets in EMNIST's archive, which NIST published in 2017."""
+    split = name.lower()
     prefix = f"emnist-{split}-"
     return Entry(
         name=f"emnist-{split}",
-        title=f"EMNIST {split.capitalize()}",
+        title=f"EMNIST {name}",
         class_names=class_names,
         image_shape=(28, 28, 1),
         train_images=train,
@@ -223,10 +226,12 @@ _ENTRIES = (
             "http://codh.rois.ac.jp/kmnist/dataset/k49/",
         ),
     ),
-    _emnist("letters", tuple(string.ascii_lowercase), 124_800, 20_800, first_label=1),
-    # 15 letters look the same in upper and lower case and share the upper-case class.
-    _emnist("balanced", tuple(string.digits + string.ascii_uppercase + "abdefghnqrt"), 112_800, 18_800),
-    _emnist("digits", _DIGITS, 240_000, 40_000),
+    _emnist("Letters", tuple(string.ascii_lowercase), 124_800, 20_800, first_label=1),
+    _emnist("Balanced", _MERGED, 112_800, 18_800),
+    _emnist("Digits", _DIGITS, 240_000, 40_000),
+    _emnist("MNIST", _DIGITS, 60_000, 10_000),
+    _emnist("ByClass", tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase), 697_932, 116_323),
+    _emnist("ByMerge", _MERGED, 697_932, 116_323),
     Entry(
         name="cifar-10",
         title="CIFAR-10",

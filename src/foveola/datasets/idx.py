@@ -22,26 +22,29 @@ from numpy.typing import NDArray
 
 from foveola.datasets.catalog import CATALOG, identify_by_checksum
 from foveola.datasets.entry import Entry, file_digests
-from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, ReadOptions, default_class_names, image_set, read_into
+from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, ReadOptions, classes_of_labels, image_set, read_into
 from foveola.errors import DataError
-from foveola.images import Dataset, ImageSet
+from foveola.images import Dataset, ImageSet, Labels
+from foveola.inputs.find import is_junk
 
 IdxFile = Path | zipfile.Path  # a file in a folder, or inside an archive, which is never extracted
 IdxFiles = dict[tuple[str, str], IdxFile]  # (train or test, images or labels) → file
 
+_IDX_NAME = re.compile(r"idx[0-9]-ubyte(\.gz)?$")
 _NAME = re.compile(r"(?P<prefix>.*?)(?P<split>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?")
+_BLOCK_IMAGES = 4096
 _DIMENSIONS = {"images": 3, "labels": 1}
 
 
 def recognises(path: Path) -> bool:
-    return path.is_dir() and any(re.search(r"idx[0-9]-ubyte(\.gz)?$", file.name) for file in path.iterdir())
+    return path.is_dir() and bool(_candidates(path))
 
 
 def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Dataset:
     """Read a folder of IDX files.
 
     A data set of the catalog is recognised by the checksum of its training labels, or for EMNIST by its file names.
-    Other data gets the class names "0", "1", … up to the largest label.
+    In other data, the labels name their classes themselves.
 
     Raises
     ------
@@ -55,13 +58,16 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
             _check_published(entry, files, {key: digest for key, (_, digest) in arrays.items()})
         else:
             entry = _identify(prefix, files["train", "labels"], arrays["train", "labels"][1])
-    splits = {
-        split: (arrays[split, "images"][0], arrays[split, "labels"][0])
-        for split in ("train", "test")
-        if (split, "images") in arrays
+    splits = [split for split in ("train", "test") if (split, "images") in arrays]
+    labels = {split: arrays[split, "labels"][0].astype(np.int64) for split in splits}
+    if entry:
+        labels, names = {split: array - entry.first_label for split, array in labels.items()}, entry.class_names
+    else:
+        labels, names = classes_of_labels(labels, (), str(path))
+    sets = {
+        split: _image_set(arrays[split, "images"][0], labels[split], names, entry, f"{path}, {split}")
+        for split in splits
     }
-    names = entry.class_names if entry else default_class_names([labels for _, labels in splits.values()], str(path))
-    sets = {split: _image_set(*pair, names, entry, f"{path}, {split}") for split, pair in splits.items()}
     return Dataset(
         entry.name if entry else path.resolve().name,
         sets["train"],
@@ -74,7 +80,7 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
 @contextmanager
 def _idx_files(folder: Path, entry: Entry | None) -> Iterator[tuple[str, IdxFiles]]:
     """The prefix and the files of one data set, from the folder or from the archive inside it."""
-    files_by_prefix = _group_by_prefix(folder.iterdir())
+    files_by_prefix = _group_by_prefix(_candidates(folder))
     if entry is None:
         if len(files_by_prefix) > 1:
             raise DataError(
@@ -95,11 +101,30 @@ def _idx_files(folder: Path, entry: Entry | None) -> Iterator[tuple[str, IdxFile
             raise DataError(f"{archive} is damaged: {error}. Replace it.") from error
 
 
+def _candidates(folder: Path) -> list[Path]:
+    """What is called like an IDX file: in the folder, or else in its subfolders, as Kaggle and torchvision place them.
+
+    Kaggle unpacks each file into a folder of the same name. Single folders around the data are passed through.
+    """
+    entries = [path for path in folder.iterdir() if not is_junk(path.name)]
+    if files := [path for path in entries if _IDX_NAME.search(path.name) and not path.is_dir()]:
+        return files
+    folders = [path for path in entries if path.is_dir()]
+    if len(folders) == 1 and not folders[0].is_symlink():
+        return _candidates(folders[0])
+    below = (path for inner in folders for path in inner.iterdir())
+    return [path for path in below if _IDX_NAME.search(path.name) and not path.is_dir()]
+
+
 def _group_by_prefix(files: Iterable[IdxFile]) -> dict[str, IdxFiles]:
     grouped: dict[str, IdxFiles] = {}
-    for file in sorted(files, key=lambda file: file.name):  # a raw file sorts before its .gz and is preferred
+    for file in sorted(
+        files, key=lambda file: (file.name, str(file))
+    ):  # a raw file sorts before its .gz and is preferred
         if match := _NAME.fullmatch(file.name):
             first = grouped.setdefault(match["prefix"], {}).setdefault(_key(match), file)
+            if isinstance(first, Path) and isinstance(file, Path) and first.parent != file.parent:
+                raise DataError(f"{first.parent} and {file.parent} both hold a data set. Give one of these folders.")
             if first.name not in (file.name, file.name.removesuffix(".gz")):
                 raise DataError(f"{first} and {file} both hold the {' '.join(_key(match))}. Remove one of them.")
     return grouped
@@ -127,6 +152,8 @@ def _check_complete(folder: Path, prefix: str, files: IdxFiles) -> None:
 
 def _read_array(file: IdxFile, kind: str) -> tuple[NDArray[np.uint8], str]:
     """The array in an IDX file, and the SHA-256 of the file's decompressed content."""
+    if isinstance(file, Path) and not file.is_file():
+        raise DataError(f"{file} is not a regular file. Replace it by a file of {kind}.")
     size = file.stat().st_size if isinstance(file, Path) else file.root.getinfo(file.at).file_size
     try:
         with file.open("rb") as stream:
@@ -190,9 +217,18 @@ def _identify(prefix: str, labels: IdxFile, content_sha256: str) -> Entry | None
 
 
 def _image_set(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], names: tuple[str, ...], entry: Entry | None, where: str
+    images: NDArray[np.uint8], labels: Labels, names: tuple[str, ...], entry: Entry | None, where: str
 ) -> ImageSet:
     if entry and entry.transposed:
-        images = np.ascontiguousarray(images.transpose(0, 2, 1))
-    first = entry.first_label if entry else 0
-    return image_set(images[..., None], labels.astype(np.int64) - first, names, where)
+        images = _turned(images)
+    return image_set(images[..., None], labels, names, where)
+
+
+def _turned(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images, N×H×W, with rows and columns swapped; square ones in place, since a copy of EMNIST takes 600 MB."""
+    if images.shape[1] != images.shape[2]:
+        return np.ascontiguousarray(images.transpose(0, 2, 1))
+    for start in range(0, len(images), _BLOCK_IMAGES):
+        block = images[start : start + _BLOCK_IMAGES]
+        block[:] = block.transpose(0, 2, 1).copy()
+    return images

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from foveola.datasets.reader import natural_key
 from foveola.errors import DataError
 from foveola.inputs.find import is_image, is_junk
-from foveola.progress import escape_surrogates
+from foveola.text import escape_surrogates
 
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
@@ -51,7 +52,7 @@ class Layout:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of all classes in natural order: "2" before "10"."""
-        return tuple(sorted(set(chain.from_iterable(self.splits.values())), key=_natural_key))
+        return tuple(sorted(set(chain.from_iterable(self.splits.values())), key=natural_key))
 
     def items(self, class_names: tuple[str, ...], *, nested: bool) -> Iterator[Item]:
         """Yield the files of all classes in a fixed order; with `nested`, those in subfolders of a class too.
@@ -181,10 +182,10 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _files(folder: Path, *, nested: bool) -> list[Path]:
     """The files of a class folder, junk left out."""
-    entries = sorted(path for path in folder.iterdir() if not _is_no_data(path))
-    subfolders = [path for path in entries if path.is_dir()]
     if nested:
-        return [file for entry in entries for file in (_files(entry, nested=True) if entry in subfolders else [entry])]
+        return list(_files_below(folder, ()))
+    entries = _data_in(folder)
+    subfolders = [path for path in entries if path.is_dir()]
     if subfolders and len(subfolders) == len(entries):
         raise DataError(
             f"{folder} holds the folder {subfolders[0].name} instead of images. A class folder must hold its images "
@@ -194,10 +195,23 @@ def _files(folder: Path, *, nested: bool) -> list[Path]:
     return entries
 
 
-def _is_no_data(path: Path) -> bool:
-    """Whether a member of a class folder is junk, or a text about the data."""
-    if is_junk(path.name):
-        return True
+def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Yield the files at any depth; a link to a folder in which it lies is not followed."""
+    above = (*above, folder.resolve())
+    for path in _data_in(folder):
+        if not path.is_dir():
+            yield path
+        elif not path.is_symlink() or path.resolve() not in above:
+            yield from _files_below(path, above)
+
+
+def _data_in(folder: Path) -> list[Path]:
+    """The members of a folder that are neither junk nor texts about the data."""
+    return sorted(path for path in folder.iterdir() if not is_junk(path.name) and not _is_text(path))
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is a text about the data, such as LICENSE; license.png is an image."""
     return _TEXT.fullmatch(path.name) is not None and not is_image(path) and not path.is_dir()
 
 
@@ -217,12 +231,6 @@ def _is_flat(folder: Path) -> bool:
 def _holds_images(folder: Path) -> bool:
     """Whether there is an image at any depth."""
     return any(is_image(Path(name)) and not is_junk(name) for _, _, names in os.walk(folder) for name in names)
-
-
-def _natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key that compares runs of digits as numbers; the name itself breaks ties such as 1 and 01."""
-    runs = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
-    return [(0, int(run), "") if run[0] in "0123456789" else (1, 0, run) for run in runs], name
 
 
 def _no_classes(root: Path) -> str:

@@ -8,7 +8,7 @@ with test), each with the array arr_0, as KMNIST is published.
 
 import io
 import math
-import tokenize
+import sys
 import warnings
 import zipfile
 import zlib
@@ -20,13 +20,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.arrays import to_labels, to_pixels
 from foveola.datasets.catalog import identify_by_checksum
 from foveola.datasets.entry import Entry, file_digests
-from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, ReadOptions, default_class_names, image_set, read_into
+from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, ReadOptions, classes_of_labels, image_set, read_into
 from foveola.errors import DataError
-from foveola.images import Dataset, Images, Labels, shape_text
+from foveola.images import Dataset, Images, shape_text
 
-ImagesAndLabels = tuple[Images, Labels]
+ImagesAndLabels = tuple[Images, NDArray[Any]]
 
 _KEYS = (  # split → keys of images and labels
     {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")},
@@ -43,20 +44,19 @@ _GROUP_KEYS = {
 }
 _CLASS_NAMES = "class_names"
 _MAX_HEADER = 10_000  # NumPy's own limit
-# NumPy parses the header as a Python literal and does not catch most of the exceptions that this can raise.
-_HEADER_ERRORS = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError)
 _ARCHIVE_ERRORS = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
 def recognises(path: Path) -> bool:
-    return path.suffix == ".npz" if path.is_file() else any(path.glob("*-train-imgs.npz"))
+    return path.suffix.lower() == ".npz" if path.is_file() else any(path.glob("*-train-imgs.npz"))
 
 
 def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Dataset:
     """Read an NPZ file, or a folder of NPZ files as KMNIST is published.
 
-    Images: N×H×W or N×H×W×C, integers from 0 to 255, or floats from 0 to 1, which are scaled to 0 to 255 and rounded.
-    Labels: integers, N or N×1. If the file has no class names, they are "0", "1", … up to the largest label.
+    Images: N×H×W or N×H×W×C, whole numbers from 0 to 255, floats from 0 to 1, which are scaled to 0 to 255 and rounded,
+    or booleans. Labels: whole numbers or names of classes, N or N×1. If the file has no class names, labels that are
+    numbers name their classes themselves.
 
     Raises
     ------
@@ -69,11 +69,11 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
         groups: dict[str, NDArray[np.int64]] = {}
     else:
         splits, saved_names, groups = _read_file(path)
-    names = (
-        entry.class_names
-        if entry
-        else saved_names or default_class_names([labels for _, labels in splits.values()], str(path))
-    )
+    if entry:
+        names = entry.class_names
+    else:
+        labels, names = classes_of_labels({split: pair[1] for split, pair in splits.items()}, saved_names, str(path))
+        splits = {split: (images, labels[split]) for split, (images, _) in splits.items()}
     sets = {split: image_set(*pair, names, f"{path}, {split}", groups.get(split)) for split, pair in splits.items()}
     return Dataset(
         entry.name if entry else path.resolve().stem,
@@ -115,10 +115,14 @@ def _read_file(path: Path) -> tuple[dict[str, ImagesAndLabels], tuple[str, ...],
         )
         if _CLASS_NAMES not in saved_keys:
             return splits, (), groups
-        names = _read_array(archive, _CLASS_NAMES, f"{path}, {_CLASS_NAMES}")
-        if names.dtype.kind != "U" or names.ndim != 1:
-            raise DataError(f"{path}, {_CLASS_NAMES} has the type {names.dtype}; save a list of strings.")
-        return splits, tuple(map(str, names)), groups
+        return splits, _class_names(archive, f"{path}, {_CLASS_NAMES}"), groups
+
+
+def _class_names(archive: zipfile.ZipFile, where: str) -> tuple[str, ...]:
+    names = _read_array(archive, _CLASS_NAMES, where)
+    if names.dtype.kind not in "US" or names.ndim != 1:
+        raise DataError(f"{where} has the type {names.dtype} and {names.ndim} axes; save a list of strings.")
+    return tuple(map(str, to_labels(names)))
 
 
 def _read_folder(folder: Path, entry: Entry | None) -> tuple[dict[str, ImagesAndLabels], tuple[str, ...], Entry | None]:
@@ -184,6 +188,8 @@ def _read_array(archive: zipfile.ZipFile, key: str, where: str) -> NDArray[Any]:
         stream.read(offset)
         if read_into(cast(io.BufferedIOBase, stream), data) < size:
             raise DataError(f"{where} ends early. It is truncated; save it again.")
+    if dtype.kind == "U" and data.view(dtype.str.replace("U", "u4")[:3]).max() > sys.maxunicode:
+        raise DataError(f"{where} holds characters that do not exist. It is damaged; save it again.")
     return data.view(dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
@@ -198,7 +204,9 @@ def _parse_header(header: bytes, where: str) -> tuple[tuple[int, ...], bool, np.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy warns about files from Python 2, which can be read
             shape, fortran_order, dtype = parsers[version](stream, max_header_size=_MAX_HEADER)
-    except _HEADER_ERRORS as error:
+        if not all(type(side) is int for side in shape):  # NumPy lets True pass as a size
+            raise ValueError(f"the shape {shape} has sides that are not numbers")
+    except Exception as error:  # NumPy parses the header as a Python literal, which can raise exceptions of many types
         raise DataError(
             f"{where} has no valid NumPy header: {str(error) or type(error).__name__}. Save it again."
         ) from error
@@ -212,34 +220,19 @@ def _parse_header(header: bytes, where: str) -> tuple[tuple[int, ...], bool, np.
 
 def _to_images(array: NDArray[Any], where: str) -> Images:
     """The array as images, uint8 N×H×W×C."""
-    if array.dtype.kind not in "uif":
-        raise DataError(f"{where}: images must be numbers, not {array.dtype}. Save them as uint8, 0 to 255.")
-    low, high = array.min(), array.max()
-    if array.dtype.kind == "f":
-        if not (low >= 0 and high <= 1):  # also refuses NaN
-            raise DataError(
-                f"{where}: floating-point images must have values from 0 to 1; these have {low} to {high}. "
-                f"Save them as uint8, 0 to 255."
-            )
-        array = np.rint(array * 255)
-    elif low < 0 or high > 255:
-        raise DataError(f"{where}: images must have values from 0 to 255; these have {low} to {high}. Scale them.")
-    images = np.ascontiguousarray(array, dtype=np.uint8)
-    return images[..., None] if images.ndim == 3 else images
+    try:
+        images = np.ascontiguousarray(to_pixels(array))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    return images[..., None] if images.ndim == 3 and images.shape[2] != 1 else images
 
 
-def _to_labels(array: NDArray[Any], where: str) -> Labels:
-    """The array as labels, int64 N."""
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise DataError(
-            f"{where}: labels must be one number per image; these have the shape {array.shape}. "
-            f"If they are one-hot, save labels.argmax(axis=1)."
-        )
-    if array.dtype.kind not in "ui":
-        raise DataError(f"{where}: labels must be integers, not {array.dtype}. Save labels.astype('int64').")
-    return array.astype(np.int64)
+def _to_labels(array: NDArray[Any], where: str) -> NDArray[Any]:
+    """The array as numbers or names of classes, N."""
+    try:
+        return to_labels(array)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _to_groups(array: NDArray[Any], where: str) -> NDArray[Any]:

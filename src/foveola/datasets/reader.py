@@ -1,7 +1,8 @@
 """Protocol of the readers, their options, and the functions that they share."""
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from foveola.datasets.entry import Entry
 from foveola.errors import DataError
-from foveola.images import Dataset, ImageSet
+from foveola.images import Dataset, ImageSet, Labels
 from foveola.progress import Progress, no_progress
 
 MAX_BYTES = 16 * 2**30  # per array
@@ -63,11 +64,49 @@ def image_set(
         raise DataError(f"{where}: {error}") from None
 
 
-def default_class_names(labels: Sequence[NDArray[Any]], where: str) -> tuple[str, ...]:
-    """Class names "0", "1", … up to the largest label."""
-    largest, count = max(int(split.max()) for split in labels), sum(map(len, labels))
-    if largest >= count:  # without this check, a label of 2³¹ would make a list of 2³¹ names
+def classes_of_labels(
+    labels: Mapping[str, NDArray[Any]], names: Sequence[str], where: str
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    """Labels of all splits as indices of classes, and the class names.
+
+    Without given names, names of classes are sorted naturally, and numbers are their own names, so that no class is
+    invented: 1, 2, 3 are the classes "1", "2", "3". Given names belong to labels from 0, or else from 1.
+
+    Parameters
+    ----------
+    labels : split → integers or strings, N
+    names : class names saved with the data; empty if there are none
+
+    Raises
+    ------
+    DataError
+        If numbers and strings are mixed, a number is below 0, or there are more classes than images can show.
+    """
+    kinds = {array.dtype.kind for array in labels.values()}
+    if len(kinds) > 1:
+        raise DataError(f"{where}: labels are numbers in one split and names in another. Save all in the same form.")
+    known = np.unique(np.concatenate(list(labels.values())))
+    if names:
+        if kinds != {"U"} and known[0] == 1 and known[-1] == len(names):
+            return {split: array - 1 for split, array in labels.items()}, tuple(names)
+        return dict(labels), tuple(names)
+    if kinds != {"U"} and known[0] < 0:
         raise DataError(
-            f"{where}: the largest label is {largest}, but there are only {count} images. Number the classes 0, 1, 2, …"
+            f"{where}: the smallest label is {known[0]}, and a label cannot be below 0. If it marks images without "
+            f"a label, leave them out: labels >= 0; otherwise number the classes 0, 1, 2, …"
         )
-    return tuple(map(str, range(largest + 1)))
+    if len(known) > max((count := sum(map(len, labels.values()))) // 2, 2):
+        raise DataError(
+            f"{where}: the labels have {len(known):,} different values for {count:,} images, so that they seem to be "
+            f"numbers of images or measurements, not classes. Save one class for each image."
+        )
+    own_names = tuple(sorted(map(str, known.tolist()), key=natural_key))
+    if kinds == {"U"}:
+        return dict(labels), own_names
+    return {split: np.searchsorted(known, array).astype(np.int64) for split, array in labels.items()}, own_names
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sort key that compares runs of digits as numbers; the name itself breaks ties such as 1 and 01."""
+    runs = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
+    return [(0, int(run), "") if run[0] in "0123456789" else (1, 0, run) for run in runs], name

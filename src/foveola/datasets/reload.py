@@ -6,8 +6,10 @@ from pydantic import BaseModel
 
 from foveola.datasets import CATALOG, READERS, Progress, folder, load
 from foveola.errors import DataError, DownloadError
+from foveola.files import expanded
 from foveola.images import Dataset
 from foveola.models.metadata import ModelMetadata
+from foveola.text import escape_surrogates, restore_surrogates
 
 
 class RecordedData(BaseModel):
@@ -96,7 +98,9 @@ def _data_source(name: str | None, path: str | None) -> str | None:
     """The catalog name or existing path of a run's data, or None; the fingerprint is checked later."""
     if name in CATALOG:
         return name
-    return next((source for source in (path, name) if source is not None and Path(source).exists()), None)
+    given = [source for source in (path, name) if source is not None]
+    sources = [form for source in given for form in (source, restore_surrogates(source))]
+    return next((source for source in sources if expanded(source).exists()), None)
 
 
 def image_paths(source: str | Path, dataset: Dataset) -> dict[str, list[str]]:
@@ -106,12 +110,12 @@ def image_paths(source: str | Path, dataset: Dataset) -> dict[str, list[str]]:
     ----------
     source : the catalog name or path that `dataset` was loaded from
     """
-    root = Path(source)
+    root = expanded(source)
     in_catalog = isinstance(source, str) and source in CATALOG
     if in_catalog or next((reader for reader in READERS.values() if reader.recognises(root)), None) is not folder:
         return {}
     paths: dict[str, list[str]] = {}
     for split, path in folder.files(root, dataset.class_names, nested=dataset.train.groups is not None):
-        if str(path) not in dataset.skipped:
+        if escape_surrogates(str(path)) not in dataset.skipped:
             paths.setdefault(split, []).append(str(path))
     return paths

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foveola.errors import DataError
+from foveola.files import expanded
 from foveola.inputs.decode import MAX_FILE_BYTES, FirstFrame, decode_first_frame, read_first_frame
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif"})
@@ -72,7 +73,7 @@ def _named(name: str) -> Iterator[ImageFile]:
     if name == _STANDARD_INPUT:
         yield from _from_standard_input()
         return
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         files = sorted(_image_files(path))
         if not files:

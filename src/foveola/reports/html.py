@@ -11,6 +11,7 @@ from markupsafe import Markup
 from foveola.errors import require
 from foveola.images import Images
 from foveola.reports.pixels import png_bytes
+from foveola.text import escape_surrogates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def render(template: str, **values: Any) -> str:
     """Fill in a template of `templates/`; every value is escaped unless it is Markup."""
-    return _environment().get_template(template).render(**values)
+    return escape_surrogates(_environment().get_template(template).render(**values))
 
 
 def image_uri(image: Images) -> str:

@@ -14,13 +14,14 @@ from foveola.datasets.reload import RecordedData
 from foveola.datasets.splits import Splits, split_dataset
 from foveola.documents import ModelSize, RunStatus
 from foveola.errors import NonFiniteLoss, UserError, require
-from foveola.files import new_folder
+from foveola.files import expanded, new_folder
 from foveola.images import Dataset
 from foveola.models.metadata import DataOrigin, Rejection
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
+from foveola.text import escape_surrogates
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.evaluate import evaluate_predictions
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
@@ -324,7 +325,7 @@ def data_path(data: str | Path | Dataset) -> str | None:
     """The absolute path of data that was given by its path, else None."""
     if isinstance(data, Dataset) or (isinstance(data, str) and data in CATALOG):
         return None
-    return str(Path(data).resolve())
+    return escape_surrogates(str(expanded(data).resolve()))
 
 
 def _announcement(run: Run, status: RunStatus) -> str:
