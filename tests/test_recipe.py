@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -289,3 +290,17 @@ def test_the_table_of_layers_uses_the_names_in_recipes():
         assert layer.model_fields["type"].default == name
     assert len(set(LAYERS.values())) == len(LAYERS)
     assert np.all([layer.__doc__ for layer in LAYERS.values()])
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000, 'name = "\\uD800"'])
+def test_what_the_parser_of_toml_cannot_hold_is_refused(tmp_path, text):
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(RecipeError, match=r"own.toml is not valid TOML"):
+        load_recipe(tmp_path / "own.toml")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
+def test_a_fifo_is_refused_without_being_opened(tmp_path):
+    os.mkfifo(tmp_path / "own.toml")
+    with pytest.raises(RecipeError, match=r"own.toml is not a file"):
+        load_recipe(tmp_path / "own.toml")

@@ -254,7 +254,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise RecipeError(f"--set takes key=value; got {text!r}. Example: --set learning_rate=0.002")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value.strip()
 
 
@@ -270,6 +270,8 @@ def _read(source: str | Path | Recipe) -> tuple[dict[str, Any], str]:
         text, where = (_recipes_folder() / f"{source}.toml").read_text("utf-8"), f"recipe {source}"
     elif (path := Path(source)).suffix == ".toml" or path.is_file():
         try:
+            if path.exists() and not path.is_file():
+                raise RecipeError(f"The recipe {path} is not a file. Give the path of a TOML file.")
             text, where = path.read_text("utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"The recipe {path} cannot be read: {error}. Give the path of a TOML file.") from None
@@ -277,7 +279,7 @@ def _read(source: str | Path | Recipe) -> tuple[dict[str, Any], str]:
         raise RecipeError(unknown("recipe", str(source), names) + " Or give the path of a TOML file.")
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of numbers with too many digits, and of too many brackets
         raise RecipeError(f"{where} is not valid TOML: {error}. Correct the file.") from None
     return {"name": Path(source).stem, **document}, where
 

@@ -243,11 +243,11 @@ def _no_classes(root: Path) -> str:
 
 def _splits_without_classes(root: Path, flat: list[Path]) -> str:
     listed = ", ".join(folder.name for folder in flat)
-    images = next((images for folder in flat if (images := _deep_image_files(folder))), [])
-    train = next((folder.name for folder in flat if split_of(folder.name) == "train"), flat[0].name)
+    train = next((folder for folder in flat if split_of(folder.name) == "train"), flat[0])
+    where = _where_labels_may_be(_deep_image_files(train), train.name)
     return (
         f"{root} holds {listed}: by their names splits, not classes, but with images directly in them, so that no "
-        f"image has a label. {_where_labels_may_be(images, train)} If these are your classes, rename the folders."
+        f"image has a label. {where} If these are your classes, rename the folders."
     )
 
 

@@ -1,0 +1,261 @@
+"""Fuzz every reader of files: damaged input is read, or refused with the project's own error, and nothing else.
+
+    python benchmarks/fuzz.py --executions 1000000
+    python benchmarks/fuzz.py --seed 3 --only 1234     # repeats one execution, with its traceback
+
+Each execution draws a reader and a small valid input, damages it in one to eight places, and reads it. What lies behind
+checksums or compression is damaged before it is packed, so that the damage reaches the code that reads it.
+"""
+
+import argparse
+import contextlib
+import gzip
+import io
+import random
+import struct
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foveola.datasets import load
+from foveola.errors import FoveolaError
+from foveola.inputs.decode import decode
+from foveola.recipe import load_recipe, recipe_names
+
+SLOW_SECONDS = 5.0  # of processor time: no small input may take so long
+WEIGHTS = {"image": 8, "idx": 2, "gzip": 1, "npz": 4, "archive": 2, "cifar": 1, "recipe": 3, "folder": 1}
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 9, 7), dtype=np.uint8)
+NUMBERS = (0, 1, 2, 3, 4, 8, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1)
+TEXTS = (
+    b"True", b"-1", b"()", b"[]", b"None", b"1e999", b"'O'", b"'<U9'", b"'V8'", b"'|S0'", b"'>M8[s]'", b"{", b"[", b"'",
+    b'"', b"\\", b"\n", b"=", b"#", b"nan", b"9" * 30, b"[" * 60, b"\xff\xfe", "é".encode(), b"..", b"/", b"\0",
+)  # fmt: skip
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """The bytes with one to eight changes, seldom none."""
+    changed = bytearray(data)
+    for _ in range(chance.choice((0, 1, 1, 1, 1, 2, 3, 8))):
+        at = chance.randrange(len(changed) + 1)
+        match chance.randrange(8):
+            case 0 if changed:
+                changed[at % len(changed)] ^= 1 << chance.randrange(8)
+            case 1 if changed:
+                changed[at % len(changed)] = chance.randrange(256)
+            case 2:
+                del changed[at:]
+            case 3:
+                del changed[at : at + chance.randrange(1, 9)]
+            case 4:
+                changed[at:at] = chance.choice(TEXTS)
+            case 5:
+                number, form = chance.choice(NUMBERS), chance.choice(("<I", ">I", "<H", ">H"))
+                changed[at : at + 4] = struct.pack(form, number % 2 ** (8 * struct.calcsize(form)))
+            case 6:
+                start = chance.randrange(len(changed) + 1)
+                changed[at:at] = changed[start : start + chance.randrange(1, 65)]
+            case _:
+                text = chance.choice(TEXTS)
+                changed[at : at + len(text)] = text
+    return bytes(changed)
+
+
+def encoded(kind: str, mode: str, **options: object) -> bytes:
+    image, buffer = Image.fromarray(PIXELS[0]).convert(mode), io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def animated(kind: str) -> bytes:
+    frames, buffer = [Image.fromarray(frame) for frame in PIXELS], io.BytesIO()
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+IMAGES = [
+    *(encoded("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
+    encoded("PNG", "L", exif=EXIF),
+    *(encoded("JPEG", mode, exif=EXIF) for mode in ("L", "RGB", "CMYK")),
+    encoded("JPEG", "RGB", progressive=True),
+    *(encoded("WEBP", mode, exif=EXIF) for mode in ("RGB", "RGBA")),
+    encoded("WEBP", "RGB", lossless=True),
+    *(encoded("BMP", mode) for mode in ("1", "L", "P", "RGB", "RGBA")),
+    *(encoded("GIF", mode) for mode in ("L", "RGB")),
+    *map(animated, ("GIF", "PNG", "WEBP")),
+]
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+LABELS = np.array([0, 1, 0, 1], np.uint8)
+ARRAYS = [
+    {"x_train": PIXELS, "y_train": LABELS},
+    {"x_train": PIXELS / 255, "y_train": LABELS.astype(float), "class_names": np.array(["a", "b"])},
+    {
+        "train_images": PIXELS[..., None],
+        "train_labels": LABELS[:, None],
+        "train_groups": np.array(["p", "q", "p", "q"]),
+    },
+    {"x_train": PIXELS, "y_train": np.array([b"cat", b"dog", b"cat", b"dog"]), "x_test": PIXELS, "y_test": LABELS},
+    {"x_train": PIXELS > 99, "y_train": np.eye(2)[LABELS], "groups_train": LABELS},
+]
+RECIPES = [load_recipe(name).to_toml().encode() for name in recipe_names()]
+NAMES = (
+    "train",
+    "test1",
+    "Val",
+    "a",
+    "b",
+    "license",
+    "@eaDir",
+    "caf\udce9",
+    "cafe\u0301",
+    "café",
+    "x.png",
+    "y.jpg",
+    "README",
+)
+
+
+def fuzz_image(folder: Path, chance: random.Random) -> None:
+    decode(damaged(chance.choice(IMAGES), chance), "damaged", max_pixels=10**6)
+
+
+def fuzz_idx(folder: Path, chance: random.Random) -> None:
+    parts = {"images-idx3": idx_bytes(PIXELS), "labels-idx1": idx_bytes(LABELS)}
+    victim = chance.choice(list(parts))
+    for name, data in parts.items():
+        (folder / f"train-{name}-ubyte").write_bytes(damaged(data, chance) if name == victim else data)
+    load(folder)
+
+
+def fuzz_gzip(folder: Path, chance: random.Random) -> None:
+    inside = chance.random() < 0.5
+    for name, array in (("images-idx3", PIXELS), ("labels-idx1", LABELS)):
+        data = idx_bytes(array)
+        packed = gzip.compress(damaged(data, chance), 1) if inside else damaged(gzip.compress(data, 1), chance)
+        (folder / f"train-{name}-ubyte.gz").write_bytes(packed)
+    load(folder)
+
+
+def fuzz_npz(folder: Path, chance: random.Random) -> None:
+    arrays = chance.choice(ARRAYS)
+    victim = chance.choice(list(arrays))
+    with zipfile.ZipFile(folder / "own.npz", "w") as archive:
+        for name, array in arrays.items():
+            data = npy(array)
+            archive.writestr(f"{name}.npy", damaged(data[:128], chance) + data[128:] if name == victim else data)
+    load(folder / "own.npz")
+
+
+def fuzz_archive(folder: Path, chance: random.Random) -> None:
+    buffer = io.BytesIO()
+    chance.choice((np.savez, np.savez_compressed))(buffer, **chance.choice(ARRAYS))
+    (folder / "own.npz").write_bytes(damaged(buffer.getvalue(), chance))
+    load(folder / "own.npz")
+
+
+def fuzz_cifar(folder: Path, chance: random.Random) -> None:
+    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    for number, name in enumerate(names):
+        data = bytes([number]) + bytes(3072)
+        (folder / name).write_bytes(damaged(data, chance) if chance.random() < 0.3 else data)
+    load(folder)
+
+
+def fuzz_recipe(folder: Path, chance: random.Random) -> None:
+    (folder / "own.toml").write_bytes(damaged(chance.choice(RECIPES), chance))
+    load_recipe(folder / "own.toml")
+
+
+def fuzz_folder(folder: Path, chance: random.Random) -> None:
+    levels = [
+        ("",),
+        ("train", "test1", "Val"),
+        chance.sample(NAMES, 3),
+        chance.choice([("",), NAMES]),
+        ("0", "1_2", "3_4"),
+    ]
+    for _ in range(chance.randrange(1, 25)):
+        names = [chance.choice(NAMES if chance.random() < 0.02 else level) for level in levels[chance.choice((0, 2)) :]]
+        place = folder.joinpath(*names).with_suffix(chance.choice((".png",) * 30 + ("", ".txt")))
+        image = damaged(IMAGES[1], chance) if chance.random() < 0.05 else IMAGES[1]
+        with contextlib.suppress(OSError):  # a folder and a file want the same name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(image)
+    load(
+        folder,
+        groups=chance.choice((None, None, None, "folder", r"(.)_", "(", "(.*)")),
+        skip_bad=chance.choice((0, 2, 9)),
+    )
+
+
+FUZZERS: dict[str, Callable[[Path, random.Random], None]] = {name: globals()[f"fuzz_{name}"] for name in WEIGHTS}
+
+
+def execute(number: int, seed: int, folder: Path) -> tuple[str, str]:
+    """Reader and outcome of one execution: "read", "refused", or the name of what else was raised."""
+    chance = random.Random(f"{seed}/{number}")  # noqa: S311
+    reader = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    started = time.process_time()
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as own, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            FUZZERS[reader](Path(own), chance)
+        outcome = "read"
+    except FoveolaError:
+        outcome = "refused"
+    except Exception as error:
+        outcome = f"{type(error).__name__}: {error}"
+    return reader, "slow" if time.process_time() - started > SLOW_SECONDS else outcome
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--executions", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, help="repeat this execution, with its traceback")
+    arguments = parser.parse_args()
+    memory = Path("/dev/shm")  # noqa: S108  # files that live for a millisecond need no disk
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        if arguments.only is not None:
+            chance = random.Random(f"{arguments.seed}/{arguments.only}")  # noqa: S311
+            reader = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            FUZZERS[reader](Path(folder), chance)
+            return 0
+        outcomes: Counter[tuple[str, str]] = Counter()
+        faults = 0
+        for number in range(arguments.executions):
+            reader, outcome = execute(number, arguments.seed, Path(folder))
+            if outcome not in ("read", "refused"):
+                faults += 1
+                print(f"{reader}, execution {number}: {outcome}", flush=True)
+                outcome = "fault"
+            outcomes[reader, outcome] += 1
+    for reader in WEIGHTS:
+        counts = {outcome: outcomes[reader, outcome] for outcome in ("read", "refused", "fault")}
+        print(f"{reader:8}", "  ".join(f"{outcome} {count:,}" for outcome, count in counts.items()))
+    print(f"{arguments.executions:,} executions, {faults:,} faults")
+    return min(faults, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
