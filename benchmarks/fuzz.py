@@ -194,8 +194,9 @@ def fuzz_folder(folder: Path, chance: random.Random) -> None:
         chance.choice([("",), NAMES]),
         ("0", "1_2", "3_4"),
     ]
+    levels = levels[chance.choice((0, 2)) :]
     for _ in range(chance.randrange(1, 25)):
-        names = [chance.choice(NAMES if chance.random() < 0.02 else level) for level in levels[chance.choice((0, 2)) :]]
+        names = [chance.choice(NAMES if chance.random() < 0.02 else level) for level in levels]
         place = folder.joinpath(*names).with_suffix(chance.choice((".png",) * 30 + ("", ".txt")))
         image = damaged(IMAGES[1], chance) if chance.random() < 0.05 else IMAGES[1]
         with contextlib.suppress(OSError):  # a folder and a file want the same name

@@ -124,10 +124,11 @@ def _unusable_message(reasons: list[str], allowed: int, *, removable: bool) -> s
     """The unusable files, and what to do; `removable`: every class has images without them."""
     more = f"\n… and {len(reasons) - MAX_LISTED_FILES} more" if len(reasons) > MAX_LISTED_FILES else ""
     listed = "\n".join(reasons[:MAX_LISTED_FILES])
-    cure = f", or leave them out with --skip-bad {len(reasons)}" if removable else ""
+    count, them = ("1 file", "it") if len(reasons) == 1 else (f"{len(reasons)} files", "them")
+    cure = f", or leave {them} out with --skip-bad {len(reasons)}" if removable else ""
     return (
-        f"{len(reasons)} files cannot be used{f' ({allowed} allowed)' if allowed else ''}:\n{listed}{more}\n"
-        f"Repair or remove them{cure}."
+        f"{count} cannot be used{f' ({allowed} allowed)' if allowed else ''}:\n{listed}{more}\n"
+        f"Repair or remove {them}{cure}."
     )
 
 
