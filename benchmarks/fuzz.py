@@ -243,18 +243,18 @@ def main() -> int:
             FUZZERS[reader](Path(folder), chance)
             return 0
         outcomes: Counter[tuple[str, str]] = Counter()
-        faults = 0
-        for number in range(arguments.executions):
-            reader, outcome = execute(number, arguments.seed, Path(folder))
-            if outcome not in ("read", "refused"):
-                faults += 1
-                print(f"{reader}, execution {number}: {outcome}", flush=True)
-                outcome = "fault"
-            outcomes[reader, outcome] += 1
+        with contextlib.suppress(KeyboardInterrupt):  # what was done until then is reported
+            for number in range(arguments.executions):
+                reader, outcome = execute(number, arguments.seed, Path(folder))
+                if outcome not in ("read", "refused"):
+                    print(f"{reader}, execution {number}: {outcome}", flush=True)
+                    outcome = "fault"
+                outcomes[reader, outcome] += 1
     for reader in WEIGHTS:
         counts = {outcome: outcomes[reader, outcome] for outcome in ("read", "refused", "fault")}
         print(f"{reader:8}", "  ".join(f"{outcome} {count:,}" for outcome, count in counts.items()))
-    print(f"{arguments.executions:,} executions, {faults:,} faults")
+    faults = sum(count for (_, outcome), count in outcomes.items() if outcome == "fault")
+    print(f"{outcomes.total():,} executions, {faults:,} faults")
     return min(faults, 1)
 
 

@@ -194,7 +194,10 @@ def test_reads_arrays_in_fortran_order(save):
         ({"y_train": np.full(12, np.nan)}, "these hold nan"),
         ({"y_train": labels(11)}, "12 images but 11 labels"),
         ({"y_train": labels() - 1}, "smallest label is -1"),
-        ({"y_train": np.arange(12)}, "12 different values for 12 images"),
+        (
+            {"x_train": np.zeros((1100, 1, 1), np.uint8), "y_train": np.arange(1100)},
+            "1,100 different values for 1,100 images",
+        ),
         (
             {"y_train": labels(), "class_names": ["a", "b"]},
             "but must be between 0 and 1: there are 2 classes",
@@ -295,6 +298,17 @@ def test_encrypted_members_are_refused(pack):
 def test_truncated_archives_are_refused(save, keep):
     path = save()
     path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"own\.npz cannot be read as NPZ"):
+        load(path)
+
+
+def test_names_of_members_that_are_not_utf_8_are_refused(save):
+    path = save()
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\1\2")
+    data[entry + 9] |= 8  # the names are UTF-8
+    data[entry + 46] = 0xFF
+    path.write_bytes(bytes(data))
     with pytest.raises(DataError, match=r"own\.npz cannot be read as NPZ"):
         load(path)
 

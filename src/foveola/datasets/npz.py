@@ -8,6 +8,7 @@ with test), each with the array arr_0, as KMNIST is published.
 
 import io
 import math
+import struct
 import sys
 import warnings
 import zipfile
@@ -44,7 +45,10 @@ _GROUP_KEYS = {
 }
 _CLASS_NAMES = "class_names"
 _MAX_HEADER = 10_000  # NumPy's own limit
-_ARCHIVE_ERRORS = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
+# ValueError: names of members that are not UTF-8, offsets below zero
+_ARCHIVE_ERRORS = (
+    OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def recognises(path: Path) -> bool:

@@ -17,6 +17,7 @@ from foveola.progress import Progress, no_progress
 
 MAX_BYTES = 16 * 2**30  # per array
 MAX_DEFLATE_RATIO = 1032  # deflate cannot compress more: https://zlib.net/zlib_tech.html
+MAX_UNQUESTIONED_CLASSES = 1000  # more, with few images of each, are not taken for classes
 _CHUNK_BYTES = 2**20
 
 
@@ -95,7 +96,7 @@ def classes_of_labels(
             f"{where}: the smallest label is {known[0]}, and a label cannot be below 0. If it marks images without "
             f"a label, leave them out: labels >= 0; otherwise number the classes 0, 1, 2, …"
         )
-    if len(known) > max((count := sum(map(len, labels.values()))) // 2, 2):
+    if len(known) > max((count := sum(map(len, labels.values()))) // 2, MAX_UNQUESTIONED_CLASSES):
         raise DataError(
             f"{where}: the labels have {len(known):,} different values for {count:,} images, so that they seem to be "
             f"numbers of images or measurements, not classes. Save one class for each image."
