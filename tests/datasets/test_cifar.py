@@ -1,5 +1,6 @@
 """CIFAR-10 reader: extracted files and the published archive."""
 
+import os
 import tarfile
 from dataclasses import replace
 
@@ -98,4 +99,12 @@ def test_a_missing_file_is_named(extracted):
 def test_labels_out_of_range_are_refused(extracted):
     (extracted / "test_batch.bin").write_bytes(b"\x0a" + bytes(3072))
     with pytest.raises(DataError, match="test: Labels run from 10 to 10"):
+        load(extracted)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
+def test_a_fifo_is_refused_without_being_opened(extracted):
+    (extracted / NAMES[2]).unlink()
+    os.mkfifo(extracted / NAMES[2])
+    with pytest.raises(DataError, match=r"data_batch_3\.bin is not a regular file"):
         load(extracted)

@@ -182,6 +182,12 @@ def test_names_that_are_not_utf_8_are_escaped(tmp_path):
     assert data.train.class_counts.tolist() == [2, 2]
 
 
+def test_arrays_in_a_folder_are_named(tmp_path):
+    (tmp_path / "digits.NPZ").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"To load the arrays, give .*digits\.NPZ"):
+        load(tmp_path)
+
+
 # ---- junk -----------------------------------------------------------------------------------------------------------
 
 JUNK = (

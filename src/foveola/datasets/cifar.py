@@ -50,6 +50,8 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
 
 
 def _read_batch(path: Path) -> NDArray[np.uint8]:
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a regular file. Replace it.")
     try:
         with path.open("rb") as file:
             return _read_records(file, path.stat().st_size, str(path))

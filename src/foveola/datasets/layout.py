@@ -234,6 +234,8 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _no_classes(root: Path) -> str:
+    if archives := sorted(path for path in root.iterdir() if path.suffix.lower() == ".npz"):
+        return f"{root} holds {archives[0].name}, but no class folders. To load the arrays, give {archives[0]}."
     found = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
     return (
         f"{root} has no class folders (found: {found}). {_where_labels_may_be(_image_files(root), root.name)} "
