@@ -143,6 +143,17 @@ def test_folders_with_images_are_classes_whatever_their_name(tmp_path, name):
     assert data.train.class_counts.sum() == 7
 
 
+def test_a_folder_may_be_called_like_an_image(tmp_path):
+    classes(tmp_path, ["logo.png", "other.jpg"])
+    assert load(tmp_path).class_names == ("logo.png", "other.jpg")
+
+
+@pytest.mark.parametrize("names", [("valid", "invalid"), ("train", "tram"), ("test", "control"), ("raw", "cooked")])
+def test_classes_may_have_names_like_splits(tmp_path, names):
+    classes(tmp_path, names)
+    assert set(load(tmp_path).class_names) == set(names)
+
+
 def test_a_folder_of_licence_texts_is_no_class(tmp_path):
     classes(tmp_path)
     (tmp_path / "LICENSE").mkdir()

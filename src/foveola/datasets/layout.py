@@ -46,7 +46,6 @@ class Layout:
     """Splits and classes of an image folder: split → class name → its folders (several if spelt in several ways)."""
 
     splits: dict[str, dict[str, list[Path]]]
-
     stray: list[Path]  # images beside the class folders
 
     @property
@@ -217,7 +216,7 @@ def _is_text(path: Path) -> bool:
 
 def _image_files(folder: Path) -> list[Path]:
     """The images directly in a folder, by their names."""
-    return sorted(path for path in folder.iterdir() if is_image(path) and not is_junk(path.name))
+    return sorted(path for path in folder.iterdir() if is_image(path) and not is_junk(path.name) and not path.is_dir())
 
 
 def _is_flat(folder: Path) -> bool:
