@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.errors import DataError
+from foveola.text import class_name
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -91,10 +92,10 @@ def to_labels(array: NDArray[Any]) -> NDArray[Any]:
         array = array[:, 0]
     if array.ndim != 1:
         raise DataError(_labels_cure(array))
-    if array.dtype.kind == "U":
-        return array
     if array.dtype.kind == "S":
-        return np.array([label.decode("utf-8", "backslashreplace") for label in array.tolist()])
+        array = np.array([label.decode("utf-8", "surrogateescape") for label in array.tolist()])
+    if array.dtype.kind == "U":
+        return np.array([class_name(label) for label in array.tolist()])
     if array.dtype.kind == "f" and not bool((np.rint(array) == array).all() and (np.abs(array) < 2**53).all()):
         odd = array[~(np.rint(array) == array) | ~(np.abs(array) < 2**53)][0]
         raise DataError(f"labels must be whole numbers or names of classes; these hold {odd}. Number the classes.")

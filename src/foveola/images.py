@@ -14,7 +14,7 @@ from foveola.arrays import Labels as Labels
 from foveola.arrays import shape_cure, to_labels, to_pixels
 from foveola.arrays import shape_text as shape_text
 from foveola.errors import DataError
-from foveola.text import escape_surrogates
+from foveola.text import class_name, escape_surrogates
 
 Polarity = Literal["light on dark", "dark on light", "mixed"]
 
@@ -43,7 +43,7 @@ class ImageSet:
     groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        names = tuple(escape_surrogates(str(name)) for name in self.class_names)
+        names = tuple(class_name(str(name)) for name in self.class_names)
         images = to_pixels(self.images) if isinstance(self.images, np.ndarray) else self.images
         check_images(images)
         labels = _to_indices(np.asarray(self.labels), names)
@@ -269,7 +269,7 @@ def _to_indices(labels: NDArray[Any], names: tuple[str, ...]) -> Labels:
     labels = to_labels(labels)
     if labels.dtype.kind != "U":
         return labels
-    texts = list(map(escape_surrogates, labels.tolist()))
+    texts = labels.tolist()
     if unknown := sorted(set(texts).difference(names)):
         raise DataError(
             f"Labels {', '.join(map(repr, unknown[:5]))} are not among the class names ({', '.join(names[:10])}). "

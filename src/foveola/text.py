@@ -1,6 +1,7 @@
 """Text from anybody's data that every terminal, page and document can hold."""
 
 import re
+import unicodedata
 from typing import Any
 
 # Class and file names come from anybody's data, and could set a terminal's title or overwrite what stands there
@@ -20,6 +21,11 @@ def escape_surrogates(text: str) -> str:
     Python holds such a byte as a lone surrogate (PEP 383), which neither JSON nor HTML nor a terminal can encode.
     """
     return _SURROGATE.sub(_byte_or_code, text)
+
+
+def class_name(text: str) -> str:
+    """The name of a class in Unicode's composed form (NFC), without surrogates: one name, however it was written."""
+    return escape_surrogates(unicodedata.normalize("NFC", text))
 
 
 def escape_all_surrogates(value: Any) -> Any:

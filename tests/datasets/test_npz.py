@@ -2,6 +2,7 @@
 
 import io
 import struct
+import unicodedata
 import zipfile
 from dataclasses import replace
 
@@ -114,14 +115,18 @@ def test_booleans_become_black_and_white(save):
         (labels() * 10**15, ("0", str(10**15), str(2 * 10**15))),
         (np.array(["item 10", "item 2", "Äpfel"])[labels()], ("item 2", "item 10", "Äpfel")),
         (np.array([b"b", b"a", b"c"])[labels()][:, None], "abc"),
+        (np.array(["caf\u00e9", "cafe\u0301", "b"])[labels()], ("b", "caf\u00e9")),
+        (np.array([b"caf\xe9", b"b"])[labels() % 2], ("b", r"caf\xe9")),
         (np.array(["0", "10", "9"])[labels()], ("0", "9", "10")),
     ],
 )
 def test_no_class_is_invented(save, saved, names):
     data = load(save(y_train=saved))
     assert data.class_names == tuple(names)
-    flat = [text.decode() if isinstance(text, bytes) else text for text in np.ravel(saved).tolist()]
-    flat = [str(int(value)) if not isinstance(value, str) else value for value in flat]
+    flat = [
+        text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text for text in saved.ravel().tolist()
+    ]
+    flat = [unicodedata.normalize("NFC", value) if isinstance(value, str) else str(int(value)) for value in flat]
     assert [data.class_names[label] for label in data.train.labels] == flat
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from foveola.datasets.reader import natural_key
 from foveola.errors import DataError
 from foveola.inputs.find import is_image, is_junk
-from foveola.text import escape_surrogates
+from foveola.text import class_name
 
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
@@ -153,8 +153,7 @@ def _by_name(folders: list[Path]) -> dict[str, list[Path]]:
     """Class folders by class name; folders whose names differ in their Unicode form only are one class."""
     classes: dict[str, list[Path]] = {}
     for folder in folders:
-        name = escape_surrogates(unicodedata.normalize("NFC", folder.name))
-        classes.setdefault(name, []).append(folder)
+        classes.setdefault(class_name(folder.name), []).append(folder)
     return classes
 
 
