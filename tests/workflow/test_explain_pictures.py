@@ -62,7 +62,7 @@ def test_the_document_agrees_with_the_model(convolutional, image_file, toy, tmp_
     assert [(top["class"], top["probability"]) for top in row["top"]] == prediction.top
     assert [explained["class"] for explained in row["classes"]] == ["middle", "left"]  # predicted first
     assert row["classes"][0]["probability"] == pytest.approx(prediction.probability)
-    assert (row["cam"], row["grad_cam"]) == ("done", "done")
+    assert (row["cam"], row["grad_cam"], row["cam_shape"]) == ("done", "done", [8, 8])
     shapes = {layer["name"]: layer["shape"] for layer in row["layers"]}
     assert shapes == {
         "conv2d_1": [8, 8, 4], "maxpool2d_1": [4, 4, 4], "dropout_1": [4, 4, 4], "flatten_1": [64], "dense_1": [3],
@@ -105,8 +105,7 @@ def test_evidence_and_remainder_are_the_logit(convolutional, image_file, toy, tm
         assert evidence["logit"] == pytest.approx(logits[label], abs=1e-5)
         assert evidence["added"] == pytest.approx(map_[map_ > 0].sum(), abs=1e-5)
         assert evidence["subtracted"] == pytest.approx(-map_[map_ < 0].sum(), abs=1e-5)
-        remainder = evidence["logit"] - evidence["added"] + evidence["subtracted"]
-        assert remainder == pytest.approx(biases[label], abs=1e-4)
+        assert evidence["remainder"] == pytest.approx(biases[label], abs=1e-4)
         assert f"{evidence['added']:+.2f} (orange)" in page
         assert f"= logit {evidence['logit']:+.2f}".replace("-", "−") in page
 
@@ -135,7 +134,7 @@ def test_a_dense_network_says_that_hires_cam_is_not_possible(toy_run, image_file
     assert row["cam"].startswith("HiResCAM is not possible")
     assert row["grad_cam"] == row["cam"]
     (explained,) = row["classes"]
-    assert explained["evidence"] is None
+    assert (row["cam_shape"], explained["evidence"]) == (None, None)
     assert [name.partition("_")[0] for name in explained["files"]] == ["occlusion"]
     page = Path(document["page"]).read_text("utf-8")
     assert row["cam"] in page

@@ -33,9 +33,9 @@ def class_activation_maps(
 
     - One dense layer after flattening or global pooling, as in `fast`, `strong` and `best`: exact. The values of a map
       add up to the logit minus the bias of the dense layer. Pooling, ReLU and dropout in between change nothing.
-    - Hidden dense layers with ReLU, as in `west` and `lenet5`: the values add up to the logit minus what the biases of
-      all these layers contribute to it. The gradients hold for this image, and for others only while the same units
-      are active.
+    - Hidden layers with ReLU, as in `west` and `lenet5`: the values add up to the logit minus what the biases of all
+      these layers contribute to it. The gradients hold for this image, and for others only while the same units are
+      active.
     - Other hidden activations, such as tanh or GELU: a first-order approximation around this image.
 
     Grad-CAM (Selvaraju et al., 2017) replaces the gradients of a channel by their mean, and negative sums by 0. This is

@@ -44,6 +44,11 @@ def svg(figure: "Figure", label: str) -> "Markup":
     return Markup(svg)  # drawn by matplotlib, which escapes its text
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign; what rounds to 0 is +0."""
+    return f"{round(value, digits) + 0:+.{digits}f}".replace("-", "−")
+
+
 @cache
 def _environment() -> "Environment":
     jinja2 = require("jinja2", "train")
@@ -54,6 +59,6 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "−")
+    environment.filters["signed"] = signed
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
     return environment

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +61,8 @@ def explain(
     -------
     The document of `foveola explain --json`: out, page, filters, method, and for each image its folder, class, layers
     and the files of its heat maps. `cam` is "done", or says why class activation maps are not possible; `grad_cam` is
-    its former name. With HiResCAM, `evidence` holds the logit of each class, and what the map adds to it and subtracts.
+    its former name. With HiResCAM, `evidence` holds the logit of each class, what its map adds to it and subtracts, and
+    the remainder.
 
     Raises
     ------
@@ -163,7 +163,8 @@ def _explanation(
     maps = feature_maps(classifier, seen)
     (probabilities,) = softmax(logits[None])
     prediction = make_prediction(name, probabilities, prepared, metadata, classifier.class_names, TOP)
-    return Explanation(prediction, given, unfixed(given, prepared, metadata), seen, maps, heatmaps, method, reason)
+    without_fixes = unfixed(given, prepared, metadata)
+    return Explanation(prediction, given, without_fixes, seen, maps, heatmaps, method, reason)
 
 
 def _heatmaps(
@@ -172,24 +173,22 @@ def _heatmaps(
     """The heat maps of these classes, and why there are no class activation maps; None if there are."""
     from foveola.explanation.cam import class_activation_maps, enlarge_maps
     from foveola.explanation.occlusion import occlusion
-    from foveola.reports.explanation import ClassHeatmaps, Evidence
+    from foveola.reports.explanation import ClassHeatmaps
 
-    probabilities = softmax(logits[None])[0]
     copies = np.repeat(seen[None], len(classes), axis=0)
-    drops = occlusion(classifier, classifier.metadata.polarity, copies, classes)
-    cams: Sequence[Array | None] = [None] * len(classes)
-    evidence: Sequence[Evidence | None] = [None] * len(classes)
-    reason = None
+    cams: list[tuple[Array | None, Array | None]]
     try:
         maps = class_activation_maps(classifier, copies, classes, method)
-        cams = list(enlarge_maps(classifier, maps, seen.shape[:2]))
-        if method == "hires-cam":
-            evidence = [Evidence.of(float(logits[label]), map_) for label, map_ in zip(classes, maps, strict=True)]
+        cams, reason = list(zip(maps, enlarge_maps(classifier, maps, seen.shape[:2]), strict=True)), None
     except ModelError as error:
-        reason = str(error)
+        cams, reason = [(None, None)] * len(classes), str(error)
+    drops = occlusion(classifier, classifier.metadata.polarity, copies, classes)
+    probabilities = softmax(logits[None])[0]
     heatmaps = [
-        ClassHeatmaps(label, classifier.class_names[label], float(probabilities[label]), *explained)
-        for label, *explained in zip(classes.tolist(), cams, evidence, drops, strict=True)
+        ClassHeatmaps(
+            label, classifier.class_names[label], float(probabilities[label]), float(logits[label]), *cam, drop
+        )
+        for label, cam, drop in zip(classes.tolist(), cams, drops, strict=True)
     ]
     return heatmaps, reason
 
@@ -209,7 +208,7 @@ def _contents(
 
 def _explanation_document(metadata: ModelMetadata, folder: str, explanation: "Explanation") -> dict[str, Any]:
     """One image in the document."""
-    from foveola.reports.explanation import heatmap_images, shown_layers
+    from foveola.reports.explanation import evidence, heatmap_images, shown_layers
 
     return {
         "image": explanation.prediction.image,
@@ -217,12 +216,13 @@ def _explanation_document(metadata: ModelMetadata, folder: str, explanation: "Ex
         **prediction_document(explanation.prediction),
         "cam": explanation.without_cam or "done",
         "grad_cam": explanation.without_cam or "done",
+        "cam_shape": None if (cam := explanation.heatmaps[0].cam) is None else list(cam.shape),
         "classes": [
             {
                 "class": heatmaps.name,
                 "probability": heatmaps.probability,
                 "largest_drop": float(heatmaps.occlusion.max()),
-                "evidence": None if heatmaps.evidence is None else asdict(heatmaps.evidence),
+                "evidence": evidence(explanation, heatmaps),
                 "files": [name for name, _ in heatmap_images(explanation, heatmaps)],
             }
             for heatmaps in explanation.heatmaps
