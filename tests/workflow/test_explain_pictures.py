@@ -1,6 +1,7 @@
 """Images explained into a folder: its files, its page, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,46 @@ def test_hostile_class_names_are_escaped(toy, tiny, image_file, tmp_path):
     page = Path(explain(run, image_file, out=tmp_path / "out", classes=names)["page"]).read_text("utf-8")
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "shown"),
+    [
+        (b"caf\xe9.png", "1-caf_", "caf\\xe9.png"),
+        (
+            b"<b>a&amp;\n\x1b[31m'\".png",
+            "1-_b_a_amp____31m__",
+            "&lt;b&gt;a&amp;amp;\n�[31m&#39;&#34;.png",
+        ),
+        ("ä ".encode() * 80 + b".png", "1-" + ("ä " * 30).rstrip(), "ä ä"),
+    ],
+)
+def test_an_image_may_have_any_name(toy_run, image_file, tmp_path, name, folder, shown):
+    image = tmp_path / os.fsdecode(name)
+    image_file.rename(image)
+    document = explain(toy_run, image, out=tmp_path / "out")
+    (row,) = document["explanations"]
+    assert row["folder"] == folder
+    assert (tmp_path / "out" / folder / "seen.png").is_file()
+    assert shown in Path(document["page"]).read_text("utf-8")
+
+
+def test_folders_and_patterns_are_explained_as_they_are_predicted(toy_run, image_file, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("b.png", "a.png"):
+        (scans / name).write_bytes(image_file.read_bytes())
+    (scans / "Thumbs.db").write_bytes(b"")
+    for number, given in enumerate((scans, f"{scans}/*.png")):
+        rows = explain(toy_run, given, out=tmp_path / f"out-{number}")["explanations"]
+        assert [row["image"] for row in rows] == [str(scans / "a.png"), str(scans / "b.png")]
+        assert [row["folder"] for row in rows] == ["1-a", "2-b"]
+
+
+def test_more_images_than_a_page_can_hold_are_refused(toy_run, image_file, tmp_path):
+    with pytest.raises(DataError, match="101 images, but one page explains at most 100"):
+        explain(toy_run, *[image_file] * 101, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_fixed_image_is_shown_before_and_after(convolutional, toy, tmp_path):

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from foveola.errors import require
 from foveola.images import Images
 from foveola.reports.pixels import png_bytes
-from foveola.text import escape_surrogates
+from foveola.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template of `templates/`; every value is escaped unless it is Markup."""
-    return escape_surrogates(_environment().get_template(template).render(**values))
+    """Fill in a template of `templates/`; every value is escaped unless it is Markup.
+
+    Names may hold what HTML cannot: control characters become �, and bytes that are not UTF-8 are written out.
+    """
+    return printable(_environment().get_template(template).render(**values))
 
 
 def image_uri(image: Images) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from foveola.errors import DataError, ModelError, OutputError, UserError, require, unknown
 from foveola.files import is_empty_folder, new_folder, writing
 from foveola.images import Images, Labels
+from foveola.inputs.find import ImageFile, find_images
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import softmax
@@ -29,6 +30,10 @@ PAGE = "explanation.html"
 FILTERS = "filters.png"
 # Classes listed for each image
 TOP = 5
+# Each image adds some hundred pictures to the page, and its feature maps to memory
+MAX_IMAGES = 100
+# Characters of an image's name in that of its folder
+MAX_STEM = 60
 
 
 def explain(
@@ -48,7 +53,8 @@ def explain(
     Parameters
     ----------
     model : run directory, .safetensors file or live classifier
-    images : paths
+    images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
+        standard input; 100 images at most
     classes : further classes to explain, beside the predicted one
     method : of the class activation maps: "hires-cam", or "grad-cam" for comparison
     out : the folder, new or empty; by default a new one called "explanation"
@@ -84,16 +90,17 @@ def explain(
     classifier = _open(model, device)
     _check_method(method)
     numbers = [_class_number(classifier, name) for name in classes]
-    inputs = list(read_images(images, classifier.metadata, grey=grey, fix=fix, verbose=verbose))
+    files = _find_images(images)
+    inputs = list(read_images(files, classifier.metadata, grey=grey, fix=fix, verbose=verbose))
     require("jinja2", "train")
     from foveola.reports.explanation import explanation_page
 
     filters, explanations = _filters(classifier), {}
     with show_progress(console(verbose)) as progress:
-        for number, (path, (given, prepared)) in enumerate(zip(images, inputs, strict=True), start=1):
-            place = f"{number}-{Path(path).stem}"
-            explanations[place] = _explanation(classifier, str(path), given, prepared, numbers, method)
-            progress(number, len(images), "images explained")
+        for number, (file, (given, prepared)) in enumerate(zip(files, inputs, strict=True), start=1):
+            place = f"{number}-{_safe_stem(file.name)}"
+            explanations[place] = _explanation(classifier, file.name, given, prepared, numbers, method)
+            progress(number, len(files), "images explained")
     name = str(model) if isinstance(model, str | Path) else "the model"
     page = explanation_page(name, classifier.metadata, filters, list(explanations.values()))
     pngs = _contents(classifier.metadata, filters, explanations)
@@ -121,6 +128,21 @@ def _open(model: "str | Path | Classifier", device: Device) -> "Classifier":
             f"{type(opened).__name__} can predict, but not be explained. Give the run that it was exported from."
         )
     return opened
+
+
+def _find_images(names: Sequence[str | Path]) -> list[ImageFile]:
+    files = find_images(names)
+    if len(files) > MAX_IMAGES:
+        raise DataError(
+            f"These are {len(files):,} images, but one page explains at most {MAX_IMAGES}. Give fewer at a time."
+        )
+    return files
+
+
+def _safe_stem(name: str) -> str:
+    """The name of a file without its extension, as every file system takes it."""
+    stem = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in Path(name).stem)
+    return stem[:MAX_STEM].rstrip(" .")
 
 
 def _class_number(classifier: "Classifier", name: str) -> int:
