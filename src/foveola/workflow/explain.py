@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.errors import DataError, ModelError, OutputError, UserError, require, unknown
+from foveola.errors import DataError, ModelError, OutputError, require, unknown
 from foveola.files import is_empty_folder, new_folder, writing
 from foveola.images import Images, Labels
 from foveola.inputs.find import ImageFile, find_images
@@ -88,7 +88,9 @@ def explain(
     """
     folder = new_folder(Path(FOLDER)) if out is None else _check_new(Path(out))
     classifier = _open(model, device)
-    _check_method(method)
+    from foveola.explanation.cam import check_cam_method
+
+    check_cam_method(method)
     numbers = [_class_number(classifier, name) for name in classes]
     files = _find_images(images)
     inputs = list(read_images(files, classifier.metadata, grey=grey, fix=fix, verbose=verbose))
@@ -149,13 +151,6 @@ def _class_number(classifier: "Classifier", name: str) -> int:
     if name not in classifier.class_names:
         raise DataError(unknown("class", name, classifier.class_names))
     return classifier.class_names.index(name)
-
-
-def _check_method(method: str) -> None:
-    from foveola.explanation.cam import CAM_TITLES
-
-    if method not in CAM_TITLES:
-        raise UserError(unknown("method", method, CAM_TITLES))
 
 
 def _filters(classifier: "Classifier") -> "Array | None":
