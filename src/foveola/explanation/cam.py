@@ -31,8 +31,9 @@ def class_activation_maps(
     derivative of the class's logit, and adds up the channels. Positive values speak for the class, negative ones
     against it. How exact that is depends on the layers after the feature maps:
 
-    - One dense layer after flattening or global pooling, as in `fast`, `strong` and `best`: exact. The values of a map
-      add up to the logit minus the bias of the dense layer. Pooling, ReLU and dropout in between change nothing.
+    - One dense layer after flattening or global pooling, as in `fast`, `strong` and `best` for images of 16 pixels or
+      more: exact. The values of a map add up to the logit minus the bias of the dense layer. Pooling, ReLU and dropout
+      in between change nothing.
     - Hidden layers with ReLU, as in `west` and `lenet5`: the values add up to the logit minus what the biases of all
       these layers contribute to it. The gradients hold for this image, and for others only while the same units are
       active.
