@@ -4,8 +4,11 @@ import re
 import unicodedata
 from typing import Any
 
-# Class and file names come from anybody's data, and could set a terminal's title or overwrite what stands there
-_CONTROL_CHARACTERS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
+# Class and file names come from anybody's data, and could set a terminal's title or overwrite what stands there; those
+# from 0x202A on turn the direction of all text that follows
+_CONTROL_CHARACTERS = dict.fromkeys(
+    (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}"
+)
 del _CONTROL_CHARACTERS[ord("\n")], _CONTROL_CHARACTERS[ord("\t")]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

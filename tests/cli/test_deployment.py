@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,9 @@ def test_predict_refuses_a_file_it_cannot_write_before_the_work(foveola_command,
     code, out, err = foveola_command("predict", toy_run, image_file, "--out", "file/answers.csv")
     assert (code, out) == (2, "")
     assert "file" in err and "--out" in err
+
+
+def test_predict_writes_a_name_that_is_not_utf_8_into_a_table(foveola_command, toy_run, image_file):
+    image = image_file.rename(os.fsdecode(b"caf\xe9.png"))
+    assert foveola_command("predict", toy_run, image, "--out", "answers.csv").code == 0
+    assert Path("answers.csv").read_text("utf-8").splitlines()[1].startswith("caf\\xe9.png,")

@@ -1,6 +1,7 @@
 """`explain` and `convolve`: options that reach the workflow, output, and refusals."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,12 @@ def test_convolve_refuses_and_writes_nothing(foveola_command, arguments, message
     assert (code, out) == (2, "")
     assert message in err
     assert list(Path().glob("*.html")) == []
+
+
+def test_explain_names_a_file_that_is_not_utf_8(foveola_command, toy_run, image_file):
+    image = image_file.rename(os.fsdecode(b"caf\xe9.png"))
+    document = json.loads(foveola_command("explain", toy_run, image, "--json").out)
+    assert document["explanations"][0]["image"] == "caf\\xe9.png"
+    code, out, _ = foveola_command("explain", toy_run, image)
+    assert code == 0
+    assert "caf\\xe9.png" in out

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from foveola.errors import DataError, ModelError
+from foveola.errors import DataError, ModelError, UserError
 from foveola.explanation.activations import first_filters
 from foveola.explanation.cam import class_activation_maps, enlarge_maps
 from foveola.models.classifier import Classifier
@@ -302,6 +302,11 @@ def test_networks_without_a_convolution_are_refused(classifier, images, method, 
         class_activation_maps(model, images(), CLASSES, method)
     with pytest.raises(ModelError, match="no filters"):
         first_filters(model)
+
+
+def test_an_unknown_method_is_refused(classifier, images):
+    with pytest.raises(UserError, match=r"Unknown method 'grad_cam'\. Did you mean 'grad-cam'"):
+        class_activation_maps(classifier(*NORMALISED), images(), CLASSES, "grad_cam")
 
 
 def test_a_convolution_down_to_one_pixel_is_part_of_the_head(classifier, images):

@@ -121,6 +121,21 @@ def test_the_lab_writes_every_sum_as_python_does(open_page, tmp_path):
         assert browser.execute_script(read, pooling, 3 * row + column) == expected
 
 
+@pytest.mark.parametrize("kernel", ["vertical-edge", "[[-1.25, 0.333], [-12.5, 1]]", "blur"])
+@pytest.mark.parametrize("width", [1200, 360])
+def test_every_product_fits_into_its_cell(open_page, tmp_path, kernel, width):
+    Image.fromarray(np.arange(100, 136, dtype=np.uint8).reshape(6, 6)).save(tmp_path / "image.png")
+    foveola.convolve(tmp_path / "image.png", kernel, pool="max", out=tmp_path / "lab.html")
+    browser = open_page(tmp_path / "lab.html", width)
+    wide = """return [...document.querySelectorAll(".window span")].filter(cell => {
+        const text = document.createRange();
+        text.selectNodeContents(cell);
+        return text.getBoundingClientRect().width > cell.clientWidth;
+    }).map(cell => cell.textContent)"""
+    assert browser.execute_script(wide) == []
+    assert browser.execute_script("return document.querySelector('.window span').textContent").startswith("0.")
+
+
 def test_the_receptive_field_is_marked_and_follows_a_click(lab, open_page):
     browser = open_page(lab)
     stage = browser.find_element("class name", "stage")

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from foveola.reports.html import _environment, image_uri, render, svg
+from foveola.reports.html import _environment, image_uri, render, signed, svg
 
 
 def decoded(uri):
@@ -18,6 +18,31 @@ def decoded(uri):
     assert head == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(content))) as opened:
         return np.asarray(opened)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\x1b[31mb", "a�[31mb"),
+        ("\u202egnp.exe", "�gnp.exe"),  # would turn the direction of the text that follows
+        ("\u2067abc\u2069", "�abc�"),
+        ("caf\udce9", "caf\\xe9"),
+        ("a\nb <i>", "a\nb &lt;i&gt;"),
+        ("שלום é 字", "שלום é 字"),
+    ],
+)
+def test_a_page_shows_a_name_with_characters_that_html_cannot_hold(name, shown):
+    page = render("explanation.html", model=name, image_shape="", network_shape="", pad=0, scaled=False, filters=[],
+                  explanations=[])  # fmt: skip
+    assert f"<h1>Explanations of {shown}</h1>" in page
+    page.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.234, "+1.23"), (-1.235, "−1.24"), (-0.004, "+0.00"), (0.0, "+0.00"), (-12, "−12.00")]
+)
+def test_a_number_with_its_sign(value, text):
+    assert signed(value) == text
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 1), (4, 6, 3)])

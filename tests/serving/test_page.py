@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -483,6 +484,8 @@ def test_feature_maps_and_occlusion_map_are_those_of_this_image(page, digits, di
     assert heat.shape == (8, 8, 3)
     page.choose("#saliency-class", "3")
     page.until(lambda: "probability of 3" in page.find("#saliency-said").text)
+    changes = r"Covering a pixel changes the probability of 3 by ([+−]?[\d.]+ to [+−]?[\d.]+|less than 0\.01) points\."
+    assert re.fullmatch(changes, page.find("#saliency-said").text)
     assert (page.pixels("#saliency") != heat).any()
 
 

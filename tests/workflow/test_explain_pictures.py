@@ -1,6 +1,7 @@
 """Images explained into a folder: its files, its page, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_the_document_agrees_with_the_model(convolutional, image_file, toy, tmp_
     assert [(top["class"], top["probability"]) for top in row["top"]] == prediction.top
     assert [explained["class"] for explained in row["classes"]] == ["middle", "left"]  # predicted first
     assert row["classes"][0]["probability"] == pytest.approx(prediction.probability)
-    assert (row["cam"], row["grad_cam"]) == ("done", "done")
+    assert (row["cam"], row["grad_cam"], row["cam_shape"]) == ("done", "done", [8, 8])
     shapes = {layer["name"]: layer["shape"] for layer in row["layers"]}
     assert shapes == {
         "conv2d_1": [8, 8, 4], "maxpool2d_1": [4, 4, 4], "dropout_1": [4, 4, 4], "flatten_1": [64], "dense_1": [3],
@@ -105,8 +106,7 @@ def test_evidence_and_remainder_are_the_logit(convolutional, image_file, toy, tm
         assert evidence["logit"] == pytest.approx(logits[label], abs=1e-5)
         assert evidence["added"] == pytest.approx(map_[map_ > 0].sum(), abs=1e-5)
         assert evidence["subtracted"] == pytest.approx(-map_[map_ < 0].sum(), abs=1e-5)
-        remainder = evidence["logit"] - evidence["added"] + evidence["subtracted"]
-        assert remainder == pytest.approx(biases[label], abs=1e-4)
+        assert evidence["remainder"] == pytest.approx(biases[label], abs=1e-4)
         assert f"{evidence['added']:+.2f} (orange)" in page
         assert f"= logit {evidence['logit']:+.2f}".replace("-", "−") in page
 
@@ -135,7 +135,7 @@ def test_a_dense_network_says_that_hires_cam_is_not_possible(toy_run, image_file
     assert row["cam"].startswith("HiResCAM is not possible")
     assert row["grad_cam"] == row["cam"]
     (explained,) = row["classes"]
-    assert explained["evidence"] is None
+    assert (row["cam_shape"], explained["evidence"]) == (None, None)
     assert [name.partition("_")[0] for name in explained["files"]] == ["occlusion"]
     page = Path(document["page"]).read_text("utf-8")
     assert row["cam"] in page
@@ -158,6 +158,46 @@ def test_hostile_class_names_are_escaped(toy, tiny, image_file, tmp_path):
     page = Path(explain(run, image_file, out=tmp_path / "out", classes=names)["page"]).read_text("utf-8")
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "shown"),
+    [
+        (b"caf\xe9.png", "1-caf_", "caf\\xe9.png"),
+        (
+            b"<b>a&amp;\n\x1b[31m'\".png",
+            "1-_b_a_amp____31m__",
+            "&lt;b&gt;a&amp;amp;\n�[31m&#39;&#34;.png",
+        ),
+        ("ä ".encode() * 80 + b".png", "1-" + ("ä " * 30).rstrip(), "ä ä"),
+    ],
+)
+def test_an_image_may_have_any_name(toy_run, image_file, tmp_path, name, folder, shown):
+    image = tmp_path / os.fsdecode(name)
+    image_file.rename(image)
+    document = explain(toy_run, image, out=tmp_path / "out")
+    (row,) = document["explanations"]
+    assert row["folder"] == folder
+    assert (tmp_path / "out" / folder / "seen.png").is_file()
+    assert shown in Path(document["page"]).read_text("utf-8")
+
+
+def test_folders_and_patterns_are_explained_as_they_are_predicted(toy_run, image_file, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("b.png", "a.png"):
+        (scans / name).write_bytes(image_file.read_bytes())
+    (scans / "Thumbs.db").write_bytes(b"")
+    for number, given in enumerate((scans, f"{scans}/*.png")):
+        rows = explain(toy_run, given, out=tmp_path / f"out-{number}")["explanations"]
+        assert [row["image"] for row in rows] == [str(scans / "a.png"), str(scans / "b.png")]
+        assert [row["folder"] for row in rows] == ["1-a", "2-b"]
+
+
+def test_more_images_than_a_page_can_hold_are_refused(toy_run, image_file, tmp_path):
+    with pytest.raises(DataError, match="101 images, but one page explains at most 100"):
+        explain(toy_run, *[image_file] * 101, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_fixed_image_is_shown_before_and_after(convolutional, toy, tmp_path):

@@ -25,7 +25,10 @@ CAM_METHODS = ("hires-cam", "grad-cam")
 
 def explain(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files of any size.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="Files, folders, patterns such as 'scans/*.png', or - (standard input)."),
+    ],
     classes: Annotated[
         list[str] | None,
         typer.Option("--class", metavar="NAME", help="Also explain this class; may be repeated."),

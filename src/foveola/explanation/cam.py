@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foveola.errors import ModelError
+from foveola.errors import ModelError, UserError, unknown
 from foveola.explanation.occlusion import check_explained
 from foveola.images import Images, Labels
 from foveola.models.classifier import INFERENCE_BATCH, Classifier
@@ -31,11 +31,12 @@ def class_activation_maps(
     derivative of the class's logit, and adds up the channels. Positive values speak for the class, negative ones
     against it. How exact that is depends on the layers after the feature maps:
 
-    - One dense layer after flattening or global pooling, as in `fast`, `strong` and `best`: exact. The values of a map
-      add up to the logit minus the bias of the dense layer. Pooling, ReLU and dropout in between change nothing.
-    - Hidden dense layers with ReLU, as in `west` and `lenet5`: the values add up to the logit minus what the biases of
-      all these layers contribute to it. The gradients hold for this image, and for others only while the same units
-      are active.
+    - One dense layer after flattening or global pooling, as in `fast`, `strong` and `best` for images of 16 pixels or
+      more: exact. The values of a map add up to the logit minus the bias of the dense layer. Pooling, ReLU and dropout
+      in between change nothing.
+    - Hidden layers with ReLU, as in `west` and `lenet5`: the values add up to the logit minus what the biases of all
+      these layers contribute to it. The gradients hold for this image, and for others only while the same units are
+      active.
     - Other hidden activations, such as tanh or GELU: a first-order approximation around this image.
 
     Grad-CAM (Selvaraju et al., 2017) replaces the gradients of a channel by their mean, and negative sums by 0. This is
@@ -59,6 +60,8 @@ def class_activation_maps(
         If the network has no convolution with feature maps of more than one pixel.
     DataError
         If images or classes cannot be used.
+    UserError
+        If the method is unknown.
 
     Examples
     --------
@@ -70,11 +73,24 @@ def class_activation_maps(
     >>> bool(np.isclose(maps.sum(), logit - bias / model.metadata.temperature, rtol=1e-3))
     True
     """
+    check_cam_method(method)
     check_explained(images, classes, len(classifier.class_names))
     batches = (slice(start, start + INFERENCE_BATCH) for start in range(0, len(images), INFERENCE_BATCH))
     with classifier.eval_mode(), torch.enable_grad():
         maps = [_maps_of_batch(classifier, images[batch], classes[batch], method) for batch in batches]
     return torch.cat(maps).cpu().numpy()
+
+
+def check_cam_method(method: str) -> None:
+    """Refuse a method of another name.
+
+    Raises
+    ------
+    UserError
+        If the method is unknown; the message names the nearest known one.
+    """
+    if method not in CAM_TITLES:
+        raise UserError(unknown("method", method, CAM_TITLES))
 
 
 def enlarge_maps(classifier: Classifier, maps: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,42 +29,24 @@ SIDE = 224
 ROW = 64
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What the values of a HiResCAM map add to a class's logit and subtract from it, both at least 0."""
-
-    logit: float
-    added: float
-    subtracted: float
-
-    @classmethod
-    def of(cls, logit: float, cam: Array) -> Self:
-        """The evidence in a HiResCAM map, float32 h×w in logits."""
-        return cls(logit, float(cam.clip(min=0).sum()), float(-cam.clip(max=0).sum()))
-
-    @property
-    def remainder(self) -> float:
-        """What no value of the map accounts for: the biases' part of the logit."""
-        return self.logit - self.added + self.subtracted
-
-
 @dataclass(frozen=True, eq=False)
 class ClassHeatmaps:
     """Heat maps of one class.
 
     Parameters
     ----------
-    index, name, probability : of the class
-    cam : float32 H×W, -1 to 1, the class activation map; None if it is not possible
-    evidence : the sums of a HiResCAM map; None for Grad-CAM, whose values do not add up to a logit
+    index, name, probability, logit : of the class
+    cam : float32 h×w, its class activation map in logits; None if it is not possible
+    enlarged_cam : float32 H×W, -1 to 1, the same as a heat map of the image's size
     occlusion : float32 H×W, by how much the probability falls
     """
 
     index: int
     name: str
     probability: float
+    logit: float
     cam: Array | None
-    evidence: Evidence | None
+    enlarged_cam: Array | None
     occlusion: Array
 
 
@@ -80,7 +62,7 @@ class Explanation:
     maps : output of every layer, float32 height×width×channels or a vector
     heatmaps : of the predicted class, then of the requested ones
     cam_method : the method of the class activation maps
-    without_cam : why there are none; None if there are
+    without_cam : why they are not possible; None if they are
     """
 
     prediction: Prediction
@@ -150,6 +132,7 @@ def explanation_page(
             ],
             "heatmaps": [_shown(explanation, heatmaps) for heatmaps in explanation.heatmaps],
             "cam_method": explanation.cam_method,
+            "cam_shape": None if (cam := explanation.heatmaps[0].cam) is None else shape_text(cam.shape),
             "without_cam": explanation.without_cam,
         }
         for explanation in explanations
@@ -185,9 +168,21 @@ def heatmap_images(explanation: Explanation, heatmaps: ClassHeatmaps) -> list[tu
     """File names, with the class's number because its name may hold anything, and heat maps laid over the image."""
     highest = float(np.abs(heatmaps.occlusion).max())
     heats = {"occlusion": heatmaps.occlusion / (highest or 1)}
-    if heatmaps.cam is not None:
-        heats = {explanation.cam_method.replace("-", "_"): heatmaps.cam} | heats
+    if heatmaps.enlarged_cam is not None:
+        heats = {explanation.cam_method.replace("-", "_"): heatmaps.enlarged_cam} | heats
     return [(f"{kind}_class_{heatmaps.index}.png", overlay(explanation.seen, heat)) for kind, heat in heats.items()]
+
+
+def evidence(explanation: Explanation, heatmaps: ClassHeatmaps) -> dict[str, float] | None:
+    """What a HiResCAM map adds to the logit of its class and subtracts from it, and the remainder without a position.
+
+    None without such a map: the values of Grad-CAM do not add up to a logit.
+    """
+    if heatmaps.cam is None or explanation.cam_method != "hires-cam":
+        return None
+    added, subtracted = float(heatmaps.cam.clip(min=0).sum()), float(-heatmaps.cam.clip(max=0).sum())
+    remainder = heatmaps.logit - added + subtracted
+    return {"logit": heatmaps.logit, "added": added, "subtracted": subtracted, "remainder": remainder}
 
 
 def filter_grid(filters: Array) -> bytes:
@@ -246,8 +241,15 @@ def _shown(explanation: Explanation, heatmaps: ClassHeatmaps) -> dict[str, Any]:
         "probability": heatmaps.probability,
         "cam": cam[0] if cam else None,
         "cam_is_zero": heatmaps.cam is not None and not heatmaps.cam.any(),
-        "evidence": heatmaps.evidence,
+        "evidence": evidence(explanation, heatmaps),
         "occlusion": covered,
-        "fall": float(heatmaps.occlusion.max()),
-        "rise": float(-heatmaps.occlusion.min()),
+        "occlusion_effect": _occlusion_effect(heatmaps.occlusion),
     }
+
+
+def _occlusion_effect(drops: Array) -> str:
+    """What an occlusion map, H×W, shows, in words."""
+    if np.abs(drops).max() < 0.0005:
+        return "covering a pixel changes the probability by less than 0.001"
+    lowest, highest = -float(drops.max()), -float(drops.min())
+    return f"covering a pixel changes the probability by {html.signed(lowest, 3)} to {html.signed(highest, 3)}"

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from foveola.errors import require
 from foveola.images import Images
 from foveola.reports.pixels import png_bytes
-from foveola.text import escape_surrogates
+from foveola.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template of `templates/`; every value is escaped unless it is Markup."""
-    return escape_surrogates(_environment().get_template(template).render(**values))
+    """Fill in a template of `templates/`; every value is escaped unless it is Markup.
+
+    Names may hold what HTML cannot: control characters become �, and bytes that are not UTF-8 are written out.
+    """
+    return printable(_environment().get_template(template).render(**values))
 
 
 def image_uri(image: Images) -> str:
@@ -44,6 +47,11 @@ def svg(figure: "Figure", label: str) -> "Markup":
     return Markup(svg)  # drawn by matplotlib, which escapes its text
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign; what rounds to 0 is +0."""
+    return f"{round(value, digits) + 0:+.{digits}f}".replace("-", "−")
+
+
 @cache
 def _environment() -> "Environment":
     jinja2 = require("jinja2", "train")
@@ -54,6 +62,6 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "−")
+    environment.filters["signed"] = signed
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
     return environment

@@ -3,16 +3,16 @@
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.errors import DataError, ModelError, OutputError, UserError, require, unknown
+from foveola.errors import DataError, ModelError, OutputError, require, unknown
 from foveola.files import is_empty_folder, new_folder, writing
 from foveola.images import Images, Labels
+from foveola.inputs.find import ImageFile, find_images
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import softmax
@@ -30,6 +30,10 @@ PAGE = "explanation.html"
 FILTERS = "filters.png"
 # Classes listed for each image
 TOP = 5
+# Each image adds some hundred pictures to the page, and its feature maps to memory
+MAX_IMAGES = 100
+# Characters of an image's name in that of its folder
+MAX_STEM = 60
 
 
 def explain(
@@ -49,7 +53,8 @@ def explain(
     Parameters
     ----------
     model : run directory, .safetensors file or live classifier
-    images : paths
+    images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
+        standard input; 100 images at most
     classes : further classes to explain, beside the predicted one
     method : of the class activation maps: "hires-cam", or "grad-cam" for comparison
     out : the folder, new or empty; by default a new one called "explanation"
@@ -62,7 +67,8 @@ def explain(
     -------
     The document of `foveola explain --json`: out, page, filters, method, and for each image its folder, class, layers
     and the files of its heat maps. `cam` is "done", or says why class activation maps are not possible; `grad_cam` is
-    its former name. With HiResCAM, `evidence` holds the logit of each class, and what the map adds to it and subtracts.
+    its former name. With HiResCAM, `evidence` holds the logit of each class, what its map adds to it and subtracts, and
+    the remainder.
 
     Raises
     ------
@@ -82,18 +88,21 @@ def explain(
     """
     folder = new_folder(Path(FOLDER)) if out is None else _check_new(Path(out))
     classifier = _open(model, device)
-    _check_method(method)
+    from foveola.explanation.cam import check_cam_method
+
+    check_cam_method(method)
     numbers = [_class_number(classifier, name) for name in classes]
-    inputs = list(read_images(images, classifier.metadata, grey=grey, fix=fix, verbose=verbose))
+    files = _find_images(images)
+    inputs = list(read_images(files, classifier.metadata, grey=grey, fix=fix, verbose=verbose))
     require("jinja2", "train")
     from foveola.reports.explanation import explanation_page
 
     filters, explanations = _filters(classifier), {}
     with show_progress(console(verbose)) as progress:
-        for number, (path, (given, prepared)) in enumerate(zip(images, inputs, strict=True), start=1):
-            place = f"{number}-{Path(path).stem}"
-            explanations[place] = _explanation(classifier, str(path), given, prepared, numbers, method)
-            progress(number, len(images), "images explained")
+        for number, (file, (given, prepared)) in enumerate(zip(files, inputs, strict=True), start=1):
+            place = f"{number}-{_safe_stem(file.name)}"
+            explanations[place] = _explanation(classifier, file.name, given, prepared, numbers, method)
+            progress(number, len(files), "images explained")
     name = str(model) if isinstance(model, str | Path) else "the model"
     page = explanation_page(name, classifier.metadata, filters, list(explanations.values()))
     pngs = _contents(classifier.metadata, filters, explanations)
@@ -123,17 +132,25 @@ def _open(model: "str | Path | Classifier", device: Device) -> "Classifier":
     return opened
 
 
+def _find_images(names: Sequence[str | Path]) -> list[ImageFile]:
+    files = find_images(names)
+    if len(files) > MAX_IMAGES:
+        raise DataError(
+            f"These are {len(files):,} images, but one page explains at most {MAX_IMAGES}. Give fewer at a time."
+        )
+    return files
+
+
+def _safe_stem(name: str) -> str:
+    """The name of a file without its extension, as every file system takes it."""
+    stem = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in Path(name).stem)
+    return stem[:MAX_STEM].rstrip(" .")
+
+
 def _class_number(classifier: "Classifier", name: str) -> int:
     if name not in classifier.class_names:
         raise DataError(unknown("class", name, classifier.class_names))
     return classifier.class_names.index(name)
-
-
-def _check_method(method: str) -> None:
-    from foveola.explanation.cam import CAM_TITLES
-
-    if method not in CAM_TITLES:
-        raise UserError(unknown("method", method, CAM_TITLES))
 
 
 def _filters(classifier: "Classifier") -> "Array | None":
@@ -163,7 +180,8 @@ def _explanation(
     maps = feature_maps(classifier, seen)
     (probabilities,) = softmax(logits[None])
     prediction = make_prediction(name, probabilities, prepared, metadata, classifier.class_names, TOP)
-    return Explanation(prediction, given, unfixed(given, prepared, metadata), seen, maps, heatmaps, method, reason)
+    without_fixes = unfixed(given, prepared, metadata)
+    return Explanation(prediction, given, without_fixes, seen, maps, heatmaps, method, reason)
 
 
 def _heatmaps(
@@ -172,24 +190,22 @@ def _heatmaps(
     """The heat maps of these classes, and why there are no class activation maps; None if there are."""
     from foveola.explanation.cam import class_activation_maps, enlarge_maps
     from foveola.explanation.occlusion import occlusion
-    from foveola.reports.explanation import ClassHeatmaps, Evidence
+    from foveola.reports.explanation import ClassHeatmaps
 
-    probabilities = softmax(logits[None])[0]
     copies = np.repeat(seen[None], len(classes), axis=0)
-    drops = occlusion(classifier, classifier.metadata.polarity, copies, classes)
-    cams: Sequence[Array | None] = [None] * len(classes)
-    evidence: Sequence[Evidence | None] = [None] * len(classes)
-    reason = None
+    cams: list[tuple[Array | None, Array | None]]
     try:
         maps = class_activation_maps(classifier, copies, classes, method)
-        cams = list(enlarge_maps(classifier, maps, seen.shape[:2]))
-        if method == "hires-cam":
-            evidence = [Evidence.of(float(logits[label]), map_) for label, map_ in zip(classes, maps, strict=True)]
+        cams, reason = list(zip(maps, enlarge_maps(classifier, maps, seen.shape[:2]), strict=True)), None
     except ModelError as error:
-        reason = str(error)
+        cams, reason = [(None, None)] * len(classes), str(error)
+    drops = occlusion(classifier, classifier.metadata.polarity, copies, classes)
+    probabilities = softmax(logits[None])[0]
     heatmaps = [
-        ClassHeatmaps(label, classifier.class_names[label], float(probabilities[label]), *explained)
-        for label, *explained in zip(classes.tolist(), cams, evidence, drops, strict=True)
+        ClassHeatmaps(
+            label, classifier.class_names[label], float(probabilities[label]), float(logits[label]), *cam, drop
+        )
+        for label, cam, drop in zip(classes.tolist(), cams, drops, strict=True)
     ]
     return heatmaps, reason
 
@@ -209,7 +225,7 @@ def _contents(
 
 def _explanation_document(metadata: ModelMetadata, folder: str, explanation: "Explanation") -> dict[str, Any]:
     """One image in the document."""
-    from foveola.reports.explanation import heatmap_images, shown_layers
+    from foveola.reports.explanation import evidence, heatmap_images, shown_layers
 
     return {
         "image": explanation.prediction.image,
@@ -217,12 +233,13 @@ def _explanation_document(metadata: ModelMetadata, folder: str, explanation: "Ex
         **prediction_document(explanation.prediction),
         "cam": explanation.without_cam or "done",
         "grad_cam": explanation.without_cam or "done",
+        "cam_shape": None if (cam := explanation.heatmaps[0].cam) is None else list(cam.shape),
         "classes": [
             {
                 "class": heatmaps.name,
                 "probability": heatmaps.probability,
                 "largest_drop": float(heatmaps.occlusion.max()),
-                "evidence": None if heatmaps.evidence is None else asdict(heatmaps.evidence),
+                "evidence": evidence(explanation, heatmaps),
                 "files": [name for name, _ in heatmap_images(explanation, heatmaps)],
             }
             for heatmaps in explanation.heatmaps

@@ -136,9 +136,9 @@ def _probabilities(predictor: Predictor, prepared: Sequence[PreparedImage]) -> I
 
 
 def read_images(
-    images: Sequence[str | Path], metadata: ModelMetadata, *, grey: bool, fix: Collection[str], verbose: bool
+    files: Sequence[ImageFile], metadata: ModelMetadata, *, grey: bool, fix: Collection[str], verbose: bool
 ) -> Iterator[tuple[Images, PreparedImage]]:
-    """Each image as it was given, uint8 H×W×C, and as the network gets it; parameters as of `predict`.
+    """Each image as it was given, uint8 H×W×C, and as the network gets it; options as of `predict`.
 
     Raises
     ------
@@ -147,9 +147,9 @@ def read_images(
     """
     requested = requested_fixes(fix, grey, metadata)
     with show_progress(console(verbose)) as progress:
-        for number, path in enumerate(images, start=1):
-            yield _prepared(ImageFile(str(path)), metadata, requested, auto="auto" in fix)
-            progress(number, len(images), "images")
+        for number, file in enumerate(files, start=1):
+            yield _prepared(file, metadata, requested, auto="auto" in fix)
+            progress(number, len(files), "images")
 
 
 def _prepared(

@@ -60,14 +60,19 @@ function showSaliency({ seen, saliency, class: name }) {
   const [height, width] = saliency.shape, grey = greys(seen), drop = decoded(saliency);
   const highest = Math.max(Math.abs(saliency.low), Math.abs(saliency.high)) || 1;
   paint(find("saliency"), height, width, at => overlaid(grey[at], drop[at] / highest));
-  const description = `Covering a square lowers the probability of ${name} by at most ${points(saliency.high)}`
-    + (saliency.low < 0 ? `, and raises it by at most ${points(-saliency.low)}` : "");
+  const description = `Covering a pixel changes the probability of ${name} by ${points(-saliency.high, -saliency.low)}`;
   const { row, column } = maximum(drop, width);
   find("saliency-said").textContent = `${description}.`;
-  find("saliency").setAttribute("aria-label", `${description}; it matters most at row ${row}, column ${column}.`);
+  find("saliency").setAttribute("aria-label",
+    `${description}.${saliency.high > 0 ? ` The evidence for it is strongest at row ${row}, column ${column}.` : ""}`);
 }
 
-const points = fraction => `${numberText(100 * Math.max(fraction, 0))} points`;
+/** The range of changes, fractions from `lowest` to `highest`, in points. */
+function points(lowest, highest) {
+  if (Math.max(-lowest, highest) < 0.0001) return "less than 0.01 points";
+  return [lowest, highest].map(change =>
+    `${change > 0 ? "+" : change < 0 ? "−" : ""}${numberText(100 * Math.abs(change))}`).join(" to ") + " points";
+}
 
 function showLayer(model, { layers }, name) {
   const layer = layers.find(each => each.name === name);
