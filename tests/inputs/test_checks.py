@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from glyphs import SHAPE
+from glyphs import ORIGINALS, SHAPE
 
 from foveola.inputs.checks import check_image, compute_statistics
 from foveola.models.metadata import ImageStatistics
 
 
 def finding_codes(image, statistics):
-    return {finding.code for finding in check_image(image, statistics, SHAPE)}
+    return {finding.code for finding in check_image(image, statistics, SHAPE, ORIGINALS)}
 
 
 def test_statistics_match_the_drawn_glyphs(statistics, images):
@@ -46,9 +46,9 @@ def test_repeating_the_images_does_not_change_the_statistics(images):
 
 @pytest.mark.parametrize("index", range(0, 80, 7))
 def test_a_training_image_has_no_findings_in_any_channels_or_size(statistics, images, index):
-    assert check_image(images[index], statistics, SHAPE) == []
-    assert check_image(images[index].repeat(3, axis=2), statistics, SHAPE) == []
-    assert check_image(images[index].repeat(10, axis=0).repeat(10, axis=1), statistics, SHAPE) == []
+    assert check_image(images[index], statistics, SHAPE, ORIGINALS) == []
+    assert check_image(images[index].repeat(3, axis=2), statistics, SHAPE, ORIGINALS) == []
+    assert check_image(images[index].repeat(10, axis=0).repeat(10, axis=1), statistics, SHAPE, ORIGINALS) == []
 
 
 def test_each_planted_fault_is_named_alone(statistics, images):
@@ -66,9 +66,9 @@ def test_each_planted_fault_is_named_alone(statistics, images):
 
 
 def test_findings_give_direction_and_size(statistics, images):
-    (finding,) = check_image(np.roll(images[0], -3, axis=(0, 1)), statistics, SHAPE)
+    (finding,) = check_image(np.roll(images[0], -3, axis=(0, 1)), statistics, SHAPE, ORIGINALS)
     assert finding.text.startswith("off center: too high and too far left")
-    (finding,) = check_image(np.pad(images[0], ((14, 14), (14, 14), (0, 0))), statistics, SHAPE)
+    (finding,) = check_image(np.pad(images[0], ((14, 14), (14, 14), (0, 0))), statistics, SHAPE, ORIGINALS)
     assert finding.text.startswith("too small: it fills 3")
     assert finding.fix == "crop"
 
@@ -76,7 +76,7 @@ def test_findings_give_direction_and_size(statistics, images):
 def test_strokes_that_are_too_thick_are_named_and_cannot_be_fixed(statistics):
     square = np.zeros(SHAPE, np.uint8)
     square[4:24, 4:24] = 255
-    (finding,) = check_image(square, statistics, SHAPE)
+    (finding,) = check_image(square, statistics, SHAPE, ORIGINALS)
     assert finding.text.startswith("too thick")
     assert finding.fix is None
 
@@ -93,8 +93,8 @@ def test_an_image_of_noise_is_called_blank(statistics):
 
 
 def test_without_statistics_only_shape_and_channels_are_compared(images):
-    assert check_image(255 - images[0], None, SHAPE) == []
-    (finding,) = check_image(images[0], None, (28, 28, 3))
+    assert check_image(255 - images[0], None, SHAPE, ORIGINALS) == []
+    (finding,) = check_image(images[0], None, (28, 28, 3), ORIGINALS)
     assert (finding.code, finding.fix) == ("channels", None)
-    (finding,) = check_image(images[0][:5, :5], None, SHAPE)
+    (finding,) = check_image(images[0][:5, :5], None, SHAPE, ORIGINALS)
     assert finding.code == "resolution"
