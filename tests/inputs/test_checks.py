@@ -5,7 +5,7 @@ import pytest
 from glyphs import ORIGINALS, SHAPE
 
 from foveola.inputs.checks import check_image, compute_statistics
-from foveola.models.metadata import ImageStatistics
+from foveola.models.metadata import ImageStatistics, OriginalSizes
 
 
 def finding_codes(image, statistics):
@@ -98,3 +98,39 @@ def test_without_statistics_only_shape_and_channels_are_compared(images):
     assert (finding.code, finding.fix) == ("channels", None)
     (finding,) = check_image(images[0][:5, :5], None, SHAPE, ORIGINALS)
     assert finding.code == "resolution"
+
+
+WIDE = OriginalSizes.of(np.full(9, 100), np.full(9, 300))
+SMALL = OriginalSizes.of(np.arange(20, 30), np.arange(20, 30))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_size_and_shape_are_compared_with_the_images_before_they_were_resized(channels):
+    """Images of 100×300 and of 20 to 29 pixels, learnt at 64×64."""
+    wide, small = np.zeros((100, 300, channels), np.uint8), np.zeros((20, 20, channels), np.uint8)
+    shape = (64, 64, channels)
+    assert check_image(wide, None, shape, WIDE) == []
+    assert check_image(small, None, shape, SMALL) == []
+    assert check_image(np.zeros((300, 900, channels), np.uint8), None, shape, WIDE) == []
+    assert check_image(np.zeros((10, 10, channels), np.uint8), None, shape, SMALL) == []
+    (finding,) = check_image(np.zeros((64, 64, channels), np.uint8), None, shape, WIDE)
+    assert (finding.code, finding.fix) == ("shape", None)
+    assert finding.text == "1.00 times as wide as high, but the training images 3.00; resizing distorts it"
+    (finding,) = check_image(np.zeros((9, 9, channels), np.uint8), None, shape, SMALL)
+    assert finding.text == "only 9×9 pixels, but the training images have at least 20×20"
+
+
+def test_fewer_pixels_than_in_training_are_no_finding_if_the_network_gets_fewer_still():
+    large = OriginalSizes.of(np.array([3000]), np.array([4000]))
+    assert check_image(np.zeros((300, 400, 1), np.uint8), None, (64, 64, 1), large) == []
+    assert [each.code for each in check_image(np.zeros((30, 40, 1), np.uint8), None, (64, 64, 1), large)] == [
+        "resolution"
+    ]
+
+
+def test_every_aspect_of_the_training_images_is_usual():
+    mixed = OriginalSizes.of(np.array([100, 100, 200]), np.array([100, 250, 100]))
+    for height, width in ((100, 100), (80, 200), (200, 100), (150, 120)):
+        assert check_image(np.zeros((height, width, 1), np.uint8), None, (64, 64, 1), mixed) == []
+    (finding,) = check_image(np.zeros((50, 200, 1), np.uint8), None, (64, 64, 1), mixed)
+    assert finding.text.startswith("4.00 times as wide as high, but the training images 0.50 to 2.50;")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from glyphs import ORIGINALS, SHAPE, STROKES, draw_glyph, photograph, training_image
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from foveola.errors import UserError
 from foveola.inputs.checks import check_image, compute_statistics, proposed_fixes
@@ -123,3 +123,30 @@ def test_images_that_are_not_square_keep_their_proportions():
     fixed = apply_fixes(image, {"crop", "center"}, statistics, (40, 20, 1), originals.aspect)[..., 0] > 128
     assert np.flatnonzero(fixed.any(axis=1))[[0, -1]] == pytest.approx([10, 29], abs=1)
     assert np.flatnonzero(fixed.any(axis=0))[[0, -1]] == pytest.approx([5, 14], abs=1)
+
+
+def ellipse(shape, centre, radii):
+    """A dark ellipse on white, uint8 H×W×1."""
+    image = Image.new("L", shape[::-1], 255)
+    (y, x), (high, wide) = centre, radii
+    ImageDraw.Draw(image).ellipse((x - wide, y - high, x + wide, y + high), fill=0)
+    return np.asarray(image)[..., None]
+
+
+@pytest.mark.parametrize("wide", [1, 2.8])
+@pytest.mark.parametrize("shape", [(300, 300), (400, 200), (120, 900)])
+def test_images_of_another_shape_are_cropped_to_that_of_the_training_images(wide, shape):
+    """Images of 100×300 that were stretched to 64×64; an ellipse stays one, and a disc a disc."""
+    random = np.random.default_rng(0)
+    originals = OriginalSizes.of(np.full(20, 100), np.full(20, 300))
+    heights = random.uniform(28, 36, 20)
+    train = [ellipse((100, 300), (50, random.integers(140, 160)), (high, wide * high)) for high in heights]
+    statistics = compute_statistics(np.stack([resize(image, 64, 64) for image in train]))
+    for image in train:
+        assert check_image(image, statistics, (64, 64, 1), originals) == []
+
+    given = ellipse(shape, (shape[0] / 2, shape[1] / 2), (32, wide * 32))
+    findings = check_image(given, statistics, (64, 64, 1), originals)
+    assert ("shape", "crop") in {(finding.code, finding.fix) for finding in findings}
+    fixed = apply_fixes(given, {"crop", "center"}, statistics, (64, 64, 1), originals.aspect)
+    assert np.abs(fixed.astype(int) - resize(ellipse((100, 300), (50, 150), (32, wide * 32)), 64, 64)).mean() < 12

@@ -167,3 +167,27 @@ def test_the_document_holds_plain_values(metadata):
         "findings": [{"code": "polarity", "text": "dark on light", "fix": "invert"}],
         "fixes": ["invert"],
     }
+
+
+@pytest.mark.parametrize(
+    ("frame", "white_level", "codes"),
+    [
+        ({}, None, []),
+        ({"on_black": True}, None, ["transparency"]),
+        ({"peak": 4095}, 4095, []),
+        ({"peak": 60_000}, None, []),
+        ({"peak": 4095}, None, ["depth"]),
+        ({"peak": 60_000}, 4095, ["depth"]),
+    ],
+)
+def test_what_was_assumed_of_a_file_is_a_finding(toy, metadata, frame, white_level, codes):
+    prepared = prepare(
+        FirstFrame(toy.train.images[25], **frame), metadata(white_level=white_level), (), name="a.png", auto=True
+    )
+    assert [finding.code for finding in prepared.findings] == codes
+    assert prepared.fixes == ()
+
+
+def test_a_file_that_is_too_dark_comes_with_the_factor(toy, metadata):
+    (finding,) = prepare(FirstFrame(toy.train.images[25], peak=4000), metadata(), (), name="a.png").findings
+    assert finding.text.endswith("its values end at 4,000; if it has 12 bits, it is too dark: multiply them by 16")

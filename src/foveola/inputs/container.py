@@ -31,7 +31,8 @@ _JPEG_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 _JPEG_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
-_JPEG_METADATA = frozenset(range(0xE1, 0xEE)) | {0xEF, 0xFE}  # 0xE0 and 0xEE tell the colour space
+_JPEG_METADATA = frozenset(range(0xE1, 0xEE)) | {0xEF, 0xFE}
+_JPEG_COLOUR_SPACE = {0xE0: 14, 0xEE: 12}  # bytes that JFIF and Adobe segments have at least
 _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 _JPEG_EXIF, _JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_CONTINUATIONS = 3
@@ -109,7 +110,7 @@ def _png(data: bytes) -> Container:
             break
         if name == b"IDAT" or name in _PNG_ONCE:
             sound = checksum in (None, zlib.crc32(content, zlib.crc32(name)))
-            if name == b"tRNS" and not sound:
+            if name == b"tRNS" and not (sound and _is_transparency(content, kept)):
                 continue  # as decoders do
             if not sound:
                 raise ValueError(f"the checksum of its part {name.decode()} is wrong")
@@ -127,6 +128,12 @@ def _png(data: bytes) -> Container:
     exif = told.get(b"eXIf") or _raw_profile(told.get(b"zTXt", b"").partition(b"\0\0")[2])
     orientation = _orientation(exif, told.get(b"iTXt", b""))
     return Container("PNG", b"".join((data[:8], *chunks, *pixels, _PNG_END)), width * height, frames, orientation)
+
+
+def _is_transparency(content: bytes, kept: dict[bytes, bytes]) -> bool:
+    """Whether the content of tRNS suits the colour type in IHDR: grey, colour or palette."""
+    colour_type = kept.get(b"IHDR", bytes(18))[17]
+    return {0: len(content) == 2, 2: len(content) == 6, 3: 0 < len(content) <= 256}.get(colour_type, False)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int | None]]:
@@ -164,7 +171,7 @@ def _jpeg(data: bytes, max_pixels: int) -> Container:
     pixels, ended = 0, False
     for code, content, entropy_coded in _segments(data):
         ended = code == _JPEG_END
-        if code in _JPEG_METADATA:
+        if code in _JPEG_METADATA or len(content) < _JPEG_COLOUR_SPACE.get(code, 0):
             if content.startswith(_JPEG_EXIF):
                 exif = exif or content
             elif content.startswith(_JPEG_XMP):
