@@ -191,3 +191,11 @@ def test_what_was_assumed_of_a_file_is_a_finding(toy, metadata, frame, white_lev
 def test_a_file_that_is_too_dark_comes_with_the_factor(toy, metadata):
     (finding,) = prepare(FirstFrame(toy.train.images[25], peak=4000), metadata(), (), name="a.png").findings
     assert finding.text.endswith("its values end at 4,000; if it has 12 bits, it is too dark: multiply them by 16")
+
+
+def test_models_from_before_sizes_were_kept_compare_with_their_own_shape(metadata):
+    old = metadata().model_dump(mode="json", exclude={"originals", "white_level"})
+    again = ModelMetadata.model_validate(old)
+    height, width, _ = again.image_shape
+    assert (again.originals, again.white_level) == (None, None)
+    assert (again.original_sizes.height.low, again.original_sizes.width.high) == (height, width)
