@@ -5,7 +5,7 @@ import pytest
 from glyphs import ORIGINALS, SHAPE
 
 from foveola.inputs.checks import check_image, compute_statistics
-from foveola.models.metadata import ImageStatistics, OriginalSizes
+from foveola.models.metadata import ImageStatistics, OriginalImages
 
 
 def finding_codes(image, statistics):
@@ -100,28 +100,36 @@ def test_without_statistics_only_shape_and_channels_are_compared(images):
     assert finding.code == "resolution"
 
 
-WIDE = OriginalSizes.of(np.full(9, 100), np.full(9, 300))
-SMALL = OriginalSizes.of(np.arange(20, 30), np.arange(20, 30))
+WIDE = OriginalImages.of(np.full(9, 100), np.full(9, 300))
+SMALL = OriginalImages.of(np.arange(20, 30), np.arange(20, 30))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_size_and_shape_are_compared_with_the_images_before_they_were_resized(channels):
+def test_size_and_shape_are_compared_with_the_images_before_they_were_resized():
     """Images of 100×300 and of 20 to 29 pixels, learnt at 64×64."""
-    wide, small = np.zeros((100, 300, channels), np.uint8), np.zeros((20, 20, channels), np.uint8)
-    shape = (64, 64, channels)
+    wide, small, shape = np.zeros((100, 300, 1), np.uint8), np.zeros((20, 20, 1), np.uint8), (64, 64, 1)
     assert check_image(wide, None, shape, WIDE) == []
     assert check_image(small, None, shape, SMALL) == []
-    assert check_image(np.zeros((300, 900, channels), np.uint8), None, shape, WIDE) == []
-    assert check_image(np.zeros((10, 10, channels), np.uint8), None, shape, SMALL) == []
-    (finding,) = check_image(np.zeros((64, 64, channels), np.uint8), None, shape, WIDE)
+    assert check_image(np.zeros((300, 900, 1), np.uint8), None, shape, WIDE) == []
+    assert check_image(np.zeros((10, 10, 1), np.uint8), None, shape, SMALL) == []
+    (finding,) = check_image(np.zeros((64, 64, 1), np.uint8), None, shape, WIDE)
     assert (finding.code, finding.fix) == ("shape", None)
     assert finding.text == "1.00 times as wide as high, but the training images 3.00; resizing distorts it"
-    (finding,) = check_image(np.zeros((9, 9, channels), np.uint8), None, shape, SMALL)
+    (finding,) = check_image(np.zeros((9, 9, 1), np.uint8), None, shape, SMALL)
     assert finding.text == "only 9×9 pixels, but the training images have at least 20×20"
 
 
+def test_colour_is_compared_with_the_images_before_they_were_converted(images):
+    """A network of colour images may have learnt grey ones, or both."""
+    grey, colour = images[0].repeat(3, axis=2), images[0] * np.array([1, 0, 0], np.uint8)
+    for fraction, of_grey, of_colour in ((0, [], ["grey"]), (0.5, [], []), (1, [None], []), (None, [None], [])):
+        originals = OriginalImages.of(np.array([28]), np.array([28]), fraction)
+        for given, fixes in ((images[0], of_grey), (grey, of_grey), (colour, of_colour)):
+            found = check_image(given, None, (28, 28, 3), originals)
+            assert [(finding.code, finding.fix) for finding in found] == [("channels", fix) for fix in fixes]
+
+
 def test_fewer_pixels_than_in_training_are_no_finding_if_the_network_gets_fewer_still():
-    large = OriginalSizes.of(np.array([3000]), np.array([4000]))
+    large = OriginalImages.of(np.array([3000]), np.array([4000]))
     assert check_image(np.zeros((300, 400, 1), np.uint8), None, (64, 64, 1), large) == []
     assert [each.code for each in check_image(np.zeros((30, 40, 1), np.uint8), None, (64, 64, 1), large)] == [
         "resolution"
@@ -129,7 +137,7 @@ def test_fewer_pixels_than_in_training_are_no_finding_if_the_network_gets_fewer_
 
 
 def test_every_aspect_of_the_training_images_is_usual():
-    mixed = OriginalSizes.of(np.array([100, 100, 200]), np.array([100, 250, 100]))
+    mixed = OriginalImages.of(np.array([100, 100, 200]), np.array([100, 250, 100]))
     for height, width in ((100, 100), (80, 200), (200, 100), (150, 120)):
         assert check_image(np.zeros((height, width, 1), np.uint8), None, (64, 64, 1), mixed) == []
     (finding,) = check_image(np.zeros((50, 200, 1), np.uint8), None, (64, 64, 1), mixed)

@@ -9,7 +9,7 @@ from foveola.errors import UserError
 from foveola.inputs.checks import check_image, compute_statistics, proposed_fixes
 from foveola.inputs.fixes import FIXES, apply_fixes, check_fixes
 from foveola.inputs.resize import resize
-from foveola.models.metadata import OriginalSizes
+from foveola.models.metadata import OriginalImages
 
 SQUARE = ORIGINALS.aspect
 
@@ -118,7 +118,7 @@ def test_images_that_are_not_square_keep_their_proportions():
     statistics = compute_statistics(tall)
     image = np.full((300, 500, 1), 10, np.uint8)
     image[50:150, 30:80] = 240
-    originals = OriginalSizes.of(np.array([40]), np.array([20]))
+    originals = OriginalImages.of(np.array([40]), np.array([20]))
     assert finding_codes(image, statistics, (40, 20, 1), originals) >= {"shape", "size", "centring"}
     fixed = apply_fixes(image, {"crop", "center"}, statistics, (40, 20, 1), originals.aspect)[..., 0] > 128
     assert np.flatnonzero(fixed.any(axis=1))[[0, -1]] == pytest.approx([10, 29], abs=1)
@@ -138,7 +138,7 @@ def ellipse(shape, centre, radii):
 def test_images_of_another_shape_are_cropped_to_that_of_the_training_images(wide, shape):
     """Images of 100×300 that were stretched to 64×64; an ellipse stays one, and a disc a disc."""
     random = np.random.default_rng(0)
-    originals = OriginalSizes.of(np.full(20, 100), np.full(20, 300))
+    originals = OriginalImages.of(np.full(20, 100), np.full(20, 300))
     heights = random.uniform(28, 36, 20)
     train = [ellipse((100, 300), (50, random.integers(140, 160)), (high, wide * high)) for high in heights]
     statistics = compute_statistics(np.stack([resize(image, 64, 64) for image in train]))

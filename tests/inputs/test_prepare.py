@@ -198,4 +198,4 @@ def test_models_from_before_sizes_were_kept_compare_with_their_own_shape(metadat
     again = ModelMetadata.model_validate(old)
     height, width, _ = again.image_shape
     assert (again.originals, again.white_level) == (None, None)
-    assert (again.original_sizes.height.low, again.original_sizes.width.high) == (height, width)
+    assert (again.original_images.height.low, again.original_images.width.high) == (height, width)

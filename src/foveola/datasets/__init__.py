@@ -86,9 +86,10 @@ def load(
             dataset = _load_from_path(expanded(source), options)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}. Check the path and its permissions.") from error
+    unchanged = options.image_size in (None, dataset.image_shape[:2])
     return replace(
         dataset,
-        originals=dataset.originals or _originals(dataset.train, options.image_size),
+        originals=dataset.originals or (None if unchanged else originals_of(dataset.train)),
         train=_resize_images(dataset.train, options.image_size, channels),
         validation=dataset.validation and _resize_images(dataset.validation, options.image_size, channels),
         test=dataset.test and _resize_images(dataset.test, options.image_size, channels),
@@ -165,11 +166,9 @@ def _unsupported_reason(path: Path) -> str:
     return "is in an unsupported format"
 
 
-def _originals(images: ImageSet, size: tuple[int, int] | None) -> Originals | None:
-    """What images are before they are resized; None if they already have that size."""
+def originals_of(images: ImageSet) -> Originals:
+    """What images of one size are before they are resized and converted."""
     height, width, _ = images.image_shape
-    if size in (None, (height, width)):
-        return None
     heights, widths = (np.full(len(images), side) for side in (height, width))
     return Originals(heights, widths, sum(map(is_colour, images.images)))
 

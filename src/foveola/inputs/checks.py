@@ -7,7 +7,7 @@ from foveola.images import Images, polarity, shape_text
 from foveola.inputs.fixes import Fix, check_fixes
 from foveola.inputs.foreground import MEASURED_SIDE, Measurements, as_grey, measure
 from foveola.inputs.resize import is_colour, resize, shrink
-from foveola.models.metadata import ImageStatistics, OriginalSizes, Quantiles, Range
+from foveola.models.metadata import ImageStatistics, OriginalImages, Quantiles, Range
 
 # More images hardly change the quantiles
 _MAX_MEASURED_IMAGES = 500
@@ -62,7 +62,7 @@ def check_image(
     image: Images,
     statistics: ImageStatistics | None,
     image_shape: Sequence[int],
-    originals: OriginalSizes,
+    originals: OriginalImages,
 ) -> list[Finding]:
     """Find differences between an image and the training images.
 
@@ -82,7 +82,7 @@ def check_image(
     The findings, in the order in which they should be fixed; empty if the image is like the training images.
     """
     findings = [
-        *_channel_findings(image, image_shape[2]),
+        *_channel_findings(image, image_shape[2], originals.colour),
         *_resolution_findings(image, image_shape, originals),
         *_shape_findings(image, originals.aspect, can_crop=statistics is not None),
     ]
@@ -102,15 +102,17 @@ def check_image(
     ]
 
 
-def _channel_findings(image: Images, channels: int) -> list[Finding]:
-    if image.shape[2] > channels and is_colour(image):
+def _channel_findings(image: Images, channels: int, colour: float | None) -> list[Finding]:
+    """In colour or grey, as no training image was; if `colour` is unknown, all were as the network gets them."""
+    fraction = float(channels == 3) if colour is None or channels == 1 else colour
+    if fraction == 0 and is_colour(image):
         return [Finding("channels", "in colour, but the training images are grey", "grey")]
-    if image.shape[2] < channels:
+    if fraction == 1 and not is_colour(image):
         return [Finding("channels", "grey, but the training images are in colour", None)]
     return []
 
 
-def _resolution_findings(image: Images, image_shape: Sequence[int], originals: OriginalSizes) -> list[Finding]:
+def _resolution_findings(image: Images, image_shape: Sequence[int], originals: OriginalImages) -> list[Finding]:
     """Far fewer pixels than the smallest training image, and than the network gets."""
     smallest = min(image_shape[0], originals.height.low), min(image_shape[1], originals.width.low)
     if all(2 * here >= there for here, there in zip(image.shape, smallest, strict=False)):

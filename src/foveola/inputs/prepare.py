@@ -106,7 +106,7 @@ def prepare(
         If the image is in colour, the model was trained on grey images, and the fix grey is not applied.
     """
     image = to_channels(frame.pixels, 1) if metadata.channels == "grey" else frame.pixels
-    originals = metadata.original_sizes
+    originals = metadata.original_images
     differences: list[Finding] = []
     if findings or auto:
         differences = check_image(image, metadata.statistics, metadata.image_shape, originals)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.datasets import CATALOG, load
+from foveola.datasets import CATALOG, load, originals_of
 from foveola.datasets.reload import RecordedData
 from foveola.datasets.splits import Splits, split_dataset
 from foveola.documents import ModelSize, RunStatus
 from foveola.errors import NonFiniteLoss, UserError, require
 from foveola.files import expanded, new_folder
 from foveola.images import Dataset
-from foveola.models.metadata import DataOrigin, OriginalSizes, Rejection
+from foveola.models.metadata import DataOrigin, OriginalImages, Rejection
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
@@ -340,10 +340,8 @@ def _announcement(run: Run, status: RunStatus) -> str:
 def _provenance(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Fields of the model's metadata: its data, and what the images were before they were resized and converted."""
     origin = _origin(dataset, recipe, seed)
-    before = dataset.originals
-    if before is None:
-        return {"data": origin}
-    originals = OriginalSizes.of(before.heights, before.widths)
+    before = dataset.originals or originals_of(dataset.train)
+    originals = OriginalImages.of(before.heights, before.widths, before.colour / len(before.heights))
     return {"data": origin, "originals": originals, "white_level": before.white_level}
 
 

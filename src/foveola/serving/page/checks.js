@@ -12,7 +12,7 @@ const percent = fraction => `${round(100 * fraction)}%`;
 /** The findings of an image, those to fix first at the front; `originals`: sizes of the training images. */
 export function checkImage(image, statistics, shape, originals) {
   const found = [
-    ...channelFindings(image, shape[2]),
+    ...channelFindings(image, shape[2], originals.colour),
     ...resolutionFindings(image, shape, originals),
     ...shapeFindings(image, originals.aspect, statistics !== null),
   ];
@@ -51,9 +51,12 @@ export function fileFindings({ onBlack, peak }, whiteLevel) {
 
 const bits = value => value.toString(2).length;
 
-function channelFindings({ channels }, expected) {
-  if (channels > expected) return [finding("channels", "in colour, but the training images are grey", "grey")];
-  if (channels < expected) return [finding("channels", "grey, but the training images are in colour")];
+function channelFindings({ channels }, expected, colour) {
+  const fraction = expected === 1 ? 0 : colour ?? 1;
+  if (fraction === 0 && channels === 3) {
+    return [finding("channels", "in colour, but the training images are grey", "grey")];
+  }
+  if (fraction === 1 && channels === 1) return [finding("channels", "grey, but the training images are in colour")];
   return [];
 }
 
