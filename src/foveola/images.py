@@ -128,11 +128,13 @@ class Originals:
     ----------
     heights, widths : int64 arrays, N, in pixels
     colour : number of pictures in colour
+    white_level : the value that became 255 in files of 16 bits per channel; None: 65535
     """
 
     heights: NDArray[np.int64]
     widths: NDArray[np.int64]
     colour: int
+    white_level: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,10 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from foveola.models.metadata import OriginalImages
+
 SHAPE = (28, 28, 1)
+ORIGINALS = OriginalImages.of(np.array([28]), np.array([28]))
 STROKES = (  # (x, y) in a box of 1×1, y downwards
     [(0.1, 0.0), (0.9, 0.0), (0.3, 1.0)],
     [(0.6, 0.0), (0.1, 0.6), (0.9, 0.6), (0.6, 0.3), (0.6, 1.0)],

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from glyphs import SHAPE
+from glyphs import ORIGINALS, SHAPE
 
 from foveola.inputs.checks import check_image, compute_statistics
-from foveola.models.metadata import ImageStatistics
+from foveola.models.metadata import ImageStatistics, OriginalImages
 
 
 def finding_codes(image, statistics):
-    return {finding.code for finding in check_image(image, statistics, SHAPE)}
+    return {finding.code for finding in check_image(image, statistics, SHAPE, ORIGINALS)}
 
 
 def test_statistics_match_the_drawn_glyphs(statistics, images):
@@ -46,9 +46,9 @@ def test_repeating_the_images_does_not_change_the_statistics(images):
 
 @pytest.mark.parametrize("index", range(0, 80, 7))
 def test_a_training_image_has_no_findings_in_any_channels_or_size(statistics, images, index):
-    assert check_image(images[index], statistics, SHAPE) == []
-    assert check_image(images[index].repeat(3, axis=2), statistics, SHAPE) == []
-    assert check_image(images[index].repeat(10, axis=0).repeat(10, axis=1), statistics, SHAPE) == []
+    assert check_image(images[index], statistics, SHAPE, ORIGINALS) == []
+    assert check_image(images[index].repeat(3, axis=2), statistics, SHAPE, ORIGINALS) == []
+    assert check_image(images[index].repeat(10, axis=0).repeat(10, axis=1), statistics, SHAPE, ORIGINALS) == []
 
 
 def test_each_planted_fault_is_named_alone(statistics, images):
@@ -66,9 +66,9 @@ def test_each_planted_fault_is_named_alone(statistics, images):
 
 
 def test_findings_give_direction_and_size(statistics, images):
-    (finding,) = check_image(np.roll(images[0], -3, axis=(0, 1)), statistics, SHAPE)
+    (finding,) = check_image(np.roll(images[0], -3, axis=(0, 1)), statistics, SHAPE, ORIGINALS)
     assert finding.text.startswith("off center: too high and too far left")
-    (finding,) = check_image(np.pad(images[0], ((14, 14), (14, 14), (0, 0))), statistics, SHAPE)
+    (finding,) = check_image(np.pad(images[0], ((14, 14), (14, 14), (0, 0))), statistics, SHAPE, ORIGINALS)
     assert finding.text.startswith("too small: it fills 3")
     assert finding.fix == "crop"
 
@@ -76,7 +76,7 @@ def test_findings_give_direction_and_size(statistics, images):
 def test_strokes_that_are_too_thick_are_named_and_cannot_be_fixed(statistics):
     square = np.zeros(SHAPE, np.uint8)
     square[4:24, 4:24] = 255
-    (finding,) = check_image(square, statistics, SHAPE)
+    (finding,) = check_image(square, statistics, SHAPE, ORIGINALS)
     assert finding.text.startswith("too thick")
     assert finding.fix is None
 
@@ -93,8 +93,52 @@ def test_an_image_of_noise_is_called_blank(statistics):
 
 
 def test_without_statistics_only_shape_and_channels_are_compared(images):
-    assert check_image(255 - images[0], None, SHAPE) == []
-    (finding,) = check_image(images[0], None, (28, 28, 3))
+    assert check_image(255 - images[0], None, SHAPE, ORIGINALS) == []
+    (finding,) = check_image(images[0], None, (28, 28, 3), ORIGINALS)
     assert (finding.code, finding.fix) == ("channels", None)
-    (finding,) = check_image(images[0][:5, :5], None, SHAPE)
+    (finding,) = check_image(images[0][:5, :5], None, SHAPE, ORIGINALS)
     assert finding.code == "resolution"
+
+
+WIDE = OriginalImages.of(np.full(9, 100), np.full(9, 300))
+SMALL = OriginalImages.of(np.arange(20, 30), np.arange(20, 30))
+
+
+def test_size_and_shape_are_compared_with_the_images_before_they_were_resized():
+    """Images of 100×300 and of 20 to 29 pixels, learnt at 64×64."""
+    wide, small, shape = np.zeros((100, 300, 1), np.uint8), np.zeros((20, 20, 1), np.uint8), (64, 64, 1)
+    assert check_image(wide, None, shape, WIDE) == []
+    assert check_image(small, None, shape, SMALL) == []
+    assert check_image(np.zeros((300, 900, 1), np.uint8), None, shape, WIDE) == []
+    assert check_image(np.zeros((10, 10, 1), np.uint8), None, shape, SMALL) == []
+    (finding,) = check_image(np.zeros((64, 64, 1), np.uint8), None, shape, WIDE)
+    assert (finding.code, finding.fix) == ("shape", None)
+    assert finding.text == "1.00 times as wide as high, but the training images 3.00; resizing distorts it"
+    (finding,) = check_image(np.zeros((9, 9, 1), np.uint8), None, shape, SMALL)
+    assert finding.text == "only 9×9 pixels, but the training images have at least 20×20"
+
+
+def test_colour_is_compared_with_the_images_before_they_were_converted(images):
+    """A network of colour images may have learnt grey ones, or both."""
+    grey, colour = images[0].repeat(3, axis=2), images[0] * np.array([1, 0, 0], np.uint8)
+    for fraction, of_grey, of_colour in ((0, [], ["grey"]), (0.5, [], []), (1, [None], []), (None, [None], [])):
+        originals = OriginalImages.of(np.array([28]), np.array([28]), fraction)
+        for given, fixes in ((images[0], of_grey), (grey, of_grey), (colour, of_colour)):
+            found = check_image(given, None, (28, 28, 3), originals)
+            assert [(finding.code, finding.fix) for finding in found] == [("channels", fix) for fix in fixes]
+
+
+def test_fewer_pixels_than_in_training_are_no_finding_if_the_network_gets_fewer_still():
+    large = OriginalImages.of(np.array([3000]), np.array([4000]))
+    assert check_image(np.zeros((300, 400, 1), np.uint8), None, (64, 64, 1), large) == []
+    assert [each.code for each in check_image(np.zeros((30, 40, 1), np.uint8), None, (64, 64, 1), large)] == [
+        "resolution"
+    ]
+
+
+def test_every_aspect_of_the_training_images_is_usual():
+    mixed = OriginalImages.of(np.array([100, 100, 200]), np.array([100, 250, 100]))
+    for height, width in ((100, 100), (80, 200), (200, 100), (150, 120)):
+        assert check_image(np.zeros((height, width, 1), np.uint8), None, (64, 64, 1), mixed) == []
+    (finding,) = check_image(np.zeros((50, 200, 1), np.uint8), None, (64, 64, 1), mixed)
+    assert finding.text.startswith("4.00 times as wide as high, but the training images 0.50 to 2.50;")

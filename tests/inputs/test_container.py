@@ -3,15 +3,18 @@
 import io
 import struct
 import zlib
+from contextlib import suppress
+from itertools import islice
 
 import numpy as np
 import pytest
+from mutated_images import mutants
 from PIL import Image, ImageOps
 
 from foveola.errors import DataError
 from foveola.inputs import container
 from foveola.inputs.container import MAX_SCANS, read_container
-from foveola.inputs.decode import MAX_PIXELS, decode
+from foveola.inputs.decode import MAX_PIXELS, decode, decode_first_frame
 
 NOISE = np.random.default_rng(3).integers(0, 256, (12, 10, 3), dtype=np.uint8)
 KINDS = ["PNG", "JPEG", "BMP", "WEBP", "GIF"]
@@ -133,10 +136,28 @@ def test_padding_and_empty_extensions_of_a_gif_are_parts_too(part, monkeypatch):
         decode(gif[:-1] + part * 100 + gif[-1:], "x")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG"])
-def test_a_file_truncated_anywhere_is_decoded_whole_or_refused(kind):
-    frames = [Image.fromarray(NOISE), Image.fromarray(255 - NOISE)]
-    data = saved(frames[0], kind, **({} if kind == "JPEG" else {"save_all": True, "append_images": frames[1:]}))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("PNG", {"frames": True}),
+        ("GIF", {}),
+        ("GIF", {"frames": True}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True, "exif": b"Exif\0\0II*\0"}),
+        ("WEBP", {"frames": True}),
+        ("BMP", {}),
+        ("JPEG", {}),
+        ("JPEG", {"restart_marker_blocks": 1}),
+        ("JPEG", {"progressive": True, "restart_marker_blocks": 1}),
+    ],
+)
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_file_truncated_anywhere_is_decoded_whole_or_refused(kind, options, smooth):
+    pixels = np.full_like(NOISE, 30) if smooth else NOISE
+    pixels[6:] = 200 if smooth else pixels[6:]
+    more = {"save_all": True, "append_images": [Image.fromarray(255 - pixels)]} if options.pop("frames", False) else {}
+    data = saved(Image.fromarray(pixels), kind, **options, **more)
     whole = decode(data, "x")
     for length in range(len(data)):
         try:
@@ -168,3 +189,99 @@ def test_orientation_in_xmp_and_in_imagemagicks_text_is_applied():
         expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
         assert expected.size == (12, 10)
         np.testing.assert_array_equal(decode(data, "x"), np.asarray(expected))
+
+
+# Sound pixels, unsound metadata
+
+
+def harmless_files():
+    """Files whose pixels are complete, by what is wrong with them; Pillow and browsers show most of them."""
+    image, turned = Image.fromarray(NOISE), Image.Exif()
+    turned[0x0112] = 6
+    png, jpeg, gif = saved(image, "PNG"), saved(image, "JPEG"), saved(image, "GIF")
+    webp = saved(image, "WEBP", lossless=True)
+    cut_exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 5) + b"\x12\x01\x03"
+    wrong_checksum = png_chunk(b"tEXt", b"k\0v")[:-4] + b"abcd"
+    return {
+        "PNG, no end": (png, png[:-12]),
+        "PNG, last checksum cut off": (png, png[:-14]),
+        "PNG, text cut off": (png, png[:-12] + png_chunk(b"tEXt", b"k\0" + bytes(50))[:20]),
+        "PNG, trailing bytes": (png, png + b"trailing"),
+        "PNG, junk as EXIF": (png, with_chunks(png, png_chunk(b"eXIf", b"garbage"))),
+        "PNG, wrong checksum of a text": (png, with_chunks(png, wrong_checksum)),
+        "PNG, wrong checksum of transparency": (png, with_chunks(png, png_chunk(b"tRNS", bytes(6))[:-4] + b"abcd")),
+        "PNG, transparency too short": (png, with_chunks(png, png_chunk(b"tRNS", b"\0"))),
+        "PNG, profile is junk": (png, with_chunks(png, png_chunk(b"iCCP", b"junk"))),
+        "PNG, gamma is empty": (png, with_chunks(png, png_chunk(b"gAMA", b""))),
+        "PNG, animation is empty": (png, with_chunks(png, png_chunk(b"acTL", b""))),
+        "PNG, header twice": (png, with_chunks(png, png[8:33])),
+        "PNG, text among the pixels": (png, split_pixels(png, png_chunk(b"tEXt", b"k\0v"))),
+        "JPEG, no end": (jpeg, jpeg[:-2]),
+        "JPEG, half an end": (jpeg, jpeg[:-1]),
+        "JPEG, zeros for an end": (jpeg, jpeg[:-2] + bytes(500)),
+        "JPEG, trailing bytes": (jpeg, jpeg + b"trailing"),
+        "JPEG, EXIF cut off": (jpeg, jpeg[:2] + segment(0xE1, b"Exif\0\0" + cut_exif) + jpeg[2:]),
+        "JPEG, EXIF longer than it says": (jpeg, jpeg[:2] + b"\xff\xe1\0\x08Exif\0\0" + bytes(30) + jpeg[2:]),
+        "JPEG, comment of length 0": (jpeg, jpeg[:2] + b"\xff\xfe\0\0" + jpeg[2:]),
+        "JPEG, profile without its parts": (jpeg, jpeg[:2] + segment(0xE2, b"ICC_PROFILE\0\1\5junk") + jpeg[2:]),
+        "JPEG, other pictures are junk": (jpeg, jpeg[:2] + segment(0xE2, b"MPF\0junk") + jpeg[2:]),
+        "JPEG, Photoshop's notes are junk": (jpeg, jpeg[:2] + segment(0xED, b"Photoshop 3.0\x008BIM\4\4") + jpeg[2:]),
+        "JPEG, JFIF too short": (jpeg, jpeg[:2] + segment(0xE0, b"JFIF") + jpeg[20:]),
+        "JPEG, Adobe too short": (jpeg, jpeg[:2] + segment(0xEE, b"Adobe") + jpeg[2:]),
+        "GIF, no trailer": (gif, gif[:-1]),
+        "GIF, no empty block": (gif, gif[:-2]),
+        "GIF, trailing bytes": (gif, gif + b"trailing"),
+        "GIF, comment cut off": (gif, gif[:-1] + b"\x21\xfe\x20abc"),
+        "GIF, unknown extension": (gif, gif[:-1] + b"\x21\x99\x03abc\0;"),
+        "WebP, junk as EXIF": (webp, saved(image, "WEBP", lossless=True, exif=cut_exif)),
+        "WebP, EXIF cut off": (webp, saved(image, "WEBP", lossless=True, exif=b"Exif\0\0II*\0" + bytes(40))[:-10]),
+        "WebP, wrong size in front": (webp, webp[:4] + struct.pack("<I", 10**8) + webp[8:]),
+        "WebP, unknown part": (webp, webp + b"JUNK\4\0\0\0abcd"),
+        "WebP, trailing bytes": (webp, webp + b"abc"),
+    }
+
+
+def split_pixels(png, between):
+    """The PNG with its pixels in two chunks, and something between them."""
+    start = png.index(b"IDAT") + 4
+    size = struct.unpack(">I", png[start - 8 : start - 4])[0]
+    halves = png[start : start + 9], png[start + 9 : start + size]
+    return png[: start - 8] + png_chunk(b"IDAT", halves[0]) + between + png_chunk(b"IDAT", halves[1]) + png[-12:]
+
+
+@pytest.mark.parametrize("fault", harmless_files())
+def test_sound_pixels_are_taken_whatever_else_is_wrong(fault):
+    sound, unsound = harmless_files()[fault]
+    np.testing.assert_array_equal(decode(unsound, "x"), decode(sound, "x"))
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"IDAT"])
+def test_a_wrong_checksum_of_pixels_is_refused(name):
+    png = bytearray(saved(Image.fromarray(NOISE), "PNG"))
+    start = png.index(name)
+    png[start + 4 + struct.unpack(">I", png[start - 4 : start])[0]] ^= 1
+    with pytest.raises(DataError, match=f"the checksum of its part {name.decode()} is wrong"):
+        decode(bytes(png), "x")
+
+
+def test_a_first_frame_without_pixels_is_refused():
+    gif = saved(Image.fromarray(NOISE), "GIF")
+    start = 13 + 3 * (2 << (gif[10] & 7))
+    with pytest.raises(DataError, match="its first frame has no pixels"):
+        decode(gif[:start] + b"\x2c" + bytes(9) + b"\x02\0" + gif[start:], "x")
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_the_pixels_of_a_webp_are_counted_before_it_is_opened(lossless, monkeypatch):
+    for options in ({}, {"exif": b"Exif\0\0"}, {"save_all": True, "append_images": [Image.fromarray(255 - NOISE)]}):
+        webp = saved(Image.fromarray(NOISE), "WEBP", lossless=lossless, **options)
+        assert read_container(webp, MAX_PIXELS).pixels == 120
+        monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
+        with pytest.raises(DataError, match="because of its size"):
+            decode(webp, "x", max_pixels=119)
+
+
+def test_mutated_files_are_decoded_or_refused():
+    for name, data in islice(mutants(0), 2000):
+        with suppress(DataError):
+            assert decode_first_frame(data, name, white_level=4095, max_pixels=1_000_000).pixels.size

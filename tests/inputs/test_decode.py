@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 import pytest
@@ -79,6 +80,94 @@ def test_a_transparent_value_of_sixteen_bit_grey_becomes_background():
     values = np.array([[0, 1000], [40000, 65535]], dtype=">u2")
     data = png(2, 2, 16, 0, [row.tobytes() for row in values], png_chunk(b"tRNS", struct.pack(">H", 1000)))
     np.testing.assert_array_equal(decode(data, "x", background=77)[..., 0], [[0, 77], [156, 255]])
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_sixteen_bit_grey_of_fewer_bits_is_scaled_by_its_white_level(bits):
+    values = np.arange(2**bits, dtype=np.uint16).reshape(16, -1)
+    frame = decode_first_frame(saved(Image.fromarray(values), "PNG"), "x", white_level=2**bits - 1)
+    assert frame.peak == 2**bits - 1
+    np.testing.assert_array_equal(frame.pixels[..., 0], np.rint(values * 255.0 / (2**bits - 1)))
+
+
+def test_values_above_the_white_level_are_scaled_as_16_bits():
+    data = saved(Image.fromarray(np.array([[0, 4096]], np.uint16)), "PNG")
+    np.testing.assert_array_equal(decode_first_frame(data, "x", white_level=4095).pixels[0, :, 0], [0, 16])
+    np.testing.assert_array_equal(decode_first_frame(data, "x").pixels[0, :, 0], [0, 16])
+
+
+def test_a_transparent_value_is_no_peak():
+    values = np.array([[0, 1000], [4000, 65535]], dtype=">u2")
+    data = png(2, 2, 16, 0, [row.tobytes() for row in values], png_chunk(b"tRNS", struct.pack(">H", 65535)))
+    frame = decode_first_frame(data, "x", white_level=4095)
+    assert frame.peak == 4000
+    np.testing.assert_array_equal(frame.pixels[..., 0], [[0, 62], [249, 255]])
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (6, 4), (4, 2)])
+def test_sixteen_bit_colour_of_few_bits_is_refused_with_the_remedy(colour_type, channels):
+    values = np.random.default_rng(2).integers(0, 4096, (4, 5 * channels)).astype(">u2")
+    data = png(5, 4, 16, colour_type, [row.tobytes() for row in values])
+    assert decode_first_frame(data, "x").peak == 4095
+    with pytest.raises(DataError, match=r"^x has 16 bits .* only 12 are used.*16 levels.*-evaluate multiply 16 "):
+        decode_first_frame(data, "x", white_level=4095)
+
+
+def test_files_of_8_bits_have_no_peak(rgb):
+    frame = decode_first_frame(saved(Image.fromarray(rgb), "PNG"), "x", white_level=4095)
+    assert frame.peak is None
+    np.testing.assert_array_equal(frame.pixels, rgb)
+
+
+def strokes(ink, opacity=255):
+    """A stroke of a grey level on a transparent ground, LA."""
+    image = Image.new("LA", (9, 7), (ink, 0))
+    image.paste((ink, opacity), (2, 1, 4, 6))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [*product(("LA", "RGBA", "P"), ("PNG", "WEBP")), ("RGBA", "GIF"), ("P", "GIF")],
+)
+def test_white_strokes_on_a_transparent_ground_are_put_on_black(mode, kind):
+    image = strokes(255).convert("RGBA")
+    image = image.quantize(2) if mode == "P" else image.convert(mode)
+    options = {"lossless": True} if kind == "WEBP" else {"transparency": 0} if mode == "P" else {}
+    frame = decode_first_frame(saved(image, kind, **options), "x")
+    assert frame.on_black
+    np.testing.assert_array_equal(frame.pixels[..., 0] == 255, np.asarray(strokes(255))[..., 1] == 255)
+    assert set(np.unique(frame.pixels)) == {0, 255}
+
+
+@pytest.mark.parametrize("ink", [0, 120, 235])
+def test_other_strokes_on_a_transparent_ground_stay_on_white(ink):
+    frame = decode_first_frame(saved(strokes(ink), "PNG"), "x")
+    assert not frame.on_black
+    assert set(np.unique(frame.pixels)) == {ink, 255}
+
+
+def test_faint_white_strokes_are_put_on_black():
+    frame = decode_first_frame(saved(strokes(250, 128), "PNG"), "x")
+    assert frame.on_black
+    assert set(np.unique(frame.pixels)) == {0, 125}
+
+
+@pytest.mark.parametrize("image", [Image.new("LA", (5, 5), (255, 0)), Image.new("RGBA", (5, 5), (255, 255, 255, 90))])
+def test_images_on_which_nothing_stands_out_on_either_ground_stay_white(image):
+    frame = decode_first_frame(saved(image, "PNG"), "x")
+    assert not frame.on_black
+    assert (frame.pixels == 255).all()
+
+
+def test_a_given_background_is_never_replaced():
+    assert (decode(saved(strokes(255), "PNG"), "x", background=255) == 255).all()
+
+
+def test_white_16_bit_strokes_on_a_transparent_value_are_put_on_black():
+    values = np.array([[7, 65535, 7], [7, 65535, 7]], dtype=">u2")
+    data = png(3, 2, 16, 0, [row.tobytes() for row in values], png_chunk(b"tRNS", struct.pack(">H", 7)))
+    np.testing.assert_array_equal(decode(data, "x")[..., 0], [[0, 255, 0]] * 2)
 
 
 def test_sixteen_bit_colour_keeps_the_high_byte():
@@ -156,12 +245,11 @@ def test_cmyk_is_converted_to_rgb():
     assert np.abs(decoded.astype(int) - [255, 0, 0]).max() <= 6
 
 
-def test_modes_without_a_defined_range_are_refused(monkeypatch):
-    monkeypatch.setattr(Image.Image, "verify", lambda self: None, raising=False)
+def test_modes_without_a_defined_range_are_refused(grey, monkeypatch):
     monkeypatch.setattr(Image, "open", lambda *_, **__: Image.new("F", (2, 2)))
     monkeypatch.setattr(Image.Image, "tile", (), raising=False)
     with pytest.raises(DataError, match=r"floats.*mode F"):
-        decode(b"", "floats")
+        decode(saved(Image.fromarray(grey), "PNG"), "floats")
 
 
 def test_an_animation_is_decoded_to_its_first_frame(rgb):

@@ -9,6 +9,7 @@ from PIL import Image
 from foveola.errors import DataError, UserError
 from foveola.inputs import checks
 from foveola.inputs.checks import Finding
+from foveola.inputs.decode import FirstFrame
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document, prepare, requested_fixes
 from foveola.models.metadata import ModelMetadata, Rejection
 
@@ -61,7 +62,7 @@ def test_without_statistics_only_grey_and_invert_can_be_requested(metadata):
 
 
 def test_an_image_like_the_training_images_is_not_changed(metadata, toy):
-    prepared = prepare(toy.train.images[25], metadata(), (), auto=True, name="a.png")
+    prepared = prepare(FirstFrame(toy.train.images[25]), metadata(), (), auto=True, name="a.png")
     np.testing.assert_array_equal(prepared.pixels, toy.train.images[25])
     assert (prepared.findings, prepared.fixes) == ([], ())
 
@@ -70,7 +71,7 @@ def test_an_image_like_the_training_images_is_not_changed(metadata, toy):
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 500, 3), (70, 41, 1), (8, 8, 3)])
 def test_any_shape_is_converted_to_the_input_shape(metadata, shape, channels):
     grey = np.full(shape, 90, np.uint8)
-    prepared = prepare(grey, metadata(image_shape=(8, 8, channels)), (), name="a.png")
+    prepared = prepare(FirstFrame(grey), metadata(image_shape=(8, 8, channels)), (), name="a.png")
     assert prepared.pixels.dtype == np.uint8
     np.testing.assert_array_equal(prepared.pixels, np.full((8, 8, channels), 90))
 
@@ -78,7 +79,7 @@ def test_any_shape_is_converted_to_the_input_shape(metadata, shape, channels):
 def test_findings_describe_the_original_image(metadata, toy):
     dark = 255 - toy.train.images[25]
     unchanged, requested, proposed = (
-        prepare(dark, metadata(), fixes, auto=auto, name="a.png")
+        prepare(FirstFrame(dark), metadata(), fixes, auto=auto, name="a.png")
         for fixes, auto in [((), False), (("invert",), False), ((), True)]
     )
     for prepared, fixes, pixels in [
@@ -93,31 +94,31 @@ def test_findings_describe_the_original_image(metadata, toy):
 
 def test_without_findings_the_image_is_checked_only_for_automatic_fixes(metadata, toy, monkeypatch):
     dark, toy_metadata = 255 - toy.train.images[25], metadata()
-    prepared = prepare(dark, toy_metadata, (), auto=True, name="a.png", findings=False, animated=True)
+    prepared = prepare(FirstFrame(dark, animated=True), toy_metadata, (), auto=True, name="a.png", findings=False)
     assert (prepared.findings, prepared.fixes) == ([], ("invert",))
     monkeypatch.setattr("foveola.inputs.prepare.check_image", lambda *_: pytest.fail("checked"))
-    prepared = prepare(dark, toy_metadata, ("invert",), name="a.png", findings=False)
+    prepared = prepare(FirstFrame(dark), toy_metadata, ("invert",), name="a.png", findings=False)
     assert (prepared.findings, prepared.fixes) == ([], ("invert",))
     np.testing.assert_array_equal(prepared.pixels, toy.train.images[25])
 
 
 def test_an_animation_is_a_finding(metadata, toy):
-    prepared = prepare(255 - toy.train.images[25], metadata(), (), name="a.gif", animated=True)
+    prepared = prepare(FirstFrame(255 - toy.train.images[25], animated=True), metadata(), (), name="a.gif")
     assert [finding.code for finding in prepared.findings] == ["animation", "polarity"]
 
 
 def test_colour_is_refused_by_a_grey_model_unless_grey_is_requested_or_automatic(metadata, red):
     with pytest.raises(DataError, match=r"red\.png is a colour image .*Convert it to grey with --fix auto or --grey"):
-        prepare(red, metadata(), (), name="red.png", findings=False)
+        prepare(FirstFrame(red), metadata(), (), name="red.png", findings=False)
     luma = np.asarray(Image.fromarray(red).convert("L"))[..., None]
     for requested, auto in [(("grey",), False), ((), True)]:
-        prepared = prepare(red, metadata(statistics=None), requested, auto=auto, name="red.png")
+        prepared = prepare(FirstFrame(red), metadata(statistics=None), requested, auto=auto, name="red.png")
         assert ([finding.code for finding in prepared.findings], prepared.fixes) == (["channels"], ("grey",))
         np.testing.assert_array_equal(prepared.pixels, luma)
 
 
 def test_a_model_whose_recipe_converts_to_grey_accepts_colour(metadata, red):
-    prepared = prepare(red, metadata(statistics=None, channels="grey"), (), name="red.png")
+    prepared = prepare(FirstFrame(red), metadata(statistics=None, channels="grey"), (), name="red.png")
     assert (prepared.findings, prepared.fixes) == ([], ())
     np.testing.assert_array_equal(prepared.pixels, np.asarray(Image.fromarray(red).convert("L"))[..., None])
 
@@ -166,3 +167,35 @@ def test_the_document_holds_plain_values(metadata):
         "findings": [{"code": "polarity", "text": "dark on light", "fix": "invert"}],
         "fixes": ["invert"],
     }
+
+
+@pytest.mark.parametrize(
+    ("frame", "white_level", "codes"),
+    [
+        ({}, None, []),
+        ({"on_black": True}, None, ["transparency"]),
+        ({"peak": 4095}, 4095, []),
+        ({"peak": 60_000}, None, []),
+        ({"peak": 4095}, None, ["depth"]),
+        ({"peak": 60_000}, 4095, ["depth"]),
+    ],
+)
+def test_what_was_assumed_of_a_file_is_a_finding(toy, metadata, frame, white_level, codes):
+    prepared = prepare(
+        FirstFrame(toy.train.images[25], **frame), metadata(white_level=white_level), (), name="a.png", auto=True
+    )
+    assert [finding.code for finding in prepared.findings] == codes
+    assert prepared.fixes == ()
+
+
+def test_a_file_that_is_too_dark_comes_with_the_factor(toy, metadata):
+    (finding,) = prepare(FirstFrame(toy.train.images[25], peak=4000), metadata(), (), name="a.png").findings
+    assert finding.text.endswith("its values end at 4,000; if it has 12 bits, it is too dark: multiply them by 16")
+
+
+def test_models_from_before_sizes_were_kept_compare_with_their_own_shape(metadata):
+    old = metadata().model_dump(mode="json", exclude={"originals", "white_level"})
+    again = ModelMetadata.model_validate(old)
+    height, width, _ = again.image_shape
+    assert (again.originals, again.white_level) == (None, None)
+    assert (again.original_images.height.low, again.original_images.width.high) == (height, width)

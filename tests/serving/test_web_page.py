@@ -20,7 +20,7 @@ import foveola
 from foveola.errors import DownloadError
 from foveola.explanation.occlusion import occlusion
 from foveola.exports import web, web_runtime
-from foveola.inputs.decode import decode
+from foveola.inputs.decode import FirstFrame, decode_first_frame
 from foveola.inputs.prepare import prepare, requested_fixes
 from foveola.inputs.resize import resize
 from foveola.predictions import softmax
@@ -206,6 +206,10 @@ def files():
     smooth = colour.filter(ImageFilter.GaussianBlur(3))
     clear = colour.copy()
     clear.putalpha(Image.fromarray(random.integers(0, 256, (20, 30), dtype=np.uint8)))
+    strokes = Image.new("LA", (30, 20), (255, 0))
+    strokes.paste((255, 180), (5, 5, 9, 15))
+    dark = Image.merge("LA", (Image.new("L", strokes.size), strokes.getchannel("A")))
+    deep = random.integers(0, 4000, (20, 30)).astype(np.uint16)
     turned = Image.Exif()
     turned[0x0112] = 6
     return {
@@ -214,6 +218,10 @@ def files():
         "PNG with alpha": (clear, "PNG", {}, 2),
         "palette PNG": (colour.quantize(8), "PNG", {}, 0),
         "grey BMP": (colour.convert("L"), "BMP", {}, 0),
+        "white strokes on a transparent ground": (strokes, "PNG", {}, 1),
+        "black strokes on a transparent ground": (dark, "PNG", {}, 1),
+        "PNG of 12 bits": (Image.fromarray(deep), "PNG", {}, 0),
+        "PNG of 16 bits": (Image.fromarray(deep * 16), "PNG", {"transparency": int(deep[0, 0]) * 16}, 0),
         "turned JPEG": (smooth, "JPEG", {"exif": turned, "quality": 95, "subsampling": 0}, 2),
     }
 
@@ -227,14 +235,15 @@ def test_files_are_decoded_alike(page, kind):
         page,
         """
         const { decode } = await load("page/decoding.js");
-        const { height, width, channels, data } = await decode(blob(given[0]), 1e6);
-        return { shape: [height, width, channels], pixels: base64(data) };
+        const { image: { height, width, channels, data }, onBlack, peak } = await decode(blob(given[0]), 1e6, 4095);
+        return { shape: [height, width, channels], pixels: base64(data), onBlack, peak };
         """,
         encoded(buffer.getvalue()),
     )
-    expected = decode(buffer.getvalue(), kind)
-    assert found["shape"] == list(expected.shape)
-    assert np.abs(pixels(found).astype(int) - expected).max() <= apart
+    expected = decode_first_frame(buffer.getvalue(), kind, white_level=4095)
+    assert found["shape"] == list(expected.pixels.shape)
+    assert np.abs(pixels(found).astype(int) - expected.pixels).max() <= apart
+    assert (found["onBlack"], found["peak"]) == (expected.on_black, expected.peak)
 
 
 def test_explanations_are_those_of_python(page, folder):
@@ -288,7 +297,7 @@ def test_models_of_colour_images_predict_alike(browser, colour_folder):
         opened(browser, host.url)
         found = ask(browser, 'return (await load("page/backend.js")).predict(blob(given[0]))', encoded(png(image)))
         looked = ask(browser, 'return (await load("page/backend.js")).look(blob(given[0]))', encoded(png(image)))
-    expected = prepare(image, model.metadata, (), name="it")
+    expected = prepare(FirstFrame(image), model.metadata, (), name="it")
     assert found["findings"] == [asdict(finding) for finding in expected.findings]
     np.testing.assert_array_equal(pixels(found["seen"]), expected.pixels)
     probabilities = softmax(model.predict_logits(expected.pixels[None]))[0]
@@ -356,7 +365,9 @@ def test_findings_and_fixes_are_those_of_python(browser, mnist):
     """
     with Host(folder) as host:
         found = ask(opened(browser, host.url), code, [encoded(picture) for picture in pictures])
-    expected = [prepare(decode(picture, "it"), model.metadata, (), auto=True, name="it") for picture in pictures]
+    expected = [
+        prepare(decode_first_frame(picture, "it"), model.metadata, (), auto=True, name="it") for picture in pictures
+    ]
     logits = model.predict_logits(np.stack([prepared.pixels for prepared in expected]))
 
     planted = ["channels", "polarity", "size", "centring", "contrast", "background", "blank", "shape", "resolution"]
@@ -379,7 +390,7 @@ def test_the_chosen_fixes_are_applied_and_no_others(page, folder, fixes):
     picture = png(on_paper(foveola.load("digits").train.images[5], np.random.default_rng(1)))
     code = 'return (await load("page/backend.js")).predict(blob(given[0]), { fixes: given[1] })'
     found = ask(page, code, encoded(picture), names)
-    expected = prepare(decode(picture, "it"), metadata, requested_fixes(names, False, metadata), name="it")
+    expected = prepare(decode_first_frame(picture, "it"), metadata, requested_fixes(names, False, metadata), name="it")
     assert found["fixes"] == list(expected.fixes) == names
     np.testing.assert_allclose(pixels(found["seen"]), expected.pixels, atol=2)
 

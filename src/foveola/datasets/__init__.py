@@ -13,9 +13,9 @@ from foveola.datasets.entry import Entry
 from foveola.datasets.reader import Reader, ReadOptions
 from foveola.errors import DataError, unknown
 from foveola.files import expanded
-from foveola.images import Dataset, ImageSet
+from foveola.images import Dataset, ImageSet, Originals
 from foveola.inputs.find import is_image
-from foveola.inputs.resize import resize, to_channels
+from foveola.inputs.resize import is_colour, resize, to_channels
 from foveola.progress import Progress, no_progress
 
 __all__ = ["CATALOG", "READERS", "Entry", "Progress", "cache_folder", "load", "locate"]
@@ -34,6 +34,7 @@ def load(
     *,
     image_size: int | tuple[int, int] | None = None,
     channels: int | None = None,
+    white_level: int | None = None,
     skip_bad: int = 0,
     groups: str | None = None,
     progress: Progress | None = None,
@@ -46,6 +47,8 @@ def load(
     image_size : side, or (height, width), in pixels; images of another size are resized. None keeps the size of the
         data, except that image folders with larger or differing images become 64×64
     channels : 1 (grey) or 3 (RGB); None: 1 if every image is grey, otherwise 3
+    white_level : value that becomes 255 in image files of 16 bits per pixel, such as 4095 for 12 bits; None: the
+        largest value of 8, 10, 12, 14 or 16 bits, whichever the training images use
     skip_bad : maximum number of unreadable files of an image folder to leave out; `skipped` lists them
     groups : what keeps images of one patient, object or writer together when an image folder is split: "folder" for a
         subfolder below the class, or a regular expression with one capturing group, searched in each file's path from
@@ -71,7 +74,7 @@ def load(
     >>> data.train.images.shape, data.train.images.dtype, data.class_names[:2]
     ((1797, 8, 8, 1), dtype('uint8'), ('0', '1'))
     """
-    options = ReadOptions(_height_and_width(image_size), skip_bad, progress or no_progress, groups)
+    options = ReadOptions(_height_and_width(image_size), skip_bad, progress or no_progress, groups, white_level)
     if channels not in (None, 1, 3):
         raise DataError(f"Images cannot have {channels} channels. Choose 1 (grey) or 3 (RGB).")
     try:
@@ -83,8 +86,10 @@ def load(
             dataset = _load_from_path(expanded(source), options)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}. Check the path and its permissions.") from error
+    unchanged = options.image_size in (None, dataset.image_shape[:2])
     return replace(
         dataset,
+        originals=dataset.originals or (None if unchanged else originals_of(dataset.train)),
         train=_resize_images(dataset.train, options.image_size, channels),
         validation=dataset.validation and _resize_images(dataset.validation, options.image_size, channels),
         test=dataset.test and _resize_images(dataset.test, options.image_size, channels),
@@ -159,6 +164,13 @@ def _unsupported_reason(path: Path) -> str:
     if is_image(path):
         return "is a single image; give a folder with one subfolder of images per class"
     return "is in an unsupported format"
+
+
+def originals_of(images: ImageSet) -> Originals:
+    """What images of one size are before they are resized and converted."""
+    height, width, _ = images.image_shape
+    heights, widths = (np.full(len(images), side) for side in (height, width))
+    return Originals(heights, widths, sum(map(is_colour, images.images)))
 
 
 def _resize_images(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:

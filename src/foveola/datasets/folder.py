@@ -1,24 +1,20 @@
 """Reader of image folders: root/<class>/*, or root/{train,val,test}/<class>/*."""
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveola.datasets.entry import Entry
+from foveola.datasets.image_files import decode_files
 from foveola.datasets.layout import Item, Layout, find
 from foveola.datasets.reader import ReadOptions, image_set
 from foveola.datasets.series import compile_groups, group_name
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet
-from foveola.inputs.decode import read_image
-from foveola.inputs.find import EXTENSIONS, is_image
-from foveola.inputs.resize import resize, to_channels
+from foveola.inputs.find import is_image
 
-DEFAULT_SIZE = 64  # pixels a side
 MAX_LISTED_FILES = 20
 
 
@@ -32,7 +28,8 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
     Every folder is a class; classes are in natural order of their names ("2" before "10"), the same in every split.
     README, LICENSE and hidden files are ignored, as are thumbnails of network storage. Images are resized to
     `options.image_size`. If that is None, they keep their size if all have the same one, of at most 64 pixels a side;
-    otherwise they become 64×64. Images are grey only if all of them are.
+    otherwise they become 64×64. Images are grey only if all of them are. In files of 16 bits per pixel, white is the
+    largest value of 8, 10, 12, 14 or 16 bits, whichever the training images use.
 
     Raises
     ------
@@ -45,21 +42,23 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
     names = layout.class_names
     items = list(layout.items(names, nested=nested))
     groups = _groups(items, options.groups)
-    images, unreadable = _decode_all(items, options)
+    decoded = decode_files([item.path for item in items], [item.split == "train" for item in items], options)
+    unusable = decoded.unusable
     stray = [f"{image} lies beside the class folders, so that it has no label." for image in layout.stray]
-    reasons = [*stray, *unreadable.values()]
+    reasons = [*stray, *unusable.values()]
     if len(reasons) > options.skip_bad:
-        raise DataError(_unusable_message(reasons, options.skip_bad, removable=not _emptied(layout, items, unreadable)))
-    if emptied := _emptied(layout, items, unreadable):
+        raise DataError(_unusable_message(reasons, options.skip_bad, removable=not _emptied(layout, items, unusable)))
+    if emptied := _emptied(layout, items, unusable):
         raise DataError(f"{path}: no image of {emptied} can be read. Replace them.")
-    images = _to_common_shape(images, options.image_size)
-    sets = {split: _image_set(path, split, items, images, groups, names) for split in layout.splits}
+    sets = {split: _image_set(path, split, items, decoded.images, groups, names) for split in layout.splits}
     return Dataset(
         path.resolve().name,
         sets["train"],
         validation=sets.get("validation"),
         test=sets.get("test"),
-        skipped=(*map(str, layout.stray), *(str(items[index].path) for index in unreadable)),
+        skipped=(*map(str, layout.stray), *(str(items[index].path) for index in unusable)),
+        originals=decoded.originals,
+        notes=decoded.notes,
     )
 
 
@@ -78,44 +77,10 @@ def _groups(items: list[Item], groups: str | None) -> NDArray[np.int64] | None:
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _decode_all(items: list[Item], options: ReadOptions) -> tuple[list[Images | None], dict[int, str]]:
-    """Every image, or None where it cannot be used, and the reasons by index."""
-    images: list[Images | None] = []
-    unreadable: dict[int, str] = {}
-    # Threads suffice: Pillow releases the interpreter lock while it decodes.
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        results = pool.map(lambda item: _decode_one(item.path, options.image_size), items)
-        for index, image_or_reason in enumerate(results):
-            if isinstance(image_or_reason, str):
-                unreadable[index] = image_or_reason
-            images.append(None if isinstance(image_or_reason, str) else image_or_reason)
-            options.progress(index + 1, len(items), "images")
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an interrupt, do not decode the rest
-    return images, unreadable
-
-
-def _decode_one(path: Path, size: tuple[int, int] | None) -> Images | str:
-    """The image, or why it cannot be used."""
-    if path.is_dir():
-        return f"{path} is a folder inside a class folder."
-    if path.suffix.lower() not in EXTENSIONS:
-        return f"{path} does not have the file extension of an image ({', '.join(sorted(EXTENSIONS))})."
-    try:
-        image = read_image(path)
-    except DataError as error:
-        return str(error)
-    # Resized immediately: a folder of full-size photographs would not fit in memory.
-    if size is None and max(image.shape[:2]) > DEFAULT_SIZE:
-        size = (DEFAULT_SIZE, DEFAULT_SIZE)
-    return resize(image, *size) if size else image
-
-
-def _emptied(layout: Layout, items: list[Item], unreadable: dict[int, str]) -> str:
+def _emptied(layout: Layout, items: list[Item], unusable: dict[int, str]) -> str:
     """The classes and splits of which no image can be used."""
     all_classes = {(item.split, item.label) for item in items}
-    left = {(item.split, item.label) for index, item in enumerate(items) if index not in unreadable}
+    left = {(item.split, item.label) for index, item in enumerate(items) if index not in unusable}
     names = layout.class_names
     return ", ".join(f"{names[label]!r} in the {split} split" for split, label in sorted(all_classes - left))
 
@@ -130,14 +95,6 @@ def _unusable_message(reasons: list[str], allowed: int, *, removable: bool) -> s
         f"{count} cannot be used{f' ({allowed} allowed)' if allowed else ''}:\n{listed}{more}\n"
         f"Repair or remove {them}{cure}."
     )
-
-
-def _to_common_shape(images: list[Images | None], size: tuple[int, int] | None) -> list[Images | None]:
-    """All images with the same size and channels."""
-    sizes = {image.shape[:2] for image in images if image is not None}
-    size = size or (sizes.pop() if len(sizes) == 1 else (DEFAULT_SIZE, DEFAULT_SIZE))
-    channels = max((image.shape[2] for image in images if image is not None), default=1)
-    return [None if image is None else to_channels(resize(image, *size), channels) for image in images]
 
 
 def _image_set(

@@ -29,6 +29,7 @@ class ReadOptions:
     skip_bad: int = 0
     progress: Progress = no_progress
     groups: str | None = None  # a pattern over file names with one capturing group, or "folder"
+    white_level: int | None = None  # in files of 16 bits per pixel; None: found from the training images
 
 
 class Reader(Protocol):

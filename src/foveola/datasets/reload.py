@@ -8,6 +8,7 @@ from foveola.datasets import CATALOG, READERS, Progress, folder, load
 from foveola.errors import DataError, DownloadError
 from foveola.files import expanded
 from foveola.images import Dataset
+from foveola.inputs.decode import MAX_WHITE_LEVEL
 from foveola.models.metadata import ModelMetadata
 from foveola.text import escape_surrogates, restore_surrogates
 
@@ -32,7 +33,14 @@ def load_for_model(metadata: ModelMetadata, data: str | Path, skip_bad: int, pro
     Colour images are converted for a grey model only if its recipe says so.
     """
     channels = None if metadata.channels == "data" else metadata.image_shape[2]
-    return load(data, image_size=metadata.image_shape[:2], channels=channels, skip_bad=skip_bad, progress=progress)
+    return load(
+        data,
+        image_size=metadata.image_shape[:2],
+        channels=channels,
+        white_level=metadata.white_level or MAX_WHITE_LEVEL,
+        skip_bad=skip_bad,
+        progress=progress,
+    )
 
 
 def reload_data(

@@ -8,7 +8,7 @@ from foveola.exports.allowlist import LayerOutput
 from foveola.exports.onnx import OnnxModel
 from foveola.images import Polarity
 from foveola.inputs.fixes import FIXES, WITHOUT_STATISTICS
-from foveola.models.metadata import ImageStatistics, Rejection
+from foveola.models.metadata import ImageStatistics, OriginalImages, Rejection
 
 
 class ModelLayer(BaseModel):
@@ -47,6 +47,8 @@ class _Description(BaseModel):
     channels: Literal["data", "grey", "rgb"]
     polarity: Polarity
     statistics: ImageStatistics | None
+    originals: OriginalImages
+    white_level: int | None
     reject: Rejection | None
     fixes: dict[str, str]
     collect: bool
@@ -56,8 +58,10 @@ class _Description(BaseModel):
 class ModelDocument(_Description):
     """The model and what the server does with it.
 
-    `image_shape` is height, width and channels of the training images; `fixes` are the available changes to an image,
-    each with what it does; `collect` tells whether labelled images are kept.
+    `image_shape` is height, width and channels of the network's input; `originals` are the training images before they
+    were resized and converted; `white_level` is the value that becomes 255 in files of 16 bits per pixel, null for
+    65535; `fixes` are the available changes to an image, each with what it does; `collect` tells whether labelled
+    images are kept.
     """
 
     layers: tuple[ModelLayer, ...]
@@ -92,6 +96,8 @@ def _describe(model: OnnxModel, name: str, *, collect: bool) -> dict[str, Any]:
         "channels": metadata.channels,
         "polarity": metadata.polarity,
         "statistics": metadata.statistics,
+        "originals": metadata.original_images,
+        "white_level": metadata.white_level,
         "reject": metadata.reject,
         "fixes": dict(FIXES) if metadata.statistics else {fix: FIXES[fix] for fix in WITHOUT_STATISTICS},
         "collect": collect,

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foveola.images import Images, polarity
+from foveola.images import Images, polarity, shape_text
 from foveola.inputs.fixes import Fix, check_fixes
 from foveola.inputs.foreground import MEASURED_SIDE, Measurements, as_grey, measure
 from foveola.inputs.resize import is_colour, resize, shrink
-from foveola.models.metadata import ImageStatistics, Quantiles
+from foveola.models.metadata import ImageStatistics, OriginalImages, Quantiles, Range
 
 # More images hardly change the quantiles
 _MAX_MEASURED_IMAGES = 500
+_SIMILAR_ASPECT = 1.25
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,34 @@ def compute_statistics(images: Images) -> ImageStatistics | None:
     )
 
 
-def check_image(image: Images, statistics: ImageStatistics | None, image_shape: Sequence[int]) -> list[Finding]:
+def check_image(
+    image: Images,
+    statistics: ImageStatistics | None,
+    image_shape: Sequence[int],
+    originals: OriginalImages,
+) -> list[Finding]:
     """Find differences between an image and the training images.
 
-    Polarity, background, size and position are measured on the image itself. Contrast and stroke width are measured
-    after resizing to the network's input size, because reducing a large image fades thin strokes.
+    Size and shape are compared with those of the training images before they were resized. Polarity, background, size
+    and position of the foreground are measured on the image itself. Contrast and stroke width are measured after
+    resizing to the network's input size, because reducing a large image fades thin strokes.
 
     Parameters
     ----------
     image : uint8 array, H×W×C, of any size
-    statistics : of the training images; without them only shape and channels are compared
-    image_shape : height, width and channels of the training images
+    statistics : of the training images; without them only size, shape and channels are compared
+    image_shape : height, width and channels of the training images, as the network gets them
+    originals : sizes of the training images before they were resized
 
     Returns
     -------
     The findings, in the order in which they should be fixed; empty if the image is like the training images.
     """
-    findings = _shape_findings(image, image_shape)
+    findings = [
+        *_channel_findings(image, image_shape[2], originals.colour),
+        *_resolution_findings(image, image_shape, originals),
+        *_shape_findings(image, originals.aspect, can_crop=statistics is not None),
+    ]
     if statistics is None:
         return findings
     original = measure(as_grey(shrink(image, MEASURED_SIDE)))
@@ -90,21 +102,41 @@ def check_image(image: Images, statistics: ImageStatistics | None, image_shape: 
     ]
 
 
-def _shape_findings(image: Images, image_shape: Sequence[int]) -> list[Finding]:
-    (height, width, channels), (target_height, target_width, target_channels) = image.shape, image_shape
-    findings = []
-    if channels > target_channels and is_colour(image):
-        findings.append(Finding("channels", "in colour, but the training images are grey", "grey"))
-    if channels < target_channels:
-        findings.append(Finding("channels", "grey, but the training images are in colour", None))
-    if height < target_height / 2 or width < target_width / 2:
-        text = f"only {height}×{width} pixels, but the training images have {target_height}×{target_width}"
-        findings.append(Finding("resolution", text, None))
-    stretch = (height / width) / (target_height / target_width)
-    if max(stretch, 1 / stretch) > 1.25:
-        text = f"distorted when resized from {height}×{width} pixels (height × width) to {target_height}×{target_width}"
-        findings.append(Finding("shape", text, "crop"))
-    return findings
+def _channel_findings(image: Images, channels: int, colour: float | None) -> list[Finding]:
+    """In colour or grey, as no training image was; if `colour` is unknown, all were as the network gets them."""
+    fraction = float(channels == 3) if colour is None or channels == 1 else colour
+    if fraction == 0 and is_colour(image):
+        return [Finding("channels", "in colour, but the training images are grey", "grey")]
+    if fraction == 1 and not is_colour(image):
+        return [Finding("channels", "grey, but the training images are in colour", None)]
+    return []
+
+
+def _resolution_findings(image: Images, image_shape: Sequence[int], originals: OriginalImages) -> list[Finding]:
+    """Far fewer pixels than the smallest training image, and than the network gets."""
+    smallest = min(image_shape[0], originals.height.low), min(image_shape[1], originals.width.low)
+    if all(2 * here >= there for here, there in zip(image.shape, smallest, strict=False)):
+        return []
+    here, there = shape_text(image.shape[:2]), shape_text(list(map(round, smallest)))
+    return [Finding("resolution", f"only {here} pixels, but the training images have at least {there}", None)]
+
+
+def _shape_findings(image: Images, aspect: Range, *, can_crop: bool) -> list[Finding]:
+    """An aspect that no training image had, nor any that the eye hardly tells from it."""
+    height, width = image.shape[:2]
+    if aspect.low / _SIMILAR_ASPECT <= height / width <= aspect.high * _SIMILAR_ASPECT:
+        return []
+    text = f"{_ratio(width / height)} times as wide as high, but the training images {_aspect_text(aspect)}"
+    return [Finding("shape", f"{text}; resizing distorts it", "crop" if can_crop else None)]
+
+
+def _ratio(value: float) -> str:
+    return f"{round(100 * value) / 100:.2f}"
+
+
+def _aspect_text(aspect: Range) -> str:
+    low, high = _ratio(1 / aspect.high), _ratio(1 / aspect.low)
+    return low if low == high else f"{low} to {high}"
 
 
 def _polarity_findings(original: Measurements, statistics: ImageStatistics) -> list[Finding]:

@@ -4,15 +4,12 @@ Only a few formats are accepted: most security advisories about image parsers co
 """
 
 import io
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from foveola.errors import DataError
 from foveola.images import Images
@@ -20,12 +17,16 @@ from foveola.inputs.container import read_container
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 MAX_PIXELS = 64_000_000
+MAX_WHITE_LEVEL = 65535  # of files of 16 bits per channel
 MAX_FILE_BYTES = 256 * 2**20  # 64 megapixels as uncompressed BMP with four bytes per pixel
 
 _FORMAT_NAMES = "PNG, JPEG, BMP, WebP and GIF"
 _GREY_MODES = ("1", "L", "LA")
 _PALETTE_MODES = ("P", "PA")
+_16_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_WHITE_LEVELS = (255, 1023, 4095, 16383)
+_MIN_CONTRAST = 12  # grey levels
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,14 +36,20 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_WARNING_FILTERS = threading.Lock()
 
 
 class FirstFrame(NamedTuple):
-    """The first frame of an image file: `pixels`, uint8 H×W×C; `animated` if the file has more frames."""
+    """The first frame of an image file.
+
+    `pixels` is uint8 H×W×C; `animated`: the file has more frames; `on_black`: transparent pixels became black, because
+    on white nothing would be left; `peak`: the largest value in a file of 16 bits per channel, None for 8 bits. Of
+    16-bit colour only the high bytes are known, so its `peak` ends in a byte of ones.
+    """
 
     pixels: Images
-    animated: bool
+    animated: bool = False
+    on_black: bool = False
+    peak: int | None = None
 
 
 def read_image(path: str | Path) -> Images:
@@ -60,8 +67,8 @@ def read_image(path: str | Path) -> Images:
     return read_first_frame(path).pixels
 
 
-def read_first_frame(path: str | Path) -> FirstFrame:
-    """As `read_image`, and whether the file is an animation."""
+def read_first_frame(path: str | Path, white_level: int | None = None) -> FirstFrame:
+    """As `read_image`, with what `decode_first_frame` tells; `white_level` as there."""
     path = Path(path)
     try:
         if not path.is_file():
@@ -74,21 +81,22 @@ def read_first_frame(path: str | Path) -> FirstFrame:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check the file and its permissions.") from error
-    return decode_first_frame(data, str(path))
+    return decode_first_frame(data, str(path), white_level=white_level)
 
 
-def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = MAX_PIXELS) -> Images:
+def decode(data: bytes, name: str, *, background: int | None = None, max_pixels: int = MAX_PIXELS) -> Images:
     """Decode an image file.
 
     The orientation in EXIF or XMP is applied, transparent pixels are blended with the background, and of an animation
-    the first frame is returned; other metadata and frames are not parsed. 16 bits per channel become 8: rounded for
-    grey, the high byte for colour, which is all that Pillow provides. Colour profiles are ignored.
+    the first frame is returned; other metadata is not parsed, nor need it be sound. 16 bits per channel become 8:
+    rounded for grey, the high byte for colour, which is all that Pillow provides. Colour profiles are ignored.
 
     Parameters
     ----------
     data : content of a PNG, JPEG, BMP, WebP or GIF file
     name : name of the image in messages
-    background : grey value behind transparent pixels, 0 to 255
+    background : grey value behind transparent pixels, 0 to 255; None: white, or black where nothing stands out from
+        white but something from black, such as white strokes on a transparent ground
     max_pixels : larger images are refused before memory for their pixels is allocated
 
     Returns
@@ -104,29 +112,37 @@ def decode(data: bytes, name: str, *, background: int = 255, max_pixels: int = M
     return decode_first_frame(data, name, background=background, max_pixels=max_pixels).pixels
 
 
-def decode_first_frame(data: bytes, name: str, *, background: int = 255, max_pixels: int = MAX_PIXELS) -> FirstFrame:
-    """As `decode`, and whether the file is an animation."""
+def decode_first_frame(
+    data: bytes,
+    name: str,
+    *,
+    background: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    white_level: int | None = None,
+) -> FirstFrame:
+    """As `decode`, and what it found on the way.
+
+    Parameters
+    ----------
+    white_level : the value in files of 16 bits per channel that becomes 255, such as 4095 for 12 bits; None: 65535. A
+        file with larger values has other pixels than those that `white_level` was meant for, and is scaled by 65535
+
+    Raises
+    ------
+    DataError
+        Also if the file has 16-bit colour whose values end at a `white_level` below 65535: too few levels are left.
+    """
     try:
-        container = read_container(data, max_pixels)
-        with _pillow_warnings_raised():
-            # Only verify() checks PNG's checksums; it leaves the image unusable, hence the second open.
-            Image.open(io.BytesIO(container.data), formats=FORMATS).verify()
-            image = Image.open(io.BytesIO(container.data), formats=FORMATS)
-        width, height = image.size
-        if not 0 < width * height <= max_pixels:
-            raise Image.DecompressionBombError
-        # Pillow opens 16-bit grey with alpha as RGBA; only the raw data layout shows that it is grey.
-        grey = image.mode in _GREY_MODES or any(tile.args == "LA;16B" for tile in image.tile)
-        image.load()
-        pixels = _to_array(_apply_orientation(image, container.orientation), grey, background)
-        return FirstFrame(pixels, animated=container.frames > 1)
+        return _decode(data, name, background, max_pixels, white_level)
+    except DataError:
+        raise
     except UnidentifiedImageError as error:
         start = data[:8].hex(" ") or "nothing"
         raise DataError(
             f"{name} is not an image of an accepted format, or is damaged: it starts with {start}. "
             f"Accepted formats are {_FORMAT_NAMES}; convert or replace the file."
         ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise DataError(
             f"{name} is refused because of its size: an image may have 1 to {max_pixels:,} pixels. "
             f"Save a smaller image."
@@ -136,22 +152,78 @@ def decode_first_frame(data: bytes, name: str, *, background: int = 255, max_pix
         raise DataError(f"{name} cannot be decoded: {reason}. The file is damaged or unusual; replace it.") from error
 
 
-@contextmanager
-def _pillow_warnings_raised() -> Iterator[None]:
-    """Turn warnings from Pillow into exceptions, one thread at a time: warning filters are global to the process."""
-    with _WARNING_FILTERS, warnings.catch_warnings():
-        warnings.filterwarnings("error", module=r"PIL\.")
-        yield
+def _decode(data: bytes, name: str, background: int | None, max_pixels: int, white_level: int | None) -> FirstFrame:
+    container = read_container(data, max_pixels)
+    if container is None:
+        raise UnidentifiedImageError
+    if not 0 < container.pixels <= max_pixels:
+        raise Image.DecompressionBombError
+    image = _opened(container.data, container.format)
+    if not 0 < image.width * image.height <= max_pixels:
+        raise Image.DecompressionBombError
+    # Pillow opens 16-bit grey with alpha as RGBA, and 16-bit colour as RGB; only the raw data layout shows it.
+    layouts = {tile.args for tile in image.tile if isinstance(tile.args, str)}
+    grey = image.mode in _GREY_MODES or "LA;16B" in layouts
+    peak = _peak(image) if any(layout.endswith(";16B") for layout in layouts) else None
+    white = white_level if white_level and peak is not None and peak <= white_level else MAX_WHITE_LEVEL
+    if white < MAX_WHITE_LEVEL and image.mode not in _16_BIT_MODES:
+        raise DataError(f"{name} {few_levels(white)}")
+    if any(_opened(continued, "JPEG").tobytes() != image.tobytes() for continued in container.continuations):
+        raise ValueError("the file is truncated")
+    pixels, on_black = _on_background(_upright(image, container.orientation), grey, white, background)
+    return FirstFrame(pixels, container.frames > 1, on_black, peak)
 
 
-def _apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
+def _opened(data: bytes, format: str) -> ImageFile:
+    return Image.open(io.BytesIO(data), formats=[format])
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
     transpose = _TO_UPRIGHT.get(orientation)
     return image if transpose is None else image.transpose(transpose)
 
 
-def _to_array(image: Image.Image, grey: bool, background: int) -> Images:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_16_bit(image, background)
+def white_level_of(peak: int) -> int | None:
+    """The white level of 8, 10, 12 or 14 bits that suffices for values up to `peak`; None if it takes 16 bits."""
+    return next((level for level in _WHITE_LEVELS if peak <= level), None)
+
+
+def few_levels(white_level: int) -> str:
+    """What is wrong with 16-bit colour whose values end at `white_level`, and the remedy; follows a subject."""
+    bits = white_level.bit_length()
+    return (
+        f"has 16 bits per colour, of which only {bits} are used. Pillow reads the upper 8, which would leave "
+        f"{2 ** max(bits - 8, 0)} levels. Convert the files to 8 bits, for example with ImageMagick: "
+        f"magick IN.png -evaluate multiply {2 ** (16 - bits)} -depth 8 OUT.png"
+    )
+
+
+def _peak(image: Image.Image) -> int:
+    """The largest value of 16 bits per channel, alpha aside."""
+    values = np.asarray(image)
+    if image.mode in _16_BIT_MODES:
+        return int(values.max(where=values != image.info.get("transparency"), initial=0))
+    return 256 * int(values[..., :3].max()) + 255
+
+
+def _on_background(image: Image.Image, grey: bool, white: int, background: int | None) -> tuple[Images, bool]:
+    """The pixels, and whether transparent ones became black although no background was given."""
+    pixels = _to_array(image, grey, white, 255 if background is None else background)
+    if background is None and image.has_transparency_data and not _stands_out(pixels):
+        on_black = _to_array(image, grey, white, 0)
+        if _stands_out(on_black):
+            return on_black, True
+    return pixels, False
+
+
+def _stands_out(pixels: Images) -> bool:
+    """Whether pixels, H×W×C, differ by more than the noise that `inputs.foreground` allows in a background."""
+    return bool(np.ptp(pixels, axis=(0, 1)).max() >= _MIN_CONTRAST)
+
+
+def _to_array(image: Image.Image, grey: bool, white: int, background: int) -> Images:
+    if image.mode in _16_BIT_MODES:
+        return _from_16_bit(image, white, background)
     if image.mode not in _GREY_MODES + _PALETTE_MODES + _COLOUR_MODES:
         raise ValueError(f"pixels in Pillow's mode {image.mode} have no defined range")
     palette = image.mode in _PALETTE_MODES
@@ -164,11 +236,11 @@ def _to_array(image: Image.Image, grey: bool, background: int) -> Images:
     return pixels
 
 
-def _from_16_bit(image: Image.Image, background: int) -> Images:
+def _from_16_bit(image: Image.Image, white: int, background: int) -> Images:
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+    if values.min() < 0 or values.max() > MAX_WHITE_LEVEL:
         raise ValueError(f"its grey values, {values.min()} to {values.max()}, exceed 16 bits")
-    pixels = ((values + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257: rounds to the nearest
+    pixels = ((255 * values + white // 2) // white).astype(np.uint8)  # rounds to the nearest
     if (transparent := image.info.get("transparency")) is not None:
         pixels[values == transparent] = background
     return pixels[..., None]

@@ -39,8 +39,8 @@ class ImageFile:
     name: str
     data: bytes | None = None
 
-    def read(self) -> FirstFrame:
-        """The first frame.
+    def read(self, white_level: int | None = None) -> FirstFrame:
+        """The first frame; `white_level` as of `decode_first_frame`.
 
         Raises
         ------
@@ -48,8 +48,8 @@ class ImageFile:
             If the file does not exist or cannot be decoded.
         """
         if self.data is not None:
-            return decode_first_frame(self.data, self.name)
-        return read_first_frame(self.name)
+            return decode_first_frame(self.data, self.name, white_level=white_level)
+        return read_first_frame(self.name, white_level)
 
 
 def find_images(names: Sequence[str | Path]) -> list[ImageFile]:

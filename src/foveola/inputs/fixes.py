@@ -9,7 +9,7 @@ from foveola.errors import UserError, unknown
 from foveola.images import Images
 from foveola.inputs.foreground import MEASURED_SIDE, Grey, as_grey, estimate_background, measure, segment
 from foveola.inputs.resize import resize, shrink, to_channels
-from foveola.models.metadata import ImageStatistics
+from foveola.models.metadata import ImageStatistics, Range
 
 Fix = Literal["grey", "invert", "contrast", "crop", "center"]
 FIXES: dict[Fix, str] = {
@@ -43,7 +43,11 @@ def check_fixes(names: Collection[str]) -> tuple[Fix, ...]:
 
 
 def apply_fixes(
-    image: Images, fixes: Collection[str], statistics: ImageStatistics | None, image_shape: Sequence[int]
+    image: Images,
+    fixes: Collection[str],
+    statistics: ImageStatistics | None,
+    image_shape: Sequence[int],
+    aspect: Range,
 ) -> Images:
     """Apply fixes to an image, and resize it to the network's input shape.
 
@@ -55,7 +59,9 @@ def apply_fixes(
     image : uint8 array, H×W×C, of any size
     fixes : keys of FIXES, in any order
     statistics : of the training images, or None
-    image_shape : height, width and channels of the training images
+    image_shape : height, width and channels of the training images, as the network gets them
+    aspect : height by width of the training images before they were resized; `crop` keeps an image's own if it is among
+        theirs, because they were resized in the same way, and otherwise takes the nearest
 
     Returns
     -------
@@ -68,6 +74,7 @@ def apply_fixes(
     """
     ordered_fixes = check_fixes(fixes)
     height, width, channels = image_shape
+    aspect_ratio = min(max(image.shape[0] / image.shape[1], aspect.low), aspect.high)
     if statistics is not None and {"contrast", "crop", "center"} & set(ordered_fixes):
         image = _to_working_size(image, statistics, image_shape)
     if "grey" in ordered_fixes or channels == 1:
@@ -78,7 +85,7 @@ def apply_fixes(
         if "contrast" in ordered_fixes:
             image = _normalize_contrast(image, statistics)
         if {"crop", "center"} & set(ordered_fixes):  # measuring takes far longer than all other steps
-            image = _crop_and_center(image, ordered_fixes, statistics, height / width)
+            image = _crop_and_center(image, ordered_fixes, statistics, aspect_ratio)
     image = resize(to_channels(image, channels), height, width)
     return _restore_contrast(image, statistics) if statistics is not None and "contrast" in ordered_fixes else image
 

@@ -1,6 +1,6 @@
 """Prepare an image for the network, and turn the network's output into a Prediction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from foveola.errors import DataError, UserError
 from foveola.images import Images
 from foveola.inputs.checks import Finding, check_image, proposed_fixes
+from foveola.inputs.decode import FirstFrame, white_level_of
 from foveola.inputs.fixes import WITHOUT_STATISTICS, Fix, apply_fixes, check_fixes
 from foveola.inputs.resize import is_colour, to_channels
 from foveola.models.metadata import ModelMetadata
@@ -77,28 +78,26 @@ def requested_fixes(fix: Collection[str], grey: bool, metadata: ModelMetadata) -
 
 
 def prepare(
-    image: Images,
+    frame: FirstFrame,
     metadata: ModelMetadata,
     requested: Collection[Fix],
     *,
     auto: bool = False,
     name: str,
     findings: bool = True,
-    animated: bool = False,
     how_to_fix: str = "--fix auto or --grey",
 ) -> PreparedImage:
     """Check an image, apply fixes, and resize it to the network's input shape.
 
     Parameters
     ----------
-    image : uint8 H×W×C of any size, as returned by `decode`
+    frame : an image of any size, as `decode_first_frame` returns it
     metadata : of the model
     requested : fixes to apply, as returned by `requested_fixes`
     auto : also apply the fixes that the findings propose
     name : name of the image in messages
     findings : compare the image with the training images. If False, the result has no findings, and the comparison,
         which takes most of the time, is skipped unless `auto` needs it
-    animated : the image is the first frame of an animation
     how_to_fix : how the user requests the fix grey, for messages
 
     Raises
@@ -106,19 +105,38 @@ def prepare(
     DataError
         If the image is in colour, the model was trained on grey images, and the fix grey is not applied.
     """
-    if metadata.channels == "grey":
-        image = to_channels(image, 1)
-    differences = check_image(image, metadata.statistics, metadata.image_shape) if findings or auto else []
+    image = to_channels(frame.pixels, 1) if metadata.channels == "grey" else frame.pixels
+    originals = metadata.original_images
+    differences: list[Finding] = []
+    if findings or auto:
+        differences = check_image(image, metadata.statistics, metadata.image_shape, originals)
     fixes = check_fixes({*requested, *(proposed_fixes(differences) if auto else ())})
     if metadata.image_shape[2] == 1 and "grey" not in fixes and is_colour(image):
         raise DataError(
             f"{name} is a colour image (3 channels), but the model was trained on grey images (1 channel). "
             f"Convert it to grey with {how_to_fix}."
         )
-    if animated:
-        differences = [Finding("animation", "an animation: only its first frame is used", None), *differences]
-    pixels = apply_fixes(image, fixes, metadata.statistics, metadata.image_shape)
-    return PreparedImage(pixels, differences if findings else [], fixes)
+    pixels = apply_fixes(image, fixes, metadata.statistics, metadata.image_shape, originals.aspect)
+    return PreparedImage(pixels, [*_file_findings(frame, metadata), *differences] if findings else [], fixes)
+
+
+def _file_findings(frame: FirstFrame, metadata: ModelMetadata) -> Iterator[Finding]:
+    """What was assumed when the file was decoded."""
+    if frame.animated:
+        yield Finding("animation", "an animation: only its first frame is used", None)
+    if frame.on_black:
+        text = "light on a transparent ground: put on black, because on white nothing would be left"
+        yield Finding("transparency", text, None)
+    if frame.peak is None:
+        return
+    if metadata.white_level is not None and frame.peak > metadata.white_level:
+        text = f"of {frame.peak.bit_length()} bits, but the training images have {metadata.white_level.bit_length()}"
+        yield Finding("depth", f"{text}: its values up to 65,535 became grey levels", None)
+    elif metadata.white_level is None and (white := white_level_of(frame.peak)) is not None:
+        text = (
+            f"of 16 bits, but its values end at {frame.peak:,}; if it has {white.bit_length()} bits, it is too dark: "
+        )
+        yield Finding("depth", f"{text}multiply them by {65536 // (white + 1)}", None)
 
 
 def make_prediction(

@@ -44,6 +44,42 @@ class Quantiles(BaseModel):
         return cls(low=low, middle=middle, high=high)
 
 
+class Range(BaseModel):
+    """The smallest, the median and the largest value of a measurement over the training images."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    low: float
+    middle: float
+    high: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.number]) -> Self:
+        """The range of values, N."""
+        return cls(low=float(values.min()), middle=float(np.median(values)), high=float(values.max()))
+
+
+class OriginalImages(BaseModel):
+    """The training images before they were resized and converted.
+
+    `height` and `width` are in pixels, `aspect` is height by width, `colour` the fraction of the images that were in
+    colour; None if that is unknown.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    height: Range
+    width: Range
+    aspect: Range
+    colour: float | None = None
+
+    @classmethod
+    def of(cls, heights: NDArray[np.int64], widths: NDArray[np.int64], colour: float | None = None) -> Self:
+        """The ranges of heights, N, and widths, N."""
+        aspect = Range.of(heights / widths)
+        return cls(height=Range.of(heights), width=Range.of(widths), aspect=aspect, colour=colour)
+
+
 class ImageStatistics(BaseModel):
     """Statistics of the training images that share a background; the foreground is what stands out from it.
 
@@ -93,8 +129,9 @@ class ModelMetadata(BaseModel):
     0..1, `mean` is subtracted and the result divided by `std`, by channel. Logits are divided by `temperature`.
     `channels` is the recipe's setting: with "grey" or "rgb", images of the other kind are converted; with "data", a
     colour model takes grey images, too, but a grey model refuses colour images.
-    `statistics` is None if the training images have no common background, as photographs; `reject` if the model never
-    reports a prediction as uncertain. `layers` is None for a network that the user wrote in PyTorch.
+    `statistics` is None if the training images have no common background, as photographs; `originals` in models of an
+    older Foveola; `white_level`, the value that became 255 in files of 16 bits per channel, if that was 65535; `reject`
+    if the model never reports a prediction as uncertain. `layers` is None for a network that the user wrote in PyTorch.
     """
 
     model_config = ConfigDict(frozen=True, serialize_by_alias=True)
@@ -108,11 +145,19 @@ class ModelMetadata(BaseModel):
     std: tuple[float, ...] = (1.0,)
     polarity: Polarity = "mixed"
     statistics: ImageStatistics | None = None
+    originals: OriginalImages | None = None
+    white_level: int | None = Field(default=None, ge=1, le=65535)
     temperature: float = 1.0
     reject: Rejection | None = None
     layers: tuple[Layer, ...] | None = None
     recipe: str | None = None
     data: DataOrigin | None = None
+
+    @property
+    def original_images(self) -> OriginalImages:
+        """The training images before they were resized and converted."""
+        height, width, _ = self.image_shape
+        return self.originals or OriginalImages.of(np.array([height]), np.array([width]))
 
     @property
     def network_shape(self) -> tuple[int, int, int]:

@@ -74,16 +74,14 @@ class Preparation:
             prepared = []
             for number, body in enumerate(bodies, start=1):
                 name = f"Image {number}" if len(bodies) > 1 else "The image"
-                pixels, animated = self._decoded(body, name, max_pixels)
                 prepared.append(
                     prepare(
-                        pixels,
+                        self._decoded(body, name, max_pixels),
                         self._metadata,
                         requested,
                         auto=auto,
                         name=name,
                         findings=findings,
-                        animated=animated,
                         how_to_fix="fix=auto or grey=true in the address",
                     )
                 )
@@ -99,13 +97,13 @@ class Preparation:
 
     def _decoded(self, body: Body, name: str, max_pixels: int) -> FirstFrame:
         if isinstance(body, bytes):
-            return decode_first_frame(body, name, max_pixels=max_pixels)
+            return decode_first_frame(body, name, max_pixels=max_pixels, white_level=self._metadata.white_level)
         if _size(body) > max_pixels:
             raise DataError(
                 f"{name} is refused because of its size: an image may have 1 to {max_pixels:,} pixels. "
                 f"Send a smaller image."
             )
-        return FirstFrame(body, animated=False)
+        return FirstFrame(body)
 
 
 def _size(body: Body) -> int:

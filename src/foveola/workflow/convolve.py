@@ -82,10 +82,12 @@ def _read(image: str) -> tuple[Matrix, list[str]]:
         if letter not in LETTERS:
             raise DataError(unknown("letter", letter, LETTERS))
         return LETTERS[letter], []
-    pixels, animated = read_first_frame(image)
-    notes = []
-    if animated:
+    frame = read_first_frame(image)
+    pixels, notes = frame.pixels, []
+    if frame.animated:
         notes.append("The file is an animation; this is its first frame.")
+    if frame.on_black:
+        notes.append("Transparent pixels were put on black, because on white nothing would be left.")
     if pixels.shape[2] == 3:
         pixels = to_channels(pixels, 1)
         notes.append("Colours were converted to grey.")

@@ -155,13 +155,14 @@ def read_images(
 def _prepared(
     file: ImageFile, metadata: ModelMetadata, requested: Collection[Fix], *, auto: bool
 ) -> tuple[Images, PreparedImage]:
-    given, animated = file.read()
-    return given, prepare(given, metadata, requested, auto=auto, name=file.name, animated=animated)
+    frame = file.read(metadata.white_level)
+    return frame.pixels, prepare(frame, metadata, requested, auto=auto, name=file.name)
 
 
 def unfixed(given: Images, prepared: PreparedImage, metadata: ModelMetadata) -> Images:
     """The network's input without fixes except grey, uint8 H×W×C of the metadata's `image_shape`."""
-    return apply_fixes(given, {"grey"} & set(prepared.fixes), metadata.statistics, metadata.image_shape)
+    fixes = {"grey"} & set(prepared.fixes)
+    return apply_fixes(given, fixes, metadata.statistics, metadata.image_shape, metadata.original_images.aspect)
 
 
 @dataclass(frozen=True)

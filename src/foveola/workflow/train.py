@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.datasets import CATALOG, load
+from foveola.datasets import CATALOG, load, originals_of
 from foveola.datasets.reload import RecordedData
 from foveola.datasets.splits import Splits, split_dataset
 from foveola.documents import ModelSize, RunStatus
 from foveola.errors import NonFiniteLoss, UserError, require
 from foveola.files import expanded, new_folder
 from foveola.images import Dataset
-from foveola.models.metadata import DataOrigin, Rejection
+from foveola.models.metadata import DataOrigin, OriginalImages, Rejection
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
@@ -121,7 +121,7 @@ def train(
         layers = ", ".join(transferred)
         text = f"Initialised from {init}; frozen: {layers}" if freeze else f"Initialised from {init}: {layers}"
         screen.print(text, soft_wrap=True)
-    classifier.metadata = classifier.metadata.model_copy(update={"data": _origin(dataset, recipe, seed)})
+    classifier.metadata = classifier.metadata.model_copy(update=_provenance(dataset, recipe, seed))
     run = run or Run.claim(new_folder(Path("runs") / f"{dataset.name}-{recipe.name}"))
     precision = choose_precision(recipe.precision, chosen_device)
     status = RunStatus(
@@ -335,6 +335,14 @@ def _announcement(run: Run, status: RunStatus) -> str:
         f"{len(data.classes)} classes\n"
         f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {run.path}"
     )
+
+
+def _provenance(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Fields of the model's metadata: its data, and what the images were before they were resized and converted."""
+    origin = _origin(dataset, recipe, seed)
+    before = dataset.originals or originals_of(dataset.train)
+    originals = OriginalImages.of(before.heights, before.widths, before.colour / len(before.heights))
+    return {"data": origin, "originals": originals, "white_level": before.white_level}
 
 
 def _origin(dataset: Dataset, recipe: Recipe, seed: int) -> DataOrigin:

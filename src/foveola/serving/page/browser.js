@@ -3,7 +3,7 @@
 
 import * as ort from "../runtime/ort.wasm.bundle.min.js";
 import { decode, round, toChannels } from "./decoding.js";
-import { checkImage } from "./checks.js";
+import { checkImage, fileFindings } from "./checks.js";
 import { applyFixes, inOrder, proposedFixes } from "./fixes.js";
 import { range } from "./foreground.js";
 
@@ -66,16 +66,18 @@ export async function keep() {
 // The network's input
 
 async function prepare(blob, fixes) {
-  let image = await decode(blob, model.limits.pixels);
-  if (model.channels === "grey") image = toChannels(image, 1);
-  const findings = checkImage(image, model.statistics, model.image_shape);
+  const frame = await decode(blob, model.limits.pixels, model.white_level);
+  const image = model.channels === "grey" ? toChannels(frame.image, 1) : frame.image;
+  const differences = checkImage(image, model.statistics, model.image_shape, model.originals);
+  const findings = [...fileFindings(frame, model.white_level), ...differences];
   const applied = fixes === "auto" ? proposedFixes(findings) : inOrder(fixes);
   if (model.image_shape[2] < image.channels && !applied.includes("grey")) {
     throw new Error(
       "This is a colour image (3 channels), but the model was trained on grey images (1 channel). " +
       "Switch on the fix “grey” to convert it.");
   }
-  return { seen: applyFixes(image, applied, model.statistics, model.image_shape), findings, applied };
+  const seen = applyFixes(image, applied, model.statistics, model.image_shape, model.originals.aspect);
+  return { seen, findings, applied };
 }
 
 const seenDocument = ({ data }) => ({ shape: model.image_shape, pixels: base64(data) });

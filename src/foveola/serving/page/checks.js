@@ -3,12 +3,19 @@
 import { asGrey, measure, measuredSize } from "./foreground.js";
 import { resize, round } from "./decoding.js";
 
+const SIMILAR_ASPECT = 1.25;
+const WHITE_LEVELS = [255, 1023, 4095, 16383];
+
 const finding = (code, text, fix = null) => ({ code, text, fix });
 const percent = fraction => `${round(100 * fraction)}%`;
 
-/** The findings of an image, those to fix first at the front. */
-export function checkImage(image, statistics, shape) {
-  const found = shapeFindings(image, shape);
+/** The findings of an image, those to fix first at the front; `originals`: sizes of the training images. */
+export function checkImage(image, statistics, shape, originals) {
+  const found = [
+    ...channelFindings(image, shape[2], originals.colour),
+    ...resolutionFindings(image, shape, originals),
+    ...shapeFindings(image, originals.aspect, statistics !== null),
+  ];
   if (statistics === null) return found;
   const whole = measure(asGrey(measuredSize(image)));
   if (whole === null) return [...found, finding("blank", "blank: nothing stands out from the background")];
@@ -23,20 +30,55 @@ export function checkImage(image, statistics, shape) {
   ];
 }
 
-function shapeFindings({ height, width, channels }, [rows, columns, expected]) {
+/** What was assumed when a file was decoded. */
+export function fileFindings({ onBlack, peak }, whiteLevel) {
   const found = [];
-  if (channels > expected) found.push(finding("channels", "in colour, but the training images are grey", "grey"));
-  if (channels < expected) found.push(finding("channels", "grey, but the training images are in colour"));
-  if (height < rows / 2 || width < columns / 2) {
-    const text = `only ${height}×${width} pixels, but the training images have ${rows}×${columns}`;
-    found.push(finding("resolution", text));
+  if (onBlack) {
+    const text = "light on a transparent ground: put on black, because on white nothing would be left";
+    found.push(finding("transparency", text));
   }
-  const stretch = height / width / (rows / columns);
-  if (Math.max(stretch, 1 / stretch) > 1.25) {
-    const text = `distorted when resized from ${height}×${width} pixels (height × width) to ${rows}×${columns}`;
-    found.push(finding("shape", text, "crop"));
+  if (peak === null) return found;
+  const likely = WHITE_LEVELS.find(level => peak <= level);
+  if (whiteLevel !== null && peak > whiteLevel) {
+    const text = `of ${bits(peak)} bits, but the training images have ${bits(whiteLevel)}`;
+    found.push(finding("depth", `${text}: its values up to 65,535 became grey levels`));
+  } else if (whiteLevel === null && likely !== undefined) {
+    const text = `of 16 bits, but its values end at ${peak.toLocaleString("en-US")}; if it has ${bits(likely)} bits, `;
+    found.push(finding("depth", `${text}it is too dark: multiply them by ${65536 / (likely + 1)}`));
   }
   return found;
+}
+
+const bits = value => value.toString(2).length;
+
+function channelFindings({ channels }, expected, colour) {
+  const fraction = expected === 1 ? 0 : colour ?? 1;
+  if (fraction === 0 && channels === 3) {
+    return [finding("channels", "in colour, but the training images are grey", "grey")];
+  }
+  if (fraction === 1 && channels === 1) return [finding("channels", "grey, but the training images are in colour")];
+  return [];
+}
+
+function resolutionFindings({ height, width }, shape, originals) {
+  const [rows, columns] = [Math.min(shape[0], originals.height.low), Math.min(shape[1], originals.width.low)];
+  if (2 * height >= rows && 2 * width >= columns) return [];
+  const text = `only ${height}×${width} pixels, but the training images have at least ${rows}×${columns}`;
+  return [finding("resolution", text)];
+}
+
+function shapeFindings({ height, width }, aspect, canCrop) {
+  const own = height / width;
+  if (own >= aspect.low / SIMILAR_ASPECT && own <= aspect.high * SIMILAR_ASPECT) return [];
+  const text = `${ratio(width / height)} times as wide as high, but the training images ${aspectText(aspect)}`;
+  return [finding("shape", `${text}; resizing distorts it`, canCrop ? "crop" : null)];
+}
+
+const ratio = value => (round(100 * value) / 100).toFixed(2);
+
+function aspectText(aspect) {
+  const [low, high] = [ratio(1 / aspect.high), ratio(1 / aspect.low)];
+  return low === high ? low : `${low} to ${high}`;
 }
 
 function polarityFindings(whole, { polarity }) {

@@ -2,14 +2,22 @@
 //
 // An image is { height, width, channels, data }: data a Uint8Array, H×W×C, channels 1 (grey) or 3 (RGB).
 
+import { readDeep } from "./deep.js";
+
+const MIN_CONTRAST = 12;
+
 /** Rounds as Python does: halves to the even neighbour. */
 export function round(value) {
   const low = Math.floor(value);
   return value - low === 0.5 ? low + Math.abs(low % 2) : Math.round(value);
 }
 
-/** Decode a file: upright, on white, without its colour profile; grey if no pixel has a colour. */
-export async function decode(blob, maxPixels) {
+/** Decode a file: upright, on white, without its colour profile; grey if no pixel has a colour.
+ *
+ * Gives { image, onBlack, peak }. Black is taken behind transparent pixels if nothing stands out from white. `peak` is the
+ * largest value of a file of 16 bits per pixel, otherwise null; of these, `whiteLevel` (null: 65,535) becomes 255.
+ */
+export async function decode(blob, maxPixels, whiteLevel = null) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
@@ -21,13 +29,53 @@ export async function decode(blob, maxPixels) {
   if (height * width > maxPixels) {
     throw new Error(`The image has ${height}×${width} pixels, more than the maximum of ${maxPixels}. Reduce it first.`);
   }
+  const deep = await readDeep(blob);
+  const draw = deep?.values ? ground => scaled(deep, whiteLevel, ground) : ground => drawn(bitmap, ground);
+  const onWhite = draw(255), onBlack = standsOut(onWhite) ? onWhite : draw(0);
+  bitmap.close();
+  const dark = !standsOut(onWhite) && standsOut(onBlack);
+  const image = dark ? onBlack : onWhite;
+  return { image, onBlack: dark, peak: deep && (deep.peak ?? highBytePeak(image, whiteLevel)) };
+}
+
+/** The largest 16-bit value of an image of which only the high bytes are known. */
+function highBytePeak({ data }, whiteLevel) {
+  const peak = 256 * data.reduce((most, value) => Math.max(most, value), 0) + 255;
+  if (whiteLevel === null || peak > whiteLevel) return peak;
+  const bits = whiteLevel.toString(2).length;
+  throw new Error(
+    `The file has 16 bits per channel, of which only ${bits} are used, and this page reads the upper 8. Convert it to ` +
+    `8 bits, for example with ImageMagick: magick IN.png -evaluate multiply ${2 ** (16 - bits)} -depth 8 OUT.png`);
+}
+
+/** A bitmap on a ground of that grey level. */
+function drawn(bitmap, ground) {
+  const { height, width } = bitmap;
   const canvas = Object.assign(document.createElement("canvas"), { height, width });
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "white";
+  context.fillStyle = `rgb(${ground}, ${ground}, ${ground})`;
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);
-  bitmap.close();
   return withoutAlpha(context.getImageData(0, 0, width, height));
+}
+
+/** The grey levels of 16-bit values; the transparent one becomes `ground`. */
+function scaled({ height, width, values, transparent, peak }, whiteLevel, ground) {
+  const white = whiteLevel !== null && peak <= whiteLevel ? whiteLevel : 65535;
+  const data = Uint8Array.from(values, value =>
+    value === transparent ? ground : Math.floor((255 * value + Math.floor(white / 2)) / white));
+  return { height, width, channels: 1, data };
+}
+
+/** Whether an image has more than the noise of a background. */
+function standsOut({ channels, data }) {
+  const low = Array(channels).fill(255), high = Array(channels).fill(0);
+  data.forEach((value, at) => {
+    const channel = at % channels;
+    if (value < low[channel]) low[channel] = value;
+    if (value > high[channel]) high[channel] = value;
+  });
+  return high.some((value, channel) => value - low[channel] >= MIN_CONTRAST);
 }
 
 function withoutAlpha({ height, width, data: rgba }) {

@@ -13,8 +13,9 @@ export const proposedFixes = findings => inOrder(findings.map(finding => finding
 
 export const inOrder = names => FIXES.filter(name => names.includes(name));
 
-/** The network's input: the image with these fixes and no others. */
-export function applyFixes(image, fixes, statistics, [height, width, channels]) {
+/** The network's input: the image with these fixes and no others; `aspect`: height by width of the training images. */
+export function applyFixes(image, fixes, statistics, [height, width, channels], aspect) {
+  const proportion = Math.min(Math.max(image.height / image.width, aspect.low), aspect.high);
   const requested = name => fixes.includes(name) && statistics !== null;
   if (requested("contrast") || requested("crop") || requested("center")) {
     image = oversampled(image, statistics, Math.max(height, width));
@@ -23,7 +24,7 @@ export function applyFixes(image, fixes, statistics, [height, width, channels]) 
   if (fixes.includes("invert")) image = { ...image, data: image.data.map(value => 255 - value) };
   if (requested("contrast")) image = evened(image, statistics);
   if (requested("crop") || requested("center")) {
-    image = framed(image, requested("crop"), requested("center"), statistics, height / width);
+    image = framed(image, requested("crop"), requested("center"), statistics, proportion);
   }
   image = resize(toChannels(image, channels), height, width);
   return requested("contrast") ? strengthened(image, statistics) : image;

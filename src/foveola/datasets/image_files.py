@@ -1,0 +1,163 @@
+"""Image files of a data set: decoded, resized at once, brought to one shape; and what they were before that."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from foveola.datasets.reader import ReadOptions
+from foveola.errors import DataError
+from foveola.images import Images, Originals
+from foveola.inputs.decode import read_first_frame, white_level_of
+from foveola.inputs.find import EXTENSIONS
+from foveola.inputs.resize import is_colour, resize, to_channels
+
+DEFAULT_SIZE = 64  # pixels a side
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Files that were decoded.
+
+    Parameters
+    ----------
+    images : N images of one shape, uint8 H×W×C; None where a file cannot be used
+    unusable : why, by index
+    originals : the training images before they were resized and converted
+    notes : what was assumed when the training images were decoded
+    """
+
+    images: list[Images | None]
+    unusable: dict[int, str]
+    originals: Originals
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """An image as it was decoded, and then resized: `size` is its height and width before that."""
+
+    pixels: Images
+    size: tuple[int, int]
+    on_black: bool
+    peak: int | None
+
+
+def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadOptions) -> ImageFiles:
+    """Decode image files, and bring them to one shape.
+
+    Parameters
+    ----------
+    paths : N files
+    training : which of them are training images, N. Where files have 16 bits per pixel and `options` name no white
+        level, it is the largest value of 8, 10, 12, 14 or 16 bits, whichever the training images use
+    options : as of `folder.read`
+
+    Raises
+    ------
+    DataError
+        If files have 16 bits per colour and use so few that too few levels would be left.
+    """
+    decoded, unusable = _decode_all(paths, options)
+    white_level = options.white_level or _white_level(_chosen(decoded, training))
+    decoded = _decode_deep(paths, decoded, white_level, options)
+    used = _chosen(decoded, training)
+    notes = tuple(_notes(used, white_level))
+    return ImageFiles(_to_common_shape(decoded, options.image_size), unusable, _originals(used, white_level), notes)
+
+
+def _decode_all(paths: Sequence[Path], options: ReadOptions) -> tuple[list[_Decoded | None], dict[int, str]]:
+    """Every image, or None where it cannot be used, and the reasons by index."""
+    images: list[_Decoded | None] = []
+    unusable: dict[int, str] = {}
+    # Threads suffice: Pillow releases the interpreter lock while it decodes.
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        results = pool.map(lambda path: _decode_one(path, options.image_size, options.white_level), paths)
+        for index, image_or_reason in enumerate(results):
+            if isinstance(image_or_reason, str):
+                unusable[index] = image_or_reason
+            images.append(None if isinstance(image_or_reason, str) else image_or_reason)
+            options.progress(index + 1, len(paths), "images")
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an interrupt, do not decode the rest
+    return images, unusable
+
+
+def _decode_one(path: Path, size: tuple[int, int] | None, white_level: int | None) -> _Decoded | str:
+    """The image, or why it cannot be used."""
+    if path.is_dir():
+        return f"{path} is a folder inside a class folder."
+    if path.suffix.lower() not in EXTENSIONS:
+        return f"{path} does not have the file extension of an image ({', '.join(sorted(EXTENSIONS))})."
+    try:
+        image = read_first_frame(path, white_level)
+    except DataError as error:
+        return str(error)
+    height, width, _ = image.pixels.shape
+    # Resized immediately: a folder of full-size photographs would not fit in memory.
+    if size is None and max(height, width) > DEFAULT_SIZE:
+        size = (DEFAULT_SIZE, DEFAULT_SIZE)
+    pixels = resize(image.pixels, *size) if size else image.pixels
+    return _Decoded(pixels, (height, width), image.on_black, image.peak)
+
+
+def _chosen(decoded: Sequence[_Decoded | None], training: Sequence[bool]) -> list[_Decoded]:
+    return [image for image, chosen in zip(decoded, training, strict=True) if chosen and image is not None]
+
+
+def _white_level(training: list[_Decoded]) -> int | None:
+    """The value that should become 255 in files of 16 bits; None: 65535, or there are no such files."""
+    peaks = [image.peak for image in training if image.peak is not None]
+    return white_level_of(max(peaks)) if peaks else None
+
+
+def _decode_deep(
+    paths: Sequence[Path], decoded: list[_Decoded | None], white_level: int | None, options: ReadOptions
+) -> list[_Decoded | None]:
+    """The images, those of 16 bits decoded again if the training images turned out to use fewer."""
+    if white_level == options.white_level:
+        return decoded
+    deep = [index for index, image in enumerate(decoded) if image is not None and image.peak is not None]
+    again, refused = _decode_all([paths[index] for index in deep], replace(options, white_level=white_level))
+    if refused:
+        raise DataError(next(iter(refused.values())))
+    replaced = dict(zip(deep, again, strict=True))
+    return [replaced.get(index, image) for index, image in enumerate(decoded)]
+
+
+def _to_common_shape(decoded: list[_Decoded | None], size: tuple[int, int] | None) -> list[Images | None]:
+    """The pixels of all images, with the same size and channels."""
+    images = [None if image is None else image.pixels for image in decoded]
+    sizes = {image.shape[:2] for image in images if image is not None}
+    size = size or (sizes.pop() if len(sizes) == 1 else (DEFAULT_SIZE, DEFAULT_SIZE))
+    channels = max((image.shape[2] for image in images if image is not None), default=1)
+    return [None if image is None else to_channels(resize(image, *size), channels) for image in images]
+
+
+def _originals(training: list[_Decoded], white_level: int | None) -> Originals:
+    heights, widths = np.array([image.size for image in training], np.int64).reshape(-1, 2).T
+    return Originals(heights, widths, sum(is_colour(image.pixels) for image in training), white_level)
+
+
+def _notes(training: list[_Decoded], white_level: int | None) -> Iterator[str]:
+    """What was assumed when the training images were decoded."""
+    on_black = sum(image.on_black for image in training)
+    if on_black:
+        yield (
+            f"{on_black:,} of {len(training):,} training images are light on a transparent ground. They were put on "
+            f"black, because on white nothing would be left."
+        )
+    deep = [image for image in training if image.peak is not None]
+    if deep and white_level is not None and white_level_of(white_level) is not None:
+        bits, largest = white_level.bit_length(), max(image.peak or 0 for image in deep)
+        yield (
+            f"{len(deep):,} of {len(training):,} training images have 16 bits per pixel and use {bits} of them: their "
+            f"values end at {largest:,}. {white_level:,} was taken as white, and will be in predictions."
+        )
+    coarse = sum(image.pixels.shape[2] == 3 for image in deep)
+    if coarse:
+        yield f"{coarse:,} of {len(training):,} training images have 16 bits per colour; the upper 8 were kept."
