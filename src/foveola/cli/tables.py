@@ -17,6 +17,7 @@ from foveola.evaluation.metrics import METRICS
 from foveola.evaluation.rejection import RejectionResult
 from foveola.images import shape_text
 from foveola.inputs.checks import proposed_fixes
+from foveola.inputs.prepare import UNFAMILIAR
 from foveola.models.shapes import LayerInfo
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
@@ -134,11 +135,15 @@ def predictions(found: Sequence["Prediction"], out: Path | None = None) -> Rende
     table = _table("image", "class", "probability", "next best")
     for prediction in found:
         others = ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.top[1:])
-        name = prediction.class_name
-        shown = f"uncertain (most likely {name})" if prediction.uncertain else name
-        table.add_row(prediction.image, shown, f"{prediction.probability:.3f}", others)
-    notes = [_notes(prediction) for prediction in found if prediction.findings or prediction.fixes]
+        table.add_row(prediction.image, _shown_class(prediction), f"{prediction.probability:.3f}", others)
+    notes = [_notes(one) for one in found if one.findings or one.fixes or one.unfamiliar]
     return Group(table, *notes, *([] if out is None else ["", f"Also written to {out}."]))
+
+
+def _shown_class(prediction: "Prediction") -> str:
+    doubts = ["uncertain"] * prediction.uncertain + ["unfamiliar"] * bool(prediction.unfamiliar)
+    name = prediction.class_name
+    return f"{', '.join(doubts)} (most likely {name})" if doubts else name
 
 
 def _prediction_counts(found: Sequence["Prediction"]) -> Table:
@@ -147,14 +152,18 @@ def _prediction_counts(found: Sequence["Prediction"]) -> Table:
         table.add_row(name, f"{count:,}")
     table.add_row("in all", f"{len(found):,}")
     table.add_row("of these uncertain", f"{sum(prediction.uncertain for prediction in found):,}")
-    table.add_row("of these unlike the training images", f"{sum(bool(one.findings) for one in found):,}")
+    if any(one.unfamiliar is not None for one in found):
+        unfamiliar = sum(bool(one.unfamiliar) for one in found)
+        table.add_row("of these unlike anything the model was trained on", f"{unfamiliar:,}")
+    table.add_row("of these with findings", f"{sum(bool(one.findings) for one in found):,}")
     return table
 
 
 def _notes(prediction: "Prediction") -> str:
     """How the image differs from the training images, what was fixed, and what could be."""
-    lines = [f"{prediction.image} is", *(f"  {finding.text}" for finding in prediction.findings)]
-    if not prediction.findings:
+    unfamiliar = [f"  {UNFAMILIAR}"] if prediction.unfamiliar else []
+    lines = [f"{prediction.image} is", *unfamiliar, *(f"  {finding.text}" for finding in prediction.findings)]
+    if not prediction.findings and not prediction.unfamiliar:
         lines = [f"{prediction.image} looks like the training images."]
     if prediction.fixes:
         lines.append(f"  Fixed: {', '.join(prediction.fixes)}")
