@@ -32,7 +32,7 @@ class Predictor(Protocol):
 
 def predict_outputs(predictor: Predictor, images: Images) -> Outputs:
     """Logits and scores of unfamiliarity of images, uint8 N×H×W×C, in one pass if the predictor offers both."""
-    if predictor.metadata.unfamiliarity is not None and hasattr(predictor, "predict_outputs"):
+    if hasattr(predictor, "predict_outputs"):
         outputs: Outputs = predictor.predict_outputs(images)
         return outputs
     return Outputs(predictor.predict_logits(images))

@@ -8,7 +8,7 @@ from foveola.exports.allowlist import LayerOutput
 from foveola.exports.onnx import OnnxModel
 from foveola.images import Polarity
 from foveola.inputs.fixes import FIXES, WITHOUT_STATISTICS
-from foveola.models.metadata import ImageStatistics, Rejection
+from foveola.models.metadata import ImageStatistics, Rejection, Unfamiliarity
 
 
 class ModelLayer(BaseModel):
@@ -48,6 +48,7 @@ class _Description(BaseModel):
     polarity: Polarity
     statistics: ImageStatistics | None
     reject: Rejection | None
+    unfamiliarity: Unfamiliarity | None
     fixes: dict[str, str]
     collect: bool
     data: ModelData | None
@@ -93,6 +94,7 @@ def _describe(model: OnnxModel, name: str, *, collect: bool) -> dict[str, Any]:
         "polarity": metadata.polarity,
         "statistics": metadata.statistics,
         "reject": metadata.reject,
+        "unfamiliarity": metadata.unfamiliarity,
         "fixes": dict(FIXES) if metadata.statistics else {fix: FIXES[fix] for fix in WITHOUT_STATISTICS},
         "collect": collect,
         "data": metadata.data and ModelData.model_validate(metadata.data, from_attributes=True),

@@ -35,7 +35,8 @@ MAX_FEATURES = 1024
 
 # Of the tensors in a model file
 PREFIX = "foveola.unfamiliarity."
-_SMALLEST = 1e-12
+# Of squared distances and of eigenvalues
+SMALLEST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class FeatureStatistics:
         classes, positions = np.unique(labels, return_inverse=True)
         means = np.stack([standard[labels == label].mean(axis=0) for label in classes])
         covariance, _ = ledoit_wolf(standard - means[positions], assume_centered=True)
-        whitening = np.linalg.inv(np.linalg.cholesky(covariance + _SMALLEST * np.eye(len(center)))).T
+        whitening = np.linalg.inv(np.linalg.cholesky(covariance + SMALLEST * np.eye(len(center)))).T
         arrays = (center, whitening / scale[:, None], means @ whitening)
         return cls(*(np.ascontiguousarray(array, np.float32) for array in arrays))
 
@@ -104,7 +105,7 @@ class FeatureStatistics:
         whitened = (features.astype(np.float64) - self.center) @ self.whitening.astype(np.float64)
         means = self.class_means.astype(np.float64)
         squares = (whitened**2).sum(axis=1, keepdims=True) - 2 * whitened @ means.T + (means**2).sum(axis=1)
-        distances: NDArray[np.float64] = np.log(np.maximum(squares.min(axis=1), _SMALLEST))
+        distances: NDArray[np.float64] = np.log(np.maximum(squares.min(axis=1), SMALLEST))
         return distances
 
 
@@ -123,20 +124,25 @@ def calibrate(
     logits : of the validation images, float32 N×K, temperature applied
     layers : the layers whose output the features come from
     """
-    n = len(logits)
-    if n < MIN_VALIDATION_IMAGES:
+    if len(logits) < MIN_VALIDATION_IMAGES:
         return None
     distances, energies = statistics.log_distances(features), energy(logits)
-    weight = float(distances.std() / max(energies.std(), _SMALLEST))
-    scores = np.sort(distances + weight * energies)
-    rank = min(math.ceil((n + 1) * (1 - FALSE_ALARMS)), n)
+    weight = float(distances.std() / max(energies.std(), SMALLEST))
+    threshold, false_alarms = choose_threshold(distances + weight * energies)
     return Unfamiliarity(
         layers=tuple(layers),
         energy_weight=weight,
-        threshold=float(scores[rank - 1]),
-        false_alarms=(n + 1 - rank) / (n + 1),
-        validation_images=n,
+        threshold=threshold,
+        false_alarms=false_alarms,
+        validation_images=len(logits),
     )
+
+
+def choose_threshold(scores: NDArray[np.floating]) -> tuple[float, float]:
+    """The threshold that validation images' scores, N, give (see `calibrate`), and the false alarms it promises."""
+    n = len(scores)
+    rank = min(math.ceil((n + 1) * (1 - FALSE_ALARMS)), n)
+    return float(np.sort(scores)[rank - 1]), (n + 1 - rank) / (n + 1)
 
 
 def score(
