@@ -15,6 +15,7 @@ from foveola.evaluation.comparison import p_text
 from foveola.evaluation.costs import ParametersByImageSize
 from foveola.evaluation.metrics import METRICS
 from foveola.evaluation.rejection import RejectionResult
+from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.images import shape_text
 from foveola.inputs.checks import proposed_fixes
 from foveola.inputs.prepare import UNFAMILIAR
@@ -49,7 +50,7 @@ def evaluation(document: Evaluation) -> RenderableType:
     for key, estimate in document.metrics.items():
         value = f"{estimate.value:.4f}" if estimate.is_defined else "–"
         metrics.add_row(METRICS[key].title, value, _interval(estimate) if estimate.is_defined else estimate.method)
-    for title, estimate in _rejection(document.rejection).items():
+    for title, estimate in (_rejection(document.rejection) | _unfamiliarity(document.unfamiliar)).items():
         metrics.add_row(title, f"{estimate.value:.4f}", _interval(estimate))
     classes = _table("class", "precision", "recall", "95 % interval", "F1", "images", right=1)
     for row in document.per_class:
@@ -90,6 +91,11 @@ def _rejection(result: RejectionResult | None) -> dict[str, Estimate]:
         return {}
     rows = {f"coverage (target error {result.error:.2%})": result.coverage}
     return rows if result.accepted_error is None else rows | {"error of confident predictions": result.accepted_error}
+
+
+def _unfamiliarity(result: UnfamiliarityResult | None) -> dict[str, Estimate]:
+    """The row of a model that reports unfamiliar images."""
+    return {} if result is None else {f"called unfamiliar (target {result.promised:.2%})": result.false_alarms}
 
 
 def training(document: TrainedRun) -> RenderableType:

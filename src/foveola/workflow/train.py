@@ -312,9 +312,9 @@ def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits) -> P
     """Measure on the test split: the one place of a training that reads it."""
     if splits.test is None:
         return None
-    logits = classifier.predict_logits(splits.test.images)
-    predictions = Predictions(logits, splits.test.labels, splits.test.class_names, held_out=True)
-    run.write_evaluation(evaluate_predictions(predictions, "test", classifier.metadata))
+    outputs = classifier.predict_outputs(splits.test.images)
+    predictions = Predictions(outputs.logits, splits.test.labels, splits.test.class_names, held_out=True)
+    run.write_evaluation(evaluate_predictions(predictions, "test", classifier.metadata, outputs.unfamiliarity))
     return predictions
 
 
