@@ -1,8 +1,8 @@
 """Images that the classes are not: how well a model tells them from its own test images, beside softmax alone.
 
-    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/unfamiliar.py [--seeds 3] [--json FILE] [NAME…]
+    FOVEOLA_DATA=DIR .venv/bin/python benchmarks/unfamiliar.py [--recipe fast] [--seeds 3] [--json FILE] [NAME…]
 
-`fast` is trained on each data set with each seed: 5,000 training images at most, and 32×32 pixels for photographs. Own
+The recipe is trained on each data set: 5,000 training images at most, and 32×32 pixels for photographs. Own
 images are those of the test split (2,000 at most); the validation images gave the threshold. Foreign images are other
 data sets, the own images inverted, and noise. AUROC: of an own and a foreign image, how often the foreign one has the
 higher score. Alarms: how many foreign images exceed the threshold. Softmax alone, 1 - the highest probability, gets a
@@ -44,22 +44,25 @@ Scores = NDArray[np.float64]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(PAIRS), metavar="NAME", help="data sets; all by default")
+    parser.add_argument("--recipe", default="fast")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    rows = [row for name in options.names for seed in range(options.seeds) for row in measure(name, seed)]
+    rows = [
+        row for name in options.names for seed in range(options.seeds) for row in measure(name, options.recipe, seed)
+    ]
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2))
     print_table(rows)
 
 
-def measure(name: str, seed: int) -> list[dict[str, str | float]]:
+def measure(name: str, recipe_name: str, seed: int) -> list[dict[str, str | float]]:
     """A row for each kind of foreign images."""
     dataset = load(name)
     train = dataset.train.take(np.random.default_rng(0).permutation(len(dataset.train))[:MAX_TRAINING])
     dataset = dataclasses.replace(dataset, train=train)
     with tempfile.TemporaryDirectory() as folder:
-        run = foveola.train(dataset, "fast", seed=seed, out=f"{folder}/run", report=False, verbose=False)
+        run = foveola.train(dataset, recipe_name, seed=seed, out=f"{folder}/run", report=False, verbose=False)
         recipe, model = run.recipe, foveola.open(run.path)
     threshold = model.metadata.unfamiliarity.threshold
     splits = split_dataset(dataset, recipe.validation, recipe.test, seed)
