@@ -109,6 +109,18 @@ def test_fewer_images_than_features_give_finite_distances():
     assert np.isfinite(FeatureStatistics.of(features, labels).log_distances(gaussians(5, 1, features=40)[0])).all()
 
 
+@pytest.mark.parametrize("images", [3, 30])
+def test_classes_without_any_variation_do_not_overflow(images):
+    labels = np.arange(images) % 3
+    features = np.eye(3, 5, dtype=np.float32)[labels]
+    statistics = FeatureStatistics.of(features, labels)
+    assert np.abs(statistics.whitening).max() < 1e4
+    near, far = statistics.log_distances(np.float32([features[0] + 0.01, features[0] + 1]))
+    assert near < far
+    nothing = FeatureStatistics.of(np.ones_like(features), labels)
+    assert np.isfinite(nothing.log_distances(features)).all()
+
+
 def test_energy():
     from scipy.special import logsumexp
 

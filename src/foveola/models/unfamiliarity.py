@@ -35,7 +35,10 @@ MAX_FEATURES = 1024
 
 # Of the tensors in a model file
 PREFIX = "foveola.unfamiliarity."
-# Of squared distances and of eigenvalues
+# Added to the variances within the classes, as fractions of the variance of all images: features that hardly vary
+# within a class would need more digits than float32 has
+_RIDGE = 1e-4
+# Of squared distances
 SMALLEST = 1e-12
 
 
@@ -74,7 +77,7 @@ class FeatureStatistics:
         classes, positions = np.unique(labels, return_inverse=True)
         means = np.stack([standard[labels == label].mean(axis=0) for label in classes])
         covariance, _ = ledoit_wolf(standard - means[positions], assume_centered=True)
-        whitening = np.linalg.inv(np.linalg.cholesky(covariance + SMALLEST * np.eye(len(center)))).T
+        whitening = np.linalg.inv(np.linalg.cholesky(covariance + _RIDGE * np.eye(len(center)))).T
         arrays = (center, whitening / scale[:, None], means @ whitening)
         return cls(*(np.ascontiguousarray(array, np.float32) for array in arrays))
 
