@@ -23,6 +23,7 @@ from foveola.evaluation.costs import ParametersByImageSize
 from foveola.evaluation.curves import Curves
 from foveola.evaluation.metrics import METRICS, ClassMetrics
 from foveola.evaluation.rejection import RejectionResult
+from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.models.metadata import Rejection
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
@@ -155,6 +156,7 @@ class Evaluation(Document):
     ece_uncalibrated: Estimate | None = None
     log_loss_uncalibrated: Estimate | None = None
     rejection: RejectionResult | None = None
+    unfamiliar: UnfamiliarityResult | None = None
     curves: Curves | None = None
 
     @property

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from foveola.images import Images, Labels
 from foveola.models.metadata import ModelMetadata
+from foveola.models.unfamiliarity import Outputs
 
 
 class Predictor(Protocol):
@@ -27,6 +28,14 @@ class Predictor(Protocol):
     def predict_logits(self, images: Images) -> NDArray[np.float32]:
         """Logits, float32 N×K, of images, uint8 N×H×W×C."""
         ...
+
+
+def predict_outputs(predictor: Predictor, images: Images) -> Outputs:
+    """Logits and scores of unfamiliarity of images, uint8 N×H×W×C, in one pass if the predictor offers both."""
+    if hasattr(predictor, "predict_outputs"):
+        outputs: Outputs = predictor.predict_outputs(images)
+        return outputs
+    return Outputs(predictor.predict_logits(images))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from foveola.explanation.activations import feature_maps
 from foveola.exports import onnx
 from foveola.images import ImageSet
 from foveola.models.classifier import Classifier
+from foveola.models.unfamiliarity import FeatureStatistics, calibrate, feature_layers
 from foveola.recipe import load_recipe, parse_recipe
 from foveola.training.build import build_classifier
 
@@ -41,6 +42,22 @@ def classifier_of(images_of: Callable[..., np.ndarray]) -> Callable[..., Classif
         randomize(classifier.network, sign)
         classifier.metadata = classifier.metadata.model_copy(update={"temperature": 0.7})
         return classifier.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def measuring() -> Callable[..., Classifier]:
+    """Let a classifier measure unfamiliarity, with the statistics of these images, uint8 N×H×W×C."""
+
+    def make(classifier: Classifier, images: np.ndarray) -> Classifier:
+        layers = [info.name for info in feature_layers(classifier.metadata)]
+        logits, features = classifier.predict_features(images, layers)
+        labels = np.arange(len(images)) % len(classifier.class_names)
+        statistics = FeatureStatistics.of(features, labels)
+        measure = calibrate(statistics, features, logits, layers)
+        metadata = classifier.metadata.model_copy(update={"unfamiliarity": measure})
+        return Classifier(classifier.network, metadata, statistics).eval()
 
     return make
 

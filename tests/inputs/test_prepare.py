@@ -11,7 +11,7 @@ from foveola.inputs import checks
 from foveola.inputs.checks import Finding
 from foveola.inputs.decode import FirstFrame
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document, prepare, requested_fixes
-from foveola.models.metadata import ModelMetadata, Rejection
+from foveola.models.metadata import ModelMetadata, Rejection, Unfamiliarity
 
 PREPARED = PreparedImage(np.zeros((8, 8, 1), np.uint8), [], ())
 
@@ -145,6 +145,24 @@ def test_a_prediction_below_the_threshold_is_uncertain(metadata, reject, expecte
     assert [prediction.class_name for prediction in predictions] == ["middle", "middle"]
 
 
+@pytest.mark.parametrize(("score", "unfamiliar"), [(2.6, True), (2.5, False), (-3.0, False), (None, None)])
+def test_an_image_above_the_threshold_is_unfamiliar(metadata, score, unfamiliar):
+    measure = Unfamiliarity(
+        layers=("conv2d_1",), energy_weight=0.1, threshold=2.5, false_alarms=0.01, validation_images=99
+    )
+    measuring = metadata(unfamiliarity=measure)
+    prediction = make_prediction("a.png", np.array([0.1, 0.9]), PREPARED, measuring, ("a", "b"), 1, score)
+    assert prediction.unfamiliar is unfamiliar
+    document = json.loads(json.dumps(prediction_document(prediction)))
+    assert document["unfamiliar"] is unfamiliar
+    assert document["unfamiliarity"] == (None if score is None else {"score": score, "threshold": 2.5})
+
+
+def test_a_model_without_the_measure_makes_no_statement(metadata):
+    prediction = make_prediction("a.png", np.array([0.1, 0.9]), PREPARED, metadata(), ("a", "b"), 1)
+    assert prediction.unfamiliar is None
+
+
 @pytest.mark.parametrize(("top", "names"), [(1, ["b"]), (3, ["b", "a", "c"]), (9, ["b", "a", "c", "d"])])
 def test_the_most_probable_classes_come_first_and_ties_keep_the_class_order(metadata, top, names):
     prediction = make_prediction(
@@ -163,6 +181,8 @@ def test_the_document_holds_plain_values(metadata):
         "class": "b",
         "probability": 0.75,
         "uncertain": True,
+        "unfamiliar": None,
+        "unfamiliarity": None,
         "top": [{"class": "b", "probability": 0.75}, {"class": "a", "probability": 0.25}],
         "findings": [{"code": "polarity", "text": "dark on light", "fix": "invert"}],
         "fixes": ["invert"],

@@ -683,6 +683,18 @@ def test_uncertainty_is_shown_and_many_classes_are_ranked(page, photographs):
     assert len([row for row in page.all("#probabilities tbody tr") if row.is_displayed()]) == 15
 
 
+def test_an_image_unlike_anything_trained_on_is_called_so(page, digits):
+    page.open(digits.url)
+    page.give("drop", png(np.random.default_rng(3).integers(0, 256, (8, 8), dtype=np.uint8)))
+    page.settled()
+    assert page.find("#answer").text.startswith("Unfamiliar, most likely")
+    assert page.find("#remark").text == (
+        "This image is unlike anything the model was trained on. Class and probability mean little."
+    )
+    assert page.find("#said").get_attribute("textContent").startswith("Unfamiliar, most likely")
+    assert "The image looks like the training images." not in page.find("#findings").text
+
+
 def test_a_file_that_is_not_an_image_is_reported(page, digits, tmp_path):
     page.expected = ["status of 4"]
     (tmp_path / "text.png").write_text("not an image")

@@ -10,6 +10,7 @@ from PIL import Image
 
 import foveola
 from foveola.exports import onnx
+from foveola.images import Dataset, ImageSet
 from foveola.workflow.export import export
 
 PNG = {"Content-Type": "image/png"}
@@ -24,6 +25,22 @@ def offline(model, tmp_path):
         return foveola.predict(model, [tmp_path / "picture"], verbose=False, **options)[0]
 
     return answer
+
+
+MEASURING = """
+name = "small"
+validation = 0.4
+batch_size = 16
+epochs = 8
+learning_rate = 0.01
+precision = "float32"
+layers = [
+  { type = "Conv2D", filters = 4, activation = "relu" },
+  { type = "MaxPool2D" },
+  { type = "Flatten" },
+  { type = "Dense", units = "classes" },
+]
+"""
 
 
 def predictions(client, *, query="", **body):
@@ -241,3 +258,35 @@ def test_a_threshold_makes_answers_uncertain(toy, tiny, tmp_path, serve, encoded
     client = serve(model)
     assert client.get("/model").json()["reject"]["error"] == 0.01
     assert predictions(client, content=encoded(blank))[0]["uncertain"]
+
+
+def test_answers_say_what_is_unlike_anything_trained_on(tmp_path, serve, encoded):
+    images = np.random.default_rng(0).integers(0, 60, (300, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(300) % 3
+    for image, label in zip(images, labels, strict=True):
+        image[2:6, 1 + 2 * label : 3 + 2 * label] += 180
+    (tmp_path / "small.toml").write_text(MEASURING)
+    bars = Dataset("bars", ImageSet(images, labels, ("left", "middle", "right")))
+    run = foveola.train(bars, tmp_path / "small.toml", out=tmp_path / "run", report=False, verbose=False)
+    model = onnx.open(export(run.path, "onnx", data=bars, verbose=False).path)
+    measure = model.metadata.unfamiliarity
+    client = serve(model)
+    assert client.get("/model").json()["unfamiliarity"] == json.loads(measure.model_dump_json())
+    pixels = np.concatenate([images[:5], 255 - images[:5]])
+    found = predictions(client, json=pixels.tolist())
+    scores = model.predict_outputs(pixels).unfamiliarity
+    for answer, score in zip(found, scores, strict=True):
+        assert answer["unfamiliarity"] == {"score": pytest.approx(score), "threshold": measure.threshold}
+        assert answer["unfamiliar"] is bool(score > measure.threshold)
+    assert [answer["unfamiliar"] for answer in found].count(True) >= 5
+    body = {
+        "inputs": [{"name": "images", "shape": [1, 8, 8, 1], "datatype": "UINT8", "data": images[0].ravel().tolist()}]
+    }
+    name = client.get("/model").json()["name"]
+    outputs = client.post(f"/v2/models/{name}/infer", json=body).json()["outputs"]
+    assert [(output["name"], output["shape"]) for output in outputs] == [("logits", [1, 3]), ("probabilities", [1, 3])]
+
+
+def test_a_model_that_does_not_measure_it_makes_no_statement(serve):
+    (answer,) = predictions(serve(), json=np.zeros((1, 8, 8, 1), int).tolist())
+    assert (answer["unfamiliar"], answer["unfamiliarity"]) == (None, None)

@@ -416,6 +416,22 @@ def test_a_prediction_has_every_class_and_says_if_it_is_uncertain(page, folder):
     assert {answer["uncertain"] for answer in found} == {True, False}
 
 
+def test_what_is_unlike_anything_trained_on_is_what_python_says(page, folder):
+    model, images = web.open(folder), foveola.load("digits").train.images[:20]
+    images = np.concatenate([images, 255 - images])
+    code = """
+        const { predict } = await load("page/backend.js"), answers = [];
+        for (const file of given[0]) answers.push(await predict(blob(file)));
+        return answers;
+    """
+    found = ask(page, code, [encoded(png(image)) for image in images])
+    scores, threshold = model.predict_outputs(images).unfamiliarity, model.metadata.unfamiliarity.threshold
+    np.testing.assert_allclose([answer["unfamiliarity"]["score"] for answer in found], scores, atol=0.01)
+    assert {answer["unfamiliarity"]["threshold"] for answer in found} == {threshold}
+    assert [answer["unfamiliar"] for answer in found] == (scores > threshold).tolist()
+    assert {answer["unfamiliar"] for answer in found} == {True, False}
+
+
 def test_concurrent_requests_do_not_disturb_each_other(page):
     code = """
         const { look, predict } = await load("page/backend.js"), files = given[0].map(blob);

@@ -15,8 +15,10 @@ from foveola.evaluation.comparison import p_text
 from foveola.evaluation.costs import ParametersByImageSize
 from foveola.evaluation.metrics import METRICS
 from foveola.evaluation.rejection import RejectionResult
+from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.images import shape_text
 from foveola.inputs.checks import proposed_fixes
+from foveola.inputs.prepare import UNFAMILIAR
 from foveola.models.shapes import LayerInfo
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
@@ -48,7 +50,7 @@ def evaluation(document: Evaluation) -> RenderableType:
     for key, estimate in document.metrics.items():
         value = f"{estimate.value:.4f}" if estimate.is_defined else "–"
         metrics.add_row(METRICS[key].title, value, _interval(estimate) if estimate.is_defined else estimate.method)
-    for title, estimate in _rejection(document.rejection).items():
+    for title, estimate in (_rejection(document.rejection) | _unfamiliarity(document.unfamiliar)).items():
         metrics.add_row(title, f"{estimate.value:.4f}", _interval(estimate))
     classes = _table("class", "precision", "recall", "95 % interval", "F1", "images", right=1)
     for row in document.per_class:
@@ -89,6 +91,11 @@ def _rejection(result: RejectionResult | None) -> dict[str, Estimate]:
         return {}
     rows = {f"coverage (target error {result.error:.2%})": result.coverage}
     return rows if result.accepted_error is None else rows | {"error of confident predictions": result.accepted_error}
+
+
+def _unfamiliarity(result: UnfamiliarityResult | None) -> dict[str, Estimate]:
+    """The row of a model that reports unfamiliar images."""
+    return {} if result is None else {f"called unfamiliar (target {result.promised:.2%})": result.false_alarms}
 
 
 def training(document: TrainedRun) -> RenderableType:
@@ -134,11 +141,15 @@ def predictions(found: Sequence["Prediction"], out: Path | None = None) -> Rende
     table = _table("image", "class", "probability", "next best")
     for prediction in found:
         others = ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.top[1:])
-        name = prediction.class_name
-        shown = f"uncertain (most likely {name})" if prediction.uncertain else name
-        table.add_row(prediction.image, shown, f"{prediction.probability:.3f}", others)
-    notes = [_notes(prediction) for prediction in found if prediction.findings or prediction.fixes]
+        table.add_row(prediction.image, _shown_class(prediction), f"{prediction.probability:.3f}", others)
+    notes = [_notes(one) for one in found if one.findings or one.fixes or one.unfamiliar]
     return Group(table, *notes, *([] if out is None else ["", f"Also written to {out}."]))
+
+
+def _shown_class(prediction: "Prediction") -> str:
+    doubts = ["uncertain"] * prediction.uncertain + ["unfamiliar"] * bool(prediction.unfamiliar)
+    name = prediction.class_name
+    return f"{', '.join(doubts)} (most likely {name})" if doubts else name
 
 
 def _prediction_counts(found: Sequence["Prediction"]) -> Table:
@@ -147,14 +158,18 @@ def _prediction_counts(found: Sequence["Prediction"]) -> Table:
         table.add_row(name, f"{count:,}")
     table.add_row("in all", f"{len(found):,}")
     table.add_row("of these uncertain", f"{sum(prediction.uncertain for prediction in found):,}")
-    table.add_row("of these unlike the training images", f"{sum(bool(one.findings) for one in found):,}")
+    if any(one.unfamiliar is not None for one in found):
+        unfamiliar = sum(bool(one.unfamiliar) for one in found)
+        table.add_row("of these unlike anything the model was trained on", f"{unfamiliar:,}")
+    table.add_row("of these with findings", f"{sum(bool(one.findings) for one in found):,}")
     return table
 
 
 def _notes(prediction: "Prediction") -> str:
     """How the image differs from the training images, what was fixed, and what could be."""
-    lines = [f"{prediction.image} is", *(f"  {finding.text}" for finding in prediction.findings)]
-    if not prediction.findings:
+    unfamiliar = [f"  {UNFAMILIAR}"] if prediction.unfamiliar else []
+    lines = [f"{prediction.image} is", *unfamiliar, *(f"  {finding.text}" for finding in prediction.findings)]
+    if not prediction.findings and not prediction.unfamiliar:
         lines = [f"{prediction.image} looks like the training images."]
     if prediction.fixes:
         lines.append(f"  Fixed: {', '.join(prediction.fixes)}")

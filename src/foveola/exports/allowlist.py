@@ -9,7 +9,7 @@ Runtime then gets the same bytes, without a path, so it runs exactly what was ch
 https://protobuf.dev/programming-guides/encoding, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from foveola.models.layers import Shape
 
 INPUT, OUTPUT = "images", "logits"
+# The second output, if the model measures it
+UNFAMILIARITY = "unfamiliarity"
 
 # Message → field number → type of the nested message, or None for numbers, text and raw values
 _ALLOWED: dict[str, dict[int, str | None]] = {
@@ -104,6 +106,36 @@ def add_outputs(data: bytes, tensors: Iterable[str]) -> bytes:
     return data + _field(7, outputs)
 
 
+def keep_output(data: bytes, output: str) -> bytes:
+    """An inspected ONNX file with one of its outputs only, and what that needs; ONNX Runtime computes every node."""
+    whole = b""
+    for number, value, field in _fields(memoryview(data)):
+        whole += _field(7, _keep_output(value, output)) if number == 7 else field
+    return whole
+
+
+def _keep_output(graph: memoryview, output: str) -> bytes:
+    """A GraphProto with the nodes and constants that an output needs; each node comes after those it needs."""
+    fields, needed = list(_fields(graph)), {output}
+    kept = []
+    for number, value, field in reversed(fields):
+        if number == 1:  # NodeProto: inputs are field 1, outputs field 2
+            names = [(kind, _text(name)) for kind, name, _ in _fields(value) if kind in (1, 2)]
+            if not any(kind == 2 and name in needed for kind, name in names):
+                continue
+            needed.update(name for kind, name in names if kind == 1)
+        kept.append((number, value, field))
+    return b"".join(field for number, value, field in reversed(kept) if _is_needed(number, value, needed, output))
+
+
+def _is_needed(number: int, value: memoryview, needed: Set[str], output: str) -> bool:
+    if number == 5:  # TensorProto
+        return any(kind == 8 and _text(name) in needed for kind, name, _ in _fields(value))
+    if number == 12:  # ValueInfoProto
+        return any(kind == 1 and _text(name) == output for kind, name, _ in _fields(value))
+    return True
+
+
 def _field(number: int, content: bytes) -> bytes:
     """Encode a field of bytes; its number must be at most 15, so that its tag is one byte."""
     varint, rest = b"", len(content)
@@ -130,6 +162,16 @@ def _walk(data: memoryview, message: str) -> Iterator[tuple[str, int, memoryview
             if wire_type != _LENGTH_DELIMITED:
                 raise UnsafeOnnx(f"is damaged: field {number} of {message} is not a message")
             yield from _walk(value, nested)
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """The fields of a message that has been inspected: number, bytes of the value, and the whole field."""
+    position = 0
+    while position < len(data):
+        start = position
+        tag, position = _varint(data, position)
+        value, position = _value(data, position, tag & 7)
+        yield tag >> 3, value, data[start:position]
 
 
 def _value(data: memoryview, position: int, wire_type: int) -> tuple[memoryview, int]:

@@ -2,6 +2,8 @@
 
 Every layer has one node, in the order of the layers. Batch normalisation and temperature are folded into the preceding
 weights where that is exact.
+
+If the model measures unfamiliarity, the scores, float32 N, are the second output.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from foveola.exports.allowlist import INPUT, OUTPUT, LayerOutput
+from foveola.exports.allowlist import INPUT, OUTPUT, UNFAMILIARITY, LayerOutput
 from foveola.models import layers
 from foveola.models.layers import BatchNorm
 from foveola.models.metadata import ModelMetadata
 from foveola.models.shapes import LayerInfo, infer_shapes
+from foveola.models.unfamiliarity import SMALLEST, FeatureStatistics, count_features, named_layers
 
 # 20 is the first with Gelu, 18 the first with antialiasing
 OPSET = 20
@@ -61,9 +64,10 @@ def build_graph(
 
     graph = _Graph(folded)
     x = _normalize(graph, _fit_shape(graph, metadata), metadata)
-    outputs = []
+    outputs, tensors = [], {}
     for layer in graph_layers:
         x = _NODES[layer.info.layer.type](graph, x, layer.info)
+        tensors[layer.name] = x
         if layer.type not in _NOT_LISTED:
             outputs.append(LayerOutput(name=layer.name, type=layer.type, tensor=x, shape=layer.info.output_shape))
     if temperature_is_folded:
@@ -71,11 +75,16 @@ def build_graph(
     else:
         graph.node("Mul", x, graph.constant("1 / temperature", np.float32(1 / metadata.temperature)))
     graph.nodes[-1].output[0] = OUTPUT
+    if metadata.unfamiliarity is not None:
+        _unfamiliarity(graph, tensors, metadata, weights)
     outputs.append(LayerOutput(name=OUTPUT, type=graph_layers[-1].type, tensor=OUTPUT, shape=(classes,)))
     channels = "channels" if metadata.channels == "grey" else metadata.image_shape[2]
     images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", channels])
     logits = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])
-    return helper.make_graph(graph.nodes, "foveola", [images], [logits], graph.constants), tuple(outputs)
+    results = [logits]
+    if metadata.unfamiliarity is not None:
+        results.append(helper.make_tensor_value_info(UNFAMILIARITY, TensorProto.FLOAT, ["batch"]))
+    return helper.make_graph(graph.nodes, "foveola", [images], results, graph.constants), tuple(outputs)
 
 
 class _Graph:
@@ -190,6 +199,42 @@ def _normalize(graph: _Graph, x: str, metadata: ModelMetadata) -> str:
     values = {"scale": 1 / std, "shift": np.zeros_like(mean), "mean": mean, "variance": np.ones_like(std)}
     constants = [graph.constant(name, value.astype(np.float32)) for name, value in values.items()]
     return graph.node("BatchNormalization", x, *constants, epsilon=0.0)
+
+
+# Unfamiliarity, as in `foveola.models.unfamiliarity`
+
+
+def _unfamiliarity(
+    graph: _Graph, tensors: Mapping[str, str], metadata: ModelMetadata, weights: Mapping[str, NDArray[np.float32]]
+) -> None:
+    """Scores, float N, of the features and the logits; operators that the int8 export keeps in float32."""
+    assert metadata.unfamiliarity is not None, "the caller has looked"
+    infos = named_layers(metadata)
+    statistics = FeatureStatistics.from_tensors(weights, sum(map(count_features, infos)), len(metadata.class_names))
+    means = statistics.class_means.astype(np.float64)
+    positions = graph.constant("height, width", np.array([2, 3]))
+    columns = graph.constant("columns", np.array([1]))
+
+    features = [
+        graph.node("ReduceMean", tensors[info.name], positions, keepdims=0)
+        if len(info.output_shape) == 3
+        else tensors[info.name]
+        for info in infos
+    ]
+    x = graph.node("Concat", *features, axis=1) if len(features) > 1 else features[0]
+    x = graph.node("Sub", x, graph.constant("feature center", statistics.center))
+    x = graph.node("MatMul", x, graph.constant("whitening", statistics.whitening))
+    # |x - mean|² = |x|² - 2 x·mean + |mean|²
+    lengths = graph.node("ReduceSumSquare", x, columns, keepdims=1)
+    products = graph.node("MatMul", x, graph.constant("-2 class means", (-2 * means.T).astype(np.float32)))
+    offsets = graph.constant("class means squared", (means**2).sum(axis=1).astype(np.float32))
+    squares = graph.node("Add", graph.node("Add", products, offsets), lengths)
+    nearest = graph.node("ReduceMin", squares, columns, keepdims=0)
+    distance = graph.node("Log", graph.node("Max", nearest, graph.constant("smallest", np.float32(SMALLEST))))
+    energy = graph.node("ReduceLogSumExp", OUTPUT, columns, keepdims=0)  # with the opposite sign
+    weight = graph.constant("energy weight", np.float32(metadata.unfamiliarity.energy_weight))
+    graph.node("Sub", distance, graph.node("Mul", energy, weight))
+    graph.nodes[-1].output[0] = UNFAMILIARITY
 
 
 # Layers

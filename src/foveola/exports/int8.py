@@ -22,6 +22,8 @@ from foveola.exports import onnx
 from foveola.exports.allowlist import INPUT, LayerOutput
 from foveola.exports.parity import record_golden
 from foveola.images import Images, ImageSet
+from foveola.models.metadata import ModelMetadata
+from foveola.models.unfamiliarity import MIN_VALIDATION_IMAGES, choose_threshold
 from foveola.predictions import Predictor
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ CALIBRATION_IMAGES = 1000
 # value halfway between two of 256 levels may be rounded up on one machine and down on another, which changes logits by
 # up to 0.2 %.
 TOLERANCE = 0.01
+# Of scores of unfamiliarity, which are logarithms of distances, on noise
+SCORE_TOLERANCE = 0.2
 
 # Operators that ONNX Runtime computes in integers, or that pass integers on; all others stay in float32
 _OPERATORS = ("Conv", "Gemm", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Transpose", "Flatten")
@@ -120,9 +124,20 @@ def write(source: Path, live: Predictor, target: Path, validation: ImageSet) -> 
         )
     golden = record_golden(quantized, exact.metadata)
     tolerance = TOLERANCE * max(abs(logit) for logits in golden.logits for logit in logits)
-    golden = golden.model_copy(update={"tolerance": tolerance})
-    onnx.save(graph, onnx.Description(exact.metadata, exact.source, layers, golden), target)
+    golden = golden.model_copy(update={"tolerance": tolerance, "unfamiliarity_tolerance": SCORE_TOLERANCE})
+    metadata = _with_own_threshold(exact.metadata, quantized, validation)
+    onnx.save(graph, onnx.Description(metadata, exact.source, layers, golden), target)
     return gain
+
+
+def _with_own_threshold(metadata: ModelMetadata, quantized: onnx.OnnxModel, validation: ImageSet) -> ModelMetadata:
+    """The metadata with a threshold for the scores that the quantised features give."""
+    scores = quantized.predict_outputs(validation.images).unfamiliarity
+    if metadata.unfamiliarity is None or scores is None or len(scores) < MIN_VALIDATION_IMAGES:
+        return metadata
+    threshold, false_alarms = choose_threshold(scores)
+    update = {"threshold": threshold, "false_alarms": false_alarms, "validation_images": len(scores)}
+    return metadata.model_copy(update={"unfamiliarity": metadata.unfamiliarity.model_copy(update=update)})
 
 
 def measure_gain(exact: Predictor, quantized: Predictor, validation: ImageSet) -> Gain:

@@ -8,7 +8,7 @@ from foveola.exports.allowlist import LayerOutput
 from foveola.exports.onnx import OnnxModel
 from foveola.images import Polarity
 from foveola.inputs.fixes import FIXES, WITHOUT_STATISTICS
-from foveola.models.metadata import ImageStatistics, OriginalImages, Rejection
+from foveola.models.metadata import ImageStatistics, OriginalImages, Rejection, Unfamiliarity
 
 
 class ModelLayer(BaseModel):
@@ -50,6 +50,7 @@ class _Description(BaseModel):
     originals: OriginalImages
     white_level: int | None
     reject: Rejection | None
+    unfamiliarity: Unfamiliarity | None
     fixes: dict[str, str]
     collect: bool
     data: ModelData | None
@@ -99,6 +100,7 @@ def _describe(model: OnnxModel, name: str, *, collect: bool) -> dict[str, Any]:
         "originals": metadata.original_images,
         "white_level": metadata.white_level,
         "reject": metadata.reject,
+        "unfamiliarity": metadata.unfamiliarity,
         "fixes": dict(FIXES) if metadata.statistics else {fix: FIXES[fix] for fix in WITHOUT_STATISTICS},
         "collect": collect,
         "data": metadata.data and ModelData.model_validate(metadata.data, from_attributes=True),

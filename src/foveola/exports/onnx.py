@@ -5,10 +5,10 @@ Writing needs the onnx package; opening needs only ONNX Runtime.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,21 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from foveola.errors import DataError, ModelError, require
-from foveola.exports.allowlist import INPUT, OUTPUT, LayerOutput, UnsafeOnnx, add_outputs, inspect_onnx
+from foveola.exports.allowlist import (
+    INPUT,
+    OUTPUT,
+    UNFAMILIARITY,
+    LayerOutput,
+    UnsafeOnnx,
+    add_outputs,
+    inspect_onnx,
+    keep_output,
+)
 from foveola.exports.parity import GoldenExamples, record_golden, verify_golden
 from foveola.files import verify_checksum, write_atomically
 from foveola.images import Images, check_images, shape_text
 from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
+from foveola.models.unfamiliarity import Outputs
 from foveola.predictions import Predictor
 
 if TYPE_CHECKING:
@@ -75,12 +85,14 @@ class OnnxModel:
     def __init__(
         self, data: bytes, metadata: ModelMetadata, source: str, layers: tuple[LayerOutput, ...], threads: int
     ) -> None:
-        self.session = _session(data)
+        # Logits alone are computed faster without the scores
+        self._data = data if metadata.unfamiliarity is None else keep_output(data, OUTPUT)
+        self.session = _session(self._data)
+        self.scoring_session = None if metadata.unfamiliarity is None else _session(data)
         self.metadata = metadata
         self.source = source
         self.layers = layers
         self.threads = threads
-        self._data = data
         self._feature_session: InferenceSession | None = None
         self._feature_session_lock = Lock()
 
@@ -96,11 +108,13 @@ class OnnxModel:
         DataError
             If the images are not uint8 N×H×W×C, or in colour although the model was trained on grey images.
         """
-        images = self._with_channels(images)
-        if len(images) <= BATCH:
-            return self._run(images)
-        with ThreadPoolExecutor(self.threads) as pool:
-            return np.concatenate(list(pool.map(self._run, _batches(images))))
+        return self._run(self.session, [OUTPUT], images)[0]
+
+    def predict_outputs(self, images: Images) -> Outputs:
+        """Logits as of `predict_logits`, with the scores of unfamiliarity if the model measures it."""
+        if self.scoring_session is None:
+            return Outputs(self.predict_logits(images))
+        return Outputs(*self._run(self.scoring_session, [OUTPUT, UNFAMILIARITY], images))
 
     def feature_maps(self, images: Images) -> dict[str, NDArray[np.float32]]:
         """The output of each of `layers` for images, uint8 N×H×W×C of any size: by name, float32 N×h×w×c or N×units.
@@ -146,17 +160,26 @@ class OnnxModel:
             images = np.broadcast_to(images, (*images.shape[:3], channels))
         return images
 
-    def _run(self, images: Images) -> NDArray[np.float32]:
-        logits: NDArray[np.float32]
-        options = _giving_memory_back() if images.nbytes > _LARGE_BYTES else None
-        (logits,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)}, options)
-        return logits
+    def _run(self, session: "InferenceSession", outputs: Sequence[str], images: Images) -> list[NDArray[np.float32]]:
+        """The outputs for images of any size, in batches; raises as `predict_logits`."""
+        images = self._with_channels(images)
+        if len(images) <= BATCH:
+            return _run_batch(session, outputs, images)
+        with ThreadPoolExecutor(self.threads) as pool:
+            batches = list(pool.map(partial(_run_batch, session, outputs), _batches(images)))
+        return [np.concatenate(values) for values in zip(*batches, strict=True)]
 
     def _session_with_outputs(self, tensors: list[str]) -> "InferenceSession":
         with self._feature_session_lock:
             if self._feature_session is None:
                 self._feature_session = _session(add_outputs(self._data, (name for name in tensors if name != OUTPUT)))
             return self._feature_session
+
+
+def _run_batch(session: "InferenceSession", outputs: Sequence[str], images: Images) -> list[NDArray[np.float32]]:
+    options = _giving_memory_back() if images.nbytes > _LARGE_BYTES else None
+    values: list[NDArray[np.float32]] = session.run(outputs, {INPUT: np.ascontiguousarray(images)}, options)
+    return values
 
 
 @cache
@@ -343,10 +366,14 @@ def _check_interface(path: Path, model: OnnxModel) -> None:
     def signature(values: Any) -> list[tuple[str, str, int]]:
         return [(value.name, value.type, len(value.shape)) for value in values]
 
-    inputs, outputs = signature(model.session.get_inputs()), signature(model.session.get_outputs())
+    session = model.scoring_session or model.session
+    inputs, outputs = signature(session.get_inputs()), signature(session.get_outputs())
     expected = [(INPUT, "tensor(uint8)", 4)], [(OUTPUT, "tensor(float)", 2)]
-    if (inputs, outputs) != expected or model.session.get_outputs()[0].shape[1] != len(model.class_names):
+    if model.scoring_session is not None:
+        expected[1].append((UNFAMILIARITY, "tensor(float)", 1))
+    if (inputs, outputs) != expected or session.get_outputs()[0].shape[1] != len(model.class_names):
         raise ModelError(
             f"{path} is not an export: it has inputs {inputs} and outputs {outputs}. An export has the input {INPUT}, "
-            f"uint8 N×H×W×C, and the output {OUTPUT}, float32 N×{len(model.class_names)}. Export the run again."
+            f"uint8 N×H×W×C, and the output {OUTPUT}, float32 N×{len(model.class_names)}; if the model measures it, "
+            f"also {UNFAMILIARITY}, float32 N. Export the run again."
         )

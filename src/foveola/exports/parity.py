@@ -5,6 +5,7 @@ examples, synthetic images with the model's logits, and reproduces them whenever
 """
 
 import base64
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,12 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from foveola.errors import ExportError, ModelError
 from foveola.images import Images
 from foveola.models.metadata import ModelMetadata
-from foveola.predictions import Predictor
+from foveola.predictions import Predictor, predict_outputs
 
 Logits = NDArray[np.float32]
+Scores = NDArray[np.float32]
 
 # Largest difference allowed between two logits in float32
 TOLERANCE = 1e-3
+# Largest difference allowed between two scores of unfamiliarity; images of one kind spread over about 1
+UNFAMILIARITY_TOLERANCE = 0.01
 # Runtimes compute a single image, a pair, an odd number and full registers in different ways
 BATCH_SIZES = (1, 2, 7, 64)
 IMAGES = 1000
@@ -55,16 +59,36 @@ def check_parity(live: Predictor, export: Predictor, images: Images, tolerance: 
     ------
     ExportError
         Naming the worst image, if a logit differs by more than the tolerance, or if the predicted class differs where
-        the model's logits of the two classes are further apart than the tolerance.
+        the model's logits of the two classes are further apart than the tolerance; or if a score of unfamiliarity
+        differs by more than UNFAMILIARITY_TOLERANCE, unless the tolerance is infinite.
     """
     indices = np.arange(IMAGES) * max(len(images) // IMAGES, 1) % len(images)
-    expected = live.predict_logits(images[indices])
+    outputs = predict_outputs(live, images[indices])
+    expected, scores = outputs.logits, outputs.unfamiliarity
     largest = 0.0
     for size in BATCH_SIZES:
         batches = (images[indices[start : start + size]] for start in range(0, IMAGES, size))
         actual = np.concatenate([export.predict_logits(batch) for batch in batches])
         largest = max(largest, _largest_difference(expected, actual, indices, size, tolerance))
+    if scores is not None and tolerance < math.inf:
+        _check_unfamiliarity(scores, predict_outputs(export, images[indices]).unfamiliarity)
     return Parity(largest, IMAGES, BATCH_SIZES)
+
+
+def _check_unfamiliarity(expected: Scores, actual: Scores | None) -> None:
+    difference = _largest_score_difference(expected, actual)
+    if not difference <= UNFAMILIARITY_TOLERANCE:
+        raise ExportError(
+            f"The export was not kept: its scores of unfamiliarity differ from the model's by up to {difference:.3g}. "
+            f"This is a bug in Foveola or ONNX Runtime, not a mistake of yours: please report it."
+        )
+
+
+def _largest_score_difference(expected: Scores | None, actual: Scores | None) -> float:
+    """The largest difference of two models' scores; infinite if only one of them has any."""
+    if expected is None or actual is None:
+        return 0.0 if expected is actual else math.inf
+    return float(np.abs(expected - actual).max()) if expected.shape == actual.shape else math.inf
 
 
 def _largest_difference(
@@ -95,13 +119,18 @@ def _text(logits: Logits) -> str:
 
 
 class GoldenExamples(BaseModel):
-    """Synthetic images, uint8 N×H×W×C as base64, the model's logits for them, N×K, and the tolerance of the logits."""
+    """Synthetic images, uint8 N×H×W×C as base64, the model's logits for them, N×K, and the tolerance of the logits.
+
+    `unfamiliarity` are the model's scores, N, with a tolerance of their own; None if it does not measure them.
+    """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     images: str
     logits: tuple[tuple[float, ...], ...]
     tolerance: Annotated[float, Field(ge=0)] = TOLERANCE
+    unfamiliarity: tuple[float, ...] | None = None
+    unfamiliarity_tolerance: Annotated[float, Field(ge=0)] = UNFAMILIARITY_TOLERANCE
 
 
 def record_golden(live: Predictor, metadata: ModelMetadata) -> GoldenExamples:
@@ -113,13 +142,18 @@ def record_golden(live: Predictor, metadata: ModelMetadata) -> GoldenExamples:
         If the logits are not finite.
     """
     images = synthetic_images(metadata.image_shape)
-    logits = live.predict_logits(images)
+    outputs = predict_outputs(live, images)
+    logits, scores = outputs.logits, outputs.unfamiliarity
     if not np.isfinite(logits).all():
         raise ModelError(
             "The model's outputs are not finite, because its training has diverged; it cannot be used. "
             "Train it again with a lower learning rate."
         )
-    return GoldenExamples(images=base64.b64encode(images.tobytes()).decode(), logits=logits.tolist())
+    return GoldenExamples(
+        images=base64.b64encode(images.tobytes()).decode(),
+        logits=logits.tolist(),
+        unfamiliarity=None if scores is None else scores.tolist(),
+    )
 
 
 def verify_golden(golden: GoldenExamples, model: Predictor, metadata: ModelMetadata, name: str) -> None:
@@ -133,11 +167,18 @@ def verify_golden(golden: GoldenExamples, model: Predictor, metadata: ModelMetad
     try:
         expected = np.array(golden.logits, np.float32)
         pixels = np.frombuffer(base64.b64decode(golden.images, validate=True), np.uint8)
-        actual = model.predict_logits(pixels.reshape(len(expected), *metadata.image_shape))
+        images = pixels.reshape(len(expected), *metadata.image_shape)
+        actual, scores = model.predict_logits(images), predict_outputs(model, images).unfamiliarity
     except Exception as error:  # examples or graph are damaged; the runtime's exceptions have no common base class
         raise ModelError(f"The golden examples in {name} cannot be run: {error}. Export the run again.") from None
+    golden_scores = None if golden.unfamiliarity is None else np.array(golden.unfamiliarity, np.float32)
+    difference = _largest_score_difference(golden_scores, scores)
     # Not largest > tolerance: so NaN is refused too
-    if actual.shape != expected.shape or not np.abs(actual - expected).max() <= golden.tolerance:
+    if (
+        actual.shape != expected.shape
+        or not np.abs(actual - expected).max() <= golden.tolerance
+        or not difference <= golden.unfamiliarity_tolerance
+    ):
         raise ModelError(
             f"{name} does not reproduce its golden examples: it gives other logits than where it was exported. The "
             f"file was altered, or ONNX Runtime computes wrongly on this machine. Export the run again here."

@@ -15,6 +15,8 @@ from foveola.inputs.fixes import WITHOUT_STATISTICS, Fix, apply_fixes, check_fix
 from foveola.inputs.resize import is_colour, to_channels
 from foveola.models.metadata import ModelMetadata
 
+UNFAMILIAR = "unlike anything the model was trained on, so class and probability mean little"
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
@@ -34,7 +36,8 @@ class Prediction:
 
     `top` holds (class, probability), most probable first. `findings` describe how the original image differs from the
     training images; `fixes` are those applied before prediction. `uncertain` means that the probability is below the
-    model's threshold.
+    model's threshold. `unfamiliar` means that what the network got is unlike anything it was trained on: its
+    `unfamiliarity` is above `unfamiliarity_threshold`; None if the model does not measure it.
     """
 
     image: str
@@ -42,6 +45,14 @@ class Prediction:
     findings: list[Finding]
     fixes: tuple[Fix, ...] = ()
     uncertain: bool = False
+    unfamiliarity: float | None = None
+    unfamiliarity_threshold: float | None = None
+
+    @property
+    def unfamiliar(self) -> bool | None:
+        if self.unfamiliarity is None or self.unfamiliarity_threshold is None:
+            return None
+        return self.unfamiliarity > self.unfamiliarity_threshold
 
     @property
     def class_name(self) -> str:
@@ -146,6 +157,7 @@ def make_prediction(
     metadata: ModelMetadata,
     class_names: Sequence[str],
     top: int,
+    unfamiliarity: float | None = None,
 ) -> Prediction:
     """Turn the probabilities of an image into a Prediction.
 
@@ -154,14 +166,16 @@ def make_prediction(
     name : of the image
     probabilities : float64 K, softmax of the logits of `prepared.pixels`
     prepared : the image
-    metadata : of the model, with its threshold for uncertain predictions
+    metadata : of the model, with its thresholds for uncertain predictions and unfamiliar images
     class_names : K names
     top : number of classes to list, most probable first
+    unfamiliarity : the model's score of `prepared.pixels`, if it measures it
     """
     order = np.argsort(-probabilities, kind="stable")[:top]
     best = [(class_names[k], float(probabilities[k])) for k in order]
     uncertain = metadata.reject is not None and not metadata.reject.is_confident(probabilities[None])[0]
-    return Prediction(name, best, prepared.findings, prepared.fixes, uncertain)
+    threshold = metadata.unfamiliarity.threshold if metadata.unfamiliarity else None
+    return Prediction(name, best, prepared.findings, prepared.fixes, uncertain, unfamiliarity, threshold)
 
 
 def prediction_document(prediction: Prediction) -> dict[str, Any]:
@@ -170,6 +184,10 @@ def prediction_document(prediction: Prediction) -> dict[str, Any]:
         "class": prediction.class_name,
         "probability": prediction.probability,
         "uncertain": prediction.uncertain,
+        "unfamiliar": prediction.unfamiliar,
+        "unfamiliarity": None
+        if prediction.unfamiliar is None
+        else {"score": prediction.unfamiliarity, "threshold": prediction.unfamiliarity_threshold},
         "top": [{"class": name, "probability": probability} for name, probability in prediction.top],
         "findings": [asdict(finding) for finding in prediction.findings],
         "fixes": list(prediction.fixes),

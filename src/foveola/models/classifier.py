@@ -1,6 +1,6 @@
 """Classifier: preprocessing, network and class names in one module, from uint8 images to logits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,15 @@ from foveola.images import Images, check_images, shape_text
 from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
 from foveola.models.modules import build_network
 from foveola.models.shapes import infer_shapes
+from foveola.models.unfamiliarity import (
+    PREFIX,
+    Features,
+    FeatureStatistics,
+    Outputs,
+    count_features,
+    named_layers,
+    score,
+)
 
 # ITU-R BT.601 luma, as in Pillow's conversion to grey
 LUMA = (0.299, 0.587, 0.114)
@@ -33,15 +42,19 @@ class Classifier(nn.Module):
     ----------
     network : module from float N×C×H×W to logits N×K
     metadata : class names and preprocessing
+    feature_statistics : of the training images, for the measure of unfamiliarity in the metadata
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, network: nn.Module, metadata: ModelMetadata) -> None:
+    def __init__(
+        self, network: nn.Module, metadata: ModelMetadata, feature_statistics: FeatureStatistics | None = None
+    ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.metadata = metadata
+        self.feature_statistics = feature_statistics
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (metadata.mean, metadata.std))
         self.register_buffer("mean", 255 * mean, persistent=False)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
@@ -99,12 +112,36 @@ class Classifier(nn.Module):
         DataError
             If the images are not uint8 N×H×W×C, or are in colour although the model was trained on grey images.
         """
-        check_images(images)
         with self.eval_mode(), torch.inference_mode():
-            starts = range(0, len(images), INFERENCE_BATCH)
+            return torch.cat([self(batch).cpu() for batch in self._batches(images)]).numpy()
+
+    def predict_outputs(self, images: Images) -> Outputs:
+        """Logits as of `predict_logits`, with the scores of unfamiliarity if the model measures it."""
+        measure, statistics = self.metadata.unfamiliarity, self.feature_statistics
+        if measure is None or statistics is None:
+            return Outputs(self.predict_logits(images))
+        logits, features = self.predict_features(images, measure.layers)
+        return Outputs(logits, score(statistics, measure, features, logits))
+
+    def predict_features(self, images: Images, layers: Sequence[str]) -> tuple[NDArray[np.float32], Features]:
+        """Logits, float32 N×K, and features, float32 N×F: the channel means of the outputs of these layers."""
+        batches = []
+        with self.eval_mode(), torch.inference_mode():
+            for batch in self._batches(images):
+                x, features = self.normalize(self.fit_shape(batch)), []
+                for name, layer in self.network.named_children():
+                    x = layer(x)
+                    if name in layers:
+                        features.append(x.mean(dim=(2, 3)) if x.ndim == 4 else x)
+                batches.append(((x / self.metadata.temperature).cpu(), torch.cat(features, dim=1).cpu()))
+        logits, values = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
+        return logits, values
+
+    def _batches(self, images: Images) -> Iterator[Tensor]:
+        check_images(images)
+        for start in range(0, len(images), INFERENCE_BATCH):
             # Copied, because PyTorch takes neither read-only arrays nor views with negative strides
-            batches = (torch.from_numpy(images[start : start + INFERENCE_BATCH].copy()) for start in starts)
-            return torch.cat([self(batch.to(self.mean.device)).cpu() for batch in batches]).numpy()
+            yield torch.from_numpy(images[start : start + INFERENCE_BATCH].copy()).to(self.mean.device)
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
@@ -126,6 +163,8 @@ class Classifier(nn.Module):
             name: tensor.cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in self.network.state_dict().items()
         }
+        if self.feature_statistics is not None:
+            weights |= {name: torch.from_numpy(array) for name, array in self.feature_statistics.tensors().items()}
         write_atomically(Path(path), save(weights, {METADATA_KEY: self.metadata.model_dump_json()}))
 
 
@@ -156,7 +195,7 @@ def open_classifier(path: Path, network: nn.Module | None = None) -> Classifier:
         except RecipeError as error:
             raise ModelError(f"The layers in {path} do not fit together: {error}") from None
     load_weights(network, path)
-    return Classifier(network, metadata)
+    return Classifier(network, metadata, read_feature_statistics(path, metadata))
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -189,6 +228,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     ModelError
         If the file is missing or damaged.
     """
+    return {name: tensor for name, tensor in _read_tensors(path).items() if not name.startswith(PREFIX)}
+
+
+def read_feature_statistics(path: Path, metadata: ModelMetadata) -> FeatureStatistics | None:
+    """Read the statistics of the training images' features; None if the model does not measure unfamiliarity.
+
+    Raises
+    ------
+    ModelError
+        If they are missing, damaged or do not fit the network.
+    """
+    if metadata.unfamiliarity is None:
+        return None
+    features = sum(map(count_features, named_layers(metadata)))
+    arrays = {name: tensor.numpy() for name, tensor in _read_tensors(path).items() if name.startswith(PREFIX)}
+    return FeatureStatistics.from_tensors(arrays, features, len(metadata.class_names))
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

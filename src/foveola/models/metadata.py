@@ -122,6 +122,24 @@ class Rejection(BaseModel):
         return confident
 
 
+class Unfamiliarity(BaseModel):
+    """The measure of unfamiliarity of a model, whose arrays are `foveola.models.unfamiliarity.FeatureStatistics`.
+
+    The features are the channel means of the outputs of `layers`; the energy of the logits counts `energy_weight` times
+    the logarithm of their squared distance. An image with a score above `threshold` is unlike the training images. Of
+    images like the training images at most the fraction `false_alarms` lies above it, on average over draws of the
+    `validation_images`.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    layers: tuple[str, ...] = Field(min_length=1)
+    energy_weight: float = Field(ge=0)
+    threshold: float
+    false_alarms: float = Field(gt=0, lt=1)
+    validation_images: int
+
+
 class ModelMetadata(BaseModel):
     """Everything about a classifier except its weights.
 
@@ -131,7 +149,9 @@ class ModelMetadata(BaseModel):
     colour model takes grey images, too, but a grey model refuses colour images.
     `statistics` is None if the training images have no common background, as photographs; `originals` in models of an
     older Foveola; `white_level`, the value that became 255 in files of 16 bits per channel, if that was 65535; `reject`
-    if the model never reports a prediction as uncertain. `layers` is None for a network that the user wrote in PyTorch.
+    if the model never reports a prediction as uncertain. `unfamiliarity` is None if the model cannot tell images that are
+    unlike its training images: it was trained without validation images or by an older Foveola, or its network is the
+    user's own. `layers` is None for a network that the user wrote in PyTorch.
     """
 
     model_config = ConfigDict(frozen=True, serialize_by_alias=True)
@@ -149,6 +169,7 @@ class ModelMetadata(BaseModel):
     white_level: int | None = Field(default=None, ge=1, le=65535)
     temperature: float = 1.0
     reject: Rejection | None = None
+    unfamiliarity: Unfamiliarity | None = None
     layers: tuple[Layer, ...] | None = None
     recipe: str | None = None
     data: DataOrigin | None = None

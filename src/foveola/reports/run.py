@@ -217,6 +217,7 @@ def _quality(data: ReportData, colours: Mapping[int, str]) -> dict[str, Any] | N
         "calibration": calibration,
         "risk_coverage": risk,
         "rejection": evaluation.rejection,
+        "unfamiliar": evaluation.unfamiliar,
         "others": len(data.class_names) - len(colours),
     }
 

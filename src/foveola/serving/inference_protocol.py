@@ -150,7 +150,7 @@ async def infer(
         length = _json_length(json_length, len(body))
         asked, images = await _in_thread_if(length > QUICK_BYTES, service, _parsed, service, body, length)
         outputs = _outputs(asked)
-        logits = await service.batcher.submit(images)
+        logits = (await service.predict(images)).logits
     except DataError as error:
         raise Refused(400, str(error)) from None
     large = logits.size > QUICK_BYTES // 8

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
-from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from foveola.errors import DataError
 from foveola.images import Images
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document, requested_fixes
 from foveola.models.metadata import ModelMetadata
+from foveola.models.unfamiliarity import Outputs
 from foveola.predictions import softmax
 from foveola.serving.json_bodies import JSON_SCHEMA
 from foveola.serving.openapi import IMAGE_FILE, PIXELS, accepts, refusals
@@ -46,17 +46,18 @@ async def predict(request: Request, query: Annotated[PredictQuery, Depends(param
     prepared = await service.preparation.prepared(bodies, requested, auto="auto" in query.fix, findings=query.findings)
     for image in prepared:
         service.metrics.findings(finding.code for finding in image.findings)
-    logits = await service.batcher.submit(np.stack([image.pixels for image in prepared]))
-    document = {"predictions": _documents(prepared, softmax(logits), query, metadata)}
+    outputs = await service.predict(np.stack([image.pixels for image in prepared]))
+    document = {"predictions": _documents(prepared, outputs, query, metadata)}
     return Response(to_json(document), media_type="application/json")
 
 
 def _documents(
-    prepared: Sequence[PreparedImage], probabilities: NDArray[np.float64], query: PredictQuery, metadata: ModelMetadata
+    prepared: Sequence[PreparedImage], outputs: Outputs, query: PredictQuery, metadata: ModelMetadata
 ) -> list[dict[str, Any]]:
+    scores = [None] * len(prepared) if outputs.unfamiliarity is None else outputs.unfamiliarity.tolist()
     documents = []
-    for image, row in zip(prepared, probabilities, strict=True):
-        prediction = make_prediction("", row, image, metadata, metadata.class_names, query.top)
+    for image, row, score in zip(prepared, softmax(outputs.logits), scores, strict=True):
+        prediction = make_prediction("", row, image, metadata, metadata.class_names, query.top, score)
         document = prediction_document(prediction)
         documents.append(document | {"seen": seen_document(image.pixels)} if query.seen else document)
     return documents

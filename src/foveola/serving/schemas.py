@@ -94,12 +94,27 @@ class SeenDocument(BaseModel):
     pixels: str
 
 
+class UnfamiliarityDocument(BaseModel):
+    """How unlike the training images an image is: unlike anything the model was trained on, if above the threshold."""
+
+    score: float
+    threshold: float
+
+
 class PredictionDocument(BaseModel):
     """The prediction for one image."""
 
     name: str = Field(alias="class")
     probability: Annotated[float, Field(ge=0, le=1)]
     uncertain: Annotated[bool, Field(description="The probability is below the model's threshold.")]
+    unfamiliar: Annotated[
+        bool | None,
+        Field(
+            description="The image is unlike anything the model was trained on, so that class and probability mean "
+            "little; null if the model does not measure it."
+        ),
+    ]
+    unfamiliarity: UnfamiliarityDocument | None
     top: list[ClassDocument]
     findings: list[FindingDocument]
     fixes: Annotated[list[str], Field(description="Fixes that were applied before prediction.")]

@@ -6,10 +6,15 @@ from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
+import numpy as np
 from fastapi import Request
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from foveola.exports.onnx import OnnxModel
+from foveola.images import Images
+from foveola.models.unfamiliarity import Outputs
+from foveola.predictions import predict_outputs
 from foveola.serving.batching import Batcher
 from foveola.serving.bodies import Preparation
 from foveola.serving.metrics import Metrics
@@ -29,7 +34,7 @@ class Service:
         self.settings = settings
         self.workers = workers
         self.metrics = Metrics()
-        self.batcher = Batcher(model.predict_logits, settings.queue_images, on_batch=self.metrics.batch)
+        self.batcher = Batcher(self._predict, settings.queue_images, on_batch=self.metrics.batch)
         # Two large images at once occupy two cores, and need half a gigabyte while they are decoded
         self.decoding = ThreadPool("decoding", threads=2, waiting=64)
         self.explaining = ThreadPool("explanations", threads=1, waiting=4)
@@ -43,6 +48,19 @@ class Service:
             yield
         for threads in (self.decoding, self.explaining, self.collecting):
             threads.close()
+
+    async def predict(self, images: Images) -> Outputs:
+        """Logits and scores of unfamiliarity of images, uint8 n×H×W×C, computed in batches; raises as `submit`."""
+        rows = await self.batcher.submit(images)
+        classes = len(self.model.class_names)
+        return Outputs(rows[:, :classes], rows[:, classes] if rows.shape[1] > classes else None)
+
+    def _predict(self, images: Images) -> NDArray[np.float32]:
+        """Logits with the score of unfamiliarity behind them, n×(K + 1), or logits alone, n×K."""
+        outputs = predict_outputs(self.model, images)
+        if outputs.unfamiliarity is None:
+            return outputs.logits
+        return np.column_stack([outputs.logits, outputs.unfamiliarity])
 
 
 def service_of(request: Request) -> Service:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foveola.datasets.reload import load_for_model
 from foveola.datasets.splits import Split, select_split
@@ -12,7 +13,7 @@ from foveola.documents import Evaluation
 from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet, Labels
 from foveola.models.metadata import ModelMetadata
-from foveola.predictions import Predictions, Predictor
+from foveola.predictions import Predictions, Predictor, predict_outputs
 from foveola.progress import console, show_progress
 from foveola.workflow.open import metadata_of, open_model
 
@@ -55,23 +56,29 @@ def evaluate(
             data = load_for_model(metadata, data, skip_bad, progress)
     images, name, held_out = select_split(data, metadata, split)
     labels = _match_classes(images, predictor.class_names, data.name)
-    logits = predictor.predict_logits(images.images)
-    return evaluate_predictions(Predictions(logits, labels, tuple(predictor.class_names), held_out), name, metadata)
+    outputs = predict_outputs(predictor, images.images)
+    predictions = Predictions(outputs.logits, labels, tuple(predictor.class_names), held_out)
+    return evaluate_predictions(predictions, name, metadata, outputs.unfamiliarity)
 
 
-def evaluate_predictions(predictions: Predictions, split: str, metadata: ModelMetadata) -> Evaluation:
-    """Metrics, their values before the temperature, rejection, and the points of the report's plots.
+def evaluate_predictions(
+    predictions: Predictions, split: str, metadata: ModelMetadata, unfamiliarity: NDArray[np.float32] | None = None
+) -> Evaluation:
+    """Metrics, their values before the temperature, rejection, false alarms, and the points of the report's plots.
 
     Parameters
     ----------
     predictions : temperature applied
     split : the name of the split that the images come from
     metadata : of the model
+    unfamiliarity : scores of the images, N, if the model measures them
     """
     from foveola.evaluation.curves import curves
     from foveola.evaluation.metrics import METRICS, compute_metrics, confusion, per_class
     from foveola.evaluation.rejection import evaluate_rejection
+    from foveola.evaluation.unfamiliarity import evaluate_unfamiliarity
 
+    measure = metadata.unfamiliarity
     uncalibrated = replace(predictions, logits=predictions.logits * np.float32(metadata.temperature))
     return Evaluation(
         split=split,
@@ -83,6 +90,7 @@ def evaluate_predictions(predictions: Predictions, split: str, metadata: ModelMe
         ece_uncalibrated=METRICS["ece"].compute(uncalibrated),
         log_loss_uncalibrated=METRICS["log_loss"].compute(uncalibrated),
         rejection=None if metadata.reject is None else evaluate_rejection(predictions, metadata.reject),
+        unfamiliar=None if measure is None or unfamiliarity is None else evaluate_unfamiliarity(unfamiliarity, measure),
         curves=curves(predictions, metadata.temperature),
     )
 

@@ -16,7 +16,7 @@ from foveola.inputs.find import ImageFile, find_images
 from foveola.inputs.fixes import Fix, apply_fixes
 from foveola.inputs.prepare import Prediction, PreparedImage, make_prediction, prepare, requested_fixes
 from foveola.models.metadata import ModelMetadata
-from foveola.predictions import Predictor, softmax
+from foveola.predictions import Predictor, predict_outputs, softmax
 from foveola.progress import console, show_progress
 from foveola.workflow.open import metadata_of, open_model
 
@@ -24,7 +24,7 @@ from foveola.workflow.open import metadata_of, open_model
 _SHOWN_SIDE = 224
 _BATCH = 256
 
-COLUMNS = ("image", "class", "probability", "uncertain", "findings", "fixes", "refused")
+COLUMNS = ("image", "class", "probability", "uncertain", "unfamiliar", "findings", "fixes", "refused")
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,25 @@ def predict_each(
                     if inputs is not None:
                         inputs.write(number, file.name, unfixed(given, ready, metadata), ready)
                 progress(number, len(files), "images")
-            probabilities = _probabilities(predictor, prepared)
+            outputs = _outputs(predictor, prepared)
             for file, refusal in zip(files[start : start + _BATCH], answers, strict=True):
-                yield refusal or make_prediction(
-                    file.name, next(probabilities), prepared.pop(0), metadata, predictor.class_names, top
+                if refusal:
+                    yield refusal
+                    continue
+                row, unfamiliarity = next(outputs)
+                yield make_prediction(
+                    file.name, row, prepared.pop(0), metadata, predictor.class_names, top, unfamiliarity
                 )
 
 
-def _probabilities(predictor: Predictor, prepared: Sequence[PreparedImage]) -> Iterator[NDArray[np.float64]]:
+def _outputs(
+    predictor: Predictor, prepared: Sequence[PreparedImage]
+) -> Iterator[tuple[NDArray[np.float64], float | None]]:
+    """Probabilities, K, and score of unfamiliarity of each image."""
     if prepared:
-        yield from softmax(predictor.predict_logits(np.stack([image.pixels for image in prepared])))
+        outputs = predict_outputs(predictor, np.stack([image.pixels for image in prepared]))
+        scores = [None] * len(prepared) if outputs.unfamiliarity is None else outputs.unfamiliarity.tolist()
+        yield from zip(softmax(outputs.logits), scores, strict=True)
 
 
 def read_images(
@@ -198,6 +207,7 @@ def predictions_table(answers: Sequence[Prediction | Refusal]) -> str:
                 "class": answer.class_name,
                 "probability": f"{answer.probability:.6f}",
                 "uncertain": str(answer.uncertain).lower(),
+                "unfamiliar": "" if answer.unfamiliar is None else str(answer.unfamiliar).lower(),
                 "findings": "; ".join(finding.text for finding in answer.findings),
                 "fixes": "; ".join(answer.fixes),
             }

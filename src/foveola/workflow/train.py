@@ -221,6 +221,7 @@ def _fit_into(
         status.chosen_epoch = state.best_epoch
         _calibrate(classifier, splits, recipe.reject)
         status.reject = classifier.metadata.reject
+        _measure_unfamiliarity(classifier, splits)
         classifier.save(run.model_path)
         predictions = evaluate_test_split(run, classifier, splits)
         x = "epoch" if recipe.batches == "epoch" else "step"
@@ -285,13 +286,35 @@ def _calibrate(classifier: "Classifier", splits: Splits, target_error: float | N
     classifier.metadata = classifier.metadata.model_copy(update={"temperature": temperature, "reject": reject})
 
 
+def _measure_unfamiliarity(classifier: "Classifier", splits: Splits) -> None:
+    """Measure the training images' features, choose a threshold on the validation images; put both into the model."""
+    from foveola.models.unfamiliarity import (
+        MAX_TRAINING_IMAGES,
+        MIN_VALIDATION_IMAGES,
+        FeatureStatistics,
+        calibrate,
+        feature_layers,
+    )
+
+    layers = [info.name for info in feature_layers(classifier.metadata)]
+    if not layers or splits.validation is None or len(splits.validation) < MIN_VALIDATION_IMAGES:
+        return
+    evenly = np.linspace(0, len(splits.train) - 1, min(len(splits.train), MAX_TRAINING_IMAGES)).astype(np.int64)
+    train = splits.train.take(evenly)
+    statistics = FeatureStatistics.of(classifier.predict_features(train.images, layers)[1], train.labels)
+    logits, features = classifier.predict_features(splits.validation.images, layers)
+    measure = calibrate(statistics, features, logits, layers)
+    classifier.feature_statistics = statistics
+    classifier.metadata = classifier.metadata.model_copy(update={"unfamiliarity": measure})
+
+
 def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits) -> Predictions | None:
     """Measure on the test split: the one place of a training that reads it."""
     if splits.test is None:
         return None
-    logits = classifier.predict_logits(splits.test.images)
-    predictions = Predictions(logits, splits.test.labels, splits.test.class_names, held_out=True)
-    run.write_evaluation(evaluate_predictions(predictions, "test", classifier.metadata))
+    outputs = classifier.predict_outputs(splits.test.images)
+    predictions = Predictions(outputs.logits, splits.test.labels, splits.test.class_names, held_out=True)
+    run.write_evaluation(evaluate_predictions(predictions, "test", classifier.metadata, outputs.unfamiliarity))
     return predictions
 
 

@@ -42,11 +42,12 @@ const bytes = async response => new Uint8Array(await response.arrayBuffer());
 export async function predict(blob, { fixes = [], signal } = {}) {
   const { seen, findings, applied } = await prepare(blob, fixes);
   signal?.throwIfAborted();
-  const [probabilities] = await classify([seen.data]);
+  const { logits, unfamiliarity } = await session.run(batch([seen.data]));
+  const probabilities = softmax(logits.data), unfamiliar = familiarity(unfamiliarity?.data[0]);
   const order = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
   const top = order.map(index => ({ class: model.class_names[index], probability: probabilities[index] }));
   const uncertain = isUncertain(top[0].probability);
-  return { ...top[0], uncertain, top, findings, fixes: applied, seen: seenDocument(seen) };
+  return { ...top[0], uncertain, ...unfamiliar, top, findings, fixes: applied, seen: seenDocument(seen) };
 }
 
 export async function look(blob, { fixes = [], class: name, signal } = {}) {
@@ -84,6 +85,13 @@ const seenDocument = ({ data }) => ({ shape: model.image_shape, pixels: base64(d
 
 function isUncertain(probability) {
   return model.reject !== null && !(model.reject.threshold !== null && probability >= model.reject.threshold);
+}
+
+/** `unfamiliar` and `unfamiliarity` as the server gives them, of a score. */
+function familiarity(score) {
+  if (!model.unfamiliarity) return { unfamiliar: null, unfamiliarity: null };
+  const { threshold } = model.unfamiliarity;
+  return { unfamiliar: score > threshold, unfamiliarity: { score, threshold } };
 }
 
 // The network

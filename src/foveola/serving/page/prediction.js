@@ -6,6 +6,7 @@ import { paintSeen, percent } from "./pixels.js";
 const MAX_UNSORTED = 12, MAX_SHOWN = 10;
 // Milliseconds without change after which a prediction is announced to screen readers
 const ANNOUNCED_AFTER = 700;
+const UNFAMILIAR = "This image is unlike anything the model was trained on. ";
 const WITHOUT_STATISTICS = ["grey", "invert"];
 
 const find = id => document.getElementById(id);
@@ -26,12 +27,13 @@ export function predictionView(model, choose) {
     /** `fixes` as requested; `shownFixes` are those applied, except for those that every image gets. */
     show(prediction, fixes, shownFixes) {
       const confidence = percent(prediction.probability);
-      const uncertain = prediction.uncertain ? [element("em", "Uncertain, most likely")] : [];
-      find("answer").replaceChildren(...uncertain, element("b", prediction.class), element("span", confidence));
-      find("answer").classList.toggle("uncertain", prediction.uncertain);
-      find("remark").textContent = prediction.uncertain ? reason(model) : "";
-      find("glance").textContent = `${prediction.class}${prediction.uncertain ? "?" : ""} ${confidence}`;
-      announce(`${prediction.uncertain ? "Uncertain, most likely " : ""}${prediction.class}, ${confidence}`);
+      const doubt = doubtOf(prediction);
+      const parts = [element("b", prediction.class), element("span", confidence)];
+      find("answer").replaceChildren(...(doubt ? [element("em", doubt)] : []), ...parts);
+      find("answer").classList.toggle("uncertain", doubt !== "");
+      find("remark").textContent = reasons(model, prediction);
+      find("glance").textContent = `${prediction.class}${doubt ? "?" : ""} ${confidence}`;
+      announce(`${doubt && `${doubt} `}${prediction.class}, ${confidence}`);
       bars.show(prediction.top);
       findingsAndFixes.show(prediction, fixes);
       showInput("after", prediction.seen, shownFixes.length ? `after ${shownFixes.join(", ")}` : "without fixes");
@@ -54,6 +56,17 @@ export function predictionView(model, choose) {
       hideInput("after");
     },
   };
+}
+
+/** What precedes the class in the answer; "" if nothing speaks against it. */
+function doubtOf({ uncertain, unfamiliar }) {
+  if (unfamiliar) return uncertain ? "Unfamiliar and uncertain, most likely" : "Unfamiliar, most likely";
+  return uncertain ? "Uncertain, most likely" : "";
+}
+
+function reasons(model, { uncertain, unfamiliar }) {
+  const sentences = [unfamiliar ? `${UNFAMILIAR}Class and probability mean little.` : "", uncertain ? reason(model) : ""];
+  return sentences.filter(Boolean).join(" ");
 }
 
 function reason(model) {
@@ -156,6 +169,9 @@ const toggled = (names, name) => names.includes(name) ? names.filter(other => ot
 
 function findings(model, prediction, applied) {
   if (prediction === null) return [element("li", "There is no image yet.", "soft")];
+  if (!prediction.findings.length && prediction.unfamiliar) {
+    return [element("li", "None, but the image is unlike anything the model was trained on.", "open")];
+  }
   if (!prediction.findings.length) {
     return [model.statistics ? element("li", "The image looks like the training images.", "good")
       : element("li", "None: this model has no statistics of its training images.", "soft")];
