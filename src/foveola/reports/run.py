@@ -20,6 +20,7 @@ from foveola.evaluation.curves import (
     worst_mistakes,
 )
 from foveola.evaluation.metrics import METRICS
+from foveola.evaluation.rejection import promise
 from foveola.images import Images, shape_text
 from foveola.models.shapes import infer_shapes
 from foveola.reports import pixels, plots
@@ -217,6 +218,7 @@ def _quality(data: ReportData, colours: Mapping[int, str]) -> dict[str, Any] | N
         "calibration": calibration,
         "risk_coverage": risk,
         "rejection": evaluation.rejection,
+        "promise": None if (reject := data.classifier.metadata.reject) is None else promise(reject),
         "others": len(data.class_names) - len(colours),
     }
 
