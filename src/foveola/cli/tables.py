@@ -69,7 +69,7 @@ def comparison(document: Comparison) -> RenderableType:
     for title, cell in _RUN_ROWS.items():
         if document.seeds > 1 or "seeds" not in title:
             costs.add_row(title, *map(cell, runs))
-    parts: list[RenderableType] = [*verdicts, "", costs]
+    parts: list[RenderableType] = [*verdicts, document.scope, "", costs]
     parts.append(f"Speed was measured here ({document.measured_on}); training seconds are the runs' own.")
     for pair in document.pairs:
         differences = _table(f"{pair.first} − {pair.second}", "difference", "95 % interval", "better is", right=1)
