@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/intervals.py [--draws 400] [--sizes 20,50,150,500,2000]
 
-A world draws labels and logits; the truth of a metric is its value on 200,000 images of the world, and of the
+A world draws labels and logits; the truth of a metric is its value on 100,000 images of the world, and of the
 calibration error the mean distance between confidence and the probability of being right, which the world knows:
 logits of the true distribution, times a factor. `easy`: 3 classes, 99 % right. `ten`: 10 classes, 93 % right.
 `over-confident`: as `ten`, logits doubled. `rare`: 3 classes of 70, 25 and 5 % of the images. `mislabelled`: two
@@ -66,8 +66,8 @@ def main() -> None:
 
 def truth(world: World) -> dict[str, float]:
     """The metrics of the world itself."""
-    predictions, right = world(np.random.default_rng(1), 200_000)
-    values = {key: float(metric.weighted([predictions])(np.ones(200_000))[0]) for key, metric in METRICS.items()}
+    predictions, right = world(np.random.default_rng(1), 100_000)
+    values = {key: float(metric.weighted([predictions])(np.ones(100_000))[0]) for key, metric in METRICS.items()}
     return values | {"ece": float(abs(predictions.probabilities.max(axis=1) - right).mean())}
 
 

@@ -11,8 +11,9 @@ validation images, which changes the ranking.
 
 The threshold is chosen on n validation images. Its true risk is that of the model, over 400,000 images. For each model:
 over all targets (0.5, 1, 2, 5 and 10 %), the rate of thresholds that exceed theirs at worst, and the mean coverage at
-1 and 5 %, in parentheses that of "average". "Offered": the error rate that is offered where the target cannot be promised, and how often that is
-exceeded. "Average": `reject_mode = "average"`. A threshold that accepts nothing does not exceed.
+1 and 5 %, in parentheses that of "average". "Offered": the error rate that is offered where the target cannot be
+promised, and how often that is exceeded. "Average": `reject_mode = "average"`. A threshold that accepts nothing does
+not exceed.
 """
 
 import argparse

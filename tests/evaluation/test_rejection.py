@@ -178,7 +178,8 @@ def test_no_prediction_is_confident_if_the_most_confident_is_wrong():
                 shortfall=Shortfall(images=80, images_without_mistakes=299, images_needed=1900, possible_error=0.071),
             ),
             "nothing: 80 validation images are too few to promise an error of 1 % with 90 % confidence. Without a "
-            "mistake it takes 299, with this model's mistakes about 1,900. These can promise 7.1 %: --reject 0.071",
+            "mistake it takes 299, with mistakes as frequent as among these about 1,900. These can promise 7.1 %: "
+            "--reject 0.071",
         ),
         (
             Rejection(

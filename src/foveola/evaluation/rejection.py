@@ -133,8 +133,8 @@ def promise(rejection: Rejection) -> str:
         )
     elif short.images_needed > 1.1 * short.images_without_mistakes:
         sentences.append(
-            f"Without a mistake it takes {short.images_without_mistakes:,}, with this model's mistakes about "
-            f"{short.images_needed:,}"
+            f"Without a mistake it takes {short.images_without_mistakes:,}, with mistakes as frequent as among these "
+            f"about {short.images_needed:,}"
         )
     else:
         sentences.append(f"Without a mistake it takes {short.images_without_mistakes:,}")
