@@ -246,7 +246,10 @@ class Disagreement(Part):
 
 
 class ComparedPair(Part):
-    """Two runs on the same test images; differences are the first's metric less the second's."""
+    """Two runs on the same test images; differences are the first's metric less the second's.
+
+    `real` says whether test and interval rule out chance, for what the comparison's `scope` names.
+    """
 
     first: str
     second: str
@@ -261,12 +264,13 @@ class ComparedPair(Part):
 
 
 class Comparison(Document):
-    """What `foveola compare --json` prints."""
+    """What `foveola compare --json` prints. `scope` says what the verdicts hold for: the trained models or recipes."""
 
     data: DataSummary
     split: str
     n: int
     seeds: int
+    scope: str = ""
     measured_on: str
     runs: list[ComparedRun]
     pairs: list[ComparedPair]

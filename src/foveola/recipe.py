@@ -147,6 +147,14 @@ class Recipe(BaseModel):
         default=None,
         description="target error rate, such as 0.01: less confident predictions are reported as uncertain; unset: off",
     )
+    reject_mode: Literal["guaranteed", "average"] = Field(
+        default="guaranteed",
+        description="guaranteed: the error rate stays below the target with the confidence below; average: only on "
+        "average over trainings",
+    )
+    reject_confidence: Annotated[float, Field(gt=0, lt=1, strict=True)] = Field(
+        default=0.9, description="guaranteed: how probable it is that the error rate stays below the target"
+    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:

@@ -59,13 +59,16 @@ def test_the_same_seed_gives_the_same_bytes(foveola_command, toy_npz, tiny):
 
 
 def test_reject_reaches_recipe_model_and_metrics(foveola_command, arguments, toy_npz):
-    command = ["train", *arguments["train"], "--epochs", 10, "--reject", 0.3, "--json"]
+    command = ["train", *arguments["train"], "--epochs", 10, "--reject", 0.3, "--reject-on-average", "--json"]
     document = json.loads(foveola_command(*command).out)
     assert document["recipe"]["reject"] == document["reject"]["error"] == 0.3
     assert document["evaluation"]["rejection"]["threshold"] == document["reject"]["threshold"]
-    for again in (["train", *arguments["train"], "--reject", 0.3, "--force"], ["evaluate", "run", toy_npz]):
+    for again in (
+        ["train", *arguments["train"], "--reject", 0.3, "--reject-on-average", "--force"],
+        ["evaluate", "run", toy_npz],
+    ):
         text = foveola_command(*again).out
-        assert "coverage (target error 30.00%)" in text
+        assert "coverage (target error 30.00%, on average)" in text
         assert "error of confident predictions" in text
 
 
@@ -80,3 +83,12 @@ def test_the_number_of_threads_is_chosen_and_recorded(foveola_command, arguments
     assert (chosen["threads"], default["threads"]) == (before + 1, before)
     assert chosen["processor"] == torch.backends.cpu.get_cpu_capability()
     assert foveola_command("train", *arguments["train"], "--threads", 0).code == 2
+
+
+def test_a_promise_that_cannot_be_made_says_what_it_would_take(foveola_command, arguments):
+    _, out, _ = foveola_command("train", *arguments["train"], "--reject", 0.01)
+    text = " ".join(out.split())
+    assert "validation images are too few to promise an error of 1 % with 90 % confidence" in text
+    assert "Without a mistake it takes 299" in text
+    code, _, err = foveola_command("train", *arguments["train"], "--force", "--reject-on-average")
+    assert (code, "Add --reject 0.01" in err) == (2, True)

@@ -81,7 +81,7 @@ def test_auc_is_the_fraction_of_pairs_in_order():
 
 
 def test_auc_interval_of_two_classes_is_delongs():
-    predictions = random_predictions(150, classes=2)
+    predictions = random_predictions(150, classes=2, signal=0.8)
     positive = predictions.labels == 1
     inside, outside = predictions.probabilities[positive, 1], predictions.probabilities[~positive, 1]
     pairs = (inside[:, None] > outside) + 0.5 * (inside[:, None] == outside)
@@ -90,8 +90,10 @@ def test_auc_interval_of_two_classes_is_delongs():
     estimate = auc_macro_ovr(predictions)
 
     assert estimate.method == "DeLong"
-    assert estimate.value - estimate.low == pytest.approx(1.959964 * math.sqrt(variance), rel=1e-6)
-    assert estimate.high - estimate.value == pytest.approx(1.959964 * math.sqrt(variance), rel=1e-6)
+    area = estimate.value
+    margin = 1.959964 * math.sqrt(variance) / (area * (1 - area))
+    for bound, sign in ((estimate.low, -1), (estimate.high, 1)):
+        assert math.log(bound / (1 - bound)) == pytest.approx(math.log(area / (1 - area)) + sign * margin, rel=1e-6)
 
 
 def test_auc_interval_of_many_classes_is_as_wide_as_a_bootstraps():
@@ -116,15 +118,63 @@ def test_auc_interval_covers_the_true_area():
     assert 0.90 <= covered <= 0.99
 
 
-def test_ece_interval_contains_its_value():
-    generator = np.random.default_rng(3)
-    logits = generator.normal(size=(3_000, 4)) * 2
-    labels = (softmax(logits).cumsum(axis=1) < generator.random((3_000, 1))).sum(axis=1)
-    for factor in (1, 3):
-        predictions = predictions_of(logits * factor, labels)
-        estimate = ece(predictions)
-        assert estimate.value == pytest.approx(expected_calibration_error(predictions.probabilities, labels), abs=1e-12)
-        assert 0 <= estimate.low < estimate.value < estimate.high
+@pytest.mark.parametrize(("sizes", "separated"), [((40, 40), 1 - 0.025 ** (1 / 40)), ((5, 80), 1 - 0.025 ** (1 / 5))])
+def test_perfect_separation_bounds_the_area_by_the_rule_of_three(sizes, separated):
+    """Of two classes, a fraction e of the smaller one on the wrong side takes e from both areas."""
+    labels = np.repeat(np.arange(2), sizes)
+    estimate = auc_macro_ovr(predictions_of(np.eye(2)[labels] * 5, labels))
+    assert (estimate.value, estimate.high) == (1.0, 1.0)
+    assert estimate.low == pytest.approx(1 - separated)
+
+
+def test_the_area_of_ten_separated_classes_is_bounded_by_one_of_them():
+    labels = np.arange(360) % 10
+    estimate = auc_macro_ovr(predictions_of(np.eye(10)[labels] * 5, labels))
+    assert estimate.low == pytest.approx(1 - (1 - 0.025 ** (1 / 36)) * (1 + 36 / 324) / 10)
+
+
+@pytest.mark.parametrize("mislabelled", [0.0, 0.02])
+@pytest.mark.parametrize("n", [30, 120])
+def test_auc_interval_covers_areas_near_1(mislabelled, n):
+    """Classes far apart, with a few labels swapped: most test sets of 30 are separated perfectly."""
+
+    def draw(n, random):
+        seen = random.integers(2, size=n)
+        labels = np.where(random.random(n) < mislabelled, 1 - seen, seen)
+        return predictions_of(3 * np.eye(2)[seen] + random.normal(0, 1, (n, 2)), labels)
+
+    truth = METRICS["auc_macro_ovr"].weighted([draw(60_000, np.random.default_rng(0))])(np.ones(60_000))[0]
+    random = np.random.default_rng(1)
+    intervals = [auc_macro_ovr(draw(n, random)) for _ in range(200)]
+    assert np.mean([one.low <= truth <= one.high for one in intervals]) >= 0.95 - 2 * 0.0154
+
+
+def miscalibrated(n, factor, random):
+    """Logits of the labels' distribution, times a factor, and how probable it is that each top class is right."""
+    logits = random.normal(size=(n, 4)) * 3
+    true = softmax(logits)
+    labels = (true.cumsum(axis=1) < random.random((n, 1))).sum(axis=1).clip(max=3)
+    return predictions_of(logits * factor, labels), true.max(axis=1)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.6, 1.4, 3.0])
+@pytest.mark.parametrize("n", [25, 359, 3_000])
+def test_the_interval_of_the_calibration_error_holds_the_truth(factor, n):
+    predictions, right = miscalibrated(100_000, factor, np.random.default_rng(0))
+    truth = abs(predictions.probabilities.max(axis=1) - right).mean()
+    random = np.random.default_rng(n)
+    found = [ece(miscalibrated(n, factor, random)[0]) for _ in range(100)]
+    assert all(0 <= one.low <= one.value <= one.high <= 1 for one in found)
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.95 - 2 * 0.0218
+
+
+def test_a_perfect_model_shows_no_calibration_error_where_bins_alone_show_one():
+    random = np.random.default_rng(3)
+    models = [miscalibrated(359, 1.0, random)[0] for _ in range(60)]
+    in_bins = np.median([expected_calibration_error(model.probabilities, model.labels) for model in models])
+    assert np.median([ece(model).value for model in models]) < 0.3 * in_bins
+    wrong = miscalibrated(20_000, 3.0, random)[0]
+    assert ece(wrong).value == pytest.approx(expected_calibration_error(wrong.probabilities, wrong.labels), rel=0.02)
 
 
 def test_per_class_and_confusion_by_hand():
@@ -202,7 +252,8 @@ def test_perfect_and_worst_predictions():
     right = compute_metrics(predictions_of(np.eye(4)[labels] * 50, labels))
     for metric in ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro_ovr"):
         assert right[metric].value == 1.0
-    assert right["accuracy"].low < 0.95
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro_ovr"):
+        assert 0.6 < right[metric].low < 0.95
     assert right["log_loss"].value == pytest.approx(0.0, abs=1e-12)
     assert right["brier"].value == pytest.approx(0.0, abs=1e-12)
     wrong = compute_metrics(predictions_of(np.eye(4)[(labels + 1) % 4] * 50, labels))

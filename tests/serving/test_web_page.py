@@ -34,6 +34,7 @@ learning_rate = 0.01
 validation = 0.2
 precision = "float32"
 reject = 0.01
+reject_mode = "average"
 layers = [
   { type = "Conv2D", filters = 70, padding = "same", activation = "relu" },
   { type = "MaxPool2D" },

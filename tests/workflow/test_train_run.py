@@ -15,7 +15,7 @@ from foveola.errors import DataError, ModelError, NonFiniteLoss, UserError
 from foveola.evaluation.rejection import choose_threshold, evaluate_rejection
 from foveola.images import Dataset
 from foveola.inputs.checks import compute_statistics
-from foveola.models.metadata import Rejection, read_metadata
+from foveola.models.metadata import read_metadata
 from foveola.runs import Run
 from foveola.training import loop
 from foveola.training.callbacks import Callback
@@ -303,25 +303,29 @@ def test_without_reject_no_prediction_is_uncertain(train):
     assert read_metadata(run.model_path).reject is None
 
 
-def test_the_threshold_is_the_best_one_on_the_validation_images(train, toy):
-    run = train(overrides={"reject": 0.1, "epochs": 3})
+@pytest.mark.parametrize("settings", [{"reject_mode": "average"}, {"reject": 0.5}, {"reject": 0.01}])
+def test_the_threshold_is_chosen_on_the_validation_images(train, toy, settings):
+    run = train(overrides={"reject": 0.1, "epochs": 3} | settings)
     model, splits = foveola.open(run.path), split_dataset(toy, validation=0.2, test=0.2, seed=0)
     held_out = foveola.Predictions(
         model.predict_logits(splits.validation.images), splits.validation.labels, toy.class_names, held_out=True
     )
-    threshold = choose_threshold(held_out, 0.1)
-    assert run.status.reject == Rejection(target_error=0.1, threshold=run.status.reject.threshold)
-    assert run.status.reject.threshold == pytest.approx(threshold, rel=1e-6)
-    assert read_metadata(run.model_path).reject == run.status.reject
+    confidence = None if "reject_mode" in settings else 0.9
+    expected = choose_threshold(held_out, settings.get("reject", 0.1), confidence)
+    found = run.status.reject
+    assert found == expected.model_copy(update={"threshold": found.threshold})
+    assert found.threshold == (None if expected.threshold is None else pytest.approx(expected.threshold, rel=1e-6))
+    assert read_metadata(run.model_path).reject == found
     test = foveola.Predictions(model.predict_logits(splits.test.images), splits.test.labels, toy.class_names, True)
-    assert run.evaluation.rejection == evaluate_rejection(test, run.status.reject)
+    assert run.evaluation.rejection == evaluate_rejection(test, found)
 
 
 def test_every_prediction_is_uncertain_if_no_threshold_keeps_the_error(train, toy, tmp_path):
     rest, validation = toy.train.split(0.3, 0)
     wrong = replace(validation, labels=(validation.labels + 1) % 3)
     run = train(Dataset("toy", rest, validation=wrong), overrides={"reject": 0.0, "epochs": 30})
-    assert run.status.reject == Rejection(target_error=0.0, threshold=None)
+    assert (run.status.reject.target_error, run.status.reject.threshold) == (0.0, None)
+    assert run.status.reject.shortfall.images == len(validation)
     assert run.evaluation.rejection.coverage.value == 0.0
     Image.fromarray(toy.train.images[0, :, :, 0]).save(tmp_path / "a.png")
     (prediction,) = foveola.predict(run.path, [tmp_path / "a.png"])

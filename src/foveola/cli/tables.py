@@ -14,7 +14,7 @@ from foveola.documents import Audit, Catalog, ComparedPair, ComparedRun, Compari
 from foveola.evaluation.comparison import p_text
 from foveola.evaluation.costs import ParametersByImageSize
 from foveola.evaluation.metrics import METRICS
-from foveola.evaluation.rejection import RejectionResult
+from foveola.evaluation.rejection import RejectionResult, promise
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.images import shape_text
 from foveola.inputs.checks import proposed_fixes
@@ -71,7 +71,7 @@ def comparison(document: Comparison) -> RenderableType:
     for title, cell in _RUN_ROWS.items():
         if document.seeds > 1 or "seeds" not in title:
             costs.add_row(title, *map(cell, runs))
-    parts: list[RenderableType] = [*verdicts, "", costs]
+    parts: list[RenderableType] = [*verdicts, document.scope, "", costs]
     parts.append(f"Speed was measured here ({document.measured_on}); training seconds are the runs' own.")
     for pair in document.pairs:
         differences = _table(f"{pair.first} − {pair.second}", "difference", "95 % interval", "better is", right=1)
@@ -89,7 +89,8 @@ def _rejection(result: RejectionResult | None) -> dict[str, Estimate]:
     """The rows of a model that reports uncertain predictions."""
     if result is None:
         return {}
-    rows = {f"coverage (target error {result.error:.2%})": result.coverage}
+    kept = "on average" if result.confidence is None else f"with {100 * result.confidence:.4g} % confidence"
+    rows = {f"coverage (target error {result.error:.2%}, {kept})": result.coverage}
     return rows if result.accepted_error is None else rows | {"error of confident predictions": result.accepted_error}
 
 
@@ -110,9 +111,8 @@ def training(document: TrainedRun) -> RenderableType:
             "log loss": _optional(evaluation.metrics["log_loss"].value),
         }
         rows |= {title: str(estimate) for title, estimate in _rejection(evaluation.rejection).items()}
-    if document.reject is not None and document.reject.threshold is None:
-        error = f"{document.reject.target_error:.2%}"
-        rows["uncertain"] = f"always: no threshold reaches an error of {error} on the validation images"
+    if document.reject is not None:
+        rows["promised"] = promise(document.reject)
     epochs = f"{document.epochs} epoch{'s' if document.epochs != 1 else ''}"
     trained = f"{epochs}, {document.steps:,} steps in {document.seconds.training:.1f} s"
     page = path / "report.html"

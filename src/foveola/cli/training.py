@@ -115,6 +115,13 @@ def train(
             help="Target error rate, such as 0.01: less confident predictions are reported as uncertain.",
         ),
     ] = None,
+    reject_on_average: Annotated[
+        bool,
+        typer.Option(
+            "--reject-on-average",
+            help="With --reject: keep the target only on average over trainings, instead of with 90 % confidence.",
+        ),
+    ] = False,
     overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The run's folder. Default: a new one under runs/.")
@@ -150,6 +157,10 @@ def train(
         values["epochs"] = epochs
     if reject is not None:
         values["reject"] = reject
+    if reject_on_average and reject is None:
+        raise UserError("--reject-on-average says how --reject is meant, but there is no --reject. Add --reject 0.01.")
+    if reject_on_average:
+        values["reject_mode"] = "average"
     run = train_run(
         data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
         threads=threads, force=force,

@@ -4,8 +4,9 @@ A side is one training, or several of one recipe that differ in their seed. What
 other test images of the kind; what several show holds for the recipe, with other seeds too.
 """
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +63,9 @@ def accuracy_difference(first: Runs, second: Runs) -> TestResult:
 
     Parameters
     ----------
-    first, second : one training each: Newcombe's interval for paired proportions (1998, Statistics in Medicine 17:2635,
-        method 10) and McNemar's exact test; or at least two each: see `metric_differences`
+    first, second : one training each, or several that agree on every image: Newcombe's interval for paired proportions
+        (1998, Statistics in Medicine 17:2635, method 10) and McNemar's exact test; or at least two each: see
+        `metric_differences`
 
     Raises
     ------
@@ -71,8 +73,10 @@ def accuracy_difference(first: Runs, second: Runs) -> TestResult:
         If not all were measured on the same images.
     """
     right = _right([*first, *second])
-    if len(right) == 2:
-        return TestResult(_newcombe(first[0], second[0]), mcnemar(first[0], second[0]).p, "McNemar's exact test")
+    if all((side == side[0]).all() for side in (right[: len(first)], right[len(first) :])):
+        agreed = "" if len(right) == 2 else "; the trainings of a side agree on every image"
+        p = mcnemar(first[0], second[0]).p
+        return TestResult(_newcombe(first[0], second[0]), p, f"McNemar's exact test{agreed}")
     n = right.shape[1]
     return _over_seeds(right.mean(axis=1), np.cov(right) / n, len(first), n)
 
@@ -86,8 +90,12 @@ def metric_differences(
     training each, the interval is the percentiles'. Of several, trainings are to images as readers are to cases: the
     variance over the images comes from the bootstrap's covariances between different trainings, that over the
     trainings from their spread (Obuchowski and Rockette 1995), and the interval is Student's with the degrees of
-    freedom of Hillis (2014). Drawing the trainings anew too would be simpler, but where their spread dominates, such
-    intervals of five trainings cover the truth in 87 % of cases instead of 95 %.
+    freedom of Hillis (2014). That spread is at least what the images alone make of it: few trainings can agree by
+    chance. Drawing the trainings anew too would be simpler, but where their spread dominates, such intervals of five
+    trainings cover the truth in 87 % of cases instead of 95 % (`benchmarks/comparison.py` has the error rates).
+
+    Where no resample differs, as between two models without a mistake, the distances to the bounds of both sides' own
+    intervals are added in squares; identical answers have no interval, and `method` says so.
 
     Parameters
     ----------
@@ -98,7 +106,7 @@ def metric_differences(
     Returns
     -------
     Every key of `foveola.evaluation.metrics.METRICS` but accuracy; NaN where a metric is not defined. The calibration
-    error keeps its bins and signs as they are found.
+    error keeps its bins, signs and correction as they are found.
 
     Raises
     ------
@@ -117,7 +125,13 @@ def metric_differences(
             drawn[key][resample] = metric(weights)
         if progress is not None:
             progress(resample + 1, resamples)
-    return {key: _interval(found[key], drawn[key], len(first), n) for key in weighted}
+    differences = {key: _interval(found[key], drawn[key], len(first), n) for key in weighted}
+    if all(np.array_equal(model.logits, models[0].logits) for model in models):
+        return {key: replace(found, method="identical answers") for key, found in differences.items()}
+    return {
+        key: _of_own_intervals(key, first[0], second[0], found) if found.low == found.high else found
+        for key, found in differences.items()
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -137,7 +151,7 @@ def verdict(first: str, second: str, difference: Estimate, p: float, *, training
     first, second : names of the sides
     difference : of the accuracies, first minus second
     p : of the difference, corrected where it is one of several
-    trainings : number of trainings a side
+    trainings : number of trainings a side: what one shows holds for the trained model, what several show for the recipe
     same : True if both predict the same class for every image
     """
     if same:
@@ -149,12 +163,27 @@ def verdict(first: str, second: str, difference: Estimate, p: float, *, training
     of_means = f" (means of {trainings} trainings)" if trainings > 1 else ""
     points = f"{100 * abs(difference.value):.{digits}f} points{of_means}"
     interval = f"95 % CI {_minus(low, digits)}{' to ' if low < 0 else '–'}{_minus(high, digits)}"
+    these = "the recipes" if trainings > 1 else "these two trained models"
     if is_significant(difference, p):
-        return f"{better} is significantly better by {points}, {interval}"
+        return f"{these} differ: {better} is better by {points}, {interval}"
     if difference.value == 0:
-        return f"no significant difference: {first} and {second} are equally accurate, {interval}"
+        return f"no significant difference between {these}: {first} and {second} are equally accurate, {interval}"
     reason = "the interval includes 0" if low <= 0 else f"{p_text(p)} is not below {SIGNIFICANT:g}"
-    return f"no significant difference ({better} leads by {points}, {interval}): {reason}"
+    return f"no significant difference between {these} ({better} leads by {points}, {interval}): {reason}"
+
+
+def scope(trainings: int, command: str | None) -> str:
+    """What a verdict holds for, and how to ask about the recipes.
+
+    Parameters
+    ----------
+    trainings : number of trainings a side
+    command : the command that trains more seeds and compares again, None where it cannot
+    """
+    if trainings > 1:
+        return f"This holds for the recipes, from {trainings} trainings each: also with other seeds."
+    ask = "train each recipe with several seeds" if command is None else command
+    return f"This holds for the trained models: another seed can turn it round. To compare the recipes: {ask}"
 
 
 def is_significant(difference: Estimate, p: float) -> bool:
@@ -216,6 +245,14 @@ def _interval(found: NDArray[np.float64], drawn: NDArray[np.float64], first: int
     return Estimate(float(found[0] - found[1]), float(low), float(high), n, method)
 
 
+def _of_own_intervals(key: str, first: Predictions, second: Predictions, found: Estimate) -> Estimate:
+    """A difference whose interval has no width, with one from the intervals of both sides (MOVER)."""
+    a, b = METRICS[key].compute(first), METRICS[key].compute(second)
+    low = found.value - float(np.hypot(a.value - a.low, b.high - b.value))
+    high = found.value + float(np.hypot(a.high - a.value, b.value - b.low))
+    return Estimate(found.value, low, high, found.n, "from the intervals of both sides")
+
+
 def _over_seeds(figures: NDArray[np.float64], covariance: NDArray[np.float64], first: int, n: int) -> TestResult:
     """The difference of two means over trainings, with the spread of trainings and of images.
 
@@ -229,18 +266,23 @@ def _over_seeds(figures: NDArray[np.float64], covariance: NDArray[np.float64], f
 
     sides = figures[:first], figures[first:]
     sizes = np.array([len(side) for side in sides])
-    trainings = np.array([side.var(ddof=1) / len(side) for side in sides])
-    within = _mean_off_diagonal(covariance[:first, :first]) + _mean_off_diagonal(covariance[first:, first:])
-    images = max(within - 2 * float(covariance[:first, first:].mean()), 0.0)
-    variance = float(trainings.sum()) + images
+    blocks = covariance[:first, :first], covariance[first:, first:]
+    within = [_mean_off_diagonal(block) for block in blocks]
+    images = max(sum(within) - 2 * float(covariance[:first, first:].mean()), 0.0)
+    spreads = np.array([side.var(ddof=1) / len(side) for side in sides])
+    # What the trainings would differ by if they differed by chance of the images alone
+    least = sum(max(block.diagonal().mean() - w, 0.0) / m for block, w, m in zip(blocks, within, sizes, strict=True))
+    trainings, uncertain = float(spreads.sum()), float((spreads**2 / (sizes - 1)).sum())
+    if trainings < least:
+        trainings, uncertain = float(least), 0.0
+    variance = trainings + images
     value = float(sides[0].mean() - sides[1].mean())
     method = f"Student's t over {sizes[0]} and {sizes[1]} trainings and {n:,} images"
     if variance == 0:
-        return TestResult(Estimate(value, value, value, n, method), 0.0 if value else 1.0, method)
-    uncertain = float((trainings**2 / (sizes - 1)).sum())
+        return TestResult(Estimate(value, value, value, n, method), 1.0, method)
     freedom = variance**2 / uncertain if uncertain else np.inf
     margin = float(t.ppf(0.975, freedom)) * variance**0.5
-    p = float(2 * t.sf(abs(value) / variance**0.5, freedom))
+    p = max(float(2 * t.sf(abs(value) / variance**0.5, freedom)), sys.float_info.min)
     return TestResult(Estimate(value, value - margin, value + margin, n, method), p, method)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from foveola.evaluation.calibration import expected_calibration_error, log_losses
+from foveola.evaluation.calibration import calibration_error, log_losses
 from foveola.evaluation.intervals import wilson
 from foveola.evaluation.metrics import confusion
 from foveola.evaluation.rejection import coverage_at, risk_coverage
@@ -52,7 +52,7 @@ class ReliabilityBin(BaseModel):
 
 
 class Reliability(BaseModel):
-    """Expected calibration error, log loss, and bins of equal numbers of images, least certain first."""
+    """Calibration error, corrected for chance, log loss, and bins of equal numbers of images, least certain first."""
 
     ece: float
     log_loss: float
@@ -172,7 +172,7 @@ def reliability(logits: NDArray[np.floating], labels: Labels) -> Reliability:
             )
         )
     return Reliability(
-        ece=expected_calibration_error(probabilities, labels, BINS),
+        ece=calibration_error(probabilities, labels).value,
         log_loss=float(log_losses(logits, labels).mean()),
         bins=bins,
     )

@@ -1,19 +1,28 @@
 """95 % intervals: Wilson's for a fraction of images, the percentile bootstrap for everything else."""
 
 from collections.abc import Callable
+from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foveola.predictions import Estimate
 
+NORMAL_95 = 1.959963984540054
+
 
 def wilson(successes: int, n: int) -> Estimate:
     """The fraction of successes with its score interval (Wilson 1927), which holds at 0 % and 100 % too."""
-    from scipy.stats import binomtest
+    low, high = wilson_bounds(successes / n, n)
+    return Estimate(successes / n, low, high, n, "Wilson")
 
-    interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n, "Wilson")
+
+def wilson_bounds(fraction: float, n: float) -> tuple[float, float]:
+    """Wilson's interval of a fraction; n need not be whole."""
+    z = NORMAL_95
+    center = (fraction + z**2 / (2 * n)) / (1 + z**2 / n)
+    margin = z / (1 + z**2 / n) * sqrt(fraction * (1 - fraction) / n + z**2 / (4 * n**2))
+    return min(max(center - margin, 0.0), fraction), max(min(center + margin, 1.0), fraction)
 
 
 def mean_interval(values: ArrayLike) -> Estimate:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, computed_field
 
 from foveola.errors import ModelError
-from foveola.evaluation.calibration import calibration_gaps, log_losses
-from foveola.evaluation.intervals import mean_interval, wilson
+from foveola.evaluation.calibration import calibration_error, calibration_gaps, log_losses
+from foveola.evaluation.intervals import NORMAL_95, mean_interval, wilson, wilson_bounds
 from foveola.predictions import Estimate, Predictions
 
 # Gives each of M models' metric, M, for weights of the N images: weights of a resample are how often it drew each image
 WeightedMetric = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -104,17 +102,19 @@ def accuracy(predictions: Predictions) -> Estimate:
 def balanced_accuracy(predictions: Predictions) -> Estimate:
     """Mean recall over the classes that occur, each with equal weight (Brodersen et al. 2010).
 
-    The interval is the percentile bootstrap over images, classes without an image in a resample left out.
+    The interval is Wilson's, with as many images as would give the variance of the mean recall: see
+    `_effective_wilson`.
     """
-    return _bootstrap_confusion(predictions, _mean_recall)
+    return _effective_wilson(predictions, _mean_recall, _recall_influence)
 
 
 def macro_f1(predictions: Predictions) -> Estimate:
     """Mean F1 over the classes that occur among labels or predictions, each with equal weight.
 
-    F1 is the harmonic mean of precision and recall. The interval is the percentile bootstrap over images.
+    F1 is the harmonic mean of precision and recall. The interval is Wilson's, with as many images as would give the
+    variance of the mean F1: see `_effective_wilson`.
     """
-    return _bootstrap_confusion(predictions, _mean_f1)
+    return _effective_wilson(predictions, _mean_f1, _f1_influence)
 
 
 def log_loss(predictions: Predictions) -> Estimate:
@@ -131,14 +131,19 @@ def auc_macro_ovr(predictions: Predictions) -> Estimate:
     """Area under the ROC curve of each class against all others, averaged over the classes with equal weight.
 
     Classes that do not occur among the labels are left out of the mean, and `method` says so; with a single class
-    the area is NaN. The interval is DeLong's (DeLong et al. 1988), with each image's structural components summed
-    over the classes, so that the covariance between classes counts. Where the classes are separated perfectly there
-    is no spread to estimate, and the interval is the point 1.
+    the area is NaN. The interval is DeLong's (DeLong et al. 1988) on the scale of log odds, where it cannot leave 0 to
+    1, with each image's structural components summed over the classes, so that the covariance between classes counts.
+
+    Where the classes are separated perfectly, there is no spread to estimate. The lower bound is then the least area
+    at which so many images are in order with a probability of 2.5 %, however scores are distributed: as many images of
+    the smallest class as go unseen (the rule of three) may lie on the wrong side of all others. Where less disorder is
+    seen than can go unseen, the interval reaches as far below the value.
     """
+    from scipy.special import expit, logit
     from sklearn.metrics import roc_auc_score
 
     n, classes = predictions.probabilities.shape
-    occurring = np.unique(predictions.labels)
+    occurring, supports = np.unique(predictions.labels, return_counts=True)
     if len(occurring) < 2:
         return Estimate(math.nan, math.nan, math.nan, n, "undefined: a single class occurs")
     areas = []
@@ -148,19 +153,36 @@ def auc_macro_ovr(predictions: Predictions) -> Estimate:
         areas.append(roc_auc_score(positive, scores))
         components += _structural_components(scores, positive, areas[-1])
     value = float(np.mean(areas))
-    margin = 1.959964 * float(np.linalg.norm(components / len(occurring)))
+    low = high = value
+    if 0 < value < 1:
+        margin = NORMAL_95 * float(np.linalg.norm(components / len(occurring))) / (value * (1 - value))
+        low, high = (float(expit(logit(value) + sign * margin)) for sign in (-1, 1))
+    unseen = _unseen_disorder(supports)
+    if value > 1 - unseen:
+        low = min(low, max(value - unseen, 0.0))
+    if value < unseen:
+        high = max(high, value + unseen)
     method = "DeLong" if len(occurring) == classes else f"DeLong, {len(occurring)} of {classes} classes occur"
-    return Estimate(value, max(value - margin, 0.0), min(value + margin, 1.0), n, method)
+    return Estimate(value, low, high, n, method)
+
+
+def _unseen_disorder(supports: NDArray[np.int64]) -> float:
+    """How much the macro area can fall without a trace: by images that a sample of these sizes misses in 2.5 %.
+
+    A fraction e of one class lies below all others, and above all members of the largest other class: the area of its
+    own class falls by e, that of the other by e times its size among all that are not of the other.
+    """
+    falls = []
+    for label, support in enumerate(supports):
+        largest = np.delete(supports, label).max()
+        fraction = 1 - 0.025 ** (1 / support)
+        falls.append(fraction * (1 + support / (supports.sum() - largest)) / len(supports))
+    return float(max(falls))
 
 
 def ece(predictions: Predictions) -> Estimate:
-    """Expected calibration error of the most probable class, in 15 bins of equal numbers of images: 0 (best) to 1.
-
-    The interval keeps bins and signs as they are found. Resampling those too would repeat the error's upward bias,
-    and give intervals that lie above the value itself.
-    """
-    estimate = mean_interval(calibration_gaps(predictions.probabilities, predictions.labels))
-    return replace(estimate, low=max(estimate.low, 0.0))
+    """Calibration error of the most probable class, corrected for chance: see `calibration_error`."""
+    return calibration_error(predictions.probabilities, predictions.labels)
 
 
 def per_class(predictions: Predictions) -> list[ClassMetrics]:
@@ -213,6 +235,13 @@ def bootstrap_auc(models: Sequence[Predictions]) -> WeightedMetric:
     return areas
 
 
+def bootstrap_calibration(models: Sequence[Predictions]) -> WeightedMetric:
+    """The calibration error; bins, signs and the correction for chance stay as they are found."""
+    gaps = bootstrap_mean(lambda model: calibration_gaps(model.probabilities, model.labels))(models)
+    corrections = gaps(np.ones(len(models[0]))) - [ece(model).value for model in models]
+    return lambda weights: gaps(weights) - corrections
+
+
 def bootstrap_confusion(
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> Callable[..., WeightedMetric]:
@@ -236,16 +265,50 @@ def _cells(predictions: Predictions) -> NDArray[np.int64]:
     return cells
 
 
-def _bootstrap_confusion(
-    predictions: Predictions, statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+def _effective_wilson(
+    predictions: Predictions,
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    influence: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> Estimate:
-    """Percentile bootstrap: drawing n images anew is drawing the cells of the confusion matrix from a multinomial."""
-    counts, n = confusion(predictions), len(predictions)
-    draws = np.random.default_rng(0).multinomial(n, counts.ravel() / n, size=_RESAMPLES)
-    values = statistic(draws.reshape(_RESAMPLES, *counts.shape).astype(np.float64))
-    low, high = np.percentile(values, (2.5, 97.5))
-    value = float(statistic(counts[None].astype(np.float64))[0])
-    return Estimate(value, float(low), float(high), n, f"percentile bootstrap, {_RESAMPLES} resamples")
+    """A statistic of the confusion matrix with Wilson's interval for the effective number of images.
+
+    That number (Kish 1965) gives a fraction the variance that the statistic has by the delta method: that of its
+    influence function. Both are computed on the matrix with one more image, spread as if labels and predictions were
+    independent, so that an interval has a width where no image is wrong.
+    """
+    counts, n = confusion(predictions).astype(np.float64), len(predictions)
+    value = float(statistic(counts[None])[0])
+    spread = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / n**2
+    smoothed = (counts + spread) * n / (n + 1)
+    fraction = float(statistic(smoothed[None])[0])
+    variance = float((smoothed * influence(smoothed) ** 2).sum())
+    images = min(fraction * (1 - fraction) / variance, n) if variance > 0 else n
+    low, high = wilson_bounds(value, images)
+    return Estimate(value, low, high, n, "Wilson's, for the effective number of images")
+
+
+def _recall_influence(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much an image in each cell moves the mean recall, K×K."""
+    supports = counts.sum(axis=1)
+    share = _reciprocal(supports)
+    moved: NDArray[np.float64] = (np.eye(len(counts)) - (counts.diagonal() * share)[:, None]) * share[:, None]
+    moved /= (supports > 0).sum()
+    return moved
+
+
+def _f1_influence(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much an image in each cell moves the mean F1, K×K."""
+    twice = counts.sum(axis=0) + counts.sum(axis=1)
+    share = _reciprocal(twice)
+    falls = 2 * counts.diagonal() * share**2
+    moved: NDArray[np.float64] = np.diag(2 * share) - falls[:, None] - falls[None, :]
+    moved /= (twice > 0).sum()
+    return moved
+
+
+def _reciprocal(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / counts, and 0 where there is nothing."""
+    return np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
 
 
 def _mean_recall(confusions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -359,10 +422,10 @@ _ROWS = (
     Metric(
         "ece",
         "calibration error (ECE)",
-        "mean distance between confidence and accuracy; 0 is perfect",
+        "mean distance between confidence and accuracy, beyond what chance explains; 0 is perfect",
         "lower",
         ece,
-        bootstrap_mean(lambda model: calibration_gaps(model.probabilities, model.labels)),
+        bootstrap_calibration,
     ),
 )
 

@@ -102,17 +102,37 @@ class ImageStatistics(BaseModel):
     centre_x: Quantiles
 
 
+class Shortfall(BaseModel):
+    """Why nothing could be promised: `images`, the validation images, are too few.
+
+    `images_without_mistakes` would do if the model made no mistake among the accepted ones, about `images_needed` with
+    mistakes as frequent as here; None where no number does. `possible_error` is the error rate that these images can
+    promise, None where they can promise none.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    images: int
+    images_without_mistakes: int | None
+    images_needed: int | None
+    possible_error: float | None
+
+
 class Rejection(BaseModel):
     """Confidence threshold below which a prediction is reported as uncertain.
 
-    `target_error`, "error" in JSON, is the error rate that the threshold was chosen for. `threshold` is None if no
-    threshold kept that rate on the validation images; every prediction is then uncertain.
+    `target_error`, "error" in JSON, is the error rate that the threshold was chosen for. With `confidence`, such as
+    0.9, the error rate of the accepted predictions is at most that in 90 % of all trainings; None: without a promise,
+    as in models of earlier versions. `threshold` is None if none keeps the target; every prediction is then uncertain,
+    and `shortfall` says what it would take.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
     target_error: float = Field(validation_alias=AliasChoices("target_error", "error"), serialization_alias="error")
     threshold: float | None
+    confidence: float | None = None
+    shortfall: Shortfall | None = None
 
     def is_confident(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which predictions reach the threshold, N, of probabilities, N×K."""
@@ -149,9 +169,9 @@ class ModelMetadata(BaseModel):
     colour model takes grey images, too, but a grey model refuses colour images.
     `statistics` is None if the training images have no common background, as photographs; `originals` in models of an
     older Foveola; `white_level`, the value that became 255 in files of 16 bits per channel, if that was 65535; `reject`
-    if the model never reports a prediction as uncertain. `unfamiliarity` is None if the model cannot tell images that are
-    unlike its training images: it was trained without validation images or by an older Foveola, or its network is the
-    user's own. `layers` is None for a network that the user wrote in PyTorch.
+    if the model never reports a prediction as uncertain. `unfamiliarity` is None if the model cannot tell images that
+    are unlike its training images: it was trained without validation images or by an older Foveola, or its network is
+    the user's own. `layers` is None for a network that the user wrote in PyTorch.
     """
 
     model_config = ConfigDict(frozen=True, serialize_by_alias=True)

@@ -20,6 +20,7 @@ from foveola.evaluation.curves import (
     worst_mistakes,
 )
 from foveola.evaluation.metrics import METRICS
+from foveola.evaluation.rejection import promise
 from foveola.images import Images, shape_text
 from foveola.models.shapes import infer_shapes
 from foveola.reports import pixels, plots
@@ -31,8 +32,8 @@ SAMPLES, FAILURES, PAIRS, EXAMPLES = 25, 12, 4, 4
 MIN_MAP_IMAGES, MAX_MAP_IMAGES = 10, 1000
 # With more classes, the confusion matrix shows those with most mistakes
 MATRIX_CLASSES = 30
-# Calibration errors up to which the page calls probabilities well or roughly calibrated
-WELL_CALIBRATED, ROUGHLY_CALIBRATED = 0.02, 0.05
+# Probabilities are called well calibrated if the interval of their error ends below this, badly if it starts above
+CALIBRATED = 0.03
 
 
 def run_page(data: ReportData) -> str:
@@ -72,7 +73,7 @@ def _summary(data: ReportData) -> dict[str, Any]:
     if evaluation is None or evaluation.curves is None:
         return {"measured": False}
     curves = evaluation.curves
-    ece = curves.reliability.after.ece
+    ece = evaluation.metrics["ece"]
     confused = curves.confused_pairs[:1]
     supports = [row.support for row in evaluation.per_class]
     return {
@@ -82,7 +83,7 @@ def _summary(data: ReportData) -> dict[str, Any]:
         "baseline": max(supports) / sum(supports),
         "mistakes": evaluation.n - round(evaluation.accuracy.value * evaluation.n),
         "ece": ece,
-        "calibrated": "well" if ece <= WELL_CALIBRATED else "roughly" if ece <= ROUGHLY_CALIBRATED else "badly",
+        "calibrated": "well" if ece.high <= CALIBRATED else "badly" if ece.low > CALIBRATED else "perhaps",
         "confused": {"classes": confused[0].classes, "count": sum(confused[0].taken_for_the_other)}
         if confused
         else None,
@@ -218,6 +219,7 @@ def _quality(data: ReportData, colours: Mapping[int, str]) -> dict[str, Any] | N
         "risk_coverage": risk,
         "rejection": evaluation.rejection,
         "unfamiliar": evaluation.unfamiliar,
+        "promise": None if (reject := data.classifier.metadata.reject) is None else promise(reject),
         "others": len(data.class_names) - len(colours),
     }
 

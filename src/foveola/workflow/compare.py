@@ -1,5 +1,6 @@
 """Compare: runs measured on the same test images, the significance of their differences, and their costs."""
 
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from foveola.evaluation.comparison import (
     is_significant,
     mcnemar,
     metric_differences,
+    scope,
     verdict,
 )
 from foveola.evaluation.costs import Speed, device_name, measure_speeds, multiply_adds, parameters_by_image_size
@@ -130,6 +132,7 @@ def compare(
         split="test",
         n=len(test),
         seeds=seeds,
+        scope=scope(seeds, _more_seeds(runs, opened, classifiers)),
         measured_on=device_name(chosen_device),
         runs=[_compared_run(side, speeds[side.trainings[0].path]) for side in compared],
         pairs=pairs,
@@ -166,6 +169,15 @@ def _check_same_data(runs: Sequence[Run]) -> None:
                 f"Models can only be compared on the same test images: train both on the same data, with the same "
                 f"image_size and channels."
             )
+
+
+def _more_seeds(
+    paths: Sequence[str | Path], runs: Sequence[Run], classifiers: Mapping[Path, "Classifier"]
+) -> str | None:
+    """The command that compares over seeds; None for a run that its recipe alone does not repeat."""
+    if any(run.status.init or classifiers[run.path].metadata.layers is None for run in runs):
+        return None
+    return shlex.join(["foveola", "compare", *map(str, paths), "--seeds", "5"])
 
 
 def _data_text(data: RecordedData) -> str:

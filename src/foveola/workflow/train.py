@@ -16,7 +16,7 @@ from foveola.documents import ModelSize, RunStatus
 from foveola.errors import NonFiniteLoss, UserError, require
 from foveola.files import expanded, new_folder
 from foveola.images import Dataset
-from foveola.models.metadata import DataOrigin, OriginalImages, Rejection
+from foveola.models.metadata import DataOrigin, OriginalImages
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
@@ -219,7 +219,7 @@ def _fit_into(
                 status.epochs, status.steps = int(history.rows[-1]["epoch"]), int(history.rows[-1]["step"])
             classifier.save(run.model_path)
         status.chosen_epoch = state.best_epoch
-        _calibrate(classifier, splits, recipe.reject)
+        _calibrate(classifier, splits, recipe)
         status.reject = classifier.metadata.reject
         _measure_unfamiliarity(classifier, splits)
         classifier.save(run.model_path)
@@ -265,7 +265,7 @@ def _validation_auc(predictions: Predictions) -> float:
     return auc_macro_ovr(predictions).value
 
 
-def _calibrate(classifier: "Classifier", splits: Splits, target_error: float | None) -> None:
+def _calibrate(classifier: "Classifier", splits: Splits, recipe: Recipe) -> None:
     """Choose temperature and threshold on the validation images, and put them into the model."""
     from foveola.evaluation.calibration import fit_temperature
     from foveola.evaluation.rejection import choose_threshold
@@ -280,9 +280,10 @@ def _calibrate(classifier: "Classifier", splits: Splits, target_error: float | N
         )
     temperature = fit_temperature(logits, labels)
     reject = None
-    if target_error is not None:
+    if recipe.reject is not None:
         calibrated = Predictions(logits / np.float32(temperature), labels, classifier.class_names, held_out=True)
-        reject = Rejection(target_error=target_error, threshold=choose_threshold(calibrated, target_error))
+        confidence = recipe.reject_confidence if recipe.reject_mode == "guaranteed" else None
+        reject = choose_threshold(calibrated, recipe.reject, confidence)
     classifier.metadata = classifier.metadata.model_copy(update={"temperature": temperature, "reject": reject})
 
 
