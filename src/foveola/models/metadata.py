@@ -11,12 +11,21 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from foveola.errors import ModelError
 from foveola.images import Polarity
 from foveola.models.layers import Layer
+from foveola.models.learnt import LEARNT_KEY, LearntImages, read_learnt
 
 METADATA_KEY = "foveola"
 
 
+# What a split keeps on one side: nothing, copies (the same pixels), or also near copies
+Together = Literal["nothing", "copies", "near copies"]
+
+
 class DataOrigin(BaseModel):
-    """The data that a model was trained on, and how it was split."""
+    """The data that a model was trained on, and how it was split.
+
+    `groups` is the pattern by which the images were grouped, "folder", or "array" if the groups were given as numbers.
+    `learnt` is known to model files only; the JSON of the metadata, and so an export, has no room for it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,6 +35,9 @@ class DataOrigin(BaseModel):
     validation: float
     test: float | None = None
     seed: int
+    together: Together = "nothing"
+    groups: str | None = None
+    learnt: LearntImages | None = Field(default=None, exclude=True, repr=False)
 
 
 class Quantiles(BaseModel):
@@ -144,6 +156,18 @@ def read_metadata(path: Path) -> ModelMetadata:
             f"Give a model file that Foveola has saved."
         )
     try:
-        return ModelMetadata.model_validate_json(metadata[METADATA_KEY])
+        found = ModelMetadata.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         raise ModelError(f"The metadata in {path} is damaged or from a newer Foveola: {error}.") from None
+    if found.data is None or LEARNT_KEY not in metadata:
+        return found
+    learnt = read_learnt(metadata[LEARNT_KEY], str(path))
+    return found.model_copy(update={"data": found.data.model_copy(update={"learnt": learnt})})
+
+
+def file_metadata(metadata: ModelMetadata) -> dict[str, str]:
+    """What `read_metadata` reads, as the texts that a safetensors file holds by key."""
+    texts = {METADATA_KEY: metadata.model_dump_json()}
+    if metadata.data is not None and metadata.data.learnt is not None:
+        texts[LEARNT_KEY] = metadata.data.learnt.model_dump_json()
+    return texts

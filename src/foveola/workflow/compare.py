@@ -198,7 +198,7 @@ def _classifier(run: Run, device: Device) -> "Classifier":
 
 
 def _common_test_images(dataset: Dataset, classifiers: Mapping[Path, "Classifier"]) -> ImageSet:
-    parts = {path: select_split(dataset, model.metadata, "test")[0] for path, model in classifiers.items()}
+    parts = {path: select_split(dataset, model.metadata, "test").images for path, model in classifiers.items()}
     first, test = next(iter(parts.items()))
     for path, other in parts.items():
         if other.fingerprint != test.fingerprint:
