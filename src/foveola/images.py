@@ -222,9 +222,9 @@ def _hold_out(
     single_counts = np.bincount(labels[single], minlength=class_count)
     _check_divisible(images, (group_counts > 0).sum(axis=0) + single_counts)
     chosen = _choose_groups(group_counts, single_counts, fraction, images.class_names, generator)
-    held_out = np.isin(group, several[chosen])
+    held_out: NDArray[np.bool_] = np.atleast_1d(np.isin(group, several[chosen]))
     missing = targets - group_counts[chosen].sum(axis=0)
-    kept = (group_counts[~chosen] > 0).any(axis=0)
+    kept = (group_counts[~chosen] > 0).sum(axis=0)
     for label in np.flatnonzero(single_counts):
         least = int(not group_counts[chosen, label].any())
         most = single_counts[label] - int(not kept[label])
@@ -248,7 +248,7 @@ def _choose_groups(
     weights = 1 / np.maximum(targets, 1)
     has = counts > 0
     kept, held = has.sum(axis=0) + single_counts, np.zeros(len(class_names), np.int64)
-    chosen = np.zeros(len(counts), bool)
+    chosen: NDArray[np.bool_] = np.zeros(len(counts), bool)
 
     def growth(group: int) -> float:
         """Change of the weighted squared distance from the targets, if the group is held out."""
@@ -266,7 +266,7 @@ def _choose_groups(
     for group in order:
         if growth(group) < 0 and is_free(group):
             choose(group)
-    for label in np.flatnonzero(has.any(axis=0) & (single_counts == 0)):
+    for label in map(int, np.flatnonzero(has.any(axis=0) & (single_counts == 0))):
         if not held[label]:
             free = [group for group in order if has[group, label] and is_free(group)]
             if not free:
@@ -280,7 +280,7 @@ def _choose_groups(
 
 def _check_divisible(images: ImageSet, units: NDArray[np.int64]) -> None:
     """Refuse a class with one unit: a group, or an image that stands for itself."""
-    for label in np.flatnonzero(units == 1):
+    for label in map(int, np.flatnonzero(units == 1)):
         count, name = images.class_counts[label], images.class_names[label]
         if count == 1:
             raise DataError(
@@ -288,9 +288,8 @@ def _check_divisible(images: ImageSet, units: NDArray[np.int64]) -> None:
                 f"images. Add images of this class, or remove the class."
             )
         raise DataError(
-            f"The {count:,} images of class {name!r} stay together, because they are copies of one image or of one "
-            f"group, so that they cannot be both in the training images and in the held-out images. Add other images "
-            f"of this class, or remove the class."
+            f"The {count:,} images of class {name!r} are of a single group, which cannot be both in the training images "
+            f"and in the held-out images. Add images of another group, make smaller groups, or remove the class."
         )
 
 

@@ -34,7 +34,7 @@ def test_a_test_split_of_the_data_is_used(toy, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("split", "n", "held_out"), [("train", 39, False), ("validation", 9, True), ("all", 60, False)]
+    ("split", "n", "held_out"), [("train", 39, False), ("validation", 9, False), ("all", 60, False)]
 )
 def test_other_splits_of_the_runs_own_data(evaluate, toy, split, n, held_out):
     document = evaluate(toy, split=split)
@@ -42,15 +42,54 @@ def test_other_splits_of_the_runs_own_data(evaluate, toy, split, n, held_out):
 
 
 def test_other_data_without_a_test_split_is_evaluated_as_a_whole(evaluate, toy):
-    other = Dataset("other", toy.train.take(range(1, 60)))
-    document = evaluate(other)
-    assert (document.split, document.n, document.held_out) == ("all", 59, True)
+    document = evaluate(Dataset("other", mirrored(toy.train)))
+    assert (document.split, document.n, document.held_out) == ("all", 60, True)
+    assert document.seen == SeenImages()
 
 
 def test_the_test_split_of_other_data_is_used(evaluate, toy):
-    test = toy.train.take(range(0, 60, 4))
+    test = mirrored(toy.train.take(range(0, 60, 4)))
     document = evaluate(Dataset("other", toy.train, test=test))
     assert (document.split, document.n, document.held_out) == ("test", 15, True)
+
+
+def mirrored(images):
+    """Other images than these, of the same classes."""
+    return replace(images, images=np.ascontiguousarray(images.images[:, ::-1]))
+
+
+def grown(toy):
+    return Dataset("grown", ImageSet(*(np.concatenate([part, part[:1]]) for part in parts(toy)), toy.class_names))
+
+
+def parts(toy):
+    return toy.train.images, toy.train.labels
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda train: train.take(range(1, 60)),
+        lambda train: train.take(np.random.default_rng(0).permutation(60)),
+        lambda train: train.take([*range(60), 0, 1]),
+        lambda train: replace(train, labels=(train.labels + 1) % 3),
+        lambda train: replace(train, class_names=("right", "left", "middle")),
+        lambda train: replace(train, images=np.repeat(train.images, 3, axis=3)),
+    ],
+    ids=["shrunk", "shuffled", "grown", "other labels", "other order of classes", "grey saved as colour"],
+)
+def test_images_that_were_learnt_are_left_out_of_changed_data(evaluate, toy, toy_run, change):
+    written = foveola.Run.open(toy_run).status.data
+    changed = change(toy.train)
+    learnt = LearntImages.of(*vars(restore_splits(toy, foveola.open(toy_run).metadata.data)).values().__iter__().__next__() and (changed, None)) if False else None
+    document = evaluate(Dataset("changed", changed))
+    assert (document.split, document.held_out) == ("unseen", True)
+    assert document.n + document.seen.left_out == len(changed)
+    assert document.n <= written.test + 2
+    whole = evaluate(Dataset("changed", changed), split="all")
+    assert not whole.held_out
+    assert whole.seen.training + whole.seen.validation == document.seen.left_out
+    assert (whole.without_copies.n, whole.without_copies.accuracy) == (document.n, document.accuracy)
 
 
 def test_classes_are_matched_by_name(evaluate, toy):
@@ -58,19 +97,21 @@ def test_classes_are_matched_by_name(evaluate, toy):
     labels = np.array([names.index(toy.class_names[label]) for label in toy.train.labels])
     shuffled = Dataset("shuffled", ImageSet(toy.train.images, labels, names))
     renamed = Dataset("renamed", ImageSet(toy.train.images, toy.train.labels, names))
-    document = evaluate(shuffled)
+    document = evaluate(shuffled, split="all")
     assert [row.name for row in document.per_class] == list(toy.class_names)
     assert document.confusion == evaluate(toy, split="all").confusion
-    assert document.accuracy.value > evaluate(renamed).accuracy.value
+    assert document.accuracy.value > evaluate(renamed, split="all").accuracy.value
 
 
 def test_data_with_only_some_of_the_classes_is_evaluated(evaluate, toy):
-    document = evaluate(Dataset("two", ImageSet(toy.train.images[:40], toy.train.labels[:40], ("left", "middle"))))
+    two = Dataset("two", ImageSet(toy.train.images[:40], toy.train.labels[:40], ("left", "middle")))
+    document = evaluate(two, split="all")
     assert [row.support for row in document.per_class] == [20, 20, 0]
 
 
 def test_data_of_a_single_class_are_evaluated(evaluate, toy):
-    document = evaluate(Dataset("left", ImageSet(toy.train.images[:20], toy.train.labels[:20], toy.class_names)))
+    left = Dataset("left", ImageSet(toy.train.images[:20], toy.train.labels[:20], toy.class_names))
+    document = evaluate(left, split="all")
     (occurring,) = {toy.class_names[label] for label in toy.train.labels[:20]}
     assert [row.support for row in document.per_class if row.name == occurring] == [20]
     assert 0 <= document.accuracy.value <= 1
@@ -79,7 +120,8 @@ def test_data_of_a_single_class_are_evaluated(evaluate, toy):
 
 def test_a_class_name_without_images_need_not_be_known(evaluate, toy):
     names = ("nobody", *toy.class_names)
-    document = evaluate(Dataset("more", ImageSet(toy.train.images, toy.train.labels + 1, names)))
+    more = Dataset("more", ImageSet(toy.train.images, toy.train.labels + 1, names))
+    document = evaluate(more, split="all")
     assert document.confusion == evaluate(toy, split="all").confusion
 
 
@@ -92,8 +134,9 @@ def test_unknown_classes_are_refused_by_name(evaluate, toy):
 def test_images_of_another_size_are_resized(toy_run, toy, tmp_path):
     large = toy.train.images.repeat(3, axis=1).repeat(3, axis=2)
     np.savez(tmp_path / "large.npz", x_train=large, y_train=toy.train.labels, class_names=np.array(toy.class_names))
-    small = foveola.evaluate(toy_run, Dataset("copy", toy.train.take(range(59, -1, -1))), verbose=False)
-    document = foveola.evaluate(toy_run, tmp_path / "large.npz", verbose=False)
+    copy = Dataset("copy", toy.train.take(range(59, -1, -1)))
+    small = foveola.evaluate(toy_run, copy, split="all", verbose=False)
+    document = foveola.evaluate(toy_run, tmp_path / "large.npz", split="all", verbose=False)
     assert document.n == small.n == 60
     assert document.accuracy.value == pytest.approx(small.accuracy.value, abs=0.1)
 

@@ -45,6 +45,7 @@ class Overlap:
     test : which test images are training images, or validation images, too; None without a test split
     validation : which validation images are training images, bool N
     test_groups, validation_groups : number of test images, and validation images, whose group is also in training
+    conflicting : number of images that have a copy of another class
     scattered : number of near copies that were not kept together, because too many images are nearly the same
     """
 
@@ -54,6 +55,7 @@ class Overlap:
     validation: NDArray[np.bool_] | None
     test_groups: int = 0
     validation_groups: int = 0
+    conflicting: int = 0
     scattered: int = 0
 
 
@@ -181,9 +183,8 @@ def select_split(dataset: Dataset, metadata: ModelMetadata, split: Split) -> Sel
         raise DataError(f"{dataset.name} has no {split} split for this model. Choose another with --split.")
     seen = None if learnt is None else learnt.seen(_in_shape(images.images, metadata.image_shape))
     is_given = dataset.test is not None or dataset.validation is not None  # what is drawn has no copies elsewhere
-    if seen is not None and origin is not None and own and is_given and split == "test":
-        if origin.together == "near copies":
-            seen |= _seen(dict(zip(splits.by_name, image_keys(splits, origin.together), strict=True)))
+    if seen is not None and is_given and own and split == "test" and origin and origin.together == "near copies":
+        seen |= _seen(dict(zip(splits.by_name, image_keys(splits, origin.together), strict=True)))
     if not unseen or seen is None or seen.any.all() or not seen.any.any():
         return Selection(images, "all" if unseen else split, seen)
     left = np.flatnonzero(~seen.any)
@@ -215,12 +216,17 @@ def _is_searched(splits: Splits) -> bool:
 
 
 def _draw(images: ImageSet, keys: Indices, validation: float, test: float, seed: int) -> NDArray[np.int64]:
-    """Where each training image goes, N; fractions of 0 draw nothing."""
+    """Where each training image goes, N; fractions of 0 draw nothing.
+
+    Of a class with too few different images to be in every split, copies are on several sides.
+    """
+    parts = bool(validation) + bool(test) + 1
+    keys = np.where(_has_too_few(images, keys, parts), keys.max() + 1 + np.arange(len(keys)), keys)
     # Only labels and groups decide; the pixels need not be copied
     pixels = np.zeros((len(images), 1, 1, 1), np.uint8)
     pool = ImageSet(pixels, images.labels, images.class_names, _joined(images.groups, keys))
     part = np.full(len(pool), TRAIN)
-    _check_classes(pool, bool(validation) + bool(test) + 1)
+    _check_classes(pool, parts)
     for split, fraction, split_seed in ((TEST, test, _TEST_SEED), (VALIDATION, validation, seed)):
         if fraction:
             rest = np.flatnonzero(part == TRAIN)
@@ -238,7 +244,16 @@ def _joined(groups: Indices | None, keys: Indices) -> Indices | None:
     first, second = (np.unique(numbers, return_inverse=True)[1] for numbers in (groups, keys))
     second = second + first.max() + 1
     links = coo_array((np.ones(len(first)), (first, second)), shape=2 * (second.max() + 1,))
-    return connected_components(links, directed=False)[1][first].astype(np.int64)
+    joined: Indices = connected_components(links, directed=False)[1][first].astype(np.int64)
+    return joined
+
+
+def _has_too_few(images: ImageSet, keys: Indices, parts: int) -> NDArray[np.bool_]:
+    """Whether the class of each image, N, has fewer different images than there are splits."""
+    pairs = np.unique(np.stack([images.labels, keys], axis=1), axis=0)
+    different = np.bincount(pairs[:, 0], minlength=len(images.class_names))
+    few: NDArray[np.bool_] = (different < parts)[images.labels]
+    return few
 
 
 def _check_classes(pool: ImageSet, parts: int) -> None:
@@ -248,11 +263,10 @@ def _check_classes(pool: ImageSet, parts: int) -> None:
         own = groups[pool.labels == label]
         count = len(np.unique(own))
         if 1 < count < parts:
-            images = f"{len(own):,} images"
-            images += "" if count == len(own) else f" in {count} groups that stay together"
+            what = "images" if pool.groups is None else "groups of images"
             raise DataError(
-                f"Class {name!r} has {images}, too few to be among the training, the validation and the test images. "
-                f"Add other images of this class, or remove the class."
+                f"Class {name!r} has {count} {what}, too few to be among the training, the validation and the test "
+                f"images. Add {what} of this class, or remove the class."
             )
 
 
@@ -260,6 +274,8 @@ def _keeps_sizes(images: ImageSet, keys: Indices, validation: float, test: float
     """Whether the drawn splits have between half and twice the images of each class that they should have."""
     if len(np.unique(keys)) == len(keys):
         return True
+    if _has_too_few(images, keys, bool(validation) + bool(test) + 1).any():
+        return False
     try:
         part = _draw(images, keys, validation, test, seed)
     except DataError:
@@ -297,6 +313,7 @@ def _overlap(part: NDArray[np.int64], given: Splits, keys: list[Indices], togeth
         validation=None if validation is None else np.isin(validation, of_keys["train"]),
         test_groups=_shared(of_groups.get("test"), of_groups["train"]),
         validation_groups=_shared(of_groups.get("validation"), of_groups["train"]),
+        conflicting=_conflicting(given, keys),
     )
 
 
@@ -310,6 +327,14 @@ def _seen(keys: Mapping[str, Indices]) -> Seen:
 def _shared(groups: Indices | None, training: Indices | None) -> int:
     """Number of images whose group is also in training."""
     return 0 if groups is None or training is None else int(np.isin(groups, training).sum())
+
+
+def _conflicting(given: Splits, keys: list[Indices]) -> int:
+    """Number of images whose key is also that of an image of another class."""
+    key = np.unique(np.concatenate(keys), return_inverse=True)[1]
+    label = np.concatenate([images.labels for images in given.by_name.values()])
+    pairs = np.unique(np.stack([key, label], axis=1), axis=0)
+    return int((np.bincount(pairs[:, 0]) > 1)[key].sum())
 
 
 def _count(keys: list[Indices]) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from foveola.errors import DataError, ModelError, RecipeError
 from foveola.files import verify_checksum, write_atomically
 from foveola.images import Images, check_images, shape_text
-from foveola.models.metadata import ModelMetadata, file_metadata, read_metadata
+from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
 from foveola.models.modules import build_network
 from foveola.models.shapes import infer_shapes
 
@@ -126,7 +126,7 @@ class Classifier(nn.Module):
             name: tensor.cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in self.network.state_dict().items()
         }
-        write_atomically(Path(path), save(weights, file_metadata(self.metadata)))
+        write_atomically(Path(path), save(weights, {METADATA_KEY: self.metadata.model_dump_json()}))
 
 
 def open_classifier(path: Path, network: nn.Module | None = None) -> Classifier:

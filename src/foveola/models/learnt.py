@@ -7,12 +7,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from foveola.errors import ModelError
 from foveola.images import Images, ImageSet
 
-LEARNT_KEY = "foveola.learnt"
 HASH_BYTES = 8
 
 Hashes = NDArray[np.uint64]
@@ -71,8 +69,9 @@ class Seen:
 class LearntImages(BaseModel):
     """The hashes of a model's training and validation images: sorted little-endian integers of 8 bytes, in base64.
 
-    `earlier` are the training images of the model that the weights were initialised from. The hashes stand in the model file beside the metadata, and not in exports. Whoever has an image can find out with
-    them whether the model has learnt from it.
+    `earlier` are the training images of the model that the weights were initialised from. The hashes stand in the
+    model file, and not in exports: whoever has an image can find out with them whether the model has
+    learnt from it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,9 +82,7 @@ class LearntImages(BaseModel):
     earlier: _Packed = b""
 
     @classmethod
-    def of(
-        cls, train: ImageSet, validation: ImageSet | None, earlier: "LearntImages | None" = None
-    ) -> "LearntImages":
+    def of(cls, train: ImageSet, validation: ImageSet | None, earlier: "LearntImages | None" = None) -> "LearntImages":
         """The hashes of these images; `earlier` are those of the model that the weights were initialised from."""
         return cls(
             training=_packed(train),
@@ -101,20 +98,6 @@ class LearntImages(BaseModel):
             for known in (self.training + (self.earlier if earlier else b""), self.validation)
         )
         return Seen(training, validation & ~training)
-
-
-def read_learnt(text: str, where: str) -> LearntImages:
-    """Read what a model file holds under LEARNT_KEY.
-
-    Raises
-    ------
-    ModelError
-        If it is damaged; `where` names the file.
-    """
-    try:
-        return LearntImages.model_validate_json(text)
-    except ValidationError as error:
-        raise ModelError(f"The hashes of training images in {where} are damaged: {error}. Train it again.") from None
 
 
 def _packed(images: ImageSet) -> bytes:

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from foveola.errors import ModelError
 from foveola.images import Polarity
 from foveola.models.layers import Layer
-from foveola.models.learnt import LEARNT_KEY, LearntImages, read_learnt
+from foveola.models.learnt import LearntImages
 
 METADATA_KEY = "foveola"
 
@@ -24,7 +24,7 @@ class DataOrigin(BaseModel):
     """The data that a model was trained on, and how it was split.
 
     `groups` is the pattern by which the images were grouped, "folder", or "array" if the groups were given as numbers.
-    `learnt` is known to model files only; the JSON of the metadata, and so an export, has no room for it.
+    `learnt` is in model files only, not in exports.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,7 +37,7 @@ class DataOrigin(BaseModel):
     seed: int
     together: Together = "nothing"
     groups: str | None = None
-    learnt: LearntImages | None = Field(default=None, exclude=True, repr=False)
+    learnt: LearntImages | None = Field(default=None, repr=False)
 
 
 class Quantiles(BaseModel):
@@ -156,18 +156,6 @@ def read_metadata(path: Path) -> ModelMetadata:
             f"Give a model file that Foveola has saved."
         )
     try:
-        found = ModelMetadata.model_validate_json(metadata[METADATA_KEY])
+        return ModelMetadata.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         raise ModelError(f"The metadata in {path} is damaged or from a newer Foveola: {error}.") from None
-    if found.data is None or LEARNT_KEY not in metadata:
-        return found
-    learnt = read_learnt(metadata[LEARNT_KEY], str(path))
-    return found.model_copy(update={"data": found.data.model_copy(update={"learnt": learnt})})
-
-
-def file_metadata(metadata: ModelMetadata) -> dict[str, str]:
-    """What `read_metadata` reads, as the texts that a safetensors file holds by key."""
-    texts = {METADATA_KEY: metadata.model_dump_json()}
-    if metadata.data is not None and metadata.data.learnt is not None:
-        texts[LEARNT_KEY] = metadata.data.learnt.model_dump_json()
-    return texts

@@ -8,9 +8,10 @@ import numpy as np
 
 from foveola.datasets.reload import load_for_model
 from foveola.datasets.splits import Split, select_split
-from foveola.documents import Evaluation
+from foveola.documents import Evaluation, SeenImages, WithoutCopies
 from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet, Labels
+from foveola.models.learnt import Seen
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import Predictions, Predictor
 from foveola.progress import console, show_progress
@@ -32,7 +33,7 @@ def evaluate(
     model : run directory, model file or predictor
     data : catalog name, path or Dataset; classes are matched by name
     split : data without a test split of its own is split as in the training, if the model was trained on it; other
-        data is used whole
+        data is used whole, without the images that the model has seen in training
     skip_bad : how many unreadable images of a folder may be skipped
     verbose : report progress on standard error
 
@@ -53,13 +54,16 @@ def evaluate(
     if not isinstance(data, Dataset):
         with show_progress(console(verbose)) as progress:
             data = load_for_model(metadata, data, skip_bad, progress)
-    images, name, held_out = select_split(data, metadata, split)
-    labels = _match_classes(images, predictor.class_names, data.name)
-    logits = predictor.predict_logits(images.images)
-    return evaluate_predictions(Predictions(logits, labels, tuple(predictor.class_names), held_out), name, metadata)
+    selected = select_split(data, metadata, split)
+    labels = _match_classes(selected.images, predictor.class_names, data.name)
+    logits = predictor.predict_logits(selected.images.images)
+    predictions = Predictions(logits, labels, tuple(predictor.class_names), selected.held_out)
+    return evaluate_predictions(predictions, selected.name, metadata, selected.seen, selected.left_out)
 
 
-def evaluate_predictions(predictions: Predictions, split: str, metadata: ModelMetadata) -> Evaluation:
+def evaluate_predictions(
+    predictions: Predictions, split: str, metadata: ModelMetadata, seen: Seen | None, left_out: int = 0
+) -> Evaluation:
     """Metrics, their values before the temperature, rejection, and the points of the report's plots.
 
     Parameters
@@ -67,6 +71,8 @@ def evaluate_predictions(predictions: Predictions, split: str, metadata: ModelMe
     predictions : temperature applied
     split : the name of the split that the images come from
     metadata : of the model
+    seen : which images the model has seen; None if that cannot be known
+    left_out : number of images that were left out, because the model has seen them
     """
     from foveola.evaluation.curves import curves
     from foveola.evaluation.metrics import METRICS, compute_metrics, confusion, per_class
@@ -77,6 +83,8 @@ def evaluate_predictions(predictions: Predictions, split: str, metadata: ModelMe
         split=split,
         n=len(predictions),
         held_out=bool(predictions.held_out),
+        seen=None if seen is None else _count_seen(seen, left_out),
+        without_copies=None if seen is None else _without_copies(predictions, seen),
         metrics=compute_metrics(predictions),
         per_class=per_class(predictions),
         confusion=confusion(predictions).tolist(),
@@ -85,6 +93,22 @@ def evaluate_predictions(predictions: Predictions, split: str, metadata: ModelMe
         rejection=None if metadata.reject is None else evaluate_rejection(predictions, metadata.reject),
         curves=curves(predictions, metadata.temperature),
     )
+
+
+def _count_seen(seen: Seen, left_out: int) -> SeenImages:
+    return SeenImages(training=int(seen.training.sum()), validation=int(seen.validation.sum()), left_out=left_out)
+
+
+def _without_copies(predictions: Predictions, seen: Seen) -> WithoutCopies | None:
+    """Metrics of the images that the model has not seen, if it has seen some of them, but not all."""
+    from foveola.evaluation.metrics import METRICS
+
+    others = np.flatnonzero(~seen.any)
+    if len(others) in (0, len(predictions)):
+        return None
+    logits, labels = predictions.logits[others], predictions.labels[others]
+    unseen = Predictions(logits, labels, predictions.class_names, held_out=True)
+    return WithoutCopies(n=len(others), **{name: METRICS[name].compute(unseen) for name in ("accuracy", "log_loss")})
 
 
 def _match_classes(images: ImageSet, class_names: Sequence[str], data_name: str) -> Labels:
