@@ -288,8 +288,8 @@ def _check_divisible(images: ImageSet, units: NDArray[np.int64]) -> None:
                 f"images. Add images of this class, or remove the class."
             )
         raise DataError(
-            f"The {count:,} images of class {name!r} are of a single group, which cannot be both in the training images "
-            f"and in the held-out images. Add images of another group, make smaller groups, or remove the class."
+            f"The {count:,} images of class {name!r} are of a single group, which cannot be both in the training "
+            f"images and in the held-out images. Add images of another group, make smaller groups, or remove the class."
         )
 
 

@@ -70,16 +70,16 @@ def _size_text(found: Originals) -> str:
 
 
 def _origin_of_splits(dataset: Dataset, splits: Splits) -> str:
-    parts = []
-    for name, given, used in (
-        ("test", dataset.test, splits.test),
-        ("validation", dataset.validation, splits.validation),
-    ):
-        if used is None:
-            parts.append(f"no {name} images")
-        else:
-            parts.append(f"{name} images {'drawn at random' if given is None else 'as given'}")
-    return f"splits: {', '.join(parts)}"
+    origins = {
+        name: "none" if used is None else "drawn at random, every class in proportion" if given is None else "as given"
+        for name, given, used in (
+            ("test", dataset.test, splits.test),
+            ("validation", dataset.validation, splits.validation),
+        )
+    }
+    if len(set(origins.values())) == 1:
+        return f"splits: test and validation images {origins['test']}"
+    return f"splits: test images {origins['test']}; validation images {origins['validation']}"
 
 
 def _is_drawn(dataset: Dataset, splits: Splits) -> bool:
@@ -91,8 +91,8 @@ def _copies(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
     total = sum(map(len, splits.by_name.values()))
     kind = "copies and near copies" if overlap.together == "near copies" else "copies"
     if overlap.different == total:
-        searched = "copies: none, not even near ones" if overlap.together == "near copies" else "copies: none"
-        lines = [f"{searched}, among {total:,} images"]
+        none = "none, not even near ones," if overlap.together == "near copies" else "none"
+        lines = [f"copies: {none} among {total:,} images"]
     else:
         stay = f": {kind} stay on one side of every split that is drawn" if _is_drawn(dataset, splits) else ""
         lines = [f"copies: {total:,} images, {overlap.different:,} of them different{stay}"]
@@ -122,10 +122,10 @@ def _leaks(splits: Splits, overlap: Overlap) -> list[str]:
     near = " (or nearly)" if overlap.together == "near copies" else ""
     lines = []
     if overlap.test is not None and splits.test is not None and overlap.test.any.any():
-        of = f"of {len(splits.test):,} test images are also{near}"
-        for seen, kind in ((overlap.test.training, "training"), (overlap.test.validation, "validation")):
-            if seen.any():
-                lines.append(f"leaks: {int(seen.sum()):,} {of} {kind} images; accuracy is given without them, too")
+        counts = {"training": int(overlap.test.training.sum()), "validation": int(overlap.test.validation.sum())}
+        also = " and ".join(f"{count:,} are also{near} {kind} images" for kind, count in counts.items() if count)
+        rest = "none is left to measure on" if overlap.test.any.all() else "accuracy is also given without them"
+        lines.append(f"leaks: of {len(splits.test):,} test images, {also}; {rest}")
     if overlap.validation is not None and splits.validation is not None and overlap.validation.any():
         lines.append(
             f"leaks: {int(overlap.validation.sum()):,} of {len(splits.validation):,} validation images are also{near} "

@@ -25,8 +25,8 @@ def guessing_text(supports: Sequence[int], source: str) -> str:
     """The sentence for a model that is guessing; `source` is its data, as the command line takes it."""
     share = max(supports) / sum(supports)
     return (
-        f"No better than guessing: always predicting the most frequent class reaches {share:.1%}. Check that the "
-        f"labels belong to the images, and that the classes can be told apart in them: foveola audit {source}"
+        f"No better than guessing: always predicting the most frequent class reaches {100 * share:.1f} %. Check that "
+        f"the labels belong to the images, and that the classes can be told apart in them: foveola audit {source}"
     )
 
 
@@ -56,8 +56,9 @@ def memorised_text(training_accuracy: float, accuracy: Estimate, recipe: Recipe,
         settings.append(f"augment.cutout={max(round(image_side / 4), 2)}")
     if recipe.keep == "last" and recipe.validation:
         settings.append("keep=best")
-    more = f", or {command} {' '.join(f'--set {setting}' for setting in settings)}" if settings else ""
+    more = f"; {command} {' '.join(f'--set {setting}' for setting in settings)}" if settings else ""
     return (
-        f"It has memorised its training images: {training_accuracy:.1%} of them are classified correctly, but only "
-        f"{accuracy.value:.1%} of the test images. What may help: more images{more}"
+        f"It has memorised its training images: {100 * training_accuracy:.1f} % of them are classified correctly, but "
+        f"only {100 * accuracy.value:.1f} % of the test images. What may help: more images; correct labels, where "
+        f"foveola audit doubts them{more}"
     )
