@@ -69,8 +69,8 @@ class Seen:
 class LearntImages(BaseModel):
     """The hashes of a model's training and validation images: sorted little-endian integers of 8 bytes, in base64.
 
-    `earlier` are the training images of the model that the weights were initialised from. The hashes stand in the
-    model file, and not in exports: whoever has an image can find out with them whether the model has
+    `earlier` are the training images of the model that the weights were initialised from. The hashes stand in
+    the model file, and not in ONNX and web exports: whoever has an image can find out with them whether the model has
     learnt from it.
     """
 
