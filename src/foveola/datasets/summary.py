@@ -6,7 +6,7 @@ import numpy as np
 
 from foveola.datasets.splits import Overlap, Splits
 from foveola.images import Dataset, Originals, shape_text
-from foveola.progress import printable
+from foveola.text import printable
 
 MAX_CLASSES = 10
 # Relative difference of the sides' ratio from which an image is said to be stretched
@@ -15,7 +15,7 @@ MAX_STRETCH = 1.05
 
 def summarize(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
     """The sentences, each a line."""
-    return [
+    lines = [
         _sizes(dataset, splits),
         _classes(dataset.class_names),
         *_images(dataset),
@@ -26,6 +26,7 @@ def summarize(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
         *([f"{len(dataset.skipped):,} unreadable files were skipped"] if dataset.skipped else []),
         *dataset.notes,
     ]
+    return [printable(line) for line in lines]
 
 
 def _sizes(dataset: Dataset, splits: Splits) -> str:
@@ -37,7 +38,7 @@ def _sizes(dataset: Dataset, splits: Splits) -> str:
 
 
 def _classes(names: Sequence[str]) -> str:
-    shown = ", ".join(printable(name).replace("\n", " ") for name in names[:MAX_CLASSES])
+    shown = ", ".join(name.replace("\n", " ") for name in names[:MAX_CLASSES])
     return f"classes: {shown}" + (f", … and {len(names) - MAX_CLASSES:,} more" if len(names) > MAX_CLASSES else "")
 
 

@@ -62,7 +62,7 @@ def evaluate(
 
 
 def evaluate_predictions(
-    predictions: Predictions, split: str, metadata: ModelMetadata, seen: Seen | None, left_out: int = 0
+    predictions: Predictions, split: str, metadata: ModelMetadata, seen: Seen | None = None, left_out: int = 0
 ) -> Evaluation:
     """Metrics, their values before the temperature, rejection, and the points of the report's plots.
 

@@ -26,7 +26,7 @@ from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
-from foveola.text import escape_surrogates
+from foveola.text import escape_surrogates, printable
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.evaluate import evaluate_predictions
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
@@ -372,7 +372,7 @@ def _recorded_data(
         summary.append(
             f"series: the file names look like several images of one object, and a random split puts them on both "
             f"sides, so that accuracy comes out too high. Keep each object on one side: "
-            f"foveola train {shlex.quote(str(source))} --groups {shlex.quote(series)}"
+            f"foveola train {shlex.quote(printable(str(source)))} --groups {shlex.quote(series)}"
         )
     return RecordedData(
         name=dataset.name,
