@@ -125,6 +125,7 @@ class RunStatus(Document):
     init: str | None = None
     freeze: bool = False
     precision: str | None = None
+    training_accuracy: float | None = None
 
     @model_serializer(mode="wrap")
     def _without_unset_recipe_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -134,8 +135,30 @@ class RunStatus(Document):
         return document
 
 
+class SeenImages(BaseModel):
+    """How many of the measured images the model has learnt from (`training`), or was selected by (`validation`).
+
+    `left_out` counts images that were not measured, because it is one of both.
+    """
+
+    training: int = 0
+    validation: int = 0
+    left_out: int = 0
+
+
+class WithoutCopies(BaseModel):
+    """Metrics of the measured images that the model has not seen."""
+
+    n: int
+    accuracy: Estimate
+    log_loss: Estimate
+
+
 class Evaluation(Document):
     """`evaluation.json`: every metric with its interval, per class, and the points of the report's plots.
+
+    `held_out` is true if the model is known to have seen none of the images. `seen` is null where it cannot be known:
+    an export does not know its training images. `without_copies` is there if the model has seen some images, not all.
 
     In JSON, `metrics` and `curves` are spread out: `accuracy`, `auc_macro_ovr`, …, `roc`, `reliability`, ….
 
@@ -150,6 +173,8 @@ class Evaluation(Document):
     split: str
     n: int
     held_out: bool
+    seen: SeenImages | None = None
+    without_copies: WithoutCopies | None = None
     metrics: dict[str, Estimate]
     per_class: list[ClassMetrics]
     confusion: list[list[int]]

@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import foveola
+from foveola.datasets.splits import select_split
+from foveola.documents import SeenImages
 from foveola.errors import DataError, ModelError
 from foveola.images import Dataset, ImageSet
 
@@ -34,7 +37,7 @@ def test_a_test_split_of_the_data_is_used(toy, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("split", "n", "held_out"), [("train", 39, False), ("validation", 9, True), ("all", 60, False)]
+    ("split", "n", "held_out"), [("train", 39, False), ("validation", 9, False), ("all", 60, False)]
 )
 def test_other_splits_of_the_runs_own_data(evaluate, toy, split, n, held_out):
     document = evaluate(toy, split=split)
@@ -42,15 +45,99 @@ def test_other_splits_of_the_runs_own_data(evaluate, toy, split, n, held_out):
 
 
 def test_other_data_without_a_test_split_is_evaluated_as_a_whole(evaluate, toy):
-    other = Dataset("other", toy.train.take(range(1, 60)))
-    document = evaluate(other)
-    assert (document.split, document.n, document.held_out) == ("all", 59, True)
+    document = evaluate(Dataset("other", mirrored(toy.train)))
+    assert (document.split, document.n, document.held_out) == ("all", 60, True)
+    assert document.seen == SeenImages()
 
 
 def test_the_test_split_of_other_data_is_used(evaluate, toy):
-    test = toy.train.take(range(0, 60, 4))
+    test = mirrored(toy.train.take(range(0, 60, 4)))
     document = evaluate(Dataset("other", toy.train, test=test))
     assert (document.split, document.n, document.held_out) == ("test", 15, True)
+
+
+def mirrored(images):
+    """Other images than these, of the same classes."""
+    return replace(images, images=np.ascontiguousarray(images.images[:, ::-1]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda train: train.take(range(1, 60)),
+        lambda train: train.take(np.random.default_rng(0).permutation(60)),
+        lambda train: train.take([*range(60), 0, 1]),
+        lambda train: replace(train, labels=(train.labels + 1) % 3),
+        lambda train: replace(train, class_names=("right", "left", "middle")),
+    ],
+    ids=["shrunk", "shuffled", "grown", "other labels", "other order of classes"],
+)
+def test_images_that_were_learnt_are_left_out_of_changed_data(evaluate, toy, toy_run, change):
+    own = {image.tobytes() for image in select_split(toy, foveola.open(toy_run).metadata, "test").images.images}
+    changed = Dataset("changed", change(toy.train))
+    unseen = sum(image.tobytes() in own for image in changed.train.images)
+    document = evaluate(changed)
+    assert (document.split, document.n, document.held_out) == ("unseen", unseen, True)
+    assert document.seen == SeenImages(left_out=len(changed.train) - unseen)
+    whole = evaluate(changed, split="all")
+    assert (whole.n, whole.held_out) == (len(changed.train), False)
+    assert whole.seen.training + whole.seen.validation == document.seen.left_out
+    assert (whole.without_copies.n, whole.without_copies.accuracy) == (unseen, document.accuracy)
+
+
+def test_data_that_was_learnt_altogether_is_measured_and_named(evaluate, toy, toy_run, foveola_command, tmp_path):
+    learnt = select_split(toy, foveola.open(toy_run).metadata, "train").images
+    document = evaluate(Dataset("learnt", learnt))
+    assert (document.split, document.n, document.held_out) == ("all", 39, False)
+    assert (document.seen, document.without_copies) == (SeenImages(training=39), None)
+    np.savez(tmp_path / "learnt.npz", x_train=learnt.images, y_train=learnt.labels, class_names=learnt.class_names)
+    code, out, _ = foveola_command("evaluate", toy_run, tmp_path / "learnt.npz")
+    assert code == 0
+    assert "39 images (all), learnt from: not a held-out figure" in out
+
+
+def test_learnt_images_in_another_format_are_left_out(toy, toy_run, tmp_path):
+    for number, (image, label) in enumerate(zip(toy.train.images, toy.train.labels, strict=True)):
+        folder = tmp_path / "toy" / toy.class_names[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[:, :, 0]).save(folder / f"renamed{number % 7}-{number}.bmp")
+    document = foveola.evaluate(toy_run, tmp_path / "toy", verbose=False)
+    assert (document.split, document.n, document.held_out) == ("unseen", 12, True)
+
+
+def test_a_test_split_that_was_learnt_is_measured_with_and_without(evaluate, toy, toy_run):
+    learnt = select_split(toy, foveola.open(toy_run).metadata, "train").images.take(range(0, 39, 4))
+    other = mirrored(toy.train.take(range(30)))
+    mixed = ImageSet(
+        *(np.concatenate([getattr(part, name) for part in (learnt, other)]) for name in ("images", "labels")),
+        toy.class_names,
+    )
+    document = evaluate(Dataset("other", mirrored(toy.train), test=mixed))
+    assert (document.split, document.n, document.held_out) == ("test", 40, False)
+    assert (document.seen.training, document.without_copies.n) == (10, 30)
+
+
+def test_an_export_does_not_know_what_was_learnt(toy, toy_run, tmp_path, foveola_command):
+    path = tmp_path / "model.onnx"
+    assert foveola_command("export", toy_run, "--out", path).code == 0
+    own = foveola.evaluate(path, toy, verbose=False)
+    assert (own.split, own.n, own.held_out, own.seen) == ("test", 12, True, SeenImages())
+    other = foveola.evaluate(path, Dataset("other", toy.train.take(range(1, 60))), verbose=False)
+    assert (other.split, other.n, other.held_out, other.seen) == ("all", 59, False, None)
+    np.savez(
+        tmp_path / "other.npz", x_train=toy.train.images[1:], y_train=toy.train.labels[1:], class_names=toy.class_names
+    )
+    out = foveola_command("evaluate", path, tmp_path / "other.npz").out
+    assert "59 images (all); the model does not know whether it has learnt from them" in out
+
+
+def test_images_that_an_initial_model_has_learnt_from_are_no_held_out_images(toy, tiny, toy_run, tmp_path):
+    second = Dataset("second", mirrored(toy.train))
+    run = foveola.train(second, tiny, init=toy_run, out=tmp_path / "run", verbose=False)
+    assert run.evaluation.held_out
+    document = foveola.evaluate(run.path, toy, verbose=False)
+    assert (document.n, document.seen.left_out) == (60 - 39, 39)
+    assert foveola.evaluate(run.path, second, verbose=False) == run.evaluation
 
 
 def test_classes_are_matched_by_name(evaluate, toy):
@@ -58,19 +145,21 @@ def test_classes_are_matched_by_name(evaluate, toy):
     labels = np.array([names.index(toy.class_names[label]) for label in toy.train.labels])
     shuffled = Dataset("shuffled", ImageSet(toy.train.images, labels, names))
     renamed = Dataset("renamed", ImageSet(toy.train.images, toy.train.labels, names))
-    document = evaluate(shuffled)
+    document = evaluate(shuffled, split="all")
     assert [row.name for row in document.per_class] == list(toy.class_names)
     assert document.confusion == evaluate(toy, split="all").confusion
-    assert document.accuracy.value > evaluate(renamed).accuracy.value
+    assert document.accuracy.value > evaluate(renamed, split="all").accuracy.value
 
 
 def test_data_with_only_some_of_the_classes_is_evaluated(evaluate, toy):
-    document = evaluate(Dataset("two", ImageSet(toy.train.images[:40], toy.train.labels[:40], ("left", "middle"))))
+    two = Dataset("two", ImageSet(toy.train.images[:40], toy.train.labels[:40], ("left", "middle")))
+    document = evaluate(two, split="all")
     assert [row.support for row in document.per_class] == [20, 20, 0]
 
 
 def test_data_of_a_single_class_are_evaluated(evaluate, toy):
-    document = evaluate(Dataset("left", ImageSet(toy.train.images[:20], toy.train.labels[:20], toy.class_names)))
+    left = Dataset("left", ImageSet(toy.train.images[:20], toy.train.labels[:20], toy.class_names))
+    document = evaluate(left, split="all")
     (occurring,) = {toy.class_names[label] for label in toy.train.labels[:20]}
     assert [row.support for row in document.per_class if row.name == occurring] == [20]
     assert 0 <= document.accuracy.value <= 1
@@ -79,7 +168,8 @@ def test_data_of_a_single_class_are_evaluated(evaluate, toy):
 
 def test_a_class_name_without_images_need_not_be_known(evaluate, toy):
     names = ("nobody", *toy.class_names)
-    document = evaluate(Dataset("more", ImageSet(toy.train.images, toy.train.labels + 1, names)))
+    more = Dataset("more", ImageSet(toy.train.images, toy.train.labels + 1, names))
+    document = evaluate(more, split="all")
     assert document.confusion == evaluate(toy, split="all").confusion
 
 
@@ -92,8 +182,9 @@ def test_unknown_classes_are_refused_by_name(evaluate, toy):
 def test_images_of_another_size_are_resized(toy_run, toy, tmp_path):
     large = toy.train.images.repeat(3, axis=1).repeat(3, axis=2)
     np.savez(tmp_path / "large.npz", x_train=large, y_train=toy.train.labels, class_names=np.array(toy.class_names))
-    small = foveola.evaluate(toy_run, Dataset("copy", toy.train.take(range(59, -1, -1))), verbose=False)
-    document = foveola.evaluate(toy_run, tmp_path / "large.npz", verbose=False)
+    copy = Dataset("copy", toy.train.take(range(59, -1, -1)))
+    small = foveola.evaluate(toy_run, copy, split="all", verbose=False)
+    document = foveola.evaluate(toy_run, tmp_path / "large.npz", split="all", verbose=False)
     assert document.n == small.n == 60
     assert document.accuracy.value == pytest.approx(small.accuracy.value, abs=0.1)
 

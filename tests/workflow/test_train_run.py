@@ -1,5 +1,7 @@
 """Training: from data to a run directory."""
 
+import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 import foveola
-from foveola.datasets.splits import split_dataset
+from foveola.datasets.splits import select_split, split_dataset
 from foveola.errors import DataError, ModelError, NonFiniteLoss, UserError
 from foveola.evaluation.rejection import choose_threshold, evaluate_rejection
 from foveola.images import Dataset
@@ -284,9 +286,15 @@ def test_reported_lines(train, capsys, tmp_path):
     assert out == ""
     lines = err.splitlines()
     assert lines[0] == ("toy: 39 training, 9 validation, 12 test (held out); 3 classes")
-    assert lines[1] == f"tiny: 195 parameters; writing to {tmp_path / 'run'}"
-    assert [line.split(" · ")[0] for line in lines[2:]] == ["epoch 1/2", "epoch 2/2"]
-    assert all("AUC 0." in line or "AUC 1." in line for line in lines[2:])
+    assert lines[1:6] == [
+        "classes: left, middle, right",
+        "images: 8×8 pixels, grey",
+        "splits: test and validation images drawn at random, every class in proportion",
+        "copies: none, not even near ones, among 60 images",
+        f"tiny: 195 parameters; writing to {tmp_path / 'run'}",
+    ]
+    assert [line.split(" · ")[0] for line in lines[6:]] == ["epoch 1/2", "epoch 2/2"]
+    assert all("AUC 0." in line or "AUC 1." in line for line in lines[6:])
 
 
 def test_data_of_another_name_goes_into_another_folder(toy, tiny, tmp_path, monkeypatch):
@@ -335,3 +343,101 @@ def test_every_prediction_is_uncertain_if_no_threshold_keeps_the_error(train, to
 def test_the_model_holds_statistics_of_its_training_images(train, toy):
     training = split_dataset(toy, validation=0.2, test=0.2, seed=0).train
     assert read_metadata(train().model_path).statistics == compute_statistics(training.images)
+
+
+def test_copies_stay_on_one_side_and_are_said(train, toy, capsys):
+    """Random labels and every image three times: what a copy would tell is not measured as accuracy."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (100, 8, 8, 1), dtype=np.uint8)
+    copies = foveola.ImageSet(np.tile(images, (3, 1, 1, 1)), np.tile(random.integers(2, size=100), 3), ("a", "b"))
+    run = train(Dataset("copies", copies), overrides={"epochs": 60}, verbose=True)
+    assert (
+        "copies: 300 images, 100 of them different: copies and near copies stay on one side" in capsys.readouterr().err
+    )
+    assert (run.status.data.together, run.status.data.different) == ("near copies", 100)
+    assert run.status.data.leaks.test == 0
+    assert run.evaluation.accuracy.value < 0.5 + 3 * (0.25 / 20) ** 0.5
+
+
+def test_leaks_of_given_splits_are_counted_and_measured_without(train, toy, capsys):
+    rest, test = toy.train.split(0.3, 0)
+    parts = (test, rest.take(range(0, 42, 6)))
+    images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+    run = train(Dataset("leaked", rest, test=foveola.ImageSet(images, labels, toy.class_names)), verbose=True)
+    assert "leaks: of 25 test images, " in capsys.readouterr().err
+    assert json.loads((run.path / "run.json").read_text())["data"]["leaks"]["test"] == 7
+    document = json.loads((run.path / "evaluation.json").read_text())
+    assert document["held_out"] is False
+    assert document["seen"]["training"] + document["seen"]["validation"] == 7
+    assert document["without_copies"]["n"] == 18
+    alone = foveola.evaluate(run.path, Dataset("alone", test), verbose=False)
+    assert run.evaluation.without_copies.accuracy == alone.accuracy
+
+
+def test_groups_are_given_as_numbers_or_names(train, toy):
+    names = np.array([f"object {index // 4}" for index in range(60)])
+    run = train(groups=names)
+    assert run.status.data.groups == "array"
+    parts = [
+        select_split(toy, foveola.open(run.path).metadata, name).images for name in ("train", "validation", "test")
+    ]
+    number = {image.tobytes(): index // 4 for index, image in enumerate(toy.train.images)}
+    sides = [{number[image.tobytes()] for image in part.images} for part in parts]
+    assert sum(map(len, sides)) == 15
+    with pytest.raises(UserError, match=r"pattern over file names, .* foveola\.load"):
+        train(groups="(.+)_", out=None)
+    with pytest.raises(DataError, match="60 in all"):
+        train(groups=names[:50], out=None)
+
+
+@pytest.fixture
+def series(tmp_path):
+    """Six frames of each of ten objects, OBJECT_FRAME.png."""
+    random = np.random.default_rng(2)
+    for thing in range(10):
+        base = random.integers(0, 256, (8, 8))
+        folder = tmp_path / "my series" / "ab"[thing % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        for frame in range(6):
+            noisy = np.clip(base + random.integers(-20, 21, base.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(folder / f"{thing:05d}_{frame:05d}.png")
+    return tmp_path / "my series"
+
+
+def test_series_are_noticed_and_the_named_command_keeps_them_together(series, tiny, tmp_path, foveola_command):
+    train = ("train", series, "--recipe", tiny, "--no-report")
+    error = foveola_command(*train, "--out", tmp_path / "first").err
+    command = next(line for line in error.splitlines() if line.startswith("series: ")).partition("foveola ")[2]
+    words = shlex.split(command)
+    assert words[:2] == ["train", str(series)]
+    code, _, error = foveola_command(*words, "--recipe", tiny, "--no-report", "--out", tmp_path / "second")
+    assert code == 0
+    assert "groups: 10 among 60 images; each stays on one side of every split that is drawn" in error
+    assert "\nseries:" not in error
+    status = Run.open(tmp_path / "second").status
+    assert status.data.groups == words[-1]
+    assert Run.open(tmp_path / "first").status.data.series == words[-1]
+    evaluated = foveola.evaluate(tmp_path / "second", series, verbose=False)
+    assert (evaluated.split, evaluated.n, evaluated.held_out) == ("test", 12, True)
+    assert evaluated == Run.open(tmp_path / "second").evaluation
+    assert foveola_command("report", tmp_path / "second").code == 0
+
+
+def test_quiet_says_nothing_of_the_data(toy_npz, tiny, tmp_path, foveola_command):
+    code, out, err = foveola_command("train", toy_npz, "--recipe", tiny, "--out", tmp_path / "run", "--quiet")
+    assert (code, err) == (0, "")
+    assert "classes:" not in out
+
+
+def test_a_model_that_guesses_or_has_memorised_is_named(toy, tmp_path, foveola_command):
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (200, 8, 8, 1), dtype=np.uint8), random.integers(2, size=200)
+    np.savez(tmp_path / "random.npz", x_train=images, y_train=labels)
+    command = ("train", tmp_path / "random.npz", "--recipe", "mlp", "--epochs", "80", "--out", tmp_path / "run")
+    out = " ".join(foveola_command(*command, "--quiet").out.split())
+    assert "No better than guessing: always predicting the most frequent class reaches" in out
+    assert "It has memorised its training images: 100.0 % of them" in out
+    assert f"foveola train {tmp_path / 'random.npz'} --recipe" in out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert '<p class="bad"><b>No better than guessing' in page
+    assert '<p class="bad"><b>It has memorised' in page

@@ -35,6 +35,15 @@ Threads = Annotated[
     ),
 ]
 SkipBad = Annotated[int, typer.Option(min=0, metavar="N", help="Skip up to N unreadable images.")]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        "--groups",
+        metavar="PATTERN",
+        help="Keep images of one object on one side of every split: a pattern over file names with one capturing "
+        "group, such as '(.+)_', or folder.",
+    ),
+]
 Grey = Annotated[bool, typer.Option("--grey", help="Convert colour images to grey for a model of grey images.")]
 Fixes = Annotated[
     str | None,

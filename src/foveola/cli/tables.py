@@ -14,6 +14,7 @@ from foveola.documents import Audit, Catalog, ComparedPair, ComparedRun, Compari
 from foveola.evaluation.comparison import p_text
 from foveola.evaluation.costs import ParametersByImageSize
 from foveola.evaluation.metrics import METRICS
+from foveola.evaluation.overfitting import guessing_text, is_guessing
 from foveola.evaluation.rejection import RejectionResult, promise
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.images import shape_text
@@ -22,6 +23,7 @@ from foveola.inputs.prepare import UNFAMILIAR
 from foveola.models.shapes import LayerInfo
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
+from foveola.reports.run_alarms import alarms
 
 if TYPE_CHECKING:
     from foveola.exports import ExportReport
@@ -50,6 +52,11 @@ def evaluation(document: Evaluation) -> RenderableType:
     for key, estimate in document.metrics.items():
         value = f"{estimate.value:.4f}" if estimate.is_defined else "–"
         metrics.add_row(METRICS[key].title, value, _interval(estimate) if estimate.is_defined else estimate.method)
+    if document.without_copies is not None:
+        others = document.without_copies.accuracy
+        metrics.add_row(
+            f"Accuracy of the {others.n:,} images it has not seen", f"{others.value:.4f}", _interval(others)
+        )
     for title, estimate in (_rejection(document.rejection) | _unfamiliarity(document.unfamiliar)).items():
         metrics.add_row(title, f"{estimate.value:.4f}", _interval(estimate))
     classes = _table("class", "precision", "recall", "95 % interval", "F1", "images", right=1)
@@ -58,8 +65,38 @@ def evaluation(document: Evaluation) -> RenderableType:
         classes.add_row(
             row.name, f"{row.precision:.4f}", f"{row.recall:.4f}", interval, f"{row.f1:.4f}", f"{row.support:,}"
         )
-    in_sample = "" if document.held_out else "; the model was trained on them"
-    return Group(f"{document.n:,} images ({document.split} split{in_sample})", "", metrics, "", classes)
+    name = document.split if document.split in ("all", "unseen") else f"{document.split} split"
+    title = f"{document.n:,} images ({name}){_seen(document)}"
+    return Group(title, *_guessing(document), "", metrics, "", classes)
+
+
+def _seen(document: Evaluation) -> str:
+    """What the model has seen of the images, after their number."""
+    seen = document.seen
+    if seen is None:
+        return "; the model does not know whether it has learnt from them"
+    if seen.left_out:
+        return f", held out; left out: {seen.left_out:,} that the model has learnt from, or was selected by"
+    if document.held_out:
+        return ", held out"
+    parts = {"learnt from": seen.training, "used to select the model": seen.validation}
+    counts = [kind if count == document.n else f"{count:,} {kind}" for kind, count in parts.items() if count]
+    return f", {', '.join(counts)}: not a held-out figure"
+
+
+def _without_copies(document: Evaluation) -> dict[str, str]:
+    """The accuracy of the images that the model has not seen, by the row's title."""
+    others = document.without_copies
+    return {} if others is None else {"without images it has seen": f"{others.accuracy}, {others.n:,} images"}
+
+
+def _guessing(document: Evaluation) -> list[Text]:
+    supports = [row.support for row in document.per_class]
+    return [_red(guessing_text(supports, "DATA"))] if is_guessing(document.accuracy, supports) else []
+
+
+def _red(text: str) -> Text:
+    return Text(text, style="bold red")
 
 
 def comparison(document: Comparison) -> RenderableType:
@@ -100,12 +137,13 @@ def _unfamiliarity(result: UnfamiliarityResult | None) -> dict[str, Estimate]:
 
 
 def training(document: TrainedRun) -> RenderableType:
-    """The most important metrics, and where the run is."""
+    """The most important metrics, where the run is, and what speaks against trusting it."""
     evaluation, path = document.evaluation, Path(document.run)
     rows: dict[str, Any] = {"test accuracy": "not measured: the recipe has no test images"}
     if evaluation is not None:
         rows = {
             "test accuracy": str(evaluation.accuracy),
+            **_without_copies(evaluation),
             "test images": f"{evaluation.n:,}, evaluated once",
             "AUC (one-vs-rest, macro)": _optional(evaluation.metrics["auc_macro_ovr"].value),
             "log loss": _optional(evaluation.metrics["log_loss"].value),
@@ -117,7 +155,10 @@ def training(document: TrainedRun) -> RenderableType:
     trained = f"{epochs}, {document.steps:,} steps in {document.seconds.training:.1f} s"
     page = path / "report.html"
     report = page if page.is_file() else f"foveola report {path} writes it"
-    return facts(rows | {"trained": trained, "run": path, "report": report})
+    return Group(
+        facts(rows | {"trained": trained, "run": path, "report": report}),
+        *map(_red, alarms(document, evaluation, path)),
+    )
 
 
 def export(report: "ExportReport") -> RenderableType:

@@ -9,6 +9,7 @@ from foveola.cli.options import (
     DEVICES,
     Data,
     DeviceName,
+    Groups,
     Json,
     Overrides,
     Quiet,
@@ -140,6 +141,7 @@ def train(
         typer.Option(help="Write report.html at the end; with --budget, `foveola report` writes it later."),
     ] = True,
     skip_bad: SkipBad = 0,
+    groups: Groups = None,
     seed: Seed = 0,
     device: DeviceName = "auto",
     threads: Threads = None,
@@ -165,7 +167,7 @@ def train(
         data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
         threads=threads, force=force,
         budget=None if budget is None else parse_duration(budget),
-        init=init, freeze=freeze, skip_bad=skip_bad, report=report, verbose=not quiet,
+        init=init, freeze=freeze, skip_bad=skip_bad, groups=groups, report=report, verbose=not quiet,
     )  # fmt: skip
     status = run.status
     document = TrainedRun(**vars(status), run=str(run.path), evaluation=run.evaluation if status.data.test else None)

@@ -27,7 +27,8 @@ SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1))
 MIN_SHIFTED_SIDE = 8
 
 _COMPONENTS = 16
-_FIT_IMAGES = 10_000  # images that the components are fitted to; any other choice would find the same pairs
+# Images, and values in them, that the components are fitted to; any other choice would find the same pairs
+_FIT_IMAGES, _FIT_VALUES = 10_000, 2**22
 _QUERY_BATCH = 512
 _MAX_VALUES = 2**22  # in memory at once
 
@@ -70,15 +71,15 @@ def _near_components(images: Images) -> Indices:
     from scipy.sparse.csgraph import connected_components
 
     component = np.arange(len(images))
-    for left, right in _near_pairs(images):
+    for left, right in _near_pairs(images, component):
         joined = coo_array((np.ones(len(left)), (component[left], component[right])), shape=2 * (len(images),))
-        component = connected_components(joined, directed=False)[1][component]
+        component[:] = connected_components(joined, directed=False)[1][component]
     _, representative, component = np.unique(component, return_index=True, return_inverse=True)
     return representative[component]
 
 
-def _near_pairs(images: Images) -> Iterator[tuple[Indices, Indices]]:
-    """Pairs of indices of near duplicates, in batches."""
+def _near_pairs(images: Images, component: Indices) -> Iterator[tuple[Indices, Indices]]:
+    """Pairs of indices of near duplicates, in batches; without those whose components, N, are the same by then."""
     from scipy.spatial import cKDTree
     from sklearn.utils.extmath import randomized_svd
 
@@ -86,7 +87,7 @@ def _near_pairs(images: Images) -> Iterator[tuple[Indices, Indices]]:
     margin = int(len(shifts) > 1)
     limit = np.minimum(MAX_DIFFERENCE, MAX_CONTRAST_FRACTION * _contrast(images))
     center = _window(images, margin, (0, 0))
-    sample = center[:: max(len(center) // _FIT_IMAGES, 1)]
+    sample = center[:: max(len(center) // _FIT_IMAGES, center.size // _FIT_VALUES, 1)]
     axes = randomized_svd(sample - sample.mean(axis=0), min(_COMPONENTS, *sample.shape), random_state=0)[2]
     tree = cKDTree(_project(center, axes))
     # Slightly wider, to allow for rounding
@@ -95,14 +96,20 @@ def _near_pairs(images: Images) -> Iterator[tuple[Indices, Indices]]:
         shifted = _window(images, margin, shift)
         projected = _project(shifted, axes)
         for start in range(0, len(images), _QUERY_BATCH):
+            if (component == component[0]).all():
+                return
             batch = slice(start, start + _QUERY_BATCH)
             neighbours = tree.query_ball_point(projected[batch], radius[batch], workers=-1)
             left = start + np.repeat(np.arange(len(neighbours)), [len(indices) for indices in neighbours])
             right = np.concatenate([np.asarray(indices, dtype=np.int64) for indices in neighbours])
-            left, right = left[left != right], right[left != right]
-            near = _difference(shifted, center, left, right) <= np.minimum(limit[left], limit[right])
-            if near.any():
-                yield left[near], right[near]
+            while (apart := component[left] != component[right]).any():
+                left, right = left[apart], right[apart]
+                some = slice(0, max(_MAX_VALUES // center.shape[1], 1))
+                near = _difference(shifted, center, left[some], right[some])
+                near = near <= np.minimum(limit[left[some]], limit[right[some]])
+                if near.any():
+                    yield left[some][near], right[some][near]
+                left, right = left[some.stop :], right[some.stop :]
 
 
 def _contrast(images: Images) -> NDArray[np.float64]:
@@ -126,10 +133,6 @@ def _project(flat: Images, axes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _difference(first: Images, second: Images, left: Indices, right: Indices) -> NDArray[np.float64]:
     """Root mean square difference of each pair of rows, in grey levels of 255."""
-    rows = max(_MAX_VALUES // first.shape[1], 1)
-    differences = np.empty(len(left))
-    for start in range(0, len(left), rows):
-        batch = slice(start, start + rows)
-        gaps = first[left[batch]].astype(np.float32) - second[right[batch]]
-        differences[batch] = np.sqrt(np.square(gaps).mean(axis=1))
+    gaps = first[left].astype(np.float32) - second[right]
+    differences: NDArray[np.float64] = np.sqrt(np.square(gaps).mean(axis=1)).astype(np.float64)
     return differences

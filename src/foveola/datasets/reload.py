@@ -1,5 +1,7 @@
 """Reload the data of a run, and check its fingerprint."""
 
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -9,12 +11,34 @@ from foveola.errors import DataError, DownloadError
 from foveola.files import expanded
 from foveola.images import Dataset
 from foveola.inputs.decode import MAX_WHITE_LEVEL
-from foveola.models.metadata import ModelMetadata
+from foveola.models.metadata import ModelMetadata, Together
 from foveola.text import escape_surrogates, restore_surrogates
+
+# Recorded in place of a pattern, where groups were given as an array
+GIVEN_GROUPS = "array"
+
+
+class Leaks(BaseModel):
+    """Images of a split that are elsewhere, too.
+
+    `test` counts test images that are also training or validation images, `validation` validation images that are also
+    training images. `test_groups` and `validation_groups` count images whose group is also in training.
+    """
+
+    test: int = 0
+    validation: int = 0
+    test_groups: int = 0
+    validation_groups: int = 0
 
 
 class RecordedData(BaseModel):
-    """What a run records of its data: `train`, `validation` and `test` count images; a named data set has no `path`."""
+    """What a run records of its data: `train`, `validation` and `test` count images; a named data set has no `path`.
+
+    `groups` is the pattern by which images were kept together, "folder", or "array"; `series` the pattern that would do
+    so where file names look like series, and no groups were given. `together` says what else was: it
+    also is what `different`, the number of different images, and `leaks` count. `summary` is what the training said of
+    its data. Runs of older versions have none of these.
+    """
 
     name: str
     fingerprint: str
@@ -25,15 +49,22 @@ class RecordedData(BaseModel):
     image_shape: list[int] = []
     skipped: list[str] = []
     path: str | None = None
+    groups: str | None = None
+    series: str | None = None
+    together: Together = "nothing"
+    different: int | None = None
+    leaks: Leaks = Leaks()
+    summary: list[str] = []
 
 
 def load_for_model(metadata: ModelMetadata, data: str | Path, skip_bad: int, progress: Progress) -> Dataset:
-    """Load data in the image shape of a model.
+    """Load data in the image shape of a model, and with the groups of its training where they fit the data.
 
     Colour images are converted for a grey model only if its recipe says so.
     """
     channels = None if metadata.channels == "data" else metadata.image_shape[2]
-    return load(
+    load_with = partial(
+        load,
         data,
         image_size=metadata.image_shape[:2],
         channels=channels,
@@ -41,6 +72,11 @@ def load_for_model(metadata: ModelMetadata, data: str | Path, skip_bad: int, pro
         skip_bad=skip_bad,
         progress=progress,
     )
+    groups = None if metadata.data is None else metadata.data.groups
+    if groups not in (None, GIVEN_GROUPS):
+        with suppress(DataError):
+            return load_with(groups=groups)
+    return load_with()
 
 
 def reload_data(

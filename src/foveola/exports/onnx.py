@@ -232,7 +232,7 @@ def save(graph: "GraphProto", description: Description, target: Path) -> None:
     """Write graph and description as one file, atomically."""
     model = as_model(graph)
     properties = {
-        METADATA_KEY: description.metadata.model_dump_json(),
+        METADATA_KEY: description.metadata.model_dump_json(exclude={"data": {"learnt"}}),
         SOURCE_KEY: description.source,
         LAYERS_KEY: _LAYERS.dump_json(description.layers).decode(),
         GOLDEN_KEY: description.golden.model_dump_json(),

@@ -11,12 +11,21 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from foveola.errors import ModelError
 from foveola.images import Polarity
 from foveola.models.layers import Layer
+from foveola.models.learnt import LearntImages
 
 METADATA_KEY = "foveola"
 
 
+# What a split keeps on one side: nothing, copies (the same pixels), or also near copies
+Together = Literal["nothing", "copies", "near copies"]
+
+
 class DataOrigin(BaseModel):
-    """The data that a model was trained on, and how it was split."""
+    """The data that a model was trained on, and how it was split.
+
+    `groups` is the pattern by which the images were grouped, "folder", or "array" if the groups were given as numbers.
+    `learnt` is in model files only, not in exports.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,6 +35,9 @@ class DataOrigin(BaseModel):
     validation: float
     test: float | None = None
     seed: int
+    together: Together = "nothing"
+    groups: str | None = None
+    learnt: LearntImages | None = Field(default=None, repr=False)
 
 
 class Quantiles(BaseModel):

@@ -3,7 +3,6 @@
 Each function fills in one part of `templates/report.html`, in the order of the page.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from foveola.images import Images, shape_text
 from foveola.models.shapes import infer_shapes
 from foveola.reports import pixels, plots
 from foveola.reports.html import image_uri, render, svg
+from foveola.reports.run_alarms import alarms, repeat_command
 from foveola.reports.run_data import ReportData, predicted_image
 from foveola.reports.run_explanation import explanation_section
 
@@ -44,6 +44,7 @@ def run_page(data: ReportData) -> str:
         "report.html",
         title=f"{status.data.name} · {status.recipe.name}",
         summary=_summary(data),
+        alarms=alarms(status, data.evaluation, data.run.path),
         warnings=_warnings(data, status),
         cards=_cards(data, status),
         data=_data(data, status),
@@ -81,6 +82,7 @@ def _summary(data: ReportData) -> dict[str, Any]:
         "accuracy": evaluation.accuracy,
         "n": evaluation.n,
         "baseline": max(supports) / sum(supports),
+        "without_copies": evaluation.without_copies,
         "mistakes": evaluation.n - round(evaluation.accuracy.value * evaluation.n),
         "ece": ece,
         "calibrated": "well" if ece.high <= CALIBRATED else "badly" if ece.low > CALIBRATED else "perhaps",
@@ -135,6 +137,7 @@ def _data(data: ReportData, status: RunStatus) -> dict[str, Any]:
         "name": status.data.name,
         "licence": origin.licence if origin else None,
         "fingerprint": status.data.fingerprint,
+        "summary": status.data.summary[1:],
         "shape": shape_text(train.image_shape),
         "splits": {name: len(images) for name, images in data.splits.items()},
         "samples": [_captioned(train.images[i], train.class_names[train.labels[i]]) for i in chosen],
@@ -306,11 +309,10 @@ def _plane(data: ReportData, colours: Mapping[int, str]) -> dict[str, Any] | Non
 
 def _repeat(data: ReportData, status: RunStatus) -> dict[str, Any]:
     source = status.data.path or status.data.name
-    quoted, recipe = shlex.quote(source), shlex.quote(str(data.run.path / "recipe.toml"))
     own = data.classifier.metadata.layers is None
     python = f"foveola.train({source!r}, {str(data.run.path / 'recipe.toml')!r}, "
     return {
-        "command": f"foveola train {quoted} --recipe {recipe} --seed {status.seed}",
+        "command": repeat_command(status, data.run.path),
         "python": f"{python}seed={status.seed}, network=YourModule())" if own else None,
         "seed": status.seed,
         "versions": status.versions,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foveola.datasets import Progress
-from foveola.datasets.reload import RecordedData, check_fingerprint, reload_data
+from foveola.datasets.reload import GIVEN_GROUPS, RecordedData, check_fingerprint, reload_data
 from foveola.datasets.splits import select_split
 from foveola.documents import (
     ComparedPair,
@@ -210,14 +210,14 @@ def _classifier(run: Run, device: Device) -> "Classifier":
 
 
 def _common_test_images(dataset: Dataset, classifiers: Mapping[Path, "Classifier"]) -> ImageSet:
-    parts = {path: select_split(dataset, model.metadata, "test")[0] for path, model in classifiers.items()}
+    parts = {path: select_split(dataset, model.metadata, "test").images for path, model in classifiers.items()}
     first, test = next(iter(parts.items()))
     for path, other in parts.items():
         if other.fingerprint != test.fingerprint:
             raise DataError(
                 f"{first.name} was measured on {len(test):,} test images, {path.name} on {len(other):,} others of the "
-                f"same data. Models can only be compared on the same images: train both with the same "
-                f"--set test=…"
+                f"same data. Models can only be compared on the same images: train both again, with the same "
+                f"--set test=… and --groups."
             )
     return test
 
@@ -229,6 +229,11 @@ def _trainings(run: Run, dataset: Dataset, seeds: int, device: Device, verbose: 
         raise UserError(
             f"{run.path} was initialised from {status.init}, which its recipe does not say, so further seeds cannot be "
             f"trained from the recipe. Train them yourself, and compare the runs without --seeds."
+        )
+    if seeds > 1 and status.data.groups == GIVEN_GROUPS and dataset.train.groups is None:
+        raise UserError(
+            f"The images of {run.path} were grouped by an array, which the run does not hold, so further seeds cannot "
+            f"be trained on the same split. Compare from Python, and give data=Dataset with these groups."
         )
     return [
         run,

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from foveola.datasets.reload import load_for_model
 from foveola.datasets.splits import Split, select_split
-from foveola.documents import Evaluation
+from foveola.documents import Evaluation, SeenImages, WithoutCopies
 from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet, Labels
+from foveola.models.learnt import Seen
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import Predictions, Predictor, predict_outputs
 from foveola.progress import console, show_progress
@@ -33,7 +34,7 @@ def evaluate(
     model : run directory, model file or predictor
     data : catalog name, path or Dataset; classes are matched by name
     split : data without a test split of its own is split as in the training, if the model was trained on it; other
-        data is used whole
+        data is used whole, without the images that the model has seen in training
     skip_bad : how many unreadable images of a folder may be skipped
     verbose : report progress on standard error
 
@@ -54,15 +55,23 @@ def evaluate(
     if not isinstance(data, Dataset):
         with show_progress(console(verbose)) as progress:
             data = load_for_model(metadata, data, skip_bad, progress)
-    images, name, held_out = select_split(data, metadata, split)
-    labels = _match_classes(images, predictor.class_names, data.name)
-    outputs = predict_outputs(predictor, images.images)
-    predictions = Predictions(outputs.logits, labels, tuple(predictor.class_names), held_out)
-    return evaluate_predictions(predictions, name, metadata, outputs.unfamiliarity)
+    selected = select_split(data, metadata, split)
+    labels = _match_classes(selected.images, predictor.class_names, data.name)
+    outputs = predict_outputs(predictor, selected.images.images)
+    predictions = Predictions(outputs.logits, labels, tuple(predictor.class_names), selected.held_out)
+    return evaluate_predictions(
+        predictions, selected.name, metadata, outputs.unfamiliarity, seen=selected.seen, left_out=selected.left_out
+    )
 
 
 def evaluate_predictions(
-    predictions: Predictions, split: str, metadata: ModelMetadata, unfamiliarity: NDArray[np.float32] | None = None
+    predictions: Predictions,
+    split: str,
+    metadata: ModelMetadata,
+    unfamiliarity: NDArray[np.float32] | None = None,
+    *,
+    seen: Seen | None = None,
+    left_out: int = 0,
 ) -> Evaluation:
     """Metrics, their values before the temperature, rejection, false alarms, and the points of the report's plots.
 
@@ -72,6 +81,8 @@ def evaluate_predictions(
     split : the name of the split that the images come from
     metadata : of the model
     unfamiliarity : scores of the images, N, if the model measures them
+    seen : which images the model has seen; None if that cannot be known
+    left_out : number of images that were left out, because the model has seen them
     """
     from foveola.evaluation.curves import curves
     from foveola.evaluation.metrics import METRICS, compute_metrics, confusion, per_class
@@ -84,6 +95,8 @@ def evaluate_predictions(
         split=split,
         n=len(predictions),
         held_out=bool(predictions.held_out),
+        seen=None if seen is None else _count_seen(seen, left_out),
+        without_copies=None if seen is None else _without_copies(predictions, seen),
         metrics=compute_metrics(predictions),
         per_class=per_class(predictions),
         confusion=confusion(predictions).tolist(),
@@ -93,6 +106,22 @@ def evaluate_predictions(
         unfamiliar=None if measure is None or unfamiliarity is None else evaluate_unfamiliarity(unfamiliarity, measure),
         curves=curves(predictions, metadata.temperature),
     )
+
+
+def _count_seen(seen: Seen, left_out: int) -> SeenImages:
+    return SeenImages(training=int(seen.training.sum()), validation=int(seen.validation.sum()), left_out=left_out)
+
+
+def _without_copies(predictions: Predictions, seen: Seen) -> WithoutCopies | None:
+    """Metrics of the images that the model has not seen, if it has seen some of them, but not all."""
+    from foveola.evaluation.metrics import METRICS
+
+    others = np.flatnonzero(~seen.any)
+    if len(others) in (0, len(predictions)):
+        return None
+    logits, labels = predictions.logits[others], predictions.labels[others]
+    unseen = Predictions(logits, labels, predictions.class_names, held_out=True)
+    return WithoutCopies(n=len(others), **{name: METRICS[name].compute(unseen) for name in ("accuracy", "log_loss")})
 
 
 def _match_classes(images: ImageSet, class_names: Sequence[str], data_name: str) -> Labels:

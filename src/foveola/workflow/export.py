@@ -74,7 +74,7 @@ def export(
                 opened.status.data, opened.path, live.metadata, data, purpose, progress, skip_bad=skip_bad
             )
     # Only an evaluation reads the test images
-    images, _, _ = select_split(data, live.metadata, "train")
+    images = select_split(data, live.metadata, "train").images
     if int8:
         return export_int8(source, live, images.images, _validation_images(opened, data, live.metadata), target)
     return export_run(source, live, images.images, target, format)
@@ -83,7 +83,7 @@ def export(
 def _validation_images(run: Run, data: Dataset, metadata: ModelMetadata) -> ImageSet:
     check_fingerprint(run.status.data, run.path, data)
     try:
-        return select_split(data, metadata, "validation")[0]
+        return select_split(data, metadata, "validation").images
     except DataError:
         raise DataError(
             f"8-bit integers are calibrated and measured on validation images, but {run.path} was trained without any. "

@@ -100,7 +100,7 @@ def write_page(
     from foveola.reports.run import run_page
     from foveola.reports.run_data import ReportData
 
-    by_name = {name: part for name, part in vars(splits).items() if part is not None}
+    by_name = splits.by_name
     if predictions is not None:
         evaluation = run.evaluation
         if evaluation.curves is None:  # written before there were reports

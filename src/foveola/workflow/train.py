@@ -1,38 +1,47 @@
 """Train: data → splits → training → temperature → one look at the test split → run."""
 
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from foveola.datasets import CATALOG, load, originals_of
-from foveola.datasets.reload import RecordedData
-from foveola.datasets.splits import Splits, split_dataset
+from foveola.datasets.reload import GIVEN_GROUPS, Leaks, RecordedData, image_paths
+from foveola.datasets.series import series_pattern
+from foveola.datasets.splits import Overlap, Splits, divide
+from foveola.datasets.summary import summarize
 from foveola.documents import ModelSize, RunStatus
 from foveola.errors import NonFiniteLoss, UserError, require
 from foveola.files import expanded, new_folder
-from foveola.images import Dataset
-from foveola.models.metadata import DataOrigin, OriginalImages
+from foveola.images import Dataset, ImageSet
+from foveola.models.learnt import LearntImages
+from foveola.models.metadata import DataOrigin, OriginalImages, read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
-from foveola.text import escape_surrogates
+from foveola.text import escape_surrogates, printable
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.evaluate import evaluate_predictions
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import ArrayLike
     from rich.console import Console
     from torch import nn
 
     from foveola.models.classifier import Classifier
     from foveola.training.callbacks import Callback, ProgressBar
+
+
+MAX_TRAINING_ACCURACY_IMAGES = 1000
 
 
 def train(
@@ -49,6 +58,7 @@ def train(
     init: str | Path | None = None,
     freeze: bool = False,
     skip_bad: int = 0,
+    groups: "str | ArrayLike | None" = None,
     network: "nn.Module | None" = None,
     callbacks: Sequence["Callback"] = (),
     report: bool = True,
@@ -70,6 +80,9 @@ def train(
     init : a run or model file to copy weights from, layer by layer while names and shapes agree
     freeze : do not train the layers that `init` gave; the last layer is then not copied, but trained
     skip_bad : how many unreadable images of a folder may be skipped
+    groups : keeps images of one patient, object or writer on one side of every split that is drawn: for an image
+        folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
+        array, one number or name for each training image
     network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers
     callbacks : your own, called after validation and before the best weights are chosen
     report : write report.html at the end, which takes a few seconds; not with a budget
@@ -105,10 +118,10 @@ def train(
     run = Run.claim(Path(out), force=force) if out is not None else None
     init_path = model_path(Path(init)) if init is not None else None
     screen = console(verbose)
-    dataset = data if isinstance(data, Dataset) else _load(data, recipe, skip_bad, screen)
+    dataset = _load(data, recipe, skip_bad, groups, screen)
     dataset.check_trainable()
     flip = uses_flips(recipe.augment, dataset.flip_safe)
-    splits = split_dataset(dataset, recipe.validation, recipe.test, seed)
+    splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
     if budget is not None:
         candidates = budget_candidates(overrides) if unnamed else [(recipe, 0.0)]
         recipe = fit_to_budget(
@@ -116,18 +129,24 @@ def train(
             device=chosen_device, flip=flip, network=network,
         )  # fmt: skip
     classifier = build_classifier(recipe, splits.train, seed, network=network)
+    earlier = None
     if init_path is not None:
+        initial = read_metadata(init_path).data
+        earlier = initial.learnt if initial else None
         transferred = transfer_weights(classifier, init_path, freeze=freeze)
         layers = ", ".join(transferred)
         text = f"Initialised from {init}; frozen: {layers}" if freeze else f"Initialised from {init}: {layers}"
         screen.print(text, soft_wrap=True)
-    classifier.metadata = classifier.metadata.model_copy(update=_provenance(dataset, recipe, seed))
+    recorded = _recorded_data(dataset, splits, overlap, data, groups)
+    learnt = LearntImages.of(splits.train, splits.validation, earlier)
+    provenance = _provenance(dataset, _origin(dataset, recipe, seed, recorded, learnt))
+    classifier.metadata = classifier.metadata.model_copy(update=provenance)
     run = run or Run.claim(new_folder(Path("runs") / f"{dataset.name}-{recipe.name}"))
     precision = choose_precision(recipe.precision, chosen_device)
     status = RunStatus(
         status="running",
         recipe=recipe,
-        data=_recorded_data(dataset, splits, data),
+        data=recorded,
         model=ModelSize(parameters=classifier.parameter_count),
         versions=versions(),
         seed=seed,
@@ -141,7 +160,7 @@ def train(
     )
     screen.print(_announcement(run, status), soft_wrap=True)
     predictions = _fit_into(
-        run, classifier, splits, status, callbacks, ProgressBar(screen), started,
+        run, classifier, splits, overlap, status, callbacks, ProgressBar(screen), started,
         device=chosen_device, precision=precision,
     )  # fmt: skip
     if report and budget is None:
@@ -150,11 +169,29 @@ def train(
     return run
 
 
-def _load(data: str | Path, recipe: Recipe, skip_bad: int, screen: "Console") -> Dataset:
-    """The data in the size and with the channels that the recipe asks for."""
-    channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
-    with show_progress(screen) as progress:
-        return load(data, image_size=recipe.image_size, channels=channels, skip_bad=skip_bad, progress=progress)
+def _load(
+    data: str | Path | Dataset, recipe: Recipe, skip_bad: int, groups: "str | ArrayLike | None", screen: "Console"
+) -> Dataset:
+    """The data in the size and with the channels that the recipe asks for, and with its groups."""
+    pattern = groups if isinstance(groups, str) else None
+    if isinstance(data, Dataset):
+        if pattern is not None:
+            raise UserError(
+                f"groups is {pattern!r}, a pattern over file names, which a loaded data set does not have. "
+                f"Give it to foveola.load, or give an array with a number for each training image."
+            )
+        dataset = data
+    else:
+        channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
+        with show_progress(screen) as progress:
+            dataset = load(
+                data, image_size=recipe.image_size, channels=channels, skip_bad=skip_bad, groups=pattern,
+                progress=progress,
+            )  # fmt: skip
+    if groups is None or pattern is not None:
+        return dataset
+    numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
+    return replace(dataset, train=replace(dataset.train, groups=numbers))
 
 
 def time_reporting(splits: Splits) -> float:
@@ -184,6 +221,7 @@ def _fit_into(
     run: Run,
     classifier: "Classifier",
     splits: Splits,
+    overlap: Overlap,
     status: RunStatus,
     callbacks: Sequence["Callback"],
     progress_bar: "ProgressBar",
@@ -223,7 +261,8 @@ def _fit_into(
         status.reject = classifier.metadata.reject
         _measure_unfamiliarity(classifier, splits)
         classifier.save(run.model_path)
-        predictions = evaluate_test_split(run, classifier, splits)
+        status.training_accuracy = _training_accuracy(classifier, splits.train)
+        predictions = evaluate_test_split(run, classifier, splits, overlap)
         x = "epoch" if recipe.batches == "epoch" else "step"
         plot_run(run.path, history.rows, splits.train, splits.test, predictions, x=x)
     return predictions
@@ -309,14 +348,25 @@ def _measure_unfamiliarity(classifier: "Classifier", splits: Splits) -> None:
     classifier.metadata = classifier.metadata.model_copy(update={"unfamiliarity": measure})
 
 
-def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits) -> Predictions | None:
+def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, overlap: Overlap) -> Predictions | None:
     """Measure on the test split: the one place of a training that reads it."""
-    if splits.test is None:
+    if splits.test is None or overlap.test is None:
         return None
+    origin = classifier.metadata.data
+    assert origin is not None and origin.learnt is not None, "set before the training"
+    seen = overlap.test | origin.learnt.seen(splits.test.images)
     outputs = classifier.predict_outputs(splits.test.images)
-    predictions = Predictions(outputs.logits, splits.test.labels, splits.test.class_names, held_out=True)
-    run.write_evaluation(evaluate_predictions(predictions, "test", classifier.metadata, outputs.unfamiliarity))
+    predictions = Predictions(outputs.logits, splits.test.labels, splits.test.class_names, held_out=not seen.any.any())
+    evaluation = evaluate_predictions(predictions, "test", classifier.metadata, outputs.unfamiliarity, seen=seen)
+    run.write_evaluation(evaluation)
     return predictions
+
+
+def _training_accuracy(classifier: "Classifier", train: ImageSet) -> float:
+    """Accuracy of the finished network on some of its training images, chosen at random."""
+    some = np.sort(np.random.default_rng(0).permutation(len(train))[:MAX_TRAINING_ACCURACY_IMAGES])
+    predicted = classifier.predict_logits(train.images[some]).argmax(axis=1)
+    return float((predicted == train.labels[some]).mean())
 
 
 def _write_page(
@@ -331,7 +381,24 @@ def _write_page(
         screen.print(f"the report could not be written: {error}")
 
 
-def _recorded_data(dataset: Dataset, splits: Splits, source: str | Path | Dataset) -> RecordedData:
+def _recorded_data(
+    dataset: Dataset, splits: Splits, overlap: Overlap, source: str | Path | Dataset, groups: "str | ArrayLike | None"
+) -> RecordedData:
+    test, validation = overlap.test, overlap.validation
+    leaks = Leaks(
+        test=0 if test is None else int(test.any.sum()),
+        validation=0 if validation is None else int(validation.sum()),
+        test_groups=overlap.test_groups,
+        validation_groups=overlap.validation_groups,
+    )
+    series = _series_pattern(dataset, splits, source)
+    summary = summarize(dataset, splits, overlap)
+    if series is not None:
+        summary.append(
+            f"series: the file names look like several images of one object, and a random split puts them on both "
+            f"sides, so that accuracy comes out too high. Keep each object on one side: "
+            f"foveola train {shlex.quote(printable(str(source)))} --groups {shlex.quote(series)}"
+        )
     return RecordedData(
         name=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -342,7 +409,23 @@ def _recorded_data(dataset: Dataset, splits: Splits, source: str | Path | Datase
         image_shape=list(dataset.image_shape),
         skipped=list(dataset.skipped),
         path=data_path(source),
+        groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
+        series=series,
+        together=overlap.together,
+        different=overlap.different,
+        leaks=leaks,
+        summary=summary,
     )
+
+
+def _series_pattern(dataset: Dataset, splits: Splits, source: str | Path | Dataset) -> str | None:
+    """The --groups pattern for an image folder that is split at random although its names look like series."""
+    if isinstance(source, Dataset) or dataset.train.groups is not None or splits.train is dataset.train:
+        return None
+    names = [Path(path).name for path in image_paths(source, dataset).get("train", [])]
+    if len(names) != len(dataset.train):
+        return None
+    return series_pattern(names, dataset.train.labels.tolist())
 
 
 def data_path(data: str | Path | Dataset) -> str | None:
@@ -353,23 +436,19 @@ def data_path(data: str | Path | Dataset) -> str | None:
 
 
 def _announcement(run: Run, status: RunStatus) -> str:
-    data = status.data
-    return (
-        f"{data.name}: {data.train:,} training, {data.validation:,} validation, {data.test:,} test (held out); "
-        f"{len(data.classes)} classes\n"
-        f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {run.path}"
-    )
+    """The first lines of a training."""
+    model = f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {run.path}"
+    return "\n".join([*status.data.summary, model])
 
 
-def _provenance(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
+def _provenance(dataset: Dataset, origin: DataOrigin) -> dict[str, Any]:
     """Fields of the model's metadata: its data, and what the images were before they were resized and converted."""
-    origin = _origin(dataset, recipe, seed)
     before = dataset.originals or originals_of(dataset.train)
     originals = OriginalImages.of(before.heights, before.widths, before.colour / len(before.heights))
     return {"data": origin, "originals": originals, "white_level": before.white_level}
 
 
-def _origin(dataset: Dataset, recipe: Recipe, seed: int) -> DataOrigin:
+def _origin(dataset: Dataset, recipe: Recipe, seed: int, recorded: RecordedData, learnt: LearntImages) -> DataOrigin:
     return DataOrigin(
         name=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -377,4 +456,7 @@ def _origin(dataset: Dataset, recipe: Recipe, seed: int) -> DataOrigin:
         validation=recipe.validation,
         test=recipe.test if dataset.test is None else None,
         seed=seed,
+        together=recorded.together,
+        groups=recorded.groups,
+        learnt=learnt,
     )
