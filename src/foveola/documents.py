@@ -394,7 +394,8 @@ class Audit(Document):
     `likely_label_errors` is what confident learning estimates; `label_certainty` says whether it can be relied on.
     `guessing` is the accuracy of always naming the most frequent class. `unjudged` counts images of classes whose other
     images are all copies of them, or none. `near_copies_apart` says that near copies connect so many images of a class
-    that only exact copies shared a fold. `series` is a pattern for `--groups` where file names look like series.
+    that only exact copies shared a fold. `leaked_by_group` counts validation and test images whose group is also in
+    training. `series` is a pattern for `--groups` where file names look like series.
     """
 
     data: AuditedData
@@ -404,6 +405,7 @@ class Audit(Document):
     label_certainty: Certainty = "likely errors"
     unjudged: int = 0
     near_copies_apart: bool = False
+    leaked_by_group: int = 0
     series: str | None = None
     random_split: RandomSplit | None = None
     likely_label_errors: int

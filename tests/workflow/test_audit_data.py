@@ -195,6 +195,19 @@ def test_groups_of_a_loaded_dataset_are_its_own(toy, tiny, tmp_path):
     assert document.data.groups == 20
 
 
+def test_groups_in_several_splits_are_counted(toy, tiny, tmp_path):
+    groups = np.arange(60) % 20
+    train, test = (
+        ImageSet(toy.train.images[part], toy.train.labels[part], toy.class_names, groups[part])
+        for part in (groups < 15, groups >= 13)
+    )
+    document = foveola.audit(Dataset("own", train, test=test), out=tmp_path, recipe=tiny, epochs=1, verbose=False)
+    assert document.leaked_by_group == 6
+    assert "6 images of the other splits belong to groups that are also in training" in Path(
+        document.files[0]
+    ).read_text("utf-8")
+
+
 def test_networks_that_guess_are_said_to(toy, tiny, tmp_path):
     random = ImageSet(toy.train.images, np.random.default_rng(0).permutation(toy.train.labels), toy.class_names)
     document = foveola.audit(Dataset("random", random), out=tmp_path, recipe=tiny, epochs=1, verbose=False)

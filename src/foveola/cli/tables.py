@@ -267,7 +267,7 @@ def audit(document: Audit) -> RenderableType:
     parts: list[RenderableType] = [facts(head), audit_text.accuracy_sentence(document)]
     parts += filter(None, (audit_text.series_sentence(document), audit_text.unjudged_sentence(document)))
     parts += ["", Text("Duplicates and outliers", style="bold"), facts(_findings(document))]
-    parts += filter(None, (audit_text.random_split_sentence(document),))
+    parts += filter(None, (audit_text.group_leak_sentence(document), audit_text.random_split_sentence(document)))
     pictures = [outlier for outlier in document.oddities if outlier.kind in ("blank", "placeholder")]
     if pictures:
         parts.append(_missing_images(pictures))

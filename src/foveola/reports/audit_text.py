@@ -74,6 +74,15 @@ def series_sentence(document: Audit) -> str | None:
     )
 
 
+def group_leak_sentence(document: Audit) -> str | None:
+    """How many images outside training belong to a group in training; None without any."""
+    leaked = document.leaked_by_group
+    if not leaked:
+        return None
+    belong = "image of the other splits belongs" if leaked == 1 else "images of the other splits belong"
+    return f"{leaked:,} {belong} to groups that are also in training: accuracy on them is too high for new groups."
+
+
 def unjudged_sentence(document: Audit) -> str | None:
     """Which labels were not judged; None if all were."""
     if not document.unjudged:

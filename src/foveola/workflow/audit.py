@@ -146,6 +146,7 @@ def audit(
         guessing=guessing,
         label_certainty=_certainty(agreement, guessing, errors),
         unjudged=int((~judged).sum()),
+        leaked_by_group=pool.leaked_by_group,
         near_copies_apart=any(len(set(units[list(group.members)])) > 1 for group in copies),
         series=_series(dataset, paths),
         random_split=_random_split(dataset, copies),
@@ -194,6 +195,12 @@ class Pool:
     def group_count(self) -> int | None:
         groups = self.everything.groups
         return None if groups is None else len(np.unique(groups))
+
+    @property
+    def leaked_by_group(self) -> int:
+        """Number of validation and test images whose group is also in training."""
+        groups = self.everything.groups
+        return 0 if groups is None else int(np.isin(groups[~self.learnt], groups[self.learnt]).sum())
 
     @property
     def class_balance(self) -> dict[str, dict[str, int]]:
