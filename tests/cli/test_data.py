@@ -28,7 +28,7 @@ def test_the_table_shows_counts_suspects_and_their_cost(foveola_command, argumen
     document = json.loads(Path("findings/audit.json").read_text("utf-8"))
     accuracy = document["cross_fitted_accuracy"]["value"]
     assert re.search(rf"cross-fitted accuracy +{accuracy:.4f} ", out)
-    assert out.index("cross-fitted accuracy") < out.index("duplicates") < out.index("Likely label errors")
+    assert out.index("cross-fitted accuracy") < out.index("duplicates") < out.index("The networks contradict")
     assert "findings/audit.html" in out
     assert "without suspects" in out
     assert "network 9 of 9" in err

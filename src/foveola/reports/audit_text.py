@@ -21,11 +21,10 @@ def accuracy_sentence(document: Audit) -> str:
 
 def suspects_title(document: Audit) -> str:
     """What label suspects may be called."""
-    return {
-        "likely errors": "Likely label errors",
-        "hard or mislabelled": "Hard or mislabelled",
-        "no better than guessing": "Label suspects",
-    }[document.label_certainty]
+    if document.label_certainty == "hard or mislabelled":
+        return "Hard or mislabelled"
+    countable = document.label_certainty == "likely errors" and document.likely_label_errors
+    return "Likely label errors" if countable else "Label suspects"
 
 
 def suspects_sentence(document: Audit) -> str:
@@ -44,9 +43,12 @@ def suspects_sentence(document: Audit) -> str:
         )
     if not suspects:
         return "The networks contradict no label."
+    contradicted = f"The networks contradict {suspects:,} label{_s(suspects)}."
+    if not likely:
+        return f"{contradicted} Confident learning takes none of them for wrong: more likely, the images are hard."
     return (
-        f"The networks contradict {suspects:,} label{_s(suspects)}. By confident learning, about {likely:,} "
-        f"{'is' if likely == 1 else 'are'} wrong, and the others belong to hard images. Look before you change a label."
+        f"{contradicted} By confident learning, about {likely:,} {'is' if likely == 1 else 'are'} wrong; the others are "
+        f"more likely hard images. Look before you change a label."
     )
 
 
