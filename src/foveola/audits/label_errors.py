@@ -17,8 +17,8 @@ from foveola.errors import DataError
 from foveola.predictions import Predictions
 
 # The number is relied on if, beside the images that confident learning counts, the networks contradict at most this
-# share of the labels. With 1 % wrong labels planted in eleven sets of predictions, 86 to 100 % of the counted images
-# were wrong in the five sets below it, and 10 to 81 % in the six above (docs/benchmarks.md).
+# share of the labels. With 1 % wrong labels planted in thirteen sets of predictions, 86 to 100 % of the counted images
+# were wrong in the six sets below it, and 10 to 81 % in the seven above (docs/benchmarks.md).
 MAX_HARD_SHARE = 0.04
 
 

@@ -46,9 +46,10 @@ def suspects_sentence(document: Audit) -> str:
     contradicted = f"The networks contradict {suspects:,} label{_s(suspects)}."
     if not likely:
         return f"{contradicted} Confident learning takes none of them for wrong: more likely, the images are hard."
+    wrong = f"about {likely:,} {'is' if likely == 1 else 'are'} wrong"
     return (
-        f"{contradicted} By confident learning, about {likely:,} {'is' if likely == 1 else 'are'} wrong; the others are "
-        f"more likely hard images. Look before you change a label."
+        f"{contradicted} By confident learning, {wrong}; the others are more likely hard images. Look before you "
+        f"change a label."
     )
 
 

@@ -129,7 +129,7 @@ def audit(
     outliers = rank([*placeholders, *find_outliers(pool.everything)])
     duplicates, group_infos = _duplicates(copies, pool)
     agreement = grouped_wilson(predictions.predicted == predictions.labels, units)
-    guessing = float(pool.everything.class_counts.max() / len(judged))
+    class_counts = pool.everything.class_counts.tolist()
     document = Audit(
         data=AuditedData(
             name=dataset.name, fingerprint=dataset.fingerprint, splits=pool.sizes, groups=pool.group_count
@@ -143,8 +143,8 @@ def audit(
             seed=seed,
         ),
         cross_fitted_accuracy=agreement,
-        guessing=guessing,
-        label_certainty=_certainty(agreement, guessing, errors),
+        guessing=max(class_counts) / len(judged),
+        label_certainty=_certainty(agreement, class_counts, errors),
         unjudged=int((~judged).sum()),
         leaked_by_group=pool.leaked_by_group,
         near_copies_apart=any(len(set(units[list(group.members)])) > 1 for group in copies),
@@ -323,9 +323,11 @@ def _joined_groups(splits: Mapping[str, ImageSet]) -> Indices | None:
     return np.concatenate(parts)
 
 
-def _certainty(agreement: Estimate, guessing: float, errors: "LabelErrors") -> Certainty:
+def _certainty(agreement: Estimate, class_counts: Sequence[int], errors: "LabelErrors") -> Certainty:
     """What can be said of the label suspects."""
-    if agreement.low <= guessing:
+    from foveola.evaluation.overfitting import is_guessing
+
+    if is_guessing(agreement, class_counts):
         return "no better than guessing"
     return "likely errors" if errors.countable else "hard or mislabelled"
 
