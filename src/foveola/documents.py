@@ -305,12 +305,17 @@ class Comparison(Document):
 # An audit
 
 
+# What can be said of label suspects
+Certainty = Literal["likely errors", "hard or mislabelled", "no better than guessing"]
+
+
 class AuditedData(Part):
-    """Which data set, by content, and how many images each split has."""
+    """Which data set, by content, how many images each split has, and how many groups all of them; None without any."""
 
     name: str
     fingerprint: str
     splits: dict[str, int]
+    groups: int | None = None
 
 
 class AuditSettings(Part):
@@ -359,6 +364,14 @@ class AuditedOutlier(ImagePlace):
     score: float
 
 
+class RandomSplit(Part):
+    """Duplicates that a random split of undivided data puts on both sides: expected groups, and held-out images."""
+
+    held_out: float
+    groups: float
+    images: float
+
+
 class RetrainedRow(Part):
     """Accuracy of a network trained on these images, on all test images and without the suspects among them."""
 
@@ -376,11 +389,25 @@ class Retrained(Part):
 
 
 class Audit(Document):
-    """`audit.json`, and what `foveola audit --json` prints. `duplicate_groups` describes `duplicates`, row by row."""
+    """`audit.json`, and what `foveola audit --json` prints. `duplicate_groups` describes `duplicates`, row by row.
+
+    `likely_label_errors` is what confident learning estimates; `label_certainty` says whether it can be relied on.
+    `guessing` is the accuracy of always naming the most frequent class. `unjudged` counts images of classes whose other
+    images are all copies of them, or none. `near_copies_apart` says that near copies connect so many images of a class
+    that only exact copies shared a fold. `leaked_by_group` counts validation and test images whose group is also in
+    training. `series` is a pattern for `--groups` where file names look like series.
+    """
 
     data: AuditedData
     settings: AuditSettings
     cross_fitted_accuracy: Estimate
+    guessing: float | None = None
+    label_certainty: Certainty = "likely errors"
+    unjudged: int = 0
+    near_copies_apart: bool = False
+    leaked_by_group: int = 0
+    series: str | None = None
+    random_split: RandomSplit | None = None
     likely_label_errors: int
     label_suspects: list[LabelSuspect]
     duplicates: list[list[ImagePlace]]

@@ -50,6 +50,24 @@ def test_a_hard_image_is_a_suspect_but_not_a_likely_error(noisy):
     assert found.likely == 3
 
 
+@pytest.mark.parametrize(("hard", "countable"), [(12, True), (13, False)])
+def test_wrong_labels_are_counted_only_where_the_networks_contradict_few_others(noisy, hard, countable):
+    """300 images: 4 % are 12."""
+    probabilities, labels, _ = noisy
+    probabilities[40 : 40 + hard] = (0.45, 0.50, 0.05)
+    found = find_label_errors(predictions(probabilities, labels))
+    assert (found.likely, len(found.suspects)) == (3, 3 + hard)
+    assert found.countable == countable
+
+
+def test_images_that_cannot_be_judged_are_no_suspects(noisy):
+    probabilities, labels, wrong = noisy
+    judged = np.arange(300) != wrong[1]
+    found = find_label_errors(predictions(probabilities, labels), judged)
+    assert [suspect.index for suspect in found.suspects] == [wrong[0], wrong[2]]
+    assert found.likely == 2
+
+
 def test_without_disagreement_there_are_no_suspects(noisy):
     probabilities, _, _ = noisy
     found = find_label_errors(predictions(probabilities, probabilities.argmax(axis=1)))

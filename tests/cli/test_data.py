@@ -26,8 +26,9 @@ def test_the_table_shows_counts_suspects_and_their_cost(foveola_command, argumen
     code, out, err = foveola_command("audit", *arguments["audit"], "--retrain", "--out", "findings")
     assert code == 0
     document = json.loads(Path("findings/audit.json").read_text("utf-8"))
-    rows = [re.split(r"  +", line.rstrip(), maxsplit=1) for line in out.splitlines()]
-    assert ["likely label errors", str(document["likely_label_errors"])] in rows
+    accuracy = document["cross_fitted_accuracy"]["value"]
+    assert re.search(rf"cross-fitted accuracy +{accuracy:.4f} ", out)
+    assert out.index("cross-fitted accuracy") < out.index("duplicates") < out.index("The networks contradict")
     assert "findings/audit.html" in out
     assert "without suspects" in out
     assert "network 9 of 9" in err

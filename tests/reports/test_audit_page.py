@@ -18,7 +18,7 @@ def image_set(count, side=16, channels=1, names=("cat", "<b>dog</b>")):
     return ImageSet(images, np.arange(count) % len(names), names)
 
 
-def document(splits, suspects=0, groups=0, oddities=0, retrained=None):
+def document(splits, suspects=0, groups=0, oddities=0, retrained=None, **more):
     """Findings in the training images, one after the other."""
     names = splits["train"].class_names
     suspect = {"split": "train", "path": None, "given": names[1], "suggested": names[0], "score": 0.0123}
@@ -40,6 +40,7 @@ def document(splits, suspects=0, groups=0, oddities=0, retrained=None):
         "retrained": retrained,
         "files": [],
         "seconds": 1.0,
+        **more,
     }
     return Audit.model_validate(contents)
 
@@ -66,7 +67,58 @@ def test_names_are_escaped(splits):
 
 
 def test_without_findings_the_page_says_so(splits):
-    assert audit_page(document(splits), splits).count("<p>None.</p>") == 3
+    text = audit_page(document(splits), splits)
+    assert text.count("<p>None.</p>") == 2
+    assert "The networks contradict no label." in text
+
+
+def test_the_accuracy_comes_before_every_finding(splits):
+    text = audit_page(document(splits, suspects=3, groups=2, oddities=4), splits)
+    body = text[text.index("<main>") :]
+    places = [body.index(word) for word in ("90.0 %", "groups of duplicates", "<h2", "Likely label errors</h2>")]
+    assert places == sorted(places)
+    assert "88.0 % – 92.0 %" in body
+
+
+def test_hard_images_are_ranked_but_not_counted_as_errors(splits):
+    text = audit_page(document(splits, suspects=30, label_certainty="hard or mislabelled"), splits)
+    assert "Hard or mislabelled</h2>" in text
+    assert "How many labels are wrong cannot be said" in text
+    assert "ikely label errors" not in text
+    assert text.count("<img ") == 30
+
+
+def test_networks_that_guess_accuse_no_image(splits):
+    text = audit_page(document(splits, suspects=30, label_certainty="no better than guessing"), splits)
+    assert "No better than guessing" in text
+    assert "<img " not in text
+
+
+def test_the_accuracy_says_what_the_networks_have_not_seen(splits):
+    def text(**more):
+        return audit_page(document(splits, **more), splits)
+
+    assert "trained without an image and its copies give" in text()
+    assert "trained without an image and its exact copies give" in text(near_copies_apart=True)
+    data = {"name": "pets", "fingerprint": "f" * 64, "splits": {"train": 400, "test": 100}, "groups": 9}
+    assert "trained without an image, its copies and its group give" in text(data=data)
+
+
+def test_series_leaks_and_unjudged_images_are_said(splits):
+    text = audit_page(
+        document(
+            splits,
+            groups=1,
+            series=r"(.+)_\d+",
+            unjudged=1,
+            random_split={"held_out": 0.2, "groups": 12.3, "images": 1.25},
+        ),
+        splits,
+    )
+    assert "--groups &#39;(.+)_" in text
+    assert "The label of 1 image cannot be judged" in text
+    assert "A random 80/20 split would put about 12 groups" in text
+    assert "about 1.2 test images" in text
 
 
 def test_accuracy_without_the_suspects_is_shown(splits):
@@ -74,7 +126,7 @@ def test_accuracy_without_the_suspects_is_shown(splits):
     rows = [row | {"trained_on": "all images"}, row | {"trained_on": "without suspects"}]
     text = audit_page(document(splits, retrained={"test_split": "test", "rows": rows}), splits)
     assert text.count("90.00 %") == 4
-    assert "Effect of the label errors" not in audit_page(document(splits), splits)
+    assert "Effect of the first suspects" not in audit_page(document(splits), splits)
 
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (28, 1), (64, 3), (500, 3)])

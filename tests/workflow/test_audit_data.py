@@ -135,6 +135,86 @@ def test_data_without_a_test_split_is_split_to_retrain(toy, tiny, tmp_path):
     assert document.retrained.test_split == "held out of train"
 
 
+def test_copies_of_undivided_data_are_said_to_leak(toy, tiny, tmp_path):
+    """Two copies of one class of 20, four held out: one is and the other is not with probability 2 · 4/20 · 16/19."""
+    images = toy.train.images.copy()
+    images[5] = images[4]
+    doubled = Dataset("doubled", ImageSet(images, toy.train.labels, toy.class_names))
+    document = foveola.audit(doubled, out=tmp_path, recipe=tiny, epochs=1, verbose=False)
+    assert document.random_split.groups == pytest.approx(2 * 4 / 20 * 16 / 19)
+    assert document.random_split.held_out == 0.2
+
+
+def test_given_splits_and_data_without_copies_need_no_such_sentence(document, toy, tiny, tmp_path):
+    assert document.random_split is None
+    assert foveola.audit(toy, out=tmp_path, recipe=tiny, epochs=1, verbose=False).random_split is None
+
+
+def test_a_placeholder_is_named_by_its_copies(toy, tiny, tmp_path):
+    images = toy.train.images.copy()
+    images[[1, 25, 47]] = np.random.default_rng(7).integers(0, 256, toy.image_shape)
+    document = foveola.audit(
+        Dataset("pets", ImageSet(images, toy.train.labels, toy.class_names)),
+        out=tmp_path, recipe=tiny, epochs=1, verbose=False,
+    )  # fmt: skip
+    found = [row for row in document.oddities if row.kind == "placeholder"]
+    assert [row.index for row in found] == [1, 25, 47]
+    assert {row.detail for row in found} == {"3 copies in 3 classes"}
+
+
+@pytest.fixture
+def series(toy, tmp_path):
+    """The toy images as files: in each class, ten objects of two frames each."""
+    root = tmp_path / "series"
+    for index, (image, label) in enumerate(zip(toy.train.images, toy.train.labels, strict=True)):
+        path = root / toy.class_names[label] / f"thing{index % 20 // 2}_{index % 2:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    return root
+
+
+def test_series_are_recognised_and_the_proposed_groups_are_taken(series, tiny, tmp_path):
+    document = foveola.audit(series, out=tmp_path / "out", recipe=tiny, epochs=1, verbose=False)
+    assert document.series is not None and document.data.groups is None
+    grouped = foveola.audit(series, out=tmp_path / "out", recipe=tiny, epochs=1, groups=document.series, verbose=False)
+    assert (grouped.series, grouped.data.groups) == (None, 10)
+
+
+def test_more_folds_than_groups_are_refused(series, tiny, tmp_path):
+    with pytest.raises(DataError, match=r"in 10 group.* cannot make 11 folds\. Use --folds 10"):
+        foveola.audit(series, out=tmp_path / "out", recipe=tiny, folds=11, groups=r"(.+)_\d+", verbose=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_groups_of_a_loaded_dataset_are_its_own(toy, tiny, tmp_path):
+    with pytest.raises(DataError, match="ImageSet"):
+        foveola.audit(toy, out=tmp_path / "out", recipe=tiny, groups="folder", verbose=False)
+    split = toy.train
+    grouped = ImageSet(split.images, split.labels, split.class_names, np.arange(60) % 20)
+    document = foveola.audit(Dataset("own", grouped), out=tmp_path, recipe=tiny, epochs=1, verbose=False)
+    assert document.data.groups == 20
+
+
+def test_groups_in_several_splits_are_counted(toy, tiny, tmp_path):
+    groups = np.arange(60) % 20
+    train, test = (
+        ImageSet(toy.train.images[part], toy.train.labels[part], toy.class_names, groups[part])
+        for part in (groups < 15, groups >= 13)
+    )
+    document = foveola.audit(Dataset("own", train, test=test), out=tmp_path, recipe=tiny, epochs=1, verbose=False)
+    assert document.leaked_by_group == 6
+    assert "6 images of the other splits belong to groups that are also in training" in Path(
+        document.files[0]
+    ).read_text("utf-8")
+
+
+def test_networks_that_guess_are_said_to(toy, tiny, tmp_path):
+    random = ImageSet(toy.train.images, np.random.default_rng(0).permutation(toy.train.labels), toy.class_names)
+    document = foveola.audit(Dataset("random", random), out=tmp_path, recipe=tiny, epochs=1, verbose=False)
+    assert document.label_certainty == "no better than guessing"
+    assert document.guessing == pytest.approx(1 / 3)
+
+
 def test_too_many_folds_write_nothing(toy, tiny, tmp_path):
     with pytest.raises(DataError, match="cannot make 61 folds"):
         foveola.audit(toy, out=tmp_path / "out", recipe=tiny, folds=61, verbose=False)

@@ -2,10 +2,10 @@
 
 Typical values are medians, and spreads are median absolute deviations (MAD, scaled by 1.4826 to a standard deviation),
 so outliers themselves hardly shift either. Sizes and positions are compared within each class. All kinds but blank
-images need a plain background, so in photographs only blank images are found.
+images and placeholders (foveola.audits.placeholders) need a plain background.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from foveola.images import ImageSet, Labels, Polarity, polarity
 
-Kind = Literal["blank", "inverted", "mis-sized", "off-centre"]
+Kind = Literal["blank", "placeholder", "inverted", "mis-sized", "off-centre"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -62,7 +62,17 @@ def find_outliers(image_set: ImageSet) -> list[Outlier]:
         outliers += inverted
         outliers += _find_mis_sized(sizes, labels, usual)
         outliers += _find_off_center(rows, columns, images.shape[1:], labels, usual)
-    return sorted(outliers, key=lambda outlier: (KINDS.index(outlier.kind), -outlier.score, outlier.index))
+    return rank(outliers)
+
+
+def rank(outliers: Sequence[Outlier]) -> list[Outlier]:
+    """Outliers by kind, then by score; of a blank or inverted image, or a placeholder, only the first kind."""
+    ranked = sorted(outliers, key=lambda outlier: (KINDS.index(outlier.kind), -outlier.score, outlier.index))
+    exclusive: dict[int, Kind] = {}
+    for outlier in ranked:
+        if outlier.kind in ("blank", "placeholder", "inverted"):
+            exclusive.setdefault(outlier.index, outlier.kind)
+    return [outlier for outlier in ranked if exclusive.get(outlier.index, outlier.kind) == outlier.kind]
 
 
 def _find_blank(images: Values) -> Iterator[Outlier]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foveola.cli.options import DEVICES, Data, DeviceName, Json, Quiet, Seed, SkipBad, one_of, path_text
+from foveola.cli.options import DEVICES, Data, DeviceName, Groups, Json, Quiet, Seed, SkipBad, one_of, path_text
 from foveola.cli.output import show
 
 
@@ -53,20 +53,22 @@ def audit(
     retrain: Annotated[
         bool,
         typer.Option(
-            "--retrain", help="Also train with and without the likely label errors, and compare the accuracies."
+            "--retrain",
+            help="Also train with and without the first label suspects, and compare the accuracies.",
         ),
     ] = False,
+    groups: Groups = None,
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
     device: DeviceName = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find duplicates, leaks between splits, likely label errors, outliers and class imbalance."""
+    """Find duplicates, leaks between splits, placeholders, outliers and class imbalance, and rank suspicious labels."""
     from foveola.workflow.audit import audit as audit_data
 
     document = audit_data(
         data, out=out, recipe=recipe, epochs=epochs, folds=folds, seed=seed, retrain=retrain,
-        device=one_of("device", device, DEVICES), skip_bad=skip_bad, verbose=not quiet,
+        device=one_of("device", device, DEVICES), groups=groups, skip_bad=skip_bad, verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.audit(document))

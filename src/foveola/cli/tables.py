@@ -10,7 +10,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from foveola.documents import Audit, Catalog, ComparedPair, ComparedRun, Comparison, Evaluation, TrainedRun
+from foveola.documents import (
+    Audit,
+    AuditedOutlier,
+    Catalog,
+    ComparedPair,
+    ComparedRun,
+    Comparison,
+    Evaluation,
+    TrainedRun,
+)
 from foveola.evaluation.comparison import p_text
 from foveola.evaluation.costs import ParametersByImageSize
 from foveola.evaluation.metrics import METRICS
@@ -23,6 +32,7 @@ from foveola.inputs.prepare import UNFAMILIAR
 from foveola.models.shapes import LayerInfo
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
+from foveola.reports import audit_text
 from foveola.reports.run_alarms import alarms
 
 if TYPE_CHECKING:
@@ -32,6 +42,9 @@ if TYPE_CHECKING:
 
 # More predictions than these are only counted, if a file holds every one
 _LISTED_PREDICTIONS = 40
+
+
+MAX_SHOWN = 10  # findings of a kind in the terminal; the page has more
 
 
 def summary(title: str, infos: Sequence[LayerInfo]) -> RenderableType:
@@ -246,32 +259,64 @@ def convolution(document: Mapping[str, Any]) -> RenderableType:
 
 
 def audit(document: Audit) -> RenderableType:
-    """Numbers of findings, the first label suspects, and where the rest is."""
-    groups, likely = document.duplicate_groups, document.likely_label_errors
-    kinds = Counter(outlier.kind for outlier in document.oddities)
-    counts: dict[str, Any] = {
-        "images": ", ".join(f"{count:,} {split}" for split, count in document.data.splits.items()),
-        "cross-fitted accuracy": str(document.cross_fitted_accuracy),
-        "likely label errors": f"{likely:,}",
-        "duplicates": f"{len(groups):,} groups, {sum(group.kind == 'exact' for group in groups):,} of them exact",
-        "across splits": f"{sum(group.across_splits for group in groups):,} groups",
-        "conflicting labels": f"{sum(group.conflicting for group in groups):,} groups",
-        "outliers": ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) or "none",
-        "written": ", ".join(document.files),
-    }
-    suspects = _table("split", "index", "given", "suggested", "probability of given", "path")
-    for row in document.label_suspects[: min(likely, 10)]:
-        suspects.add_row(row.split, str(row.index), row.given, row.suggested, f"{row.score:.4f}", row.path or "–")
-    parts: list[RenderableType] = [facts(counts)]
-    if likely:
-        parts += ["", suspects]
+    """The accuracy of the networks, duplicates and outliers, ranked suspects, and where the rest is."""
+    images = ", ".join(f"{count:,} {split}" for split, count in document.data.splits.items())
+    if document.data.groups is not None:
+        images += f", in {document.data.groups:,} groups"
+    head = {"images": images, "cross-fitted accuracy": str(document.cross_fitted_accuracy)}
+    parts: list[RenderableType] = [facts(head), audit_text.accuracy_sentence(document)]
+    parts += filter(None, (audit_text.series_sentence(document), audit_text.unjudged_sentence(document)))
+    parts += ["", Text("Duplicates and outliers", style="bold"), facts(_findings(document))]
+    parts += filter(None, (audit_text.group_leak_sentence(document), audit_text.random_split_sentence(document)))
+    pictures = [outlier for outlier in document.oddities if outlier.kind in ("blank", "placeholder")]
+    if pictures:
+        parts.append(_missing_images(pictures))
+    parts += ["", Text(audit_text.suspects_title(document), style="bold"), audit_text.suspects_sentence(document)]
+    if document.label_suspects and document.label_certainty != "no better than guessing":
+        parts.append(_suspects(document))
     if document.retrained is not None:
         retrained = _table("trained on", "images", "accuracy", "without suspects", right=1)
         for trained in document.retrained.rows:
             accuracies = (trained.accuracy, trained.accuracy_without_suspects)
             retrained.add_row(trained.trained_on, f"{trained.images:,}", *(f"{one.value:.4f}" for one in accuracies))
         parts += ["", retrained]
-    return Group(*parts)
+    page, *others = document.files
+    return Group(*parts, "", f"Look at the images: {page}", f"Also written: {', '.join(others)}")
+
+
+def _findings(document: Audit) -> dict[str, str]:
+    """Numbers of duplicates and outliers."""
+    groups = document.duplicate_groups
+    kinds = Counter(outlier.kind for outlier in document.oddities)
+    exact = sum(group.kind == "exact" for group in groups)
+    return {
+        "duplicates": f"{_groups(len(groups))}, {exact:,} of them exact" if groups else "none",
+        "across splits": _groups(sum(group.across_splits for group in groups)),
+        "conflicting labels": _groups(sum(group.conflicting for group in groups)),
+        "outliers": ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) or "none",
+    }
+
+
+def _groups(count: int) -> str:
+    return f"{count:,} group{'' if count == 1 else 's'}" if count else "none"
+
+
+def _missing_images(outliers: Sequence[AuditedOutlier]) -> Table:
+    """The first blank images and placeholders."""
+    table = _table("finding", "split", "index", "class", "detail", "path")
+    for row in outliers[:MAX_SHOWN]:
+        table.add_row(row.kind, row.split, str(row.index), row.label, row.detail, row.path or "–")
+    return table
+
+
+def _suspects(document: Audit) -> Table:
+    """The first suspects; where their number is an estimate, not more than that."""
+    countable = document.label_certainty == "likely errors"
+    shown = min(document.likely_label_errors, MAX_SHOWN) if countable else MAX_SHOWN
+    suspects = _table("split", "index", "given", "suggested", "probability of given", "path")
+    for row in document.label_suspects[: shown or MAX_SHOWN]:
+        suspects.add_row(row.split, str(row.index), row.given, row.suggested, f"{row.score:.4f}", row.path or "–")
+    return suspects
 
 
 def datasets(document: Catalog) -> RenderableType:

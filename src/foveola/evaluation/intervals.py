@@ -49,3 +49,30 @@ def bootstrap(
     return Estimate(
         float(statistic(np.arange(n))), float(low), float(high), n, f"percentile bootstrap, {resamples} resamples"
     )
+
+
+def grouped_wilson(successes: NDArray[np.bool_], groups: NDArray[np.int64]) -> Estimate:
+    """The fraction of successes, N, whose images come in groups, N: Wilson's interval at the effective sample size.
+
+    Images of a group are alike, so that they say less than as many others. The effective size is p(1 − p) over the
+    variance between groups, times the squared ratio of the quantiles of the normal and the t distribution (Korn and
+    Graubard 1998); it is at most the number of images. If all images agree, it is the number of groups.
+    """
+    from scipy.stats import norm, t
+
+    n, value = len(successes), float(successes.mean())
+    number = np.unique(groups, return_inverse=True)[1]
+    count = int(number.max()) + 1
+    if count == n:
+        return wilson(int(successes.sum()), n)
+    z = norm.ppf(0.975)
+    effective = float(count)
+    if 0 < value < 1 and count > 1:
+        residuals = np.bincount(number, successes - value)
+        variance = count / (count - 1) * float(np.square(residuals).sum()) / n**2
+        size = value * (1 - value) / variance if variance > 0 else n
+        effective = float(np.clip(size * (z / t.ppf(0.975, count - 1)) ** 2, 1, n))
+    center = (value + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half = z * np.sqrt(value * (1 - value) / effective + z**2 / (4 * effective**2)) / (1 + z**2 / effective)
+    method = f"Wilson, effective sample size of {count:,} groups"
+    return Estimate(value, max(float(center - half), 0.0), min(float(center + half), 1.0), n, method)

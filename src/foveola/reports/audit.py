@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foveola.documents import Audit, ImagePlace
+from foveola.documents import Audit, ImagePlace, LabelSuspect
 from foveola.images import ImageSet
 from foveola.inputs.resize import resize
-from foveola.reports import html
+from foveola.reports import audit_text, html
 
 # Bytes of images in a page, whatever the size of each
 MAX_IMAGE_BYTES = 3_000_000
@@ -18,6 +19,11 @@ MAX_IMAGES = 600
 # Shares of the images: suspects, duplicates, outliers
 SHARES = (0.4, 0.3, 0.3)
 MAX_OF_A_GROUP = 8
+
+MEANING = {
+    "placeholder": "Pictures that seem to stand for a missing image: drawn, unlike most others; or copied into several "
+    "classes, or into one that they do not fit.",
+}
 
 
 def audit_page(document: Audit, splits: Mapping[str, ImageSet]) -> str:
@@ -31,11 +37,15 @@ def audit_page(document: Audit, splits: Mapping[str, ImageSet]) -> str:
     album = _Album(splits)
     suspects, duplicates, outliers = (int(share * album.room) for share in SHARES)
     kinds = {kind: list(rows) for kind, rows in groupby(document.oddities, key=lambda row: row.kind)}
-    likely = document.likely_label_errors
+    ranked = _shown_suspects(document)
     return html.render(
         "audit.html",
         document=document,
-        suspects=[album.show(row) for row in document.label_suspects[:likely][:suspects]],
+        text=audit_text,
+        split_sentence=audit_text.random_split_sentence(document),
+        meaning=MEANING,
+        suspects=[album.show(row) for row in ranked[:suspects]],
+        suspect_count=len(ranked),
         groups=_groups(document, album, duplicates),
         outliers={
             kind: {"count": len(rows), "rows": [album.show(row) for row in rows[: outliers // len(kinds)]]}
@@ -45,6 +55,14 @@ def audit_page(document: Audit, splits: Mapping[str, ImageSet]) -> str:
         leaks=sum(group.across_splits for group in document.duplicate_groups),
         balance=_balance(document.class_balance),
     )
+
+
+def _shown_suspects(document: Audit) -> list[LabelSuspect]:
+    """The likely errors where their number can be relied on, else all suspects; none if their order says nothing."""
+    if document.label_certainty == "no better than guessing":
+        return []
+    countable = document.label_certainty == "likely errors"
+    return document.label_suspects[: document.likely_label_errors if countable else None]
 
 
 class _Album:
@@ -59,9 +77,12 @@ class _Album:
         self.room = min(MAX_IMAGE_BYTES // (int(1.4 * self.size[0] * self.size[1] * channels) + 200), MAX_IMAGES)
 
     def show(self, row: ImagePlace) -> dict[str, Any]:
-        """The row with a thumbnail of its image."""
+        """The row with a thumbnail of its image, and the last parts of its path."""
         image = self.splits[row.split].images[row.index]
-        return row.model_dump() | {"source": html.image_uri(resize(image, *self.size))}
+        shown = row.model_dump() | {"source": html.image_uri(resize(image, *self.size))}
+        if shown.get("path"):
+            shown["path"] = "/".join(Path(shown["path"]).parts[-2:])
+        return shown
 
 
 def _groups(document: Audit, album: _Album, room: int) -> list[dict[str, Any]]:

@@ -1,32 +1,36 @@
-"""Audit: duplicates, leaks between splits, likely label errors, outliers and class balance of a data set."""
+"""Audit: duplicates, leaks between splits, placeholders, label suspects, outliers and class balance of a data set."""
 
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foveola.datasets import load
 from foveola.datasets.reload import image_paths
+from foveola.datasets.series import series_pattern
 from foveola.documents import (
     Audit,
     AuditedData,
     AuditedOutlier,
     AuditSettings,
+    Certainty,
     DuplicateInfo,
     ImagePlace,
     LabelSuspect,
+    RandomSplit,
     Retrained,
     RetrainedRow,
 )
-from foveola.errors import require
+from foveola.errors import DataError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset, ImageSet
-from foveola.predictions import Predictions
+from foveola.predictions import Estimate, Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.workflow.open import Device, choose_device
@@ -39,9 +43,14 @@ if TYPE_CHECKING:
     from foveola.audits.outliers import Outlier
     from foveola.datasets.duplicates import DuplicateGroup
 
+Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
 # Rounds of cross-fitting, each with new folds; their probabilities are averaged. On Fashion-MNIST with 1 % wrong
 # labels, three rounds find a quarter of what one round misses.
 ROUNDS = 3
+# The held-out fraction of the split that most tutorials draw
+RANDOM_SPLIT = 0.2
 PAGE, TABLE, DOCUMENT = "audit.html", "findings.csv", "audit.json"
 COLUMNS = ("finding", "group", "split", "index", "path", "label", "suggested", "score", "detail")
 
@@ -56,6 +65,7 @@ def audit(
     seed: int = 0,
     retrain: bool = False,
     device: Device = "auto",
+    groups: str | None = None,
     skip_bad: int = 0,
     verbose: bool = True,
 ) -> Audit:
@@ -67,10 +77,11 @@ def audit(
     out : the folder for audit.html, findings.csv and audit.json, which are replaced there; by default
         audits/<name of the data>
     recipe, epochs : of the networks that predict the labels; by default the recipe's number of epochs
-    folds : the networks predict each training image after training on the other folds; other splits are predicted by
-        all networks
+    folds : every image is predicted by networks that were trained on the training images of the other folds. Copies
+        of an image are in its fold, also those in other splits.
     seed : of folds, initial weights, order of images, augmentation and dropout
-    retrain : measure what the likely label errors cost: train with and without them
+    retrain : measure what the images cost that confident learning counts as label errors: train with and without them
+    groups : what keeps images of one patient, object or writer in one fold, as in `load`
     skip_bad : how many unreadable images of a folder may be skipped
     verbose : report progress on standard error
 
@@ -96,25 +107,33 @@ def audit(
     for module in ("torch", "cleanlab", "jinja2"):
         require(module, "train")
     from foveola.audits.label_errors import find_label_errors
-    from foveola.audits.outliers import find_outliers
+    from foveola.audits.outliers import find_outliers, rank
+    from foveola.audits.placeholders import find_placeholders
+    from foveola.audits.units import find_units
     from foveola.datasets.duplicates import find_duplicates
-    from foveola.evaluation.metrics import accuracy
+    from foveola.evaluation.intervals import grouped_wilson
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
-    dataset, paths = _read(data, loaded, skip_bad, trainer.screen)
-    dataset.check_trainable()
+    dataset, paths = _read(data, loaded, skip_bad, groups, trainer.screen)
     folder = Path(out) if out is not None else Path("audits") / dataset.name
     check_writable(folder)
     pool = Pool.of(dataset, paths)
     trainer.say(f"{dataset.name}: looking for duplicates and outliers among {len(pool.everything):,} images")
-    groups = find_duplicates(pool.everything.images)
-    outliers = find_outliers(pool.everything)
-    predictions = trainer.cross_fit(dataset, pool, groups, folds)
-    errors = find_label_errors(predictions)
-    duplicates, group_infos = _duplicates(groups, pool)
+    copies = find_duplicates(pool.everything.images)
+    units = find_units(pool.everything, pool.learnt, copies, folds)
+    predictions, judged = trainer.cross_fit(dataset, pool, units, folds)
+    errors = find_label_errors(predictions, judged)
+    probability = np.where(judged, predictions.probabilities[np.arange(len(judged)), predictions.labels], 1.0)
+    placeholders = find_placeholders(pool.everything, copies, probability)
+    outliers = rank([*placeholders, *find_outliers(pool.everything)])
+    duplicates, group_infos = _duplicates(copies, pool)
+    agreement = grouped_wilson(predictions.predicted == predictions.labels, units)
+    class_counts = pool.everything.class_counts.tolist()
     document = Audit(
-        data=AuditedData(name=dataset.name, fingerprint=dataset.fingerprint, splits=pool.sizes),
+        data=AuditedData(
+            name=dataset.name, fingerprint=dataset.fingerprint, splits=pool.sizes, groups=pool.group_count
+        ),
         settings=AuditSettings(
             recipe=loaded.name,
             epochs=loaded.epochs,
@@ -123,14 +142,21 @@ def audit(
             rounds=ROUNDS,
             seed=seed,
         ),
-        cross_fitted_accuracy=accuracy(predictions),
+        cross_fitted_accuracy=agreement,
+        guessing=max(class_counts) / len(judged),
+        label_certainty=_certainty(agreement, class_counts, errors),
+        unjudged=int((~judged).sum()),
+        leaked_by_group=pool.leaked_by_group,
+        near_copies_apart=any(len(set(units[list(group.members)])) > 1 for group in copies),
+        series=_series(dataset, paths),
+        random_split=_random_split(dataset, copies),
         likely_label_errors=errors.likely,
         label_suspects=[_suspect(suspect, pool) for suspect in errors.suspects],
         duplicates=duplicates,
         duplicate_groups=group_infos,
         oddities=[_outlier(outlier, pool) for outlier in outliers],
         class_balance=pool.class_balance,
-        retrained=trainer.retrain(dataset, pool, errors) if retrain else None,
+        retrained=trainer.retrain(dataset, pool, errors, units) if retrain else None,
         files=[str(folder / name) for name in (PAGE, TABLE, DOCUMENT)],
         seconds=time.perf_counter() - started,
     )
@@ -153,11 +179,28 @@ class Pool:
         images, labels = (
             np.concatenate([getattr(split, part) for split in splits.values()]) for part in ("images", "labels")
         )
-        return cls(splits, paths, ImageSet(images, labels, dataset.class_names))
+        return cls(splits, paths, ImageSet(images, labels, dataset.class_names, _joined_groups(splits)))
 
     @property
     def sizes(self) -> dict[str, int]:
         return {name: len(split) for name, split in self.splits.items()}
+
+    @property
+    def learnt(self) -> Mask:
+        """Which images of `everything` are training images, N."""
+        mask: Mask = np.arange(len(self.everything)) < len(self.splits["train"])
+        return mask
+
+    @property
+    def group_count(self) -> int | None:
+        groups = self.everything.groups
+        return None if groups is None else len(np.unique(groups))
+
+    @property
+    def leaked_by_group(self) -> int:
+        """Number of validation and test images whose group is also in training."""
+        groups = self.everything.groups
+        return 0 if groups is None else int(np.isin(groups[~self.learnt], groups[self.learnt]).sum())
 
     @property
     def class_balance(self) -> dict[str, dict[str, int]]:
@@ -196,29 +239,22 @@ class _Trainer:
     def say(self, text: str) -> None:
         self.screen.print(text, soft_wrap=True)
 
-    def cross_fit(self, dataset: Dataset, pool: Pool, groups: "Sequence[DuplicateGroup]", folds: int) -> Predictions:
-        """Predictions of all images of the pool, each by networks that were not trained on it."""
+    def cross_fit(self, dataset: Dataset, pool: Pool, units: Indices, folds: int) -> tuple[Predictions, Mask]:
+        """Predictions of all images of the pool, each by networks that have seen no image of its unit."""
         from foveola.training.augment import uses_flips
         from foveola.training.cross_fit import cross_fit
 
-        first, *others = pool.splits.values()
-        representatives = np.arange(len(first))
-        for group in groups:
-            own = [member for member in group.members if member < len(first)]
-            representatives[own] = own[:1]
-        parts = cross_fit(
-            first, others, self.recipe, folds=folds, rounds=ROUNDS, representatives=representatives,
+        return cross_fit(
+            pool.everything, pool.learnt, self.recipe, folds=folds, rounds=ROUNDS, units=units,
             seed=self.seed, device=self.device, flip=uses_flips(self.recipe.augment, dataset.flip_safe),
             announce=lambda number: self.say(f"predicting labels: network {number + 1} of {ROUNDS * folds}"),
         )  # fmt: skip
-        logits, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "labels"))
-        return Predictions(logits, labels, dataset.class_names, held_out=True)
 
-    def retrain(self, dataset: Dataset, pool: Pool, errors: "LabelErrors") -> Retrained:
-        """Accuracy of a network trained on all training images, and of one trained without the likely errors.
+    def retrain(self, dataset: Dataset, pool: Pool, errors: "LabelErrors", units: Indices) -> Retrained:
+        """Accuracy of a network trained on all training images, and of one trained without the first suspects.
 
-        Both are measured on all test images, and on the test images without the likely errors. Data without a test
-        split is split as `foveola train` splits it.
+        These are as many as confident learning counts. Both networks are measured on all test images, and on the test
+        images without those suspects. Of data without a test split, units are held out.
         """
         from foveola.evaluation.metrics import accuracy
         from foveola.training.augment import uses_flips
@@ -232,7 +268,7 @@ class _Trainer:
         if dataset.test is None:
             train = np.flatnonzero(part == "train")
             folds = round(1 / (self.recipe.test or 0.2))
-            held_out = assign_folds(pool.everything.labels[train], folds, 0, np.arange(len(train))) == 0
+            held_out = assign_folds(pool.everything.labels[train], folds, 0, units[train]) == 0
             part[train[held_out]] = "test"
         test = pool.everything.take(np.flatnonzero(part == "test"))
         test_sound = sound[part == "test"]
@@ -261,15 +297,57 @@ class _Trainer:
 
 
 def _read(
-    data: str | Path | Dataset, recipe: Recipe, skip_bad: int, screen: "Console"
+    data: str | Path | Dataset, recipe: Recipe, skip_bad: int, groups: str | None, screen: "Console"
 ) -> tuple[Dataset, dict[str, list[str]]]:
     """The data in the shape that the recipe takes, and the files of its images."""
     if isinstance(data, Dataset):
+        if groups is not None:
+            raise DataError("Groups are read from file names. A loaded Dataset has its own: ImageSet(groups=…).")
         return data, {}
     channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
     with show_progress(screen) as progress:
-        dataset = load(data, image_size=recipe.image_size, channels=channels, skip_bad=skip_bad, progress=progress)
+        dataset = load(
+            data, image_size=recipe.image_size, channels=channels, groups=groups, skip_bad=skip_bad, progress=progress
+        )
     return dataset, image_paths(data, dataset)
+
+
+def _joined_groups(splits: Mapping[str, ImageSet]) -> Indices | None:
+    """The groups of the images of all splits; an image of a split without groups stands for itself."""
+    if all(split.groups is None for split in splits.values()):
+        return None
+    parts, free = [], 1 + max(int(split.groups.max()) for split in splits.values() if split.groups is not None)
+    for split in splits.values():
+        parts.append(free + np.arange(len(split)) if split.groups is None else split.groups)
+        free += len(split)
+    return np.concatenate(parts)
+
+
+def _certainty(agreement: Estimate, class_counts: Sequence[int], errors: "LabelErrors") -> Certainty:
+    """What can be said of the label suspects."""
+    from foveola.evaluation.overfitting import is_guessing
+
+    if is_guessing(agreement, class_counts):
+        return "no better than guessing"
+    return "likely errors" if errors.countable else "hard or mislabelled"
+
+
+def _series(dataset: Dataset, paths: Mapping[str, Sequence[str]]) -> str | None:
+    """The pattern for `--groups`, if no groups were given and the names of the training images look like series."""
+    if dataset.train.groups is not None or "train" not in paths:
+        return None
+    return series_pattern([Path(path).name for path in paths["train"]], dataset.train.labels.tolist())
+
+
+def _random_split(dataset: Dataset, copies: "Sequence[DuplicateGroup]") -> RandomSplit | None:
+    """What a random split would do to the copies; None for data that has a test split."""
+    from foveola.audits.random_split import expected_leaks
+
+    if dataset.test is not None or not copies:
+        return None
+    training = [copy for copy in copies if copy.members[-1] < len(dataset.train)]
+    both_sides, images = expected_leaks(dataset.train.labels, training, RANDOM_SPLIT)
+    return RandomSplit(held_out=RANDOM_SPLIT, groups=both_sides, images=images)
 
 
 def _suspect(suspect: "Suspect", pool: Pool) -> LabelSuspect:
