@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth: every metric, on simulated test sets of 20 to 2,000 images.
 
-    .venv/bin/python benchmarks/intervals.py [--draws 400] [--sizes 20,50,150,500,2000]
+    .venv/bin/python benchmarks/intervals.py [--draws 400] [--sizes 20,50,150,500,2000] [--worlds easy,ten]
 
 A world draws labels and logits; the truth of a metric is its value on 100,000 images of the world, and of the
 calibration error the mean distance between confidence and the probability of being right, which the world knows:
@@ -56,9 +56,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--sizes", default="20,50,150,500,2000")
+    parser.add_argument("--worlds", default=",".join(WORLDS))
     options = parser.parse_args()
     print("| world | images |", " | ".join(METRICS), "|\n|---|---:|" + "---:|" * len(METRICS))
-    for name, world in WORLDS.items():
+    for name, world in ((name, WORLDS[name]) for name in options.worlds.split(",")):
         truths = truth(world)
         for n in map(int, options.sizes.split(",")):
             print(f"| {name} | {n:,} |", " | ".join(coverage(world, truths, n, options.draws)), "|", flush=True)
