@@ -1,4 +1,4 @@
-"""Damaged image files of every format, for tests and for `benchmarks/fuzz.py`."""
+"""Damaged image files of every format: small sound ones, and mutations of them without end."""
 
 import io
 import random
