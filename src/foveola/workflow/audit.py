@@ -268,7 +268,10 @@ def _read(
         return data, {}
     channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
     with show_progress(screen) as progress:
-        dataset = load(data, image_size=recipe.image_size, channels=channels, skip_bad=skip_bad, progress=progress)
+        dataset = load(
+            data, image_size=recipe.image_size, channels=channels, resize=recipe.resize, skip_bad=skip_bad,
+            progress=progress,
+        )  # fmt: skip
     return dataset, image_paths(data, dataset)
 
 
