@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -68,6 +68,8 @@ def _layers() -> list[tuple[str, ...]]:
 def _values(annotation: Any) -> str:
     names = {"int": "whole number", "float": "number", "bool": "true, false", "str": "text", "NoneType": "not set"}
     options = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return "`HxW`"
     if not options:
         return names.get(getattr(annotation, "__name__", ""), str(annotation))
     if all(isinstance(option, str) for option in options):

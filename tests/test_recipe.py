@@ -143,6 +143,21 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_known_one():
         ({"validation": -0.1}, "validation is -0.1; it should be greater than or equal to 0."),
         ({"label_smoothing": 1}, "label_smoothing is 1; it should be less than 1."),
         ({"image_size": 2}, "image_size is 2; it should be greater than or equal to 4."),
+        ({"image_size": "2x48"}, "image_size is '2x48'; it should be greater than or equal to 4."),
+        ({"image_size": [48, 513]}, "image_size is [48, 513]; it should be less than or equal to 512."),
+        (
+            {"image_size": "48 by 96"},
+            "image_size is '48 by 96'; it should be a side from 4 to 512 pixels, or height x width such as 48x96.",
+        ),
+        (
+            {"image_size": True},
+            "image_size is True; it should be a side from 4 to 512 pixels, or height x width such as 48x96.",
+        ),
+        (
+            {"image_size": [48]},
+            "image_size is [48]; it should be a side from 4 to 512 pixels, or height x width such as 48x96.",
+        ),
+        ({"resize": "squash"}, "resize is 'squash'; it should be 'auto', 'stretch' or 'letterbox'."),
         ({"schedule": "cosin"}, "schedule is 'cosin'; it should be 'constant', 'cosine', 'one-cycle' or 'step'."),
         ({"layers": "none"}, "layers is 'none'; it should be a valid tuple."),
         ({"layers": [7]}, "layer 1 is 7; it should be"),
@@ -304,3 +319,26 @@ def test_a_fifo_is_refused_without_being_opened(tmp_path):
     os.mkfifo(tmp_path / "own.toml")
     with pytest.raises(RecipeError, match=r"own.toml is not a file"):
         load_recipe(tmp_path / "own.toml")
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        (48, 48),
+        ("48x96", (48, 96)),
+        ("48×96", (48, 96)),
+        (" 48 X 96 ", (48, 96)),
+        ([48, 96], (48, 96)),
+        ("64x64", 64),
+        ([64, 64], 64),
+    ],
+)
+def test_image_size_is_a_side_or_height_and_width(tmp_path, given, size):
+    recipe = load_recipe("fast", {"image_size": given})
+    assert recipe.image_size == size
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    (tmp_path / "mine.toml").write_text(recipe.to_toml(), "utf-8")
+    assert load_recipe(tmp_path / "mine.toml") == recipe
+    shown = next(setting.value for setting in recipe.settings() if setting.key == "image_size")
+    assert shown == ("x".join(map(str, size)) if isinstance(size, tuple) else str(size))
+    assert load_recipe("fast", dict([parse_override(f"image_size={shown}")])).image_size == size

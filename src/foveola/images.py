@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from foveola.errors import DataError
 from foveola.text import class_name, escape_surrogates
 
 Polarity = Literal["light on dark", "dark on light", "mixed"]
+Resize = Literal["stretch", "letterbox"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +140,10 @@ class Dataset:
     All splits have the same image shape and class names. A model can be measured on any data set; `check_trainable`
     tells whether one can be trained on it. `flip_safe` means that a mirrored image keeps its class; it
     is never assumed, only declared by the catalog. `skipped` lists the unreadable files that were left out. `originals`
-    is None where the training images are as they came. `notes` are sentences of the reader about what it converted or
-    assumed, for the user to read.
+    is None where the training images are as they came. `resize` tells how images of another size were brought to this
+    one, with the grey level `fill` beside a letterbox's image; `picture_polarity` is that of the training images
+    without what lies beside them, None where there is no letterbox. `notes` are sentences of the reader about what it
+    converted or assumed, for the user to read.
     """
 
     name: str
@@ -151,6 +154,9 @@ class Dataset:
     licence: str | None = None
     skipped: tuple[str, ...] = ()
     originals: Originals | None = None
+    resize: Resize = "stretch"
+    fill: int = 0
+    picture_polarity: Polarity | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -295,18 +301,55 @@ def _check_divisible(images: ImageSet, units: NDArray[np.int64]) -> None:
         )
 
 
+class LetterboxPlace(NamedTuple):
+    """Where an image lies in a letterbox: its first row and column, and how many it has."""
+
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+
+def letterbox_place(image_size: Sequence[int], height: int, width: int) -> LetterboxPlace:
+    """Where an image of this height and width lies when it is resized, in its own aspect, to fit into height×width.
+
+    Its sides are rounded, halves up, and have at least one pixel. It lies in the middle; of an odd number of pixels
+    beside it, the smaller half is above or on the left.
+
+    Examples
+    --------
+    >>> from foveola.images import letterbox_place
+    >>> letterbox_place((100, 300), 64, 64)
+    LetterboxPlace(top=21, left=0, rows=21, columns=64)
+    """
+    image_height, image_width = image_size
+    rows = (2 * image_height * width + image_width) // (2 * image_width)
+    columns = (2 * image_width * height + image_height) // (2 * image_height)
+    rows, columns = min(max(rows, 1), height), min(max(columns, 1), width)
+    return LetterboxPlace((height - rows) // 2, (width - columns) // 2, rows, columns)
+
+
 def polarity(images: Images) -> Polarity:
     """Whether images, uint8 N×H×W×C, are light on dark or dark on light, judging by the median of each image's border.
 
     At least 90 % of the images must agree; otherwise, as usual for photographs, the polarity is "mixed". Of more than
     2,000 images, evenly spaced ones are examined.
     """
-    images = images[:: max(len(images) // 2000, 1)]
+    return polarity_of(border_levels(images[:: max(len(images) // 2000, 1)]))
+
+
+def border_levels(images: Images) -> NDArray[np.float64]:
+    """The median grey level of each image's border, N, of images, uint8 N×H×W×C."""
     edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
-    border = np.median(np.concatenate([edge.mean(axis=2) for edge in edges], axis=1), axis=1)
-    if np.mean(border < 85) >= 0.9:
+    levels: NDArray[np.float64] = np.median(np.concatenate([edge.mean(axis=2) for edge in edges], axis=1), axis=1)
+    return levels
+
+
+def polarity_of(levels: NDArray[np.float64]) -> Polarity:
+    """The polarity of images with these `border_levels`, N."""
+    if np.mean(levels < 85) >= 0.9:
         return "light on dark"
-    if np.mean(border > 170) >= 0.9:
+    if np.mean(levels > 170) >= 0.9:
         return "dark on light"
     return "mixed"
 

@@ -1,5 +1,6 @@
 """Recipes: all settings of a training, read from TOML, with overrides."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from foveola.errors import RecipeError, unknown
 from foveola.models.layers import LAYERS, Layer
@@ -19,6 +20,28 @@ Positive = Annotated[float, Field(gt=0, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, strict=True)]
 Whole = Annotated[int, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
+
+MIN_SIDE, MAX_SIDE = 4, 512
+
+
+def _parse_image_size(value: Any) -> int | tuple[int, int] | None:
+    """A side, or height and width, of a number, a text such as 48x96, or a list; equal sides become one."""
+    if value is None:
+        return None
+    if isinstance(value, str) and (text := re.fullmatch(r"\s*([0-9]{1,9})\s*[xX×]\s*([0-9]{1,9})\s*", value)):
+        value = tuple(map(int, text.groups()))
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+    if not all(type(side) is int for side in sides):
+        raise ValueError(f"a side from {MIN_SIDE} to {MAX_SIDE} pixels, or height x width such as 48x96")
+    if min(sides) < MIN_SIDE:
+        raise ValueError(f"greater than or equal to {MIN_SIDE}")
+    if max(sides) > MAX_SIDE:
+        raise ValueError(f"less than or equal to {MAX_SIDE}")
+    height, width = sides
+    return height if height == width else (height, width)
+
+
+ImageSize = Annotated[int | tuple[int, int] | None, BeforeValidator(_parse_image_size)]
 
 
 class Augment(BaseModel):
@@ -61,8 +84,15 @@ class Recipe(BaseModel):
     )
 
     # Preprocessing, stored in the model
-    image_size: Annotated[int, Field(ge=4, le=512, strict=True)] | None = Field(
-        default=None, description="side in pixels to which images are resized; unset: the size of the data"
+    image_size: ImageSize = Field(
+        default=None,
+        description="side in pixels, or height x width such as 48x96, to which images are resized; unset: the size of "
+        "the data",
+    )
+    resize: Literal["auto", "stretch", "letterbox"] = Field(
+        default="auto",
+        description="letterbox: keep the aspect of images and fill what is left; stretch: do not; auto: letterbox if "
+        "stretching would change the aspect of more than 5 % of the images by more than a factor of 1.25",
     )
     channels: Literal["data", "grey", "rgb"] = Field(
         default="data", description="grey or rgb: convert all images; data: keep the channels of the data"
@@ -191,11 +221,17 @@ class Recipe(BaseModel):
         return [
             Setting(
                 prefix + name,
-                "not set" if value is None else str(value).lower() if isinstance(value, bool) else str(value),
+                _value_text(value),
                 (Augment if prefix else Recipe).model_fields[name].description or "",
             )
             for prefix, name, value in rows
         ]
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return "not set" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)

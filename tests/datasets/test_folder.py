@@ -6,7 +6,7 @@ from PIL import Image, ImageOps
 
 from foveola.datasets import load
 from foveola.errors import DataError
-from foveola.inputs.resize import resize
+from foveola.inputs.resize import letterbox, resize
 
 
 def image(seed=0, size=(8, 6), channels=3):
@@ -99,13 +99,95 @@ def test_a_common_size_up_to_64_pixels_is_kept(tmp_path):
     assert load(tmp_path).image_shape == (64, 20, 3)
 
 
-@pytest.mark.parametrize("other", [(65, 20), (63, 20)])
+@pytest.mark.parametrize("other", [(65, 60), (63, 60)])
 def test_differing_sizes_become_64_by_64(tmp_path, other):
     write(tmp_path / "a" / "1.png", 0, size=other)
-    write(tmp_path / "b" / "1.png", 1, size=(64, 20))
+    write(tmp_path / "b" / "1.png", 1, size=(64, 60))
     data = load(tmp_path)
     np.testing.assert_array_equal(data.train.images[0], resize(image(0, other), 64, 64))
-    np.testing.assert_array_equal(data.train.images[1], resize(image(1, (64, 20)), 64, 64))
+    np.testing.assert_array_equal(data.train.images[1], resize(image(1, (64, 60)), 64, 64))
+    assert (data.resize, data.notes) == ("stretch", ())
+
+
+def write_all(root, sizes, **options):
+    """A class of all even and one of all odd images, of these sizes."""
+    for seed, size in enumerate(sizes):
+        write(root / "ab"[seed % 2] / f"{seed:02}.png", seed, size=size, **options)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        ([(100, 300)] * 4, (37, 111)),  # one aspect, in about 64 · 64 pixels
+        ([(300, 100)] * 4, (111, 37)),
+        ([(384, 512), (113, 150), (90, 118), (48, 64)], (55, 74)),  # about one aspect
+        ([(10, 900)] * 4, (32, 128)),  # very long
+        ([(80, 100)] * 4, (64, 64)),  # not beyond a factor of 1.25
+    ],
+)
+def test_the_common_aspect_of_large_images_is_kept(tmp_path, sizes, shape):
+    write_all(tmp_path, sizes)
+    data = load(tmp_path)
+    assert data.image_shape[:2] == shape
+    assert data.resize == ("letterbox" if sizes[0] == (10, 900) else "stretch")
+    order = [0, 2, 1, 3]  # sorted by class
+    if data.resize == "stretch":
+        expected = [resize(image(seed, sizes[seed]), *shape) for seed in order]
+        np.testing.assert_array_equal(data.train.images, expected)
+    assert len(data.notes) == (shape != (64, 64))
+
+
+def test_images_of_several_aspects_are_letterboxed(tmp_path):
+    sizes = [(100, 300), (300, 100), (90, 110), (40, 12)]
+    write_all(tmp_path, sizes)
+    data = load(tmp_path)
+    assert (data.image_shape, data.resize, data.fill) == ((64, 64, 3), "letterbox", 0)
+    expected = [letterbox(image(seed, sizes[seed]), 64, 64, 0) for seed in (0, 2, 1, 3)]
+    np.testing.assert_array_equal(data.train.images, expected)
+    (note,) = data.notes
+    assert note.startswith("Images keep their aspect: each is resized to fit into 64×64 pixels")
+    # What a run reloads, with what its model has recorded, is the same
+    again = load(tmp_path, image_size=(64, 64), resize="letterbox", fill=0)
+    assert again.fingerprint == data.fingerprint
+
+
+def test_stretching_is_kept_where_it_is_asked_for_and_said(tmp_path):
+    sizes = [(100, 300), (300, 100), (90, 110), (100, 300)]
+    write_all(tmp_path, sizes)
+    data = load(tmp_path, resize="stretch")
+    np.testing.assert_array_equal(data.train.images, [resize(image(s, sizes[s]), 64, 64) for s in (0, 2, 1, 3)])
+    assert data.notes[0].startswith("3 of 4 images are stretched to 64×64 pixels (height × width)")
+    assert data.resize == "stretch"
+
+
+@pytest.mark.parametrize(("level", "fill"), [(255, 250), (0, 5), (128, 0)])
+def test_a_letterbox_is_filled_with_the_background_of_the_images(tmp_path, level, fill):
+    for seed in range(6):
+        picture = np.full(
+            (100, 300) if seed % 3 else (90, 90), abs(level - 5) if level != 128 else 60 * seed % 255, np.uint8
+        )
+        picture[40:60, 40:60] = 130
+        (tmp_path / "ab"[seed % 2]).mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "ab"[seed % 2] / f"{seed}.png")
+    data = load(tmp_path, image_size=32)
+    assert (data.resize, data.fill) == ("letterbox", fill)
+
+
+def test_the_orientation_of_photographs_counts(tmp_path):
+    for seed in range(4):
+        file = tmp_path / "ab"[seed % 2] / f"{seed}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        Image.fromarray(image(seed, (100, 200))).save(file, exif=turned)
+    assert load(tmp_path).image_shape == (91, 45, 3)
+
+
+def test_a_few_images_of_another_aspect_are_stretched_and_counted(tmp_path):
+    write_all(tmp_path, [(80, 80)] * 39 + [(80, 160)], channels=1)
+    data = load(tmp_path)
+    assert (data.image_shape, data.resize) == ((64, 64, 1), "stretch")
+    assert data.notes[0].startswith("1 of 40 images are stretched")
 
 
 def test_a_larger_common_size_becomes_64_by_64(tmp_path):
@@ -115,7 +197,8 @@ def test_a_larger_common_size_becomes_64_by_64(tmp_path):
 
 
 def test_images_are_resized_to_the_requested_size(root):
-    np.testing.assert_array_equal(load(root, image_size=5).train.images[3], resize(image(3), 5, 5))
+    np.testing.assert_array_equal(load(root, image_size=5).train.images[3], letterbox(image(3), 5, 5, 0))
+    np.testing.assert_array_equal(load(root, image_size=5, resize="stretch").train.images[3], resize(image(3), 5, 5))
     assert load(root, image_size=(100, 7)).image_shape == (100, 7, 3)
 
 

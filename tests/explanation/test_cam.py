@@ -11,6 +11,8 @@ from torch import nn
 from foveola.errors import DataError, ModelError, UserError
 from foveola.explanation.activations import first_filters
 from foveola.explanation.cam import class_activation_maps, enlarge_maps
+from foveola.images import letterbox_place
+from foveola.inputs.resize import letterbox
 from foveola.models.classifier import Classifier
 from foveola.models.metadata import ModelMetadata
 
@@ -275,6 +277,17 @@ def test_small_maps_are_enlarged_and_cropped_to_the_image(classifier, images):
 
 def test_heat_maps_have_the_size_of_the_images(classifier, images):
     assert heat(classifier(*NORMALISED), images(2, 20, 16), CLASSES[:2]).shape == (2, 20, 16)
+
+
+def test_heat_maps_of_letterboxed_images_leave_out_what_lies_beside_them(classifier, images):
+    model, wide = classifier(*NORMALISED), images(1, 20, 60)
+    height, width, _ = model.metadata.image_shape
+    model.metadata = model.metadata.model_copy(update={"resize": "letterbox", "fill": 9})
+    top, left, rows, columns = letterbox_place((20, 60), height, width)
+    boxed = np.stack([letterbox(image, height, width, 9) for image in wide])
+    inside = heat(model, boxed, CLASSES[:1])[:, top : top + rows, left : left + columns]
+    enlarged = F.interpolate(torch.from_numpy(inside)[None], (20, 60), mode="bilinear")[0].numpy()
+    np.testing.assert_allclose(heat(model, wide, CLASSES[:1]), scale_to_one(enlarged), atol=0.05)
 
 
 # Both

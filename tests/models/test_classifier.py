@@ -16,6 +16,7 @@ from torch import nn
 import foveola
 from foveola.errors import DataError, ModelError
 from foveola.images import ImageSet
+from foveola.inputs.resize import letterbox
 from foveola.models.classifier import INFERENCE_BATCH, Classifier, load_weights, open_classifier
 from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
 from foveola.recipe import load_recipe, parse_recipe
@@ -90,6 +91,16 @@ def test_resizing_matches_pillows_bilinear_without_rounding(height, width, chann
             plane = Image.fromarray(image[..., channel].astype(np.float32))
             expected = np.asarray(plane.resize((12, 8), Image.Resampling.BILINEAR))
             np.testing.assert_allclose(result[..., channel], expected, atol=0.001)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (5, 70), (40, 13), (90, 1), (1, 90), (8, 12), (200, 3)])
+def test_a_letterbox_is_that_of_single_images_without_rounding(height, width, channels):
+    images = some_images(4, height, width, channels)
+    model = preprocessing(8, 12, channels, resize="letterbox", fill=77)
+    boxed = model.fit_shape(torch.from_numpy(images)).numpy()
+    expected = np.stack([letterbox(image, 8, 12, 77) for image in images])
+    assert np.abs(boxed - expected).max() <= 1  # each axis was rounded
 
 
 def test_images_of_the_models_shape_are_returned_unchanged():
@@ -293,16 +304,17 @@ def test_weights_that_do_not_fit_leave_the_network_unchanged(saved):
     assert torch.equal(other.network.dense_1.weight, before)
 
 
-def test_a_model_file_without_statistics_and_rejection_opens(saved):
+def test_a_model_file_of_an_older_version_opens_and_stretches(saved):
     classifier, path = saved
     metadata = json.loads(read_metadata(path).model_dump_json())
-    for key in ("statistics", "reject"):
+    for key in ("statistics", "reject", "resize", "fill"):
         del metadata[key]
     weights = safetensors.numpy.load_file(path)
     safetensors.numpy.save_file(weights, path, {METADATA_KEY: json.dumps(metadata)})
     reopened = open_classifier(path)
     assert (reopened.metadata.statistics, reopened.metadata.reject) == (None, None)
-    images = np.zeros((2, *classifier.metadata.image_shape), np.uint8)
+    assert reopened.metadata.resize == "stretch"
+    images = some_images(2, 20, 50, classifier.metadata.image_shape[2])
     np.testing.assert_array_equal(reopened.predict_logits(images), classifier.predict_logits(images))
 
 

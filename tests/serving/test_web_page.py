@@ -12,7 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from selenium.webdriver import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -22,7 +22,7 @@ from foveola.explanation.occlusion import occlusion
 from foveola.exports import web, web_runtime
 from foveola.inputs.decode import FirstFrame, decode_first_frame
 from foveola.inputs.prepare import prepare, requested_fixes
-from foveola.inputs.resize import resize
+from foveola.inputs.resize import letterbox, resize
 from foveola.predictions import softmax
 from foveola.workflow.export import export
 
@@ -200,6 +200,25 @@ def test_resizing_is_pillows_to_the_last_bit(page, shape, size):
     assert base64.b64decode(found) == resize(image, *size).tobytes()
 
 
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((100, 300, 3), (64, 64)), ((31, 9, 1), (8, 32)), ((400, 1, 1), (28, 28)), ((50, 41, 3), (21, 30))],
+)
+def test_a_letterbox_is_that_of_python(page, shape, size):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    found = ask(
+        page,
+        """
+        const [height, width, channels] = given[1], { fit } = await load("page/decoding.js");
+        return base64(fit({ height, width, channels, data: bytes(given[0]) }, ...given[2], "letterbox", 77).data);
+        """,
+        encoded(image.tobytes()),
+        shape,
+        size,
+    )
+    assert base64.b64decode(found) == letterbox(image, *size, 77).tobytes()
+
+
 def files():
     """Files of several kinds, and how far their pixels may lie apart."""
     random = np.random.default_rng(0)
@@ -307,6 +326,57 @@ def test_models_of_colour_images_predict_alike(browser, colour_folder):
     )
     drop = occlusion(model, "mixed", expected.pixels[None], probabilities.argmax()[None])[0]
     np.testing.assert_allclose(levels(looked["saliency"]), drop, atol=np.ptp(drop) / 255 + 1e-4)
+
+
+# Letterboxes
+
+
+@pytest.fixture(scope="module")
+def letterbox_folder(runtime, tiny, tmp_path_factory):
+    """A model of dark shapes on light paper, wide and high sheets in a letterbox."""
+    place = tmp_path_factory.mktemp("letterbox")
+    for number in range(40):
+        path = place / "sheets" / ("disc", "bar")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet_of(number, number % 2 == 1, wide=number % 4 < 2).save(path)
+    run = foveola.train(place / "sheets", tiny, out=place / "run", report=False, verbose=False)
+    return export(run.path, "web", verbose=False).path
+
+
+def sheet_of(seed, bar, wide, paper=240, ink=20):
+    x, y = np.random.default_rng(seed).integers(60, 90, 2)
+    sheet = Image.new("L", (150, 60) if wide else (60, 150), paper)
+    center = (x, 30) if wide else (30, y)
+    sides = (12, 24) if bar else (20, 20)
+    ImageDraw.Draw(sheet).ellipse(
+        [center[0] - sides[0], center[1] - sides[1], center[0] + sides[0], center[1] + sides[1]], fill=ink
+    )
+    return sheet
+
+
+@pytest.mark.parametrize("fixes", [[], "auto", ["crop"], ["center"], ["contrast", "crop", "center"]])
+@pytest.mark.parametrize("kind", ["training", "wider", "dark", "small"])
+def test_letterboxed_pictures_are_prepared_alike(browser, letterbox_folder, kind, fixes):
+    sheet = {
+        "training": sheet_of(0, bar=False, wide=True),
+        "wider": sheet_of(1, bar=True, wide=True).resize((300, 60)),
+        "dark": sheet_of(2, bar=False, wide=False, paper=15, ink=230),
+        "small": ImageOps.expand(sheet_of(3, bar=True, wide=True), 60, fill=240),
+    }[kind]
+    image, model = np.asarray(sheet)[..., None], web.open(letterbox_folder)
+    assert (model.metadata.resize, model.metadata.fill) == ("letterbox", 240)
+    requested = requested_fixes([] if fixes == "auto" else fixes, False, model.metadata)
+    expected = prepare(image, model.metadata, requested, auto=fixes == "auto", name="it")
+    if kind == "training":
+        assert expected.findings == []
+    assert "shape" not in {finding.code for finding in expected.findings}
+    with Host(letterbox_folder) as host:
+        opened(browser, host.url)
+        code = 'return (await load("page/backend.js")).predict(blob(given[0]), { fixes: given[1] })'
+        found = ask(browser, code, encoded(png(image)), fixes)
+    assert found["findings"] == [asdict(finding) for finding in expected.findings]
+    assert found["fixes"] == list(expected.fixes)
+    assert np.abs(pixels(found["seen"]).astype(int) - expected.pixels).max() <= 1
 
 
 # Findings and fixes

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from foveola.datasets.entry import Entry
 from foveola.datasets.reader import Reader, ReadOptions
 from foveola.errors import DataError, unknown
 from foveola.files import expanded
-from foveola.images import Dataset, ImageSet, Originals
+from foveola.images import Dataset, ImageSet, Originals, Resize
 from foveola.inputs.find import is_image
-from foveola.inputs.resize import is_colour, resize, to_channels
+from foveola.inputs.resize import CommonShape, choose_fill, choose_resize, describe_resize, is_colour, to_channels
 from foveola.progress import Progress, no_progress
 
 __all__ = ["CATALOG", "READERS", "Entry", "Progress", "cache_folder", "load", "locate"]
@@ -35,6 +36,8 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     white_level: int | None = None,
+    resize: Literal["auto"] | Resize = "auto",
+    fill: int | None = None,
     skip_bad: int = 0,
     groups: str | None = None,
     progress: Progress | None = None,
@@ -45,10 +48,14 @@ def load(
     ----------
     source : catalog name as str, or a path; write ./name for a path that is spelt like a catalog name
     image_size : side, or (height, width), in pixels; images of another size are resized. None keeps the size of the
-        data, except that image folders with larger or differing images become 64×64
+        data, except that image folders with larger or differing images become 64×64, or a rectangle of their common
+        aspect with about as many pixels
     channels : 1 (grey) or 3 (RGB); None: 1 if every image is grey, otherwise 3
     white_level : value that becomes 255 in image files of 16 bits per pixel, such as 4095 for 12 bits; None: the
         largest value of 8, 10, 12, 14 or 16 bits, whichever the training images use
+    resize : "stretch" to the size, or "letterbox": keep each image's aspect, and fill what is left; "auto" letterboxes
+        if more than 5 % of the images would be stretched by more than a factor of 1.25
+    fill : grey level beside letterboxed images, 0 to 255; None: their background, or 0 if they have no common one
     skip_bad : maximum number of unreadable files of an image folder to leave out; `skipped` lists them
     groups : what keeps images of one patient, object or writer together when an image folder is split: "folder" for a
         subfolder below the class, or a regular expression with one capturing group, searched in each file's path from
@@ -74,7 +81,15 @@ def load(
     >>> data.train.images.shape, data.train.images.dtype, data.class_names[:2]
     ((1797, 8, 8, 1), dtype('uint8'), ('0', '1'))
     """
-    options = ReadOptions(_height_and_width(image_size), skip_bad, progress or no_progress, groups, white_level)
+    options = ReadOptions(
+        _height_and_width(image_size),
+        skip_bad,
+        progress or no_progress,
+        groups,
+        white_level,
+        None if resize == "auto" else resize,
+        fill,
+    )
     if channels not in (None, 1, 3):
         raise DataError(f"Images cannot have {channels} channels. Choose 1 (grey) or 3 (RGB).")
     try:
@@ -86,14 +101,7 @@ def load(
             dataset = _load_from_path(expanded(source), options)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}. Check the path and its permissions.") from error
-    unchanged = options.image_size in (None, dataset.image_shape[:2])
-    return replace(
-        dataset,
-        originals=dataset.originals or (None if unchanged else originals_of(dataset.train)),
-        train=_resize_images(dataset.train, options.image_size, channels),
-        validation=dataset.validation and _resize_images(dataset.validation, options.image_size, channels),
-        test=dataset.test and _resize_images(dataset.test, options.image_size, channels),
-    )
+    return _convert(dataset, options, channels)
 
 
 def locate(name: str) -> Path | None:
@@ -173,12 +181,37 @@ def originals_of(images: ImageSet) -> Originals:
     return Originals(heights, widths, sum(map(is_colour, images.images)))
 
 
-def _resize_images(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
-    height, width = size or images.image_shape[:2]
-    new_shape = (height, width, channels or images.image_shape[2])
+def _convert(dataset: Dataset, options: ReadOptions, channels: int | None) -> Dataset:
+    """The data in the size and with the channels that were asked for."""
+    size = dataset.image_shape[:2]
+    shape = CommonShape(*(options.image_size or size), dataset.resize, dataset.fill)
+    notes, polarity = dataset.notes, dataset.picture_polarity
+    # Image folders are already as they were asked for
+    if options.image_size not in (None, size) or options.resize not in (None, dataset.resize):
+        shape = replace(shape, resize=options.resize or choose_resize([size], (shape.height, shape.width)))
+        if shape.resize == "letterbox":
+            fill, polarity = choose_fill(dataset.train.images)
+            shape = replace(shape, fill=fill if options.fill is None else options.fill)
+        notes += describe_resize([size] * len(dataset.train), shape, chosen=False)
+    unchanged = options.image_size in (None, size)
+    return replace(
+        dataset,
+        originals=dataset.originals or (None if unchanged else originals_of(dataset.train)),
+        train=_convert_images(dataset.train, shape, channels),
+        validation=dataset.validation and _convert_images(dataset.validation, shape, channels),
+        test=dataset.test and _convert_images(dataset.test, shape, channels),
+        resize=shape.resize,
+        fill=shape.fill,
+        picture_polarity=polarity,
+        notes=notes,
+    )
+
+
+def _convert_images(images: ImageSet, shape: CommonShape, channels: int | None) -> ImageSet:
+    new_shape = (shape.height, shape.width, channels or images.image_shape[2])
     if images.image_shape == new_shape:
         return images
-    resized = np.empty((len(images), *new_shape), np.uint8)
+    converted = np.empty((len(images), *new_shape), np.uint8)
     for index, image in enumerate(images.images):
-        resized[index] = resize(to_channels(image, new_shape[2]), height, width)
-    return replace(images, images=resized)
+        converted[index] = shape.fit(to_channels(image, new_shape[2]))
+    return replace(images, images=converted)

@@ -28,7 +28,8 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
     Every folder is a class; classes are in natural order of their names ("2" before "10"), the same in every split.
     README, LICENSE and hidden files are ignored, as are thumbnails of network storage. Images are resized to
     `options.image_size`. If that is None, they keep their size if all have the same one, of at most 64 pixels a side;
-    otherwise they become 64×64. Images are grey only if all of them are. In files of 16 bits per pixel, white is the
+    otherwise they get about as many pixels as 64×64, in a square or in their common aspect. Images are letterboxed if
+    that would stretch many of them. They are grey only if all of them are. In files of 16 bits per pixel, white is the
     largest value of 8, 10, 12, 14 or 16 bits, whichever the training images use.
 
     Raises
@@ -58,6 +59,9 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
         test=sets.get("test"),
         skipped=(*map(str, layout.stray), *(str(items[index].path) for index in unusable)),
         originals=decoded.originals,
+        resize=decoded.shape.resize,
+        fill=decoded.shape.fill,
+        picture_polarity=decoded.polarity,
         notes=decoded.notes,
     )
 

@@ -10,12 +10,21 @@ import numpy as np
 
 from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
-from foveola.images import Images, Originals
-from foveola.inputs.decode import read_first_frame, white_level_of
+from foveola.images import Images, Originals, Polarity
+from foveola.inputs.decode import read_first_frame, read_size, white_level_of
 from foveola.inputs.find import EXTENSIONS
-from foveola.inputs.resize import is_colour, resize, to_channels
+from foveola.inputs.resize import (
+    CommonShape,
+    choose_fill,
+    choose_resize,
+    common_size,
+    describe_resize,
+    is_colour,
+    to_channels,
+)
 
 DEFAULT_SIZE = 64  # pixels a side
+MAX_HEADERS = 500  # files whose size is read before they are decoded, evenly spaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +36,16 @@ class ImageFiles:
     images : N images of one shape, uint8 H×W×C; None where a file cannot be used
     unusable : why, by index
     originals : the training images before they were resized and converted
+    shape : the shape of all images
+    polarity : of the training images without what lies beside them in a letterbox; None without letterbox
     notes : what was assumed when the training images were decoded
     """
 
     images: list[Images | None]
     unusable: dict[int, str]
     originals: Originals
+    shape: CommonShape
+    polarity: Polarity | None
     notes: tuple[str, ...]
 
 
@@ -61,22 +74,53 @@ def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadO
     DataError
         If files have 16 bits per colour and use so few that too few levels would be left.
     """
-    decoded, unusable = _decode_all(paths, options)
+    shape = _choose_shape([path for path, learnt in zip(paths, training, strict=True) if learnt], options)
+    decoded, unusable = _decode_all(paths, shape, options)
     white_level = options.white_level or _white_level(_chosen(decoded, training))
-    decoded = _decode_deep(paths, decoded, white_level, options)
+    decoded = _decode_deep(paths, decoded, white_level, shape, options)
     used = _chosen(decoded, training)
-    notes = tuple(_notes(used, white_level))
-    return ImageFiles(_to_common_shape(decoded, options.image_size), unusable, _originals(used, white_level), notes)
+    shape, polarity = _settle_shape(shape, {image.size for image in decoded if image is not None}, used, options)
+    notes = *_notes(used, white_level), *_resize_notes(used, shape, options)
+    images = _to_common_shape(decoded, shape)
+    return ImageFiles(images, unusable, _originals(used, white_level), shape, polarity, notes)
 
 
-def _decode_all(paths: Sequence[Path], options: ReadOptions) -> tuple[list[_Decoded | None], dict[int, str]]:
+def _choose_shape(paths: Sequence[Path], options: ReadOptions) -> CommonShape:
+    """The shape that large images get when they are decoded, from the sizes of at most MAX_HEADERS files."""
+    sizes = []
+    if options.image_size is None or options.resize is None:
+        sample = [path for path in paths if path.suffix.lower() in EXTENSIONS]
+        sizes = [size for path in sample[:: -(-len(sample) // MAX_HEADERS) or 1] if (size := read_size(path))]
+    height, width = options.image_size or common_size(sizes, DEFAULT_SIZE)
+    return CommonShape(height, width, options.resize or choose_resize(sizes, (height, width)))
+
+
+def _settle_shape(
+    shape: CommonShape, sizes: set[tuple[int, int]], training: list[_Decoded], options: ReadOptions
+) -> tuple[CommonShape, Polarity | None]:
+    """The shape that all images get, their own if they have the same and are small; a letterbox's fill and polarity."""
+    if options.image_size is None and len(sizes) == 1 and max(max(sizes)) <= DEFAULT_SIZE:
+        shape = CommonShape(*sizes.pop(), options.resize or "stretch")
+    if shape.resize == "stretch" or not training:
+        return shape, None
+    fill, polarity = choose_fill(image.pixels for image in training)
+    return replace(shape, fill=fill if options.fill is None else options.fill), polarity
+
+
+def _resize_notes(training: list[_Decoded], shape: CommonShape, options: ReadOptions) -> tuple[str, ...]:
+    return describe_resize([image.size for image in training], shape, chosen=options.image_size is None)
+
+
+def _decode_all(
+    paths: Sequence[Path], shape: CommonShape, options: ReadOptions
+) -> tuple[list[_Decoded | None], dict[int, str]]:
     """Every image, or None where it cannot be used, and the reasons by index."""
     images: list[_Decoded | None] = []
     unusable: dict[int, str] = {}
     # Threads suffice: Pillow releases the interpreter lock while it decodes.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        results = pool.map(lambda path: _decode_one(path, options.image_size, options.white_level), paths)
+        results = pool.map(lambda path: _decode_one(path, shape, options), paths)
         for index, image_or_reason in enumerate(results):
             if isinstance(image_or_reason, str):
                 unusable[index] = image_or_reason
@@ -87,21 +131,20 @@ def _decode_all(paths: Sequence[Path], options: ReadOptions) -> tuple[list[_Deco
     return images, unusable
 
 
-def _decode_one(path: Path, size: tuple[int, int] | None, white_level: int | None) -> _Decoded | str:
+def _decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> _Decoded | str:
     """The image, or why it cannot be used."""
     if path.is_dir():
         return f"{path} is a folder inside a class folder."
     if path.suffix.lower() not in EXTENSIONS:
         return f"{path} does not have the file extension of an image ({', '.join(sorted(EXTENSIONS))})."
     try:
-        image = read_first_frame(path, white_level)
+        image = read_first_frame(path, options.white_level)
     except DataError as error:
         return str(error)
     height, width, _ = image.pixels.shape
     # Resized immediately: a folder of full-size photographs would not fit in memory.
-    if size is None and max(height, width) > DEFAULT_SIZE:
-        size = (DEFAULT_SIZE, DEFAULT_SIZE)
-    pixels = resize(image.pixels, *size) if size else image.pixels
+    resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
+    pixels = shape.reduce(image.pixels) if resized else image.pixels
     return _Decoded(pixels, (height, width), image.on_black, image.peak)
 
 
@@ -116,26 +159,27 @@ def _white_level(training: list[_Decoded]) -> int | None:
 
 
 def _decode_deep(
-    paths: Sequence[Path], decoded: list[_Decoded | None], white_level: int | None, options: ReadOptions
+    paths: Sequence[Path],
+    decoded: list[_Decoded | None],
+    white_level: int | None,
+    shape: CommonShape,
+    options: ReadOptions,
 ) -> list[_Decoded | None]:
     """The images, those of 16 bits decoded again if the training images turned out to use fewer."""
     if white_level == options.white_level:
         return decoded
     deep = [index for index, image in enumerate(decoded) if image is not None and image.peak is not None]
-    again, refused = _decode_all([paths[index] for index in deep], replace(options, white_level=white_level))
+    again, refused = _decode_all([paths[index] for index in deep], shape, replace(options, white_level=white_level))
     if refused:
         raise DataError(next(iter(refused.values())))
     replaced = dict(zip(deep, again, strict=True))
     return [replaced.get(index, image) for index, image in enumerate(decoded)]
 
 
-def _to_common_shape(decoded: list[_Decoded | None], size: tuple[int, int] | None) -> list[Images | None]:
+def _to_common_shape(decoded: list[_Decoded | None], shape: CommonShape) -> list[Images | None]:
     """The pixels of all images, with the same size and channels."""
-    images = [None if image is None else image.pixels for image in decoded]
-    sizes = {image.shape[:2] for image in images if image is not None}
-    size = size or (sizes.pop() if len(sizes) == 1 else (DEFAULT_SIZE, DEFAULT_SIZE))
-    channels = max((image.shape[2] for image in images if image is not None), default=1)
-    return [None if image is None else to_channels(resize(image, *size), channels) for image in images]
+    channels = max((image.pixels.shape[2] for image in decoded if image is not None), default=1)
+    return [None if image is None else to_channels(shape.fit(image.pixels), channels) for image in decoded]
 
 
 def _originals(training: list[_Decoded], white_level: int | None) -> Originals:

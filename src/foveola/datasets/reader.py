@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foveola.datasets.entry import Entry
 from foveola.errors import DataError
-from foveola.images import Dataset, ImageSet, Labels
+from foveola.images import Dataset, ImageSet, Labels, Resize
 from foveola.progress import Progress, no_progress
 
 MAX_BYTES = 16 * 2**30  # per array
@@ -30,6 +30,8 @@ class ReadOptions:
     progress: Progress = no_progress
     groups: str | None = None  # a pattern over file names with one capturing group, or "folder"
     white_level: int | None = None  # in files of 16 bits per pixel; None: found from the training images
+    resize: Resize | None = None  # None: chosen by the images' aspects
+    fill: int | None = None  # grey level beside letterboxed images; None: chosen by their background
 
 
 class Reader(Protocol):

@@ -68,6 +68,8 @@ def load_for_model(metadata: ModelMetadata, data: str | Path, skip_bad: int, pro
         data,
         image_size=metadata.image_shape[:2],
         channels=channels,
+        resize=metadata.resize,
+        fill=metadata.fill,
         white_level=metadata.white_level or MAX_WHITE_LEVEL,
         skip_bad=skip_bad,
         progress=progress,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foveola.errors import ModelError, UserError, unknown
 from foveola.explanation.occlusion import check_explained
-from foveola.images import Images, Labels
+from foveola.images import Images, Labels, letterbox_place
 from foveola.models.classifier import INFERENCE_BATCH, Classifier
 
 CamMethod = Literal["hires-cam", "grad-cam"]
@@ -103,7 +103,7 @@ def enlarge_maps(classifier: Classifier, maps: NDArray[np.float32], shape: tuple
 
     Returns
     -------
-    float32 N×H×W: enlarged bilinearly, without the network's padding; the largest magnitude of each heat map is 1,
+    float32 N×H×W: enlarged bilinearly, without padding and letterbox; the largest magnitude of each heat map is 1,
     unless its map is 0
     """
     height, width, _ = classifier.metadata.network_shape
@@ -111,6 +111,9 @@ def enlarge_maps(classifier: Classifier, maps: NDArray[np.float32], shape: tuple
     large = F.interpolate(torch.from_numpy(maps)[:, None], (height, width), mode="bilinear")
     large = large[:, :, pad : height - pad, pad : width - pad]
     if large.shape[2:] != shape:
+        if classifier.metadata.resize == "letterbox":
+            top, left, rows, columns = letterbox_place(shape, *classifier.metadata.image_shape[:2])
+            large = large[:, :, top : top + rows, left : left + columns]
         large = F.interpolate(large, shape, mode="bilinear")
     largest = large.abs().amax(dim=(2, 3), keepdim=True)
     return (large / torch.where(largest > 0, largest, 1.0))[:, 0].numpy()

@@ -176,9 +176,32 @@ def _fit_shape(graph: _Graph, metadata: ModelMetadata) -> str:
     x = graph.node("Cast", INPUT, to=TensorProto.FLOAT)
     if metadata.channels == "grey":
         x = _to_grey(graph, x)
-    # exclude_outside, because PyTorch never averages over pixels outside the image
     size = graph.constant("size", np.array([height, width]))
+    if metadata.resize == "stretch":
+        return _resize(graph, x, size)
+    place = _letterbox_size(graph, size, (height, width))
+    beside = graph.node("Sub", size, place)
+    before = graph.node("Div", beside, graph.constant("halves", np.array([2])))
+    pads = graph.node("Concat", before, graph.node("Sub", beside, before), axis=0)
+    fill = graph.constant("fill", np.float32(metadata.fill))
+    return graph.node("Pad", _resize(graph, x, place), pads, fill, graph.constant("sides", np.array([1, 2])))
+
+
+def _resize(graph: _Graph, x: str, size: str) -> str:
+    # exclude_outside, because PyTorch never averages over pixels outside the image
     return graph.node("Resize", x, "", "", size, axes=[1, 2], mode="linear", antialias=1, exclude_outside=1)
+
+
+def _letterbox_size(graph: _Graph, size: str, target: tuple[int, int]) -> str:
+    """Rows and columns of the images in their letterbox, int64, computed as `foveola.images.letterbox_place` does."""
+    height = graph.node("Shape", INPUT, start=1, end=2)
+    width = graph.node("Shape", INPUT, start=2, end=3)
+    own, other = graph.node("Concat", height, width, axis=0), graph.node("Concat", width, height, axis=0)
+    # own · 2 · the target's other side, plus a half, divided by the own other side
+    doubled = graph.node("Mul", own, graph.constant("twice the other side", 2 * np.array(target[::-1])))
+    divisor = graph.node("Add", other, other)
+    rounded = graph.node("Div", graph.node("Add", doubled, other), divisor)
+    return graph.node("Min", graph.node("Max", rounded, graph.constant("one", np.array([1]))), size)
 
 
 def _to_grey(graph: _Graph, x: str) -> str:

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from foveola.exports.allowlist import LayerOutput
 from foveola.exports.onnx import OnnxModel
-from foveola.images import Polarity
+from foveola.images import Polarity, Resize
 from foveola.inputs.fixes import FIXES, WITHOUT_STATISTICS
 from foveola.models.metadata import ImageStatistics, OriginalImages, Rejection, Unfamiliarity
 
@@ -45,6 +45,8 @@ class _Description(BaseModel):
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     channels: Literal["data", "grey", "rgb"]
+    resize: Resize
+    fill: int
     polarity: Polarity
     statistics: ImageStatistics | None
     originals: OriginalImages
@@ -59,7 +61,8 @@ class _Description(BaseModel):
 class ModelDocument(_Description):
     """The model and what the server does with it.
 
-    `image_shape` is height, width and channels of the network's input; `originals` are the training images before they
+    `image_shape` is height, width and channels of the network's input; images of another size are brought to it by
+    `resize`, with the grey level `fill` beside a letterbox's image; `originals` are the training images before they
     were resized and converted; `white_level` is the value that becomes 255 in files of 16 bits per pixel, null for
     65535; `fixes` are the available changes to an image, each with what it does; `collect` tells whether labelled
     images are kept.
@@ -95,6 +98,8 @@ def _describe(model: OnnxModel, name: str, *, collect: bool) -> dict[str, Any]:
         "class_names": metadata.class_names,
         "image_shape": metadata.image_shape,
         "channels": metadata.channels,
+        "resize": metadata.resize,
+        "fill": metadata.fill,
         "polarity": metadata.polarity,
         "statistics": metadata.statistics,
         "originals": metadata.original_images,

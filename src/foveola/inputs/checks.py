@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foveola.images import Images, polarity, shape_text
+from foveola.images import Images, Resize, border_levels, polarity, shape_text
 from foveola.inputs.fixes import Fix, check_fixes
 from foveola.inputs.foreground import MEASURED_SIDE, Measurements, as_grey, measure
-from foveola.inputs.resize import is_colour, resize, shrink
+from foveola.inputs.resize import CommonShape, is_colour, letterbox, shrink
 from foveola.models.metadata import ImageStatistics, OriginalImages, Quantiles, Range
 
 # More images hardly change the quantiles
@@ -63,6 +63,7 @@ def check_image(
     statistics: ImageStatistics | None,
     image_shape: Sequence[int],
     originals: OriginalImages,
+    resize: Resize = "stretch",
 ) -> list[Finding]:
     """Find differences between an image and the training images.
 
@@ -76,6 +77,8 @@ def check_image(
     statistics : of the training images; without them only size, shape and channels are compared
     image_shape : height, width and channels of the training images, as the network gets them
     originals : sizes of the training images before they were resized
+    resize : how images are brought to that shape; in a letterbox, no aspect is distorted, and position and size are
+        those in the whole letterbox
 
     Returns
     -------
@@ -84,15 +87,18 @@ def check_image(
     findings = [
         *_channel_findings(image, image_shape[2], originals.colour),
         *_resolution_findings(image, image_shape, originals),
-        *_shape_findings(image, originals.aspect, can_crop=statistics is not None),
     ]
+    if resize == "stretch":
+        findings += _shape_findings(image, originals.aspect, can_crop=statistics is not None)
     if statistics is None:
         return findings
-    original = measure(as_grey(shrink(image, MEASURED_SIDE)))
+    height, width, _ = image_shape
+    small, background = shrink(image, MEASURED_SIDE), round(float(border_levels(image[None])[0]))
+    original = measure(as_grey(_whole_letterbox(small, image_shape, background) if resize == "letterbox" else small))
     if original is None:
         return [*findings, Finding("blank", "blank: nothing stands out from the background", None)]
-    same_size = image.shape[:2] == tuple(image_shape[:2]) and max(image.shape[:2]) <= MEASURED_SIDE
-    resized = original if same_size else measure(as_grey(resize(image, *image_shape[:2])))
+    same_size = image.shape[:2] == (height, width) and max(image.shape[:2]) <= MEASURED_SIDE
+    resized = original if same_size else measure(as_grey(CommonShape(height, width, resize, background).fit(image)))
     return [
         *findings,
         *_polarity_findings(original, statistics),
@@ -100,6 +106,13 @@ def check_image(
         *_position_findings(original, statistics),
         *_foreground_findings(original, resized, statistics),
     ]
+
+
+def _whole_letterbox(image: Images, image_shape: Sequence[int], background: int) -> Images:
+    """The image with background beside it, in the aspect of the network's input."""
+    height, width = image.shape[:2]
+    ratio = image_shape[0] / image_shape[1]
+    return letterbox(image, max(height, round(width * ratio)), max(width, round(height / ratio)), background)
 
 
 def _channel_findings(image: Images, channels: int, colour: float | None) -> list[Finding]:

@@ -4,11 +4,12 @@ Only a few formats are accepted: most security advisories about image parsers co
 """
 
 import io
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from foveola.errors import DataError
@@ -82,6 +83,19 @@ def read_first_frame(path: str | Path, white_level: int | None = None) -> FirstF
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check the file and its permissions.") from error
     return decode_first_frame(data, str(path), white_level=white_level)
+
+
+def read_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of the upright image in a file, from its header; None where that cannot be read."""
+    try:
+        if not path.is_file():
+            return None
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            # Pillow decodes a whole PNG to look for an orientation
+            turned = image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception:  # of many types; `read_first_frame` says what is wrong with the file
+        return None
 
 
 def decode(data: bytes, name: str, *, background: int | None = None, max_pixels: int = MAX_PIXELS) -> Images:

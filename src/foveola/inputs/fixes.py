@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 
 from foveola.errors import UserError, unknown
-from foveola.images import Images
+from foveola.images import Images, Resize
 from foveola.inputs.foreground import MEASURED_SIDE, Grey, as_grey, estimate_background, measure, segment
-from foveola.inputs.resize import resize, shrink, to_channels
+from foveola.inputs.resize import CommonShape, shrink, to_channels
 from foveola.models.metadata import ImageStatistics, Range
 
 Fix = Literal["grey", "invert", "contrast", "crop", "center"]
@@ -48,6 +48,9 @@ def apply_fixes(
     statistics: ImageStatistics | None,
     image_shape: Sequence[int],
     aspect: Range,
+    *,
+    resize: Resize = "stretch",
+    fill: int = 0,
 ) -> Images:
     """Apply fixes to an image, and resize it to the network's input shape.
 
@@ -61,7 +64,10 @@ def apply_fixes(
     statistics : of the training images, or None
     image_shape : height, width and channels of the training images, as the network gets them
     aspect : height by width of the training images before they were resized; `crop` keeps an image's own if it is among
-        theirs, because they were resized in the same way, and otherwise takes the nearest
+        theirs, because they were resized in the same way, and otherwise takes the nearest; in a letterbox, it takes
+        that of `image_shape`
+    resize : how the training images were brought to that shape
+    fill : grey level beside a letterbox's image
 
     Returns
     -------
@@ -75,6 +81,8 @@ def apply_fixes(
     ordered_fixes = check_fixes(fixes)
     height, width, channels = image_shape
     aspect_ratio = min(max(image.shape[0] / image.shape[1], aspect.low), aspect.high)
+    if resize == "letterbox":
+        aspect_ratio = height / width
     if statistics is not None and {"contrast", "crop", "center"} & set(ordered_fixes):
         image = _to_working_size(image, statistics, image_shape)
     if "grey" in ordered_fixes or channels == 1:
@@ -85,8 +93,8 @@ def apply_fixes(
         if "contrast" in ordered_fixes:
             image = _normalize_contrast(image, statistics)
         if {"crop", "center"} & set(ordered_fixes):  # measuring takes far longer than all other steps
-            image = _crop_and_center(image, ordered_fixes, statistics, aspect_ratio)
-    image = resize(to_channels(image, channels), height, width)
+            image = _crop_and_center(image, ordered_fixes, statistics, aspect_ratio, whole=resize == "letterbox")
+    image = CommonShape(height, width, resize, fill).fit(to_channels(image, channels))
     return _restore_contrast(image, statistics) if statistics is not None and "contrast" in ordered_fixes else image
 
 
@@ -127,14 +135,22 @@ def _dilate(foreground: Grey, *, diagonally: bool) -> Grey:
     return dilated
 
 
-def _crop_and_center(image: Images, fixes: Collection[Fix], statistics: ImageStatistics, aspect_ratio: float) -> Images:
-    """Crop an image, or pad it with background, around its foreground; `aspect_ratio` is height by width."""
+def _crop_and_center(
+    image: Images, fixes: Collection[Fix], statistics: ImageStatistics, aspect_ratio: float, *, whole: bool
+) -> Images:
+    """Crop an image, or pad it with background, around its foreground.
+
+    `aspect_ratio` is the result's height by width; without `crop`, only if the `whole` image shall lie in a letterbox.
+    """
     measurements = measure(as_grey(image))
     if measurements is None:
         return image
     rows, columns = image.shape[:2]
     top, left, bottom, right = np.array(measurements.box) * (rows, columns, rows, columns)
     height, width = float(rows), float(columns)
+    if whole:
+        height = max(height, width * aspect_ratio)
+        width = height / aspect_ratio
     if "crop" in fixes:
         height = max(bottom - top, (right - left) * aspect_ratio) / statistics.size.middle
         width = height / aspect_ratio

@@ -120,14 +120,17 @@ def prepare(
     originals = metadata.original_images
     differences: list[Finding] = []
     if findings or auto:
-        differences = check_image(image, metadata.statistics, metadata.image_shape, originals)
+        differences = check_image(image, metadata.statistics, metadata.image_shape, originals, metadata.resize)
     fixes = check_fixes({*requested, *(proposed_fixes(differences) if auto else ())})
     if metadata.image_shape[2] == 1 and "grey" not in fixes and is_colour(image):
         raise DataError(
             f"{name} is a colour image (3 channels), but the model was trained on grey images (1 channel). "
             f"Convert it to grey with {how_to_fix}."
         )
-    pixels = apply_fixes(image, fixes, metadata.statistics, metadata.image_shape, originals.aspect)
+    pixels = apply_fixes(
+        image, fixes, metadata.statistics, metadata.image_shape, originals.aspect,
+        resize=metadata.resize, fill=metadata.fill,
+    )  # fmt: skip
     return PreparedImage(pixels, [*_file_findings(frame, metadata), *differences] if findings else [], fixes)
 
 

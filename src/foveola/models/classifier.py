@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foveola.errors import DataError, ModelError, RecipeError
 from foveola.files import verify_checksum, write_atomically
-from foveola.images import Images, check_images, shape_text
+from foveola.images import Images, check_images, letterbox_place, shape_text
 from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
 from foveola.models.modules import build_network
 from foveola.models.shapes import infer_shapes
@@ -35,8 +35,8 @@ INFERENCE_BATCH = 256
 class Classifier(nn.Module):
     """Module from images, uint8 N×H×W×C, to logits, float32 N×K, divided by the temperature.
 
-    Images of another size are resized (bilinear, antialiased); images with another number of channels are converted.
-    Neither rounds.
+    Images of another size are resized (bilinear, antialiased), stretched or in a letterbox; images with another number
+    of channels are converted. Neither rounds.
 
     Parameters
     ----------
@@ -79,10 +79,23 @@ class Classifier(nn.Module):
         if images.shape[3] != channels:
             images = self._convert_channels(images)
         if images.shape[1:3] != (height, width):
-            planes = images.permute(0, 3, 1, 2).float()
-            planes = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-            images = planes.permute(0, 2, 3, 1)
+            images = self._resize(images.permute(0, 3, 1, 2).float()).permute(0, 2, 3, 1)
         return images
+
+    def _resize(self, planes: Tensor) -> Tensor:
+        """Images, float N×C×H×W, stretched or letterboxed to the model's size."""
+        height, width, _ = self.metadata.image_shape
+        if self.metadata.resize == "stretch":
+            return F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+        top, left, rows, columns = letterbox_place(planes.shape[2:], height, width)
+        # Turned on its side if narrow, because PyTorch 2 computes a single column wrongly, but not a single row
+        if columns < rows:
+            turned = F.interpolate(planes.transpose(2, 3), (columns, rows), mode="bilinear", antialias=True)
+            planes = turned.transpose(2, 3)
+        else:
+            planes = F.interpolate(planes, (rows, columns), mode="bilinear", antialias=True)
+        beside = (left, width - left - columns, top, height - top - rows)
+        return F.pad(planes, beside, value=float(self.metadata.fill))
 
     def _convert_channels(self, images: Tensor) -> Tensor:
         if self.metadata.image_shape[2] == 3:

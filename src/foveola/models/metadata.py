@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from foveola.errors import ModelError
-from foveola.images import Polarity
+from foveola.images import Polarity, Resize
 from foveola.models.layers import Layer
 from foveola.models.learnt import LearntImages
 
@@ -175,8 +175,10 @@ class Unfamiliarity(BaseModel):
 class ModelMetadata(BaseModel):
     """Everything about a classifier except its weights.
 
-    `image_shape` is height, width, channels; `pad` black pixels are added on each side, then values are scaled to
-    0..1, `mean` is subtracted and the result divided by `std`, by channel. Logits are divided by `temperature`.
+    `image_shape` is height, width, channels. Images of another size are brought to it by `resize`: stretched, or
+    letterboxed, with the grey level `fill` beside the image (see `foveola.inputs.resize`). Then `pad` black pixels
+    are added on each side, values are scaled to 0..1, `mean` is subtracted and the result divided by `std`, by channel.
+    Logits are divided by `temperature`.
     `channels` is the recipe's setting: with "grey" or "rgb", images of the other kind are converted; with "data", a
     colour model takes grey images, too, but a grey model refuses colour images.
     `statistics` is None if the training images have no common background, as photographs; `originals` in models of an
@@ -192,6 +194,8 @@ class ModelMetadata(BaseModel):
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     channels: Literal["data", "grey", "rgb"] = "data"
+    resize: Resize = "stretch"
+    fill: int = Field(default=0, ge=0, le=255)
     pad: int = 0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)

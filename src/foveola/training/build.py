@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foveola.images import Images, ImageSet, polarity
+from foveola.images import Images, ImageSet, Polarity, polarity
 from foveola.inputs.checks import compute_statistics
 from foveola.models import init
 from foveola.models.classifier import Classifier
@@ -17,7 +17,14 @@ from foveola.recipe import Recipe
 MAX_PATCH_VALUES = 2**24
 
 
-def build_classifier(recipe: Recipe, train: ImageSet, seed: int, *, network: nn.Module | None = None) -> Classifier:
+def build_classifier(
+    recipe: Recipe,
+    train: ImageSet,
+    seed: int,
+    *,
+    network: nn.Module | None = None,
+    picture_polarity: Polarity | None = None,
+) -> Classifier:
     """Build an untrained classifier for these images.
 
     Parameters
@@ -26,7 +33,9 @@ def build_classifier(recipe: Recipe, train: ImageSet, seed: int, *, network: nn.
     train : gives the shape, the class names, and the statistics for standard scaling and for input checks
     seed : seed of the initial weights
     network : the user's own module, float N×C×H×W → logits N×K, instead of the recipe's layers
+    picture_polarity : of the images without the letterbox in which they lie; None: there is no letterbox
     """
+    common_polarity = picture_polarity or polarity(train.images)
     channels = train.image_shape[2]
     if recipe.scaling == "unit":
         mean, std = (0.0,) * channels, (1.0,) * channels
@@ -39,8 +48,8 @@ def build_classifier(recipe: Recipe, train: ImageSet, seed: int, *, network: nn.
         pad=recipe.pad,
         mean=mean,
         std=std,
-        polarity=polarity(train.images),
-        statistics=compute_statistics(train.images),
+        polarity=common_polarity,
+        statistics=compute_statistics(train.images) if common_polarity != "mixed" else None,
         layers=recipe.layers if network is None else None,
         recipe=recipe.name,
     )

@@ -307,8 +307,9 @@ def _read(
     channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
     with show_progress(screen) as progress:
         dataset = load(
-            data, image_size=recipe.image_size, channels=channels, groups=groups, skip_bad=skip_bad, progress=progress
-        )
+            data, image_size=recipe.image_size, channels=channels, resize=recipe.resize, groups=groups,
+            skip_bad=skip_bad, progress=progress,
+        )  # fmt: skip
     return dataset, image_paths(data, dataset)
 
 

@@ -171,7 +171,10 @@ def _prepared(
 def unfixed(given: Images, prepared: PreparedImage, metadata: ModelMetadata) -> Images:
     """The network's input without fixes except grey, uint8 H×W×C of the metadata's `image_shape`."""
     fixes = {"grey"} & set(prepared.fixes)
-    return apply_fixes(given, fixes, metadata.statistics, metadata.image_shape, metadata.original_images.aspect)
+    return apply_fixes(
+        given, fixes, metadata.statistics, metadata.image_shape, metadata.original_images.aspect,
+        resize=metadata.resize, fill=metadata.fill,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

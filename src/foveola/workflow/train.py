@@ -128,7 +128,9 @@ def train(
             candidates, splits, started + budget, time_reporting(splits),
             device=chosen_device, flip=flip, network=network,
         )  # fmt: skip
-    classifier = build_classifier(recipe, splits.train, seed, network=network)
+    classifier = build_classifier(
+        recipe, splits.train, seed, network=network, picture_polarity=dataset.picture_polarity
+    )
     earlier = None
     if init_path is not None:
         initial = read_metadata(init_path).data
@@ -137,9 +139,12 @@ def train(
         layers = ", ".join(transferred)
         text = f"Initialised from {init}; frozen: {layers}" if freeze else f"Initialised from {init}: {layers}"
         screen.print(text, soft_wrap=True)
+    resize = dataset.resize if recipe.resize == "auto" else recipe.resize
+    recipe = recipe.model_copy(update={"resize": resize})
     recorded = _recorded_data(dataset, splits, overlap, data, groups)
     learnt = LearntImages.of(splits.train, splits.validation, earlier)
     provenance = _provenance(dataset, _origin(dataset, recipe, seed, recorded, learnt))
+    provenance |= {"resize": resize, "fill": dataset.fill}
     classifier.metadata = classifier.metadata.model_copy(update=provenance)
     run = run or Run.claim(new_folder(Path("runs") / f"{dataset.name}-{recipe.name}"))
     precision = choose_precision(recipe.precision, chosen_device)
@@ -158,7 +163,7 @@ def train(
         freeze=freeze,
         precision=str(precision).removeprefix("torch."),
     )
-    screen.print(_announcement(run, status), soft_wrap=True)
+    screen.print("\n".join([_announcement(run, status), *dataset.notes]), soft_wrap=True)
     predictions = _fit_into(
         run, classifier, splits, overlap, status, callbacks, ProgressBar(screen), started,
         device=chosen_device, precision=precision,
@@ -185,8 +190,8 @@ def _load(
         channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
         with show_progress(screen) as progress:
             dataset = load(
-                data, image_size=recipe.image_size, channels=channels, skip_bad=skip_bad, groups=pattern,
-                progress=progress,
+                data, image_size=recipe.image_size, channels=channels, resize=recipe.resize, skip_bad=skip_bad,
+                groups=pattern, progress=progress,
             )  # fmt: skip
     if groups is None or pattern is not None:
         return dataset

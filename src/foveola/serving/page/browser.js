@@ -69,16 +69,14 @@ export async function keep() {
 async function prepare(blob, fixes) {
   const frame = await decode(blob, model.limits.pixels, model.white_level);
   const image = model.channels === "grey" ? toChannels(frame.image, 1) : frame.image;
-  const differences = checkImage(image, model.statistics, model.image_shape, model.originals);
-  const findings = [...fileFindings(frame, model.white_level), ...differences];
+  const findings = [...fileFindings(frame, model.white_level), ...checkImage(image, model)];
   const applied = fixes === "auto" ? proposedFixes(findings) : inOrder(fixes);
   if (model.image_shape[2] < image.channels && !applied.includes("grey")) {
     throw new Error(
       "This is a colour image (3 channels), but the model was trained on grey images (1 channel). " +
       "Switch on the fix “grey” to convert it.");
   }
-  const seen = applyFixes(image, applied, model.statistics, model.image_shape, model.originals.aspect);
-  return { seen, findings, applied };
+  return { seen: applyFixes(image, applied, model), findings, applied };
 }
 
 const seenDocument = ({ data }) => ({ shape: model.image_shape, pixels: base64(data) });

@@ -1,7 +1,7 @@
 // Findings: how an image differs from the training images; inputs/checks.py in JavaScript.
 
-import { asGrey, measure, measuredSize } from "./foreground.js";
-import { resize, round } from "./decoding.js";
+import { asGrey, borderLevel, measure, measuredSize } from "./foreground.js";
+import { fit, round } from "./decoding.js";
 
 const SIMILAR_ASPECT = 1.25;
 const WHITE_LEVELS = [255, 1023, 4095, 16383];
@@ -9,17 +9,18 @@ const WHITE_LEVELS = [255, 1023, 4095, 16383];
 const finding = (code, text, fix = null) => ({ code, text, fix });
 const percent = fraction => `${round(100 * fraction)}%`;
 
-/** The findings of an image, those to fix first at the front; `originals`: sizes of the training images. */
-export function checkImage(image, statistics, shape, originals) {
+/** The findings of an image, those to fix first at the front. */
+export function checkImage(image, { statistics, image_shape: shape, originals, resize }) {
   const found = [
     ...channelFindings(image, shape[2], originals.colour),
     ...resolutionFindings(image, shape, originals),
-    ...shapeFindings(image, originals.aspect, statistics !== null),
+    ...(resize === "stretch" ? shapeFindings(image, originals.aspect, statistics !== null) : []),
   ];
   if (statistics === null) return found;
-  const whole = measure(asGrey(measuredSize(image)));
+  const small = measuredSize(image), background = round(borderLevel(image));
+  const whole = measure(asGrey(resize === "letterbox" ? wholeLetterbox(small, shape, background) : small));
   if (whole === null) return [...found, finding("blank", "blank: nothing stands out from the background")];
-  const reduced = measure(asGrey(resize(image, shape[0], shape[1])));
+  const reduced = measure(asGrey(fit(image, shape[0], shape[1], resize, background)));
   return [
     ...found,
     ...polarityFindings(whole, statistics),
@@ -28,6 +29,13 @@ export function checkImage(image, statistics, shape, originals) {
     ...centringFindings(whole, statistics),
     ...foregroundFindings(whole, reduced, statistics),
   ];
+}
+
+/** The image with background beside it, in the aspect of the network's input. */
+function wholeLetterbox(image, [rows, columns], background) {
+  const { height, width } = image, proportion = rows / columns;
+  const whole = [Math.max(height, round(width * proportion)), Math.max(width, round(height / proportion))];
+  return fit(image, ...whole, "letterbox", background);
 }
 
 /** What was assumed when a file was decoded. */

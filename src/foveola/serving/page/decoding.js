@@ -110,13 +110,41 @@ export function atMost(image, side) {
   return resize(image, height, width);
 }
 
+/** The image in height×width: stretched, or in a letterbox with the grey level `fill` beside it. */
+export function fit(image, height, width, how, fill) {
+  return how === "letterbox" ? letterbox(image, height, width, fill) : resize(image, height, width);
+}
+
+/** The image resized in its own aspect to fit into height×width, in the middle: letterbox in inputs/resize.py. */
+function letterbox(image, height, width, fill) {
+  const scaled = (side, other, target) => Math.floor((2 * side * target + other) / (2 * other));
+  const rows = Math.min(Math.max(scaled(image.height, image.width, width), 1), height);
+  const columns = Math.min(Math.max(scaled(image.width, image.height, height), 1), width);
+  const { channels, data } = resize(image, rows, columns);
+  const box = new Uint8Array(height * width * channels).fill(fill);
+  const top = Math.floor((height - rows) / 2), left = Math.floor((width - columns) / 2);
+  for (let row = 0; row < rows; row++) {
+    const line = data.subarray(row * columns * channels, (row + 1) * columns * channels);
+    box.set(line, ((top + row) * width + left) * channels);
+  }
+  return { height, width, channels, data: box };
+}
+
 /** Bilinear, averaging over all source pixels when it shrinks: the same bytes as Pillow's filter. */
 export function resize(image, height, width) {
-  const { channels } = image;
-  let { data } = image;
-  if (width !== image.width) data = resampled(data, image.height, image.width, channels, width);
-  if (height !== image.height) data = resampled(data, 1, image.height, width * channels, height);
-  return { height, width, channels, data };
+  // Each axis is rounded; since version 13, Pillow takes the rows first if they shrink by over twice as many pixels
+  const rowsFirst = image.height > height && image.height - height > 2 * (image.width - width);
+  return rowsFirst ? toWidth(toHeight(image, height), width) : toHeight(toWidth(image, width), height);
+}
+
+function toWidth({ height, width, channels, data }, newWidth) {
+  if (newWidth !== width) data = resampled(data, height, width, channels, newWidth);
+  return { height, width: newWidth, channels, data };
+}
+
+function toHeight({ height, width, channels, data }, newHeight) {
+  if (newHeight !== height) data = resampled(data, 1, height, width * channels, newHeight);
+  return { height: newHeight, width, channels, data };
 }
 
 /** The middle axis of lines×length×depth resampled to `newLength`. */
@@ -143,7 +171,7 @@ function averaged(to, length, newLength) {
   const first = Math.max(Math.trunc(center - support + 0.5), 0);
   const end = Math.min(Math.trunc(center + support + 0.5), length);
   const triangle = Array.from({ length: end - first }, (_, i) =>
-    Math.max(1 - Math.abs(first + i - center + 0.5) / support, 0));
+    Math.max(1 - Math.abs((first + i - center + 0.5) * (1 / support)), 0)); // as Pillow rounds
   const total = triangle.reduce((sum, weight) => sum + weight);
   return { first, weights: triangle.map(weight => Math.trunc(weight / total * 2 ** 22 + 0.5)) };
 }

@@ -1,7 +1,7 @@
 // Fixes that make an image more like the training images; inputs/fixes.py in JavaScript.
 
 import { asGrey, backgroundOf, measure, measuredSize, segment } from "./foreground.js";
-import { atMost, resize, round, toChannels } from "./decoding.js";
+import { atMost, fit, round, toChannels } from "./decoding.js";
 
 // In the order in which they are applied
 const FIXES = ["grey", "invert", "contrast", "crop", "center"];
@@ -13,9 +13,10 @@ export const proposedFixes = findings => inOrder(findings.map(finding => finding
 
 export const inOrder = names => FIXES.filter(name => names.includes(name));
 
-/** The network's input: the image with these fixes and no others; `aspect`: height by width of the training images. */
-export function applyFixes(image, fixes, statistics, [height, width, channels], aspect) {
-  const proportion = Math.min(Math.max(image.height / image.width, aspect.low), aspect.high);
+/** The network's input: the image with these fixes and no others. */
+export function applyFixes(image, fixes, { statistics, image_shape: [height, width, channels], originals, resize, fill }) {
+  const { low, high } = originals.aspect, whole = resize === "letterbox";
+  const proportion = whole ? height / width : Math.min(Math.max(image.height / image.width, low), high);
   const requested = name => fixes.includes(name) && statistics !== null;
   if (requested("contrast") || requested("crop") || requested("center")) {
     image = oversampled(image, statistics, Math.max(height, width));
@@ -24,9 +25,9 @@ export function applyFixes(image, fixes, statistics, [height, width, channels], 
   if (fixes.includes("invert")) image = { ...image, data: image.data.map(value => 255 - value) };
   if (requested("contrast")) image = evened(image, statistics);
   if (requested("crop") || requested("center")) {
-    image = framed(image, requested("crop"), requested("center"), statistics, proportion);
+    image = framed(image, requested("crop"), requested("center"), statistics, proportion, whole);
   }
-  image = resize(toChannels(image, channels), height, width);
+  image = fit(toChannels(image, channels), height, width, resize, fill);
   return requested("contrast") ? strengthened(image, statistics) : image;
 }
 
@@ -79,13 +80,17 @@ function widened(foreground, { height, width, channels }, diagonally) {
   });
 }
 
-/** The image cropped, or padded with background, to the window that the network gets. */
-function framed(image, crop, center, statistics, proportion) {
+/** The image cropped, or padded with background, to the window that the network gets; `whole`: in a letterbox. */
+function framed(image, crop, center, statistics, proportion, whole) {
   const measurements = measure(asGrey(image));
   if (measurements === null) return image;
   const { height: rows, width: columns } = image;
   const { top, left, bottom, right } = measurements.box;
   let [height, width] = [rows, columns];
+  if (whole) {
+    height = Math.max(height, width * proportion);
+    width = height / proportion;
+  }
   if (crop) {
     height = Math.max((bottom - top) * rows, (right - left) * columns * proportion) / statistics.size.middle;
     width = height / proportion;

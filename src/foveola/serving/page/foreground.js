@@ -176,6 +176,15 @@ function quantile(values, fraction) {
   return low + (at % 1) * (sorted[Math.ceil(at)] - low);
 }
 
+/** The median grey level of an image's border, corners twice, as in foveola/images.py. */
+export function borderLevel({ height, width, channels, data }) {
+  const level = (y, x) => sum(data.subarray((y * width + x) * channels, (y * width + x + 1) * channels)) / channels;
+  const levels = [];
+  for (let x = 0; x < width; x++) levels.push(level(0, x), level(height - 1, x));
+  for (let y = 0; y < height; y++) levels.push(level(y, 0), level(y, width - 1));
+  return median(levels);
+}
+
 /** Minimum and maximum of many values. */
 export function range(values) {
   let low = Infinity, high = -Infinity;
