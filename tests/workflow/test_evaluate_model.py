@@ -1,6 +1,7 @@
 """A model evaluated on its own data, on other data, and on data that does not fit."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,3 +219,54 @@ def test_calibration_before_the_temperature_is_measured_too(toy_run, toy):
         before = raw.metrics[name].value
         assert getattr(calibrated, f"{name}_uncalibrated").value == pytest.approx(before, rel=1e-5)
         assert calibrated.metrics[name].value != pytest.approx(before, rel=1e-2)
+
+
+# Fixes, by the rules of `predict`
+
+
+def write_folder(folder: Path, images: ImageSet, change=lambda pixels: pixels, mode: str = "L") -> Path:
+    """An image folder, each image enlarged to 20×20 and changed."""
+    for number, (pixels, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        path = folder / images.class_names[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(change(pixels[:, :, 0])).resize((20, 20)).convert(mode).save(path)
+    return folder
+
+
+def test_grey_saved_in_colour_is_grey(toy_run, toy, tmp_path):
+    grey = write_folder(tmp_path / "grey", mirrored(toy.train))
+    saved = write_folder(tmp_path / "rgb", mirrored(toy.train), mode="RGB")
+    one, two = (foveola.evaluate(toy_run, folder, verbose=False) for folder in (grey, saved))
+    assert one.confusion == two.confusion
+    assert one.metrics["log_loss"].value == pytest.approx(two.metrics["log_loss"].value, abs=1e-3)
+
+
+def test_colour_is_refused_unless_converted(toy_run, toy, tmp_path):
+    folder = write_folder(tmp_path / "rgb", mirrored(toy.train))
+    red = next((folder / toy.class_names[0]).iterdir())
+    Image.new("RGB", (20, 20), (200, 0, 0)).save(red)
+    with pytest.raises(DataError, match=r"1 of 60 images of rgb are in colour .*--grey"):
+        foveola.evaluate(toy_run, folder, verbose=False)
+    assert foveola.evaluate(toy_run, folder, grey=True, verbose=False).n == 60
+
+
+def test_fixes_are_those_of_predict(toy_run, toy, tmp_path):
+    folder = write_folder(tmp_path / "dark", mirrored(toy.train), lambda pixels: 255 - pixels)
+    asked = {"fix": ["auto"], "verbose": False}
+    document = foveola.evaluate(toy_run, folder, **asked)
+    predictions = foveola.predict(toy_run, [folder], **asked)
+    right = [prediction.class_name == Path(prediction.image).parent.name for prediction in predictions]
+    assert document.accuracy.value == pytest.approx(np.mean(right))
+    assert document.accuracy.value > foveola.evaluate(toy_run, folder, verbose=False).accuracy.value
+
+
+def test_arrays_are_fixed_too(toy_run, toy):
+    dark = Dataset("dark", replace(mirrored(toy.train), images=255 - mirrored(toy.train).images))
+    fixed = foveola.evaluate(toy_run, dark, fix=["invert"], verbose=False)
+    assert fixed.confusion == foveola.evaluate(toy_run, Dataset("light", mirrored(toy.train)), verbose=False).confusion
+
+
+def test_fixes_do_not_turn_learnt_images_into_held_out_ones(toy_run, toy):
+    document = foveola.evaluate(toy_run, toy, split="all", fix=["invert"], verbose=False)
+    assert document.seen == foveola.evaluate(toy_run, toy, split="all", verbose=False).seen
+    assert not document.held_out

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from foveola.cli.options import DEVICES, Data, DeviceName, Json, Model, Quiet, SkipBad, one_of
+from foveola.cli.options import (
+    DEVICES,
+    Data,
+    DeviceName,
+    Fixes,
+    Grey,
+    Json,
+    Model,
+    Quiet,
+    SkipBad,
+    one_of,
+    parse_fixes,
+)
 from foveola.cli.output import show, to_json
 
 
@@ -16,6 +28,8 @@ def evaluate(
         str, typer.Option(metavar="SPLIT", help="Images to measure on: test, validation, train or all.")
     ] = "test",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the JSON document to this file.")] = None,
+    grey: Grey = False,
+    fix: Fixes = None,
     skip_bad: SkipBad = 0,
     device: DeviceName = "auto",
     as_json: Json = False,
@@ -29,7 +43,9 @@ def evaluate(
 
     name = one_of("split", split, SPLITS)
     predictor = open_model(model, device=one_of("device", device, DEVICES))
-    document = evaluate_model(predictor, data, split=name, skip_bad=skip_bad, verbose=not quiet)
+    document = evaluate_model(
+        predictor, data, split=name, grey=grey, fix=parse_fixes(fix), skip_bad=skip_bad, verbose=not quiet
+    )
     if out is not None:
         with writing(out):
             write_atomically(out, to_json(document) + "\n")

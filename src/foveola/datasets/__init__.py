@@ -11,7 +11,7 @@ from foveola.datasets import cifar, digits, download, folder, idx, npz
 from foveola.datasets.catalog import CATALOG
 from foveola.datasets.download import cache_folder
 from foveola.datasets.entry import Entry
-from foveola.datasets.reader import Reader, ReadOptions
+from foveola.datasets.reader import Prepare, Reader, ReadOptions
 from foveola.errors import DataError, unknown
 from foveola.files import expanded
 from foveola.images import Dataset, ImageSet, Originals, Resize
@@ -40,6 +40,7 @@ def load(
     fill: int | None = None,
     skip_bad: int = 0,
     groups: str | None = None,
+    prepare: Prepare | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set; one given by name is downloaded if it is not on this machine.
@@ -60,6 +61,8 @@ def load(
     groups : what keeps images of one patient, object or writer together when an image folder is split: "folder" for a
         subfolder below the class, or a regular expression with one capturing group, searched in each file's path from
         its class folder. An .npz file needs none: it may hold the arrays groups_train, groups_val and groups_test
+    prepare : called with the first frame and the name of each image file, instead of resizing; returns pixels, uint8
+        H×W×C, of `image_size`. Arrays are not prepared
     progress : called as `progress(done, total, what)` while files are downloaded or decoded
 
     Returns
@@ -89,6 +92,7 @@ def load(
         white_level,
         None if resize == "auto" else resize,
         fill,
+        prepare,
     )
     if channels not in (None, 1, 3):
         raise DataError(f"Images cannot have {channels} channels. Choose 1 (grey) or 3 (RGB).")

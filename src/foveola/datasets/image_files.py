@@ -142,6 +142,8 @@ def _decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> _Decode
     except DataError as error:
         return str(error)
     height, width, _ = image.pixels.shape
+    if options.prepare is not None:
+        return _Decoded(options.prepare(image, str(path)), (height, width), image.on_black, image.peak)
     # Resized immediately: a folder of full-size photographs would not fit in memory.
     resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
     pixels = shape.reduce(image.pixels) if resized else image.pixels

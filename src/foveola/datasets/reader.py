@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 
 from foveola.datasets.entry import Entry
 from foveola.errors import DataError
-from foveola.images import Dataset, ImageSet, Labels, Resize
+from foveola.images import Dataset, Images, ImageSet, Labels, Resize
+from foveola.inputs.decode import FirstFrame
 from foveola.progress import Progress, no_progress
 
 MAX_BYTES = 16 * 2**30  # per array
 MAX_DEFLATE_RATIO = 1032  # deflate cannot compress more: https://zlib.net/zlib_tech.html
 MAX_UNQUESTIONED_CLASSES = 1000  # more, with few images of each, are not taken for classes
 _CHUNK_BYTES = 2**20
+
+
+# From an image file's first frame and name to the pixels that the network gets, uint8 H×W×C
+Prepare = Callable[[FirstFrame, str], Images]
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class ReadOptions:
     white_level: int | None = None  # in files of 16 bits per pixel; None: found from the training images
     resize: Resize | None = None  # None: chosen by the images' aspects
     fill: int | None = None  # grey level beside letterboxed images; None: chosen by their background
+    prepare: Prepare | None = None  # of image files, instead of resizing
 
 
 class Reader(Protocol):

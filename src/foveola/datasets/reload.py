@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from foveola.datasets import CATALOG, READERS, Progress, folder, load
+from foveola.datasets.reader import Prepare
 from foveola.errors import DataError, DownloadError
 from foveola.files import expanded
 from foveola.images import Dataset
@@ -57,10 +58,12 @@ class RecordedData(BaseModel):
     summary: list[str] = []
 
 
-def load_for_model(metadata: ModelMetadata, data: str | Path, skip_bad: int, progress: Progress) -> Dataset:
+def load_for_model(
+    metadata: ModelMetadata, data: str | Path, skip_bad: int, progress: Progress, prepare: Prepare | None = None
+) -> Dataset:
     """Load data in the image shape of a model, and with the groups of its training where they fit the data.
 
-    Colour images are converted for a grey model only if its recipe says so.
+    Colour images are converted for a grey model only if its recipe says so; or `prepare`, as of `load`.
     """
     channels = None if metadata.channels == "data" else metadata.image_shape[2]
     load_with = partial(
@@ -72,6 +75,7 @@ def load_for_model(metadata: ModelMetadata, data: str | Path, skip_bad: int, pro
         fill=metadata.fill,
         white_level=metadata.white_level or MAX_WHITE_LEVEL,
         skip_bad=skip_bad,
+        prepare=prepare,
         progress=progress,
     )
     groups = None if metadata.data is None else metadata.data.groups

@@ -1,18 +1,24 @@
 """Evaluate: a model measured on data."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.datasets.reload import load_for_model
+from foveola.datasets.reader import Prepare
+from foveola.datasets.reload import image_paths, load_for_model
 from foveola.datasets.splits import Split, select_split
 from foveola.documents import Evaluation, SeenImages, WithoutCopies
 from foveola.errors import DataError
-from foveola.images import Dataset, ImageSet, Labels
-from foveola.models.learnt import Seen
+from foveola.images import Dataset, Images, ImageSet, Labels
+from foveola.inputs.decode import FirstFrame
+from foveola.inputs.fixes import Fix
+from foveola.inputs.prepare import prepare, requested_fixes
+from foveola.inputs.resize import is_colour, to_channels
+from foveola.models.learnt import Seen, hash_images
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import Predictions, Predictor, predict_outputs
 from foveola.progress import console, show_progress
@@ -24,6 +30,8 @@ def evaluate(
     data: str | Path | Dataset,
     *,
     split: Split = "test",
+    grey: bool = False,
+    fix: Collection[str] = (),
     skip_bad: int = 0,
     verbose: bool = True,
 ) -> Evaluation:
@@ -35,6 +43,8 @@ def evaluate(
     data : catalog name, path or Dataset; classes are matched by name
     split : data without a test split of its own is split as in the training, if the model was trained on it; other
         data is used whole, without the images that the model has seen in training
+    grey : convert colour images to grey for a model of grey images; the same as the fix of that name
+    fix : fixes to apply to every image, as of `predict`
     skip_bad : how many unreadable images of a folder may be skipped
     verbose : report progress on standard error
 
@@ -52,16 +62,59 @@ def evaluate(
     """
     predictor = model if not isinstance(model, str | Path) else open_model(model)
     metadata = metadata_of(predictor)
-    if not isinstance(data, Dataset):
-        with show_progress(console(verbose)) as progress:
-            data = load_for_model(metadata, data, skip_bad, progress)
-    selected = select_split(data, metadata, split)
-    labels = _match_classes(selected.images, predictor.class_names, data.name)
-    outputs = predict_outputs(predictor, selected.images.images)
+    requested = requested_fixes(fix, grey, metadata)
+    fix_one = partial(_pixels, metadata=metadata, requested=requested, auto="auto" in fix)
+    with show_progress(console(verbose)) as progress:
+        dataset = data if isinstance(data, Dataset) else load_for_model(metadata, data, skip_bad, progress)
+        selected = select_split(dataset, metadata, split)
+        labels = _match_classes(selected.images, predictor.class_names, dataset.name)
+        images = selected.images.images
+        if set(fix) - {"grey"}:
+            fixed = None
+            if not isinstance(data, Dataset) and image_paths(data, dataset):
+                fixed = load_for_model(metadata, data, skip_bad, progress, fix_one)
+            images = _fixed(selected.images, dataset, fixed, fix_one)
+        elif metadata.channels == "data":
+            images = _in_channels(images, metadata.image_shape[2], grey="grey" in requested, name=dataset.name)
+    outputs = predict_outputs(predictor, images)
     predictions = Predictions(outputs.logits, labels, tuple(predictor.class_names), selected.held_out)
     return evaluate_predictions(
         predictions, selected.name, metadata, outputs.unfamiliarity, seen=selected.seen, left_out=selected.left_out
     )
+
+
+def _pixels(frame: FirstFrame, name: str, *, metadata: ModelMetadata, requested: Collection[Fix], auto: bool) -> Images:
+    """What the network gets of an image."""
+    return prepare(frame, metadata, requested, auto=auto, name=name, findings=False).pixels
+
+
+def _fixed(selected: ImageSet, dataset: Dataset, fixed: Dataset | None, fix_one: Prepare) -> Images:
+    """The selected images after fixes, uint8 N×H×W×C.
+
+    Files are fixed before they are resized, as `predict` does it; `fixed` holds them in the order of `dataset`, where
+    the selected ones are found again by their hashes. Images that come as arrays are fixed as they are.
+    """
+    if fixed is None:
+        return np.stack([fix_one(FirstFrame(image), dataset.name) for image in selected.images])
+    before, after = (
+        np.concatenate([part.images for part in (each.train, each.validation, each.test) if part is not None])
+        for each in (dataset, fixed)
+    )
+    places = {key: place for place, key in enumerate(hash_images(before).tolist())}
+    return after[[places[key] for key in hash_images(selected.images).tolist()]]
+
+
+def _in_channels(images: Images, channels: int, *, grey: bool, name: str) -> Images:
+    """Images for a model of grey ones: those that are only saved in colour are taken, others if `grey` is given."""
+    if channels == 3 or images.shape[3] == 1:
+        return images
+    colour = sum(map(is_colour, images))
+    if colour and not grey:
+        raise DataError(
+            f"{colour:,} of {len(images):,} images of {name} are in colour (3 channels), but the model was trained on "
+            f"grey images (1 channel). Convert them to grey with --fix auto or --grey."
+        )
+    return np.stack([to_channels(image, 1) for image in images])
 
 
 def evaluate_predictions(
