@@ -169,8 +169,8 @@ def training(document: TrainedRun) -> RenderableType:
     page = path / "report.html"
     report = page if page.is_file() else f"foveola report {path} writes it"
     return Group(
-        facts(rows | {"trained": trained, "run": path, "report": report}),
         *map(_red, alarms(document, evaluation, path)),
+        facts(rows | {"trained": trained, "run": path, "report": report}),
     )
 
 

@@ -16,7 +16,7 @@ MAX_STRETCH = 1.05
 def summarize(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
     """The sentences, each a line."""
     lines = [
-        _sizes(dataset, splits),
+        _sizes(dataset, splits, overlap),
         _classes(dataset.class_names),
         *_images(dataset),
         _origin_of_splits(dataset, splits),
@@ -29,10 +29,11 @@ def summarize(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _sizes(dataset: Dataset, splits: Splits) -> str:
+def _sizes(dataset: Dataset, splits: Splits, overlap: Overlap) -> str:
+    held_out = "" if overlap.test is not None and overlap.test.any.any() else " (held out)"
     train, validation, test = (0 if part is None else len(part) for part in vars(splits).values())
     return (
-        f"{dataset.name}: {train:,} training, {validation:,} validation, {test:,} test (held out); "
+        f"{dataset.name}: {train:,} training, {validation:,} validation, {test:,} test{held_out}; "
         f"{len(dataset.class_names)} classes"
     )
 
