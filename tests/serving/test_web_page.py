@@ -366,7 +366,7 @@ def test_letterboxed_pictures_are_prepared_alike(browser, letterbox_folder, kind
     image, model = np.asarray(sheet)[..., None], web.open(letterbox_folder)
     assert (model.metadata.resize, model.metadata.fill) == ("letterbox", 240)
     requested = requested_fixes([] if fixes == "auto" else fixes, False, model.metadata)
-    expected = prepare(image, model.metadata, requested, auto=fixes == "auto", name="it")
+    expected = prepare(FirstFrame(image), model.metadata, requested, auto=fixes == "auto", name="it")
     if kind == "training":
         assert expected.findings == []
     assert "shape" not in {finding.code for finding in expected.findings}
