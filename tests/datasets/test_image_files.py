@@ -39,7 +39,7 @@ def test_sizes_and_colours_before_resizing_are_kept(tmp_path):
     assert sorted(zip(data.originals.heights, data.originals.widths, strict=True)) == [
         (20, 30), (40, 40), (50, 70), (100, 300),
     ]  # fmt: skip
-    assert (data.originals.colour, data.originals.white_level, data.notes) == (2, None, ())
+    assert (data.originals.colour, data.originals.white_level) == (2, None)
 
 
 def test_only_training_images_are_measured(tmp_path):
@@ -96,7 +96,7 @@ def test_white_strokes_are_put_on_black_and_counted(tmp_path):
         "6 of 6 training images are light on a transparent ground. They were put on black, because on white nothing "
         "would be left.",
     )
-    assert data.train.images.shape == (6, 16, 16, 3)
+    assert data.train.images.shape == (6, 16, 16, 1)
     np.testing.assert_array_equal(data.train.images[0, ..., 0] == 255, np.asarray(white_strokes(0))[..., 3] == 255)
 
 
@@ -121,3 +121,16 @@ def test_training_images_are_prepared_as_they_were_learnt(tmp_path, tiny, make):
     unlike = {finding.code for answer in answers for finding in answer.findings}
     assert not unlike & {"shape", "resolution", "depth"}
     assert not any("crop" in answer.fixes for answer in answers)
+
+
+def test_grey_saved_in_colour_is_grey(tmp_path):
+    for number, label in enumerate("ababab"):
+        (tmp_path / label).mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).convert("RGB").save(tmp_path / label / f"{number}.png")
+    assert load(tmp_path).image_shape == (8, 8, 1)
+    assert load(tmp_path, channels=3).image_shape == (8, 8, 3)
+    Image.new("RGB", (8, 8), (9, 0, 0)).save(tmp_path / "a" / "red.png")
+    mixed = load(tmp_path)
+    assert mixed.image_shape == (8, 8, 3)
+    assert mixed.originals.colour == 1

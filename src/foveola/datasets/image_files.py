@@ -51,10 +51,14 @@ class ImageFiles:
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """An image as it was decoded, and then resized: `size` is its height and width before that."""
+    """An image as it was decoded, and then resized: `size` is its height and width before that.
+
+    `colour`: it has pixels that are not grey; many grey images are saved in colour.
+    """
 
     pixels: Images
     size: tuple[int, int]
+    colour: bool
     on_black: bool
     peak: int | None
 
@@ -143,11 +147,12 @@ def _decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> _Decode
         return str(error)
     height, width, _ = image.pixels.shape
     if options.prepare is not None:
-        return _Decoded(options.prepare(image, str(path)), (height, width), image.on_black, image.peak)
+        pixels = options.prepare(image, str(path))
+        return _Decoded(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
     # Resized immediately: a folder of full-size photographs would not fit in memory.
     resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
     pixels = shape.reduce(image.pixels) if resized else image.pixels
-    return _Decoded(pixels, (height, width), image.on_black, image.peak)
+    return _Decoded(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
 
 
 def _chosen(decoded: Sequence[_Decoded | None], training: Sequence[bool]) -> list[_Decoded]:
@@ -180,13 +185,13 @@ def _decode_deep(
 
 def _to_common_shape(decoded: list[_Decoded | None], shape: CommonShape) -> list[Images | None]:
     """The pixels of all images, with the same size and channels."""
-    channels = max((image.pixels.shape[2] for image in decoded if image is not None), default=1)
+    channels = 3 if any(image.colour for image in decoded if image is not None) else 1
     return [None if image is None else to_channels(shape.fit(image.pixels), channels) for image in decoded]
 
 
 def _originals(training: list[_Decoded], white_level: int | None) -> Originals:
     heights, widths = np.array([image.size for image in training], np.int64).reshape(-1, 2).T
-    return Originals(heights, widths, sum(is_colour(image.pixels) for image in training), white_level)
+    return Originals(heights, widths, sum(image.colour for image in training), white_level)
 
 
 def _notes(training: list[_Decoded], white_level: int | None) -> Iterator[str]:

@@ -63,9 +63,10 @@ def load_for_model(
 ) -> Dataset:
     """Load data in the image shape of a model, and with the groups of its training where they fit the data.
 
-    Colour images are converted for a grey model only if its recipe says so; or `prepare`, as of `load`.
+    Grey images are taken for a model of colour ones; colour images are converted for a grey model only if its recipe
+    says so. `prepare` is as of `load`.
     """
-    channels = None if metadata.channels == "data" else metadata.image_shape[2]
+    channels = None if metadata.channels == "data" and metadata.image_shape[2] == 1 else metadata.image_shape[2]
     load_with = partial(
         load,
         data,

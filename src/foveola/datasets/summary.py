@@ -9,8 +9,6 @@ from foveola.images import Dataset, Originals, shape_text
 from foveola.text import printable
 
 MAX_CLASSES = 10
-# Relative difference of the sides' ratio from which an image is said to be stretched
-MAX_STRETCH = 1.05
 
 
 def summarize(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
@@ -44,7 +42,7 @@ def _classes(names: Sequence[str]) -> str:
 
 
 def _images(dataset: Dataset) -> list[str]:
-    """Original and learnt size, and what was stretched or converted."""
+    """Original and learnt size, and what was converted; `notes` say what was stretched."""
     height, width, channels = dataset.image_shape
     learnt = f"{height}×{width} pixels, {'grey' if channels == 1 else 'in colour'}"
     found = dataset.originals
@@ -52,15 +50,8 @@ def _images(dataset: Dataset) -> list[str]:
         lines = [f"images: {learnt}"]
     else:
         lines = [f"images: {_size_text(found)}, learnt as {learnt}"]
-    if found is None:
-        return lines
-    wider = (found.widths / found.heights) / (width / height)
-    stretched = int((np.maximum(wider, 1 / wider) > MAX_STRETCH).sum())
-    if stretched:
-        how = "fitted in whole, with a border" if getattr(dataset, "resize", "") == "letterbox" else "stretched"
-        lines.append(f"        {stretched:,} of {len(wider):,} have another shape and were {how}")
-    if found.colour and channels == 1:
-        lines.append(f"        {found.colour:,} of {len(wider):,} were in colour and were converted to grey")
+    if found is not None and found.colour and channels == 1:
+        lines.append(f"        {found.colour:,} of {len(found.heights):,} were in colour and were converted to grey")
     return lines
 
 
@@ -121,17 +112,21 @@ def _groups(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
 
 def _leaks(splits: Splits, overlap: Overlap) -> list[str]:
     """What is on both sides of splits that were given."""
-    near = " (or nearly)" if overlap.together == "near copies" else ""
+    copies = "copies or near copies" if overlap.together == "near copies" else "copies"
     lines = []
     if overlap.test is not None and splits.test is not None and overlap.test.any.any():
         counts = {"training": int(overlap.test.training.sum()), "validation": int(overlap.test.validation.sum())}
-        also = " and ".join(f"{count:,} are also{near} {kind} images" for kind, count in counts.items() if count)
+        also = " and ".join(
+            f"{count:,} {'have' if count > 1 else 'has'} {copies} among the {kind} images"
+            for kind, count in counts.items()
+            if count
+        )
         rest = "none is left to measure on" if overlap.test.any.all() else "accuracy is also given without them"
         lines.append(f"leaks: of {len(splits.test):,} test images, {also}; {rest}")
     if overlap.validation is not None and splits.validation is not None and overlap.validation.any():
         lines.append(
-            f"leaks: {int(overlap.validation.sum()):,} of {len(splits.validation):,} validation images are also{near} "
-            f"training images, so that what is chosen by them is too confident"
+            f"leaks: {int(overlap.validation.sum()):,} of {len(splits.validation):,} validation images have {copies} "
+            f"among the training images, so that what is chosen by them is too confident"
         )
     for count, part, kind in (
         (overlap.test_groups, splits.test, "test"),

@@ -163,7 +163,7 @@ def train(
         freeze=freeze,
         precision=str(precision).removeprefix("torch."),
     )
-    screen.print("\n".join([_announcement(run, status), *dataset.notes]), soft_wrap=True)
+    screen.print(_announcement(run, status), soft_wrap=True)
     predictions = _fit_into(
         run, classifier, splits, overlap, status, callbacks, ProgressBar(screen), started,
         device=chosen_device, precision=precision,
