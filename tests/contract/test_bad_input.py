@@ -142,8 +142,12 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
         ("idx", "6 images but 5 labels"),
     ),
     "idx-one-image-of-a-class": (
-        lambda w: w.train(w.idx(labels=idx_file((6,), bytes([0, 1, 2, 0, 1, 200])))),
-        ("'2'", "single image", "Add images"),
+        lambda w: w.train(w.idx(labels=idx_file((6,), bytes([0, 0, 0, 0, 0, 200])))),
+        ("'200'", "single image", "Add images"),
+    ),
+    "idx-two-images-of-a-class": (
+        lambda w: w.train(w.idx(labels=idx_file((6,), bytes([0, 0, 0, 0, 200, 200])))),
+        ("'200'", "2 images, too few", "Add other images"),
     ),
     "idx-without-labels": (
         lambda w: w.train(w.file("half/train-images-idx3-ubyte", idx_file((6, 4, 4), bytes(96))).parent),

@@ -174,7 +174,7 @@ def test_read_only_arrays_and_flipped_views_are_predicted():
         (some_images() / 255, "uint8 array.*not float64"),
         (some_images()[..., 0], "N×H×W×C.*20×8×8"),
         (some_images()[:0], "no images"),
-        ([[1]], "uint8 array.*not list"),
+        ([[1]], "NumPy array of uint8, not list"),
     ],
 )
 def test_anything_but_an_image_array_is_refused(images, message):
