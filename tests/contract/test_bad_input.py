@@ -147,7 +147,7 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     ),
     "idx-two-images-of-a-class": (
         lambda w: w.train(w.idx(labels=idx_file((6,), bytes([0, 0, 0, 0, 200, 200])))),
-        ("'200'", "2 images, too few", "Add other images"),
+        ("'200'", "2 images, too few", "Add images"),
     ),
     "idx-without-labels": (
         lambda w: w.train(w.file("half/train-images-idx3-ubyte", idx_file((6, 4, 4), bytes(96))).parent),
