@@ -228,7 +228,7 @@ def test_without_validation_images_or_with_few_there_is_no_measure(toy, recipe, 
 def test_the_network_of_a_file_has_the_same_weights_with_and_without_the_measure(
     run, toy, recipe, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("foveola.workflow.train._measure_unfamiliarity", lambda *_: None)
+    monkeypatch.setattr("foveola.workflow.calibrate._measure_unfamiliarity", lambda *_: None)
     plain = foveola.train(toy, recipe, out=tmp_path / "plain", report=False, verbose=False)
     with_measure, without = load_file(run.model_path), load_file(plain.model_path)
     assert not any(name.startswith(PREFIX) for name in without)

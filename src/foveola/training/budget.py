@@ -13,6 +13,7 @@ from torch import nn
 
 from foveola.datasets.splits import Splits
 from foveola.images import ImageSet
+from foveola.models.unfamiliarity import MAX_TRAINING_IMAGES
 from foveola.recipe import Recipe, load_recipe
 from foveola.training.build import build_classifier
 from foveola.training.callbacks import Callback
@@ -59,10 +60,12 @@ def fit_to_budget(
     reserve = _RESERVE * (deadline - time.perf_counter())
     validation_images = 0 if splits.validation is None else len(splits.validation)
     test_images = 0 if splits.test is None else len(splits.test)
+    # At the end, unfamiliarity is measured on training and validation images, too
+    measured_images = min(len(splits.train), MAX_TRAINING_IMAGES) + validation_images
     return choose_steps(
         candidates,
         splits.train,
-        (validation_images, validation_images + test_images),
+        (validation_images, validation_images + test_images + measured_images),
         deadline - reserve - reporting_seconds,
         device=device,
         flip=flip,

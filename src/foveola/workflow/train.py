@@ -1,6 +1,5 @@
 """Train: data → splits → training → temperature → one look at the test split → run."""
 
-import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,25 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.datasets import CATALOG, load, originals_of
-from foveola.datasets.reload import GIVEN_GROUPS, Leaks, RecordedData, image_paths
-from foveola.datasets.series import series_pattern
+from foveola.datasets import load
 from foveola.datasets.splits import Overlap, Splits, divide
-from foveola.datasets.summary import summarize
 from foveola.documents import ModelSize, RunStatus
 from foveola.errors import NonFiniteLoss, UserError, require
-from foveola.files import expanded, new_folder
+from foveola.files import new_folder
 from foveola.images import Dataset, ImageSet
 from foveola.models.learnt import LearntImages
-from foveola.models.metadata import DataOrigin, OriginalImages, read_metadata
+from foveola.models.metadata import read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
-from foveola.text import escape_surrogates, printable
+from foveola.workflow.calibrate import calibrate
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.evaluate import evaluate_predictions
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
+from foveola.workflow.record import data_metadata, record_data
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +105,6 @@ def train(
     from foveola.training.build import build_classifier
     from foveola.training.callbacks import ProgressBar
     from foveola.training.loop import choose_precision
-    from foveola.training.transfer import transfer_weights
 
     unnamed = recipe is None and network is None
     recipe = load_recipe(recipe or "fast", overrides)
@@ -116,7 +112,8 @@ def train(
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
     chosen_device, thread_count = choose_device(device), choose_threads(threads)
     run = Run.claim(Path(out), force=force) if out is not None else None
-    init_path = model_path(Path(init)) if init is not None else None
+    if init is not None:
+        model_path(Path(init))  # refused before data is read
     screen = console(verbose)
     dataset = _load(data, recipe, skip_bad, groups, screen)
     dataset.check_trainable()
@@ -128,24 +125,16 @@ def train(
             candidates, splits, started + budget, time_reporting(splits),
             device=chosen_device, flip=flip, network=network,
         )  # fmt: skip
+    if recipe.resize == "auto":
+        recipe = recipe.model_copy(update={"resize": dataset.resize})
     classifier = build_classifier(
         recipe, splits.train, seed, network=network, picture_polarity=dataset.picture_polarity
     )
-    earlier = None
-    if init_path is not None:
-        initial = read_metadata(init_path).data
-        earlier = initial.learnt if initial else None
-        transferred = transfer_weights(classifier, init_path, freeze=freeze)
-        layers = ", ".join(transferred)
-        text = f"Initialised from {init}; frozen: {layers}" if freeze else f"Initialised from {init}: {layers}"
-        screen.print(text, soft_wrap=True)
-    resize = dataset.resize if recipe.resize == "auto" else recipe.resize
-    recipe = recipe.model_copy(update={"resize": resize})
-    recorded = _recorded_data(dataset, splits, overlap, data, groups)
+    earlier = None if init is None else _initialise(classifier, Path(init), freeze, screen)
+    recorded = record_data(dataset, splits, overlap, data, groups)
     learnt = LearntImages.of(splits.train, splits.validation, earlier)
-    provenance = _provenance(dataset, _origin(dataset, recipe, seed, recorded, learnt))
-    provenance |= {"resize": resize, "fill": dataset.fill}
-    classifier.metadata = classifier.metadata.model_copy(update=provenance)
+    metadata = data_metadata(dataset, recipe, seed, recorded, learnt)
+    classifier.metadata = classifier.metadata.model_copy(update=metadata)
     run = run or Run.claim(new_folder(Path("runs") / f"{dataset.name}-{recipe.name}"))
     precision = choose_precision(recipe.precision, chosen_device)
     status = RunStatus(
@@ -197,6 +186,18 @@ def _load(
         return dataset
     numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
     return replace(dataset, train=replace(dataset.train, groups=numbers))
+
+
+def _initialise(classifier: "Classifier", init: Path, freeze: bool, screen: "Console") -> LearntImages | None:
+    """Copy weights from a run or model file; the images that these have learnt from, if that is known."""
+    from foveola.training.transfer import transfer_weights
+
+    path = model_path(init)
+    layers = ", ".join(transfer_weights(classifier, path, freeze=freeze))
+    text = f"Initialised from {init}; frozen: {layers}" if freeze else f"Initialised from {init}: {layers}"
+    screen.print(text, soft_wrap=True)
+    data = read_metadata(path).data
+    return None if data is None else data.learnt
 
 
 def time_reporting(splits: Splits) -> float:
@@ -262,9 +263,8 @@ def _fit_into(
                 status.epochs, status.steps = int(history.rows[-1]["epoch"]), int(history.rows[-1]["step"])
             classifier.save(run.model_path)
         status.chosen_epoch = state.best_epoch
-        _calibrate(classifier, splits, recipe)
+        calibrate(classifier, splits, recipe)
         status.reject = classifier.metadata.reject
-        _measure_unfamiliarity(classifier, splits)
         classifier.save(run.model_path)
         status.training_accuracy = _training_accuracy(classifier, splits.train)
         predictions = evaluate_test_split(run, classifier, splits, overlap)
@@ -309,50 +309,6 @@ def _validation_auc(predictions: Predictions) -> float:
     return auc_macro_ovr(predictions).value
 
 
-def _calibrate(classifier: "Classifier", splits: Splits, recipe: Recipe) -> None:
-    """Choose temperature and threshold on the validation images, and put them into the model."""
-    from foveola.evaluation.calibration import fit_temperature
-    from foveola.evaluation.rejection import choose_threshold
-
-    if splits.validation is None:
-        return
-    logits, labels = classifier.predict_logits(splits.validation.images), splits.validation.labels
-    if not np.isfinite(logits).all():  # the last step's weights are finite, but overflow
-        raise NonFiniteLoss(
-            "After the last step, the network's outputs are not finite. Training has diverged; "
-            "lower the learning rate with --set learning_rate=…"
-        )
-    temperature = fit_temperature(logits, labels)
-    reject = None
-    if recipe.reject is not None:
-        calibrated = Predictions(logits / np.float32(temperature), labels, classifier.class_names, held_out=True)
-        confidence = recipe.reject_confidence if recipe.reject_mode == "guaranteed" else None
-        reject = choose_threshold(calibrated, recipe.reject, confidence)
-    classifier.metadata = classifier.metadata.model_copy(update={"temperature": temperature, "reject": reject})
-
-
-def _measure_unfamiliarity(classifier: "Classifier", splits: Splits) -> None:
-    """Measure the training images' features, choose a threshold on the validation images; put both into the model."""
-    from foveola.models.unfamiliarity import (
-        MAX_TRAINING_IMAGES,
-        MIN_VALIDATION_IMAGES,
-        FeatureStatistics,
-        calibrate,
-        feature_layers,
-    )
-
-    layers = [info.name for info in feature_layers(classifier.metadata)]
-    if not layers or splits.validation is None or len(splits.validation) < MIN_VALIDATION_IMAGES:
-        return
-    evenly = np.linspace(0, len(splits.train) - 1, min(len(splits.train), MAX_TRAINING_IMAGES)).astype(np.int64)
-    train = splits.train.take(evenly)
-    statistics = FeatureStatistics.of(classifier.predict_features(train.images, layers)[1], train.labels)
-    logits, features = classifier.predict_features(splits.validation.images, layers)
-    measure = calibrate(statistics, features, logits, layers)
-    classifier.feature_statistics = statistics
-    classifier.metadata = classifier.metadata.model_copy(update={"unfamiliarity": measure})
-
-
 def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, overlap: Overlap) -> Predictions | None:
     """Measure on the test split: the one place of a training that reads it."""
     if splits.test is None or overlap.test is None:
@@ -386,82 +342,7 @@ def _write_page(
         screen.print(f"the report could not be written: {error}")
 
 
-def _recorded_data(
-    dataset: Dataset, splits: Splits, overlap: Overlap, source: str | Path | Dataset, groups: "str | ArrayLike | None"
-) -> RecordedData:
-    test, validation = overlap.test, overlap.validation
-    leaks = Leaks(
-        test=0 if test is None else int(test.any.sum()),
-        validation=0 if validation is None else int(validation.sum()),
-        test_groups=overlap.test_groups,
-        validation_groups=overlap.validation_groups,
-    )
-    series = _series_pattern(dataset, splits, source)
-    summary = summarize(dataset, splits, overlap)
-    if series is not None:
-        summary.append(
-            f"series: the file names look like several images of one object, and a random split puts them on both "
-            f"sides, so that accuracy comes out too high. Keep each object on one side: "
-            f"foveola train {shlex.quote(printable(str(source)))} --groups {shlex.quote(series)}"
-        )
-    return RecordedData(
-        name=dataset.name,
-        fingerprint=dataset.fingerprint,
-        train=len(splits.train),
-        validation=0 if splits.validation is None else len(splits.validation),
-        test=0 if splits.test is None else len(splits.test),
-        classes=list(dataset.class_names),
-        image_shape=list(dataset.image_shape),
-        skipped=list(dataset.skipped),
-        path=data_path(source),
-        groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
-        series=series,
-        together=overlap.together,
-        different=overlap.different,
-        leaks=leaks,
-        summary=summary,
-    )
-
-
-def _series_pattern(dataset: Dataset, splits: Splits, source: str | Path | Dataset) -> str | None:
-    """The --groups pattern for an image folder that is split at random although its names look like series."""
-    if isinstance(source, Dataset) or dataset.train.groups is not None or splits.train is dataset.train:
-        return None
-    names = [Path(path).name for path in image_paths(source, dataset).get("train", [])]
-    if len(names) != len(dataset.train):
-        return None
-    return series_pattern(names, dataset.train.labels.tolist())
-
-
-def data_path(data: str | Path | Dataset) -> str | None:
-    """The absolute path of data that was given by its path, else None."""
-    if isinstance(data, Dataset) or (isinstance(data, str) and data in CATALOG):
-        return None
-    return escape_surrogates(str(expanded(data).resolve()))
-
-
 def _announcement(run: Run, status: RunStatus) -> str:
     """The first lines of a training."""
     model = f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {run.path}"
     return "\n".join([*status.data.summary, model])
-
-
-def _provenance(dataset: Dataset, origin: DataOrigin) -> dict[str, Any]:
-    """Fields of the model's metadata: its data, and what the images were before they were resized and converted."""
-    before = dataset.originals or originals_of(dataset.train)
-    originals = OriginalImages.of(before.heights, before.widths, before.colour / len(before.heights))
-    return {"data": origin, "originals": originals, "white_level": before.white_level}
-
-
-def _origin(dataset: Dataset, recipe: Recipe, seed: int, recorded: RecordedData, learnt: LearntImages) -> DataOrigin:
-    return DataOrigin(
-        name=dataset.name,
-        fingerprint=dataset.fingerprint,
-        licence=dataset.licence,
-        validation=recipe.validation,
-        test=recipe.test if dataset.test is None else None,
-        seed=seed,
-        together=recorded.together,
-        groups=recorded.groups,
-        learnt=learnt,
-    )
