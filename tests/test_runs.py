@@ -137,7 +137,10 @@ def test_an_empty_folder_may_be_claimed(tmp_path, status):
 def test_force_replaces_a_run_and_nothing_else(tmp_path, status):
     run = Run.claim(tmp_path / "run")
     run.start(status)
+    (run.path / "report.html").write_text("a page")
     (run.path / "exports").mkdir()
+    (run.path / "exports" / "model.onnx").write_bytes(b"a graph")
+    record_checksum(run.path / "exports" / "model.onnx")
     with pytest.raises(OutputError, match="--force"):
         Run.claim(run.path)
     Run.claim(run.path, force=True).start(status)
@@ -146,6 +149,28 @@ def test_force_replaces_a_run_and_nothing_else(tmp_path, status):
     (tmp_path / "letters" / "a.txt").touch()
     with pytest.raises(OutputError, match="left alone"):
         Run.claim(tmp_path / "letters", force=True)
+
+
+def test_force_leaves_other_files_in_a_run(tmp_path, status):
+    run = Run.claim(tmp_path / "run")
+    run.start(status)
+    mine = [run.path / name for name in ("thesis.txt", "exports/notes.txt", "plots/a.png")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("two years of work")
+    (run.path / "exports" / "model.onnx").write_bytes(b"a graph")
+    record_checksum(run.path / "exports" / "model.onnx")
+    Run.claim(run.path, force=True).start(status)
+    assert sorted(path for path in run.path.rglob("*") if path.is_file()) == sorted([*mine, run.path / "run.json"])
+
+
+@pytest.mark.parametrize("content", ['{"name": "build"}', "not JSON", "", "[]", '{"format": 1, "status": "done"}'])
+def test_force_takes_only_foveolas_own_run_json_for_a_run(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    (tmp_path / "thesis.txt").write_text("two years of work")
+    with pytest.raises(OutputError, match=r"not one of Foveola's.*left alone"):
+        Run.claim(tmp_path, force=True)
+    assert (tmp_path / "thesis.txt").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

@@ -134,6 +134,21 @@ def has_checksum(path: Path) -> bool:
     return _escape_name(path.name) in _listed_checksums(path.parent)
 
 
+def remove_listed(folder: Path) -> None:
+    """Remove the files that SHA256SUMS names, itself, and folders that are then empty; anything else stays."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    present = _files_in(folder)
+    for name in _listed_checksums(folder).keys() & present.keys():
+        present[name].unlink()
+    (folder / CHECKSUM_FILE).unlink(missing_ok=True)
+    for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        if is_empty_folder(inner):
+            inner.rmdir()
+    if is_empty_folder(folder):
+        folder.rmdir()
+
+
 def verify_checksum(path: Path, content: bytes | None = None) -> None:
     """Refuse a file whose bytes are not those that SHA256SUMS beside it names; one that is not named there passes.
 

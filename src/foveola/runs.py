@@ -2,18 +2,23 @@
 
 import csv
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from foveola.documents import Document, Evaluation, RunStatus
 from foveola.errors import ModelError, OutputError
-from foveola.files import write_atomically, writing
+from foveola.files import remove_listed, write_atomically, writing
 from foveola.recipe import Recipe
 from foveola.text import escape_surrogates
 
 STATUS_FILE = "run.json"
+# What a training writes beside it, and the folders of exports, each with a SHA256SUMS that names its files
+WRITTEN = (
+    "recipe.toml", "history.csv", "model.safetensors", "evaluation.json", "report.html",
+    "samples.png", "curves.png", "mistakes.png", "confusion.png",
+)  # fmt: skip
+EXPORTS = ("exports/web", "exports")
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
@@ -46,6 +51,7 @@ class Run:
                 raise OutputError(f"{path} holds files, which are left alone. Choose another --out.")
             if not force:
                 raise OutputError(f"{path} already holds a run. Choose another --out, or replace it with --force.")
+            cls._check_replaceable(path)
         existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise OutputError(
@@ -71,12 +77,24 @@ class Run:
         _ = run.status
         return run
 
+    @classmethod
+    def _check_replaceable(cls, path: Path) -> None:
+        try:
+            cls.open(path)
+        except ModelError as error:
+            raise OutputError(
+                f"{path / STATUS_FILE} is not one of Foveola's, or is damaged, so that the folder is left alone even with "
+                f"--force. Choose another --out. ({error})"
+            ) from None
+
     def start(self, status: RunStatus) -> None:
-        """Make the folder, empty; an old run in it goes."""
+        """Make the folder. Of an old run in it, what Foveola has written goes; other files stay."""
         with writing(self.path):
-            if self.path.exists():
-                shutil.rmtree(self.path)
-            self.path.mkdir(parents=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in WRITTEN:
+                (self.path / name).unlink(missing_ok=True)
+            for name in EXPORTS:
+                remove_listed(self.path / name)
             self.write_status(status)
 
     def write_status(self, status: RunStatus) -> None:
