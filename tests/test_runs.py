@@ -12,7 +12,7 @@ from safetensors import safe_open
 import foveola
 from foveola.documents import RunStatus
 from foveola.errors import ModelError, OutputError
-from foveola.files import write_atomically
+from foveola.files import record_checksum, write_atomically
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
 
@@ -168,7 +168,7 @@ def test_force_leaves_other_files_in_a_run(tmp_path, status):
 def test_force_takes_only_foveolas_own_run_json_for_a_run(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     (tmp_path / "thesis.txt").write_text("two years of work")
-    with pytest.raises(OutputError, match=r"not one of Foveola's.*left alone"):
+    with pytest.raises(OutputError, match=r"not one of Foveola's.* left alone"):
         Run.claim(tmp_path, force=True)
     assert (tmp_path / "thesis.txt").exists()
 

@@ -83,8 +83,8 @@ class Run:
             cls.open(path)
         except ModelError as error:
             raise OutputError(
-                f"{path / STATUS_FILE} is not one of Foveola's, or is damaged, so that the folder is left alone even with "
-                f"--force. Choose another --out. ({error})"
+                f"{path / STATUS_FILE} is not one of Foveola's, or is damaged, so that even with --force the folder is "
+                f"left alone. Choose another --out. ({error})"
             ) from None
 
     def start(self, status: RunStatus) -> None:

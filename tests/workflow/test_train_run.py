@@ -182,7 +182,7 @@ def test_force_replaces_the_run(train):
     (first.path / "note.txt").write_text("mine")
     second = train(force=True, overrides={"epochs": 3})
     assert second.status.epochs == 3
-    assert not (first.path / "note.txt").exists()
+    assert (first.path / "note.txt").read_text() == "mine"
 
 
 def test_refused_data_keeps_the_old_run_even_with_force(train, toy):
