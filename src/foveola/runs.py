@@ -81,10 +81,10 @@ class Run:
     def _check_replaceable(cls, path: Path) -> None:
         try:
             cls.open(path)
-        except ModelError as error:
+        except ModelError:
             raise OutputError(
                 f"{path / STATUS_FILE} is not one of Foveola's, or is damaged, so that even with --force the folder is "
-                f"left alone. Choose another --out. ({error})"
+                f"left alone. Choose another --out."
             ) from None
 
     def start(self, status: RunStatus) -> None:
