@@ -61,7 +61,7 @@ TARGETS = (
     ),
     Target(
         "fashion-mnist", 0.93, 20,
-        "--recipe strong --set steps=1400 --set initialization=whitened --set validation=0.02",
+        "--recipe strong --set steps=1400 --set augment.flip=true --set initialization=whitened --set validation=0.02",
     ),
     Target(
         "fashion-mnist", 0.94, 75,

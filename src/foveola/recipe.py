@@ -54,7 +54,8 @@ class Augment(BaseModel):
     zoom: Fraction = Field(default=0.0, description="maximum change of size: 0.1 is up to 10 % larger or smaller")
     flip: StrictBool | Literal["auto"] = Field(
         default="auto",
-        description="mirror half of the images; auto: only if the catalog says that mirrored images keep their class",
+        description="mirror half of the images; auto: from 9 epochs on, if the catalog says that mirrored images keep "
+        "their class",
     )
     cutout: Whole = Field(
         default=0,

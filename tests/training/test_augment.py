@@ -8,7 +8,7 @@ import scipy.ndimage
 import scipy.stats
 import torch
 
-from foveola.recipe import Augment
+from foveola.recipe import Augment, load_recipe
 from foveola.training import augment
 from foveola.training.augment import (
     augment_images,
@@ -196,4 +196,21 @@ def test_draws_follow_the_global_seed():
     ],
 )
 def test_auto_flips_only_data_that_is_flip_safe(setting, flip_safe, expected):
-    assert uses_flips(Augment(flip=setting), flip_safe) is expected
+    recipe = load_recipe("strong", {"augment.flip": setting, "epochs": 20})
+    assert uses_flips(recipe, flip_safe, 50_000) is expected
+
+
+@pytest.mark.parametrize(
+    ("length", "images", "expected"),
+    [
+        ({"epochs": 8}, 50_000, False),
+        ({"epochs": 9}, 50_000, True),
+        ({"steps": 1400}, 50_000, False),
+        ({"steps": 4000}, 50_000, True),
+        ({"steps": 90}, 1280, True),
+        ({}, 10_000, True),  # `strong` then takes its 1,500 steps
+        ({"batches": "random", "steps_per_epoch": 100, "epochs": 20}, 50_000, False),
+    ],
+)
+def test_auto_flips_only_in_long_trainings(length, images, expected):
+    assert uses_flips(load_recipe("strong", length), True, images) is expected

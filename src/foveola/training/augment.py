@@ -12,20 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveola.images import Polarity
-from foveola.recipe import Augment
+from foveola.recipe import Augment, Recipe
 
+# Passes over the images from which on mirror images pay: docs/lab/recipes.md
+MIN_FLIP_EPOCHS = 9
 BACKGROUND: dict[Polarity, int | None] = {"light on dark": 0, "dark on light": 255, "mixed": None}
 
 
-def uses_flips(augment: Augment, flip_safe: bool) -> bool:
+def uses_flips(recipe: Recipe, flip_safe: bool, images: int) -> bool:
     """Whether training flips images.
 
     Parameters
     ----------
-    augment : `flip` is True, False or "auto"
-    flip_safe : whether the data set declares that a mirror image keeps its class; decides for "auto"
+    recipe : its `augment.flip` is True, False, or "auto": if the data is flip-safe and the training long enough
+    flip_safe : whether the data set declares that a mirror image keeps its class
+    images : number of training images
     """
-    return augment.flip is True or (augment.flip == "auto" and flip_safe)
+    if recipe.augment.flip != "auto":
+        return recipe.augment.flip
+    per_epoch = recipe.steps_per_epoch or math.ceil(images / recipe.batch_size)
+    steps = recipe.steps or max(recipe.epochs * per_epoch, recipe.minimum_steps)
+    return flip_safe and steps * recipe.batch_size >= MIN_FLIP_EPOCHS * images
 
 
 def augment_images(images: Tensor, augment: Augment, flip: bool, polarity: Polarity = "mixed") -> Tensor:

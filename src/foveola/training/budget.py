@@ -54,7 +54,7 @@ def fit_to_budget(
     candidates : recipes with their fewest epochs, as `choose_steps` takes them
     deadline : when the run should have ended, by `time.perf_counter`
     reporting_seconds : time for metrics and plots
-    flip : whether training flips images
+    flip : whether images are flipped while the speed is measured
     network : the user's own, instead of the recipes' layers
     """
     reserve = _RESERVE * (deadline - time.perf_counter())

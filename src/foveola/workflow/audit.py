@@ -246,7 +246,7 @@ class _Trainer:
 
         return cross_fit(
             pool.everything, pool.learnt, self.recipe, folds=folds, rounds=ROUNDS, units=units,
-            seed=self.seed, device=self.device, flip=uses_flips(self.recipe.augment, dataset.flip_safe),
+            seed=self.seed, device=self.device, flip=uses_flips(self.recipe, dataset.flip_safe, len(dataset.train)),
             announce=lambda number: self.say(f"predicting labels: network {number + 1} of {ROUNDS * folds}"),
         )  # fmt: skip
 
@@ -280,7 +280,7 @@ class _Trainer:
             fit(
                 classifier, images, None, self.recipe, seed=self.seed, device=self.device,
                 precision=choose_precision(self.recipe.precision, self.device),
-                flip=uses_flips(self.recipe.augment, dataset.flip_safe),
+                flip=uses_flips(self.recipe, dataset.flip_safe, len(images)),
             )  # fmt: skip
             logits = classifier.predict_logits(test.images)
             measured = Predictions(logits, test.labels, test.class_names, held_out=True)

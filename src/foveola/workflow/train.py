@@ -117,13 +117,12 @@ def train(
     screen = console(verbose)
     dataset = _load(data, recipe, skip_bad, groups, screen)
     dataset.check_trainable()
-    flip = uses_flips(recipe.augment, dataset.flip_safe)
     splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
     if budget is not None:
         candidates = budget_candidates(overrides) if unnamed else [(recipe, 0.0)]
         recipe = fit_to_budget(
             candidates, splits, started + budget, time_reporting(splits),
-            device=chosen_device, flip=flip, network=network,
+            device=chosen_device, flip=dataset.flip_safe, network=network,
         )  # fmt: skip
     if recipe.resize == "auto":
         recipe = recipe.model_copy(update={"resize": dataset.resize})
@@ -147,7 +146,7 @@ def train(
         device=chosen_device.type,
         threads=thread_count,
         processor=processor(),
-        flip=flip,
+        flip=uses_flips(recipe, dataset.flip_safe, len(splits.train)),
         init=None if init is None else str(init),
         freeze=freeze,
         precision=str(precision).removeprefix("torch."),
