@@ -366,7 +366,7 @@ def test_the_flip_argument_decides_about_flips(flip, recipe_of, train):
     [("auto", False, False), ("auto", True, True), (True, False, True), (False, True, False)],
 )
 def test_a_run_flips_only_data_that_is_flip_safe_unless_told(setting, flip_safe, expected, toy, recipe_of, tmp_path):
-    data, recipe = Dataset("toy", toy(), flip_safe=flip_safe), recipe_of(augment={"flip": setting})
+    data, recipe = Dataset("toy", toy(), flip_safe=flip_safe), recipe_of(augment={"flip": setting}, epochs=9)
     run = foveola.train(data, recipe, out=tmp_path / "run", report=False, verbose=False)
     assert run.status.flip is expected
 
