@@ -48,12 +48,14 @@ class Predictions:
     labels : integer array, N
     class_names : K names
     held_out : True if the model has never learnt from these images
+    groups : integer array, N: images with the same number show the same object. None: every image stands for itself
     """
 
     logits: NDArray[np.float32]
     labels: Labels
     class_names: tuple[str, ...]
     held_out: bool
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -378,3 +378,19 @@ metrics.compute_metrics(Predictions(np.eye(2, dtype=np.float32), np.array([0, 1]
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_images_of_a_group_count_for_less_than_as_many_others():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(generator.integers(2, size=20), 10)
+    guesses = np.repeat(generator.integers(2, size=20), 10)
+    logits = np.eye(2, dtype=np.float32)[guesses]
+    alone, grouped = (
+        accuracy(Predictions(logits, labels, ("a", "b"), held_out=True, groups=groups))
+        for groups in (None, np.repeat(np.arange(20), 10))
+    )
+    assert alone.value == grouped.value
+    assert grouped.high - grouped.low > 2.5 * (alone.high - alone.low)
+    assert grouped.method == "Wilson, effective sample size of 20 groups"
+    each = accuracy(Predictions(logits, labels, ("a", "b"), held_out=True, groups=np.arange(200)))
+    assert (each.low, each.high) == (alone.low, alone.high)

@@ -352,4 +352,7 @@ def _in_shape(images: Images, shape: Sequence[int]) -> Images:
 def _all_images(splits: Splits) -> ImageSet:
     present = list(splits.by_name.values())
     images, labels = (np.concatenate([getattr(split, name) for split in present]) for name in ("images", "labels"))
-    return ImageSet(images, labels, splits.train.class_names)
+    groups = [split.groups for split in present if split.groups is not None]
+    return ImageSet(
+        images, labels, splits.train.class_names, np.concatenate(groups) if len(groups) == len(present) else None
+    )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, computed_field
 
 from foveola.errors import ModelError
 from foveola.evaluation.calibration import calibration_error, calibration_gaps, log_losses
-from foveola.evaluation.intervals import NORMAL_95, mean_interval, wilson, wilson_bounds
+from foveola.evaluation.intervals import NORMAL_95, grouped_wilson, mean_interval, wilson, wilson_bounds
 from foveola.predictions import Estimate, Predictions
 
 # Gives each of M models' metric, M, for weights of the N images: weights of a resample are how often it drew each image
@@ -95,8 +95,11 @@ def compute_metrics(predictions: Predictions) -> dict[str, Estimate]:
 
 
 def accuracy(predictions: Predictions) -> Estimate:
-    """Share of images whose most probable class is the true one, with Wilson's interval."""
-    return wilson(int((predictions.predicted == predictions.labels).sum()), len(predictions))
+    """Share of images whose most probable class is the true one, with Wilson's interval, which accounts for groups."""
+    right = predictions.predicted == predictions.labels
+    if predictions.groups is not None:
+        return grouped_wilson(right, predictions.groups)
+    return wilson(int(right.sum()), len(predictions))
 
 
 def balanced_accuracy(predictions: Predictions) -> Estimate:

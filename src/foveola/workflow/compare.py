@@ -278,7 +278,7 @@ def _predict(trainings: Sequence[Run], test: ImageSet, device: Device, progress:
         for start in range(0, len(test), PREDICTION_CHUNK):
             logits.append(model.predict_logits(test.images[start : start + PREDICTION_CHUNK]))
             progress(min(start + PREDICTION_CHUNK, len(test)), len(test), f"predicting with {run.path.name}")
-        predictions.append(Predictions(np.concatenate(logits), test.labels, test.class_names, held_out=True))
+        predictions.append(Predictions(np.concatenate(logits), test.labels, test.class_names, True, test.groups))
         if not np.isfinite(predictions[-1].logits).all():
             raise ModelError(f"The model of {run.path} gives NaN or infinite logits: it is damaged. Train it again.")
     return predictions

@@ -77,7 +77,8 @@ def evaluate(
         elif metadata.channels == "data":
             images = _in_channels(images, metadata.image_shape[2], grey="grey" in requested, name=dataset.name)
     outputs = predict_outputs(predictor, images)
-    predictions = Predictions(outputs.logits, labels, tuple(predictor.class_names), selected.held_out)
+    names, groups = tuple(predictor.class_names), selected.images.groups
+    predictions = Predictions(outputs.logits, labels, names, selected.held_out, groups)
     return evaluate_predictions(
         predictions, selected.name, metadata, outputs.unfamiliarity, seen=selected.seen, left_out=selected.left_out
     )
@@ -173,7 +174,8 @@ def _without_copies(predictions: Predictions, seen: Seen) -> WithoutCopies | Non
     if len(others) in (0, len(predictions)):
         return None
     logits, labels = predictions.logits[others], predictions.labels[others]
-    unseen = Predictions(logits, labels, predictions.class_names, held_out=True)
+    groups = None if predictions.groups is None else predictions.groups[others]
+    unseen = Predictions(logits, labels, predictions.class_names, held_out=True, groups=groups)
     return WithoutCopies(n=len(others), **{name: METRICS[name].compute(unseen) for name in ("accuracy", "log_loss")})
 
 

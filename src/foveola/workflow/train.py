@@ -316,7 +316,8 @@ def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, over
     assert origin is not None and origin.learnt is not None, "set before the training"
     seen = overlap.test | origin.learnt.seen(splits.test.images)
     outputs = classifier.predict_outputs(splits.test.images)
-    predictions = Predictions(outputs.logits, splits.test.labels, splits.test.class_names, held_out=not seen.any.any())
+    test = splits.test
+    predictions = Predictions(outputs.logits, test.labels, test.class_names, not seen.any.any(), test.groups)
     evaluation = evaluate_predictions(predictions, "test", classifier.metadata, outputs.unfamiliarity, seen=seen)
     run.write_evaluation(evaluation)
     return predictions
