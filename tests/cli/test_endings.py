@@ -97,3 +97,20 @@ def test_the_package_is_run_as_a_module_too():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "Unknown recipe 'nonsense'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "77"}, "77"),
+        ({"OMP_WAIT_POLICY": "passive"}, None),
+    ],
+)
+def test_threads_give_up_waiting_sooner_unless_the_environment_says_how(environment, expected):
+    code = "import os; from foveola import cli; cli.main(['recipes']); print(os.environ.get('GOMP_SPINCOUNT'))"
+    unset = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=unset | environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == str(expected)
