@@ -334,6 +334,52 @@ def test_requests_that_arrive_together_share_a_batch_in_the_event_loop():
     assert model.sizes == [4]
 
 
+def test_what_remains_of_a_quick_batch_is_no_work_for_the_thread():
+    """Each handing over costs the event loop milliseconds, and whatever comes meanwhile would follow it."""
+    found: list[str] = []
+
+    def model(images):
+        found.append(threading.current_thread().name)
+        return number_of(images)[:, None].astype(np.float32)
+
+    async def ask() -> None:
+        async with Batcher(model, 1000, at_once_seconds=1.0) as batcher:
+
+            async def late(number: int) -> np.ndarray:
+                await ticks(number // 3)  # three become batches of 2 and 1, while the next three arrive
+                return await batcher.submit(numbered(number, 1))
+
+            await batcher.submit(numbered(0, 1))  # measures the model, in the thread
+            found.clear()
+            answers = await asyncio.gather(*map(late, range(30)))
+            assert [answer.item() for answer in answers] == list(range(30))
+
+    asyncio.run(ask())
+    assert set(found) == {"MainThread"}
+
+
+def test_what_has_come_behind_a_batch_in_the_thread_returns_to_the_event_loop_if_it_is_quick():
+    model, found = Model(), []
+
+    def watched(images):
+        found.append(threading.current_thread().name.partition("_")[0])
+        return model(images)
+
+    async def ask() -> None:
+        async with Batcher(watched, 100, at_once_seconds=1.0) as batcher:
+            model.free.clear()
+            first = asyncio.create_task(batcher.submit(numbered(20, 1)))  # not measured yet, and so in the thread
+            await until(lambda: model.calls == 1)
+            others = [asyncio.create_task(batcher.submit(numbered(number, 1))) for number in range(30, 37)]
+            await ticks(3)
+            model.free.set()
+            answers = await asyncio.gather(first, *others)
+            assert [answer[0, 0] for answer in answers] == [20, *range(30, 37)]
+
+    asyncio.run(ask())
+    assert found == ["model", "MainThread", "MainThread", "MainThread"]  # of 1, then of 4, 2 and 1
+
+
 def test_nothing_is_computed_in_the_event_loop_while_the_thread_has_a_batch():
     model = Model()
 

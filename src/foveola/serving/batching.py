@@ -131,7 +131,7 @@ class Batcher:
             await asyncio.sleep(0)  # requests that have arrived by now share a batch
             while request.taken < len(images) and self._is_quick():
                 self._answer(batch := self._next_batch(), self._try(batch))
-            if self._waiting:
+            if request.taken < len(images):
                 self._wake.set()
             return await request.result
         finally:
@@ -174,11 +174,15 @@ class Batcher:
         return images
 
     async def _run(self) -> None:
-        """Compute in the thread what takes too long for the event loop."""
+        """Compute in the thread what takes too long for the event loop, and what has come to wait behind it."""
         loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             if self._waiting:
+                if self._is_quick():
+                    self._answer(batch := self._next_batch(), self._try(batch))
+                    await asyncio.sleep(0)  # others' turn
+                    continue
                 batch, self._in_thread = self._next_batch(), True
                 self._answer(batch, await loop.run_in_executor(self._thread, self._try, batch))
                 self._in_thread = False
