@@ -26,7 +26,7 @@ def main() -> None:
 
     @app.post("/predict")
     async def predict(pixels: list[list[int]]) -> dict:
-        (logits,) = session.run(None, {"images": np.array(pixels, np.uint8)[None, :, :, None]})
+        (logits,) = session.run(["logits"], {"images": np.array(pixels, np.uint8)[None, :, :, None]})
         exponentials = np.exp(logits[0].astype(float) - logits[0].max())
         probabilities = exponentials / exponentials.sum()
         order = np.argsort(-probabilities)

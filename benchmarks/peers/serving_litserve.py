@@ -30,7 +30,7 @@ class Api(litserve.LitAPI):
         return np.stack(inputs)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        (logits,) = self.session.run(None, {"images": images})
+        (logits,) = self.session.run(["logits"], {"images": images})
         exponentials = np.exp(logits.astype(float) - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
