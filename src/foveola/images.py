@@ -14,6 +14,7 @@ from foveola.arrays import Labels as Labels
 from foveola.arrays import shape_cure, to_labels, to_pixels
 from foveola.arrays import shape_text as shape_text
 from foveola.errors import DataError
+from foveola.stratified import hold_out
 from foveola.text import class_name, escape_surrogates
 
 Polarity = Literal["light on dark", "dark on light", "mixed"]
@@ -85,35 +86,24 @@ class ImageSet:
         return ImageSet(self.images[indices], self.labels[indices], self.class_names, groups)
 
     def split(self, fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
-        """The images that `hold_out` leaves, and those that it holds out; both in the original order."""
-        held_out = self.hold_out(fraction, seed)
-        return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
-
-    def hold_out(self, fraction: float, seed: int) -> NDArray[np.bool_]:
-        """Choose a stratified random part. Images of one group stay together.
-
-        Of every class, round(fraction × its count) images are held out, or as near to it as whole groups come; at least
-        one image is held out, and at least one is kept.
+        """A random part and the rest, by `foveola.stratified.hold_out`: images of one group stay together.
 
         Parameters
         ----------
         fraction : fraction to hold out, 0 < fraction < 1
-        seed : the same seed gives the same part
+        seed : the same seed gives the same split
 
         Returns
         -------
-        Whether each image is held out, bool N
+        (rest, held_out), both in the original order
 
         Raises
         ------
         DataError
             If a class has a single image, or its images are of a single group: it cannot be in both parts.
         """
-        if not 0 < fraction < 1:
-            raise DataError(f"The fraction to hold out is {fraction}; it must be between 0 and 1.")
-        counts = self.class_counts
-        targets = np.where(counts > 0, np.clip(np.round(fraction * counts), 1, np.maximum(counts - 1, 1)), 0)
-        return _hold_out(self, targets.astype(np.int64), fraction, np.random.default_rng(seed))
+        held_out = hold_out(self.labels, self.groups, self.class_names, fraction, seed)
+        return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,96 +199,6 @@ class Dataset:
         """SHA-256 over the fingerprints of all splits."""
         splits = (self.train, self.validation, self.test)
         return hashlib.sha256(repr([s and s.fingerprint for s in splits]).encode()).hexdigest()
-
-
-def _hold_out(
-    images: ImageSet, targets: NDArray[np.int64], fraction: float, generator: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Which images are held out, N: whole groups first, then images that stand for themselves, up to the targets, K.
-
-    A group is held out if that brings the classes nearer to their targets, in the random order of the groups: the
-    greedy choice of scikit-learn's StratifiedGroupKFold, without its order by size, which would favour large groups.
-    """
-    labels, class_count = images.labels, len(images.class_names)
-    group = np.arange(len(images)) if images.groups is None else np.unique(images.groups, return_inverse=True)[1]
-    sizes = np.bincount(group)
-    several = np.flatnonzero(sizes > 1)
-    single = sizes[group] == 1
-    group_counts = np.zeros((len(several), class_count), np.int64)
-    member = np.flatnonzero(~single)
-    np.add.at(group_counts, (np.searchsorted(several, group[member]), labels[member]), 1)
-    single_counts = np.bincount(labels[single], minlength=class_count)
-    _check_divisible(images, (group_counts > 0).sum(axis=0) + single_counts)
-    chosen = _choose_groups(group_counts, single_counts, fraction, images.class_names, generator)
-    held_out: NDArray[np.bool_] = np.atleast_1d(np.isin(group, several[chosen]))
-    missing = targets - group_counts[chosen].sum(axis=0)
-    kept = (group_counts[~chosen] > 0).sum(axis=0)
-    for label in np.flatnonzero(single_counts):
-        least = int(not group_counts[chosen, label].any())
-        most = single_counts[label] - int(not kept[label])
-        members = np.flatnonzero(single & (labels == label))
-        held_out[generator.choice(members, max(least, min(missing[label], most)), replace=False)] = True
-    return held_out
-
-
-def _choose_groups(
-    counts: NDArray[np.int64],
-    single_counts: NDArray[np.int64],
-    fraction: float,
-    class_names: Sequence[str],
-    generator: np.random.Generator,
-) -> NDArray[np.bool_]:
-    """Which groups are held out, G, of groups with `counts` images of each class, G×K.
-
-    Every class stays in both parts: at least one of its groups, or of the images that stand for themselves.
-    """
-    targets = fraction * counts.sum(axis=0)
-    weights = 1 / np.maximum(targets, 1)
-    has = counts > 0
-    kept, held = has.sum(axis=0) + single_counts, np.zeros(len(class_names), np.int64)
-    chosen: NDArray[np.bool_] = np.zeros(len(counts), bool)
-
-    def growth(group: int) -> float:
-        """Change of the weighted squared distance from the targets, if the group is held out."""
-        return float(weights @ (counts[group] * (counts[group] + 2 * (held - targets))))
-
-    def is_free(group: int) -> bool:
-        return not chosen[group] and not (has[group] & (kept < 2)).any()
-
-    def choose(group: int) -> None:
-        nonlocal kept, held
-        chosen[group] = True
-        kept, held = kept - has[group], held + counts[group]
-
-    order = generator.permutation(len(counts))
-    for group in order:
-        if growth(group) < 0 and is_free(group):
-            choose(group)
-    for label in map(int, np.flatnonzero(has.any(axis=0) & (single_counts == 0))):
-        if not held[label]:
-            free = [group for group in order if has[group, label] and is_free(group)]
-            if not free:
-                raise DataError(
-                    f"Class {class_names[label]!r} cannot be held out: each of its groups is the last one of a class. "
-                    f"Make smaller groups, or add images of further groups."
-                )
-            choose(min(free, key=growth))
-    return chosen
-
-
-def _check_divisible(images: ImageSet, units: NDArray[np.int64]) -> None:
-    """Refuse a class with one unit: a group, or an image that stands for itself."""
-    for label in map(int, np.flatnonzero(units == 1)):
-        count, name = images.class_counts[label], images.class_names[label]
-        if count == 1:
-            raise DataError(
-                f"Class {name!r} has a single image, which cannot be both in the training images and in the held-out "
-                f"images. Add images of this class, or remove the class."
-            )
-        raise DataError(
-            f"The {count:,} images of class {name!r} are of a single group, which cannot be both in the training "
-            f"images and in the held-out images. Add images of another group, make smaller groups, or remove the class."
-        )
 
 
 class LetterboxPlace(NamedTuple):

@@ -12,7 +12,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from foveola.evaluation.metrics import auc_macro_ovr
+from foveola.evaluation.auc import auc_macro_ovr
 from foveola.training import callbacks
 from foveola.training.build import build_classifier
 from foveola.training.callbacks import (

@@ -270,3 +270,18 @@ def test_fixes_do_not_turn_learnt_images_into_held_out_ones(toy_run, toy):
     document = foveola.evaluate(toy_run, toy, split="all", fix=["invert"], verbose=False)
     assert document.seen == foveola.evaluate(toy_run, toy, split="all", verbose=False).seen
     assert not document.held_out
+
+
+def test_learnt_images_are_known_again_in_their_own_shape_by_a_letterboxed_model(toy, tiny, tmp_path):
+    wide = replace(toy.train, images=toy.train.images.repeat(3, axis=2))  # 8×24
+    arrays = tmp_path / "wide.npz"
+    np.savez(arrays, x_train=wide.images, y_train=wide.labels, class_names=np.array(wide.class_names))
+    run = foveola.train(
+        arrays, tiny, out=tmp_path / "run", overrides={"image_size": 12, "resize": "letterbox"}, verbose=False
+    )
+    data = foveola.load(arrays)
+    assert data.image_shape == (8, 24, 1)
+    document = foveola.evaluate(run.path, data, split="all", verbose=False)
+    assert not document.held_out
+    assert document.seen.training == run.status.data.train
+    assert document.seen.validation == run.status.data.validation

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from foveola.datasets.duplicates import DuplicateGroup
 from foveola.images import Labels
+from foveola.stratified import target_counts
 
 Counts = NDArray[np.int64]
 
@@ -36,7 +37,7 @@ def expected_leaks(labels: Labels, groups: Sequence[DuplicateGroup], fraction: f
     from scipy.stats import hypergeom
 
     sizes = np.bincount(labels)
-    held_out = np.clip(np.round(fraction * sizes).astype(np.int64), np.minimum(sizes, 1), np.maximum(sizes - 1, 0))
+    held_out = target_counts(sizes, fraction)
     both_sides = images = 0.0
     for group in groups:
         copies = np.bincount(labels[list(group.members)], minlength=len(sizes))

@@ -13,6 +13,7 @@ from foveola.files import expanded
 from foveola.images import Dataset
 from foveola.inputs.decode import MAX_WHITE_LEVEL
 from foveola.models.metadata import ModelMetadata, Together
+from foveola.recipe import Recipe
 from foveola.text import escape_surrogates, restore_surrogates
 
 # Recorded in place of a pattern, where groups were given as an array
@@ -56,6 +57,15 @@ class RecordedData(BaseModel):
     different: int | None = None
     leaks: Leaks = Leaks()
     summary: list[str] = []
+
+
+def load_for_recipe(recipe: Recipe, data: str | Path, groups: str | None, skip_bad: int, progress: Progress) -> Dataset:
+    """Load data in the size and with the channels that a recipe asks for; `groups` as of `load`."""
+    channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
+    return load(
+        data, image_size=recipe.image_size, channels=channels, resize=recipe.resize, groups=groups,
+        skip_bad=skip_bad, progress=progress,
+    )  # fmt: skip
 
 
 def load_for_model(

@@ -2,9 +2,11 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from foveola.errors import DataError
+from foveola.images import Dataset
 
 _FOLDER = r"^([^/]+)/"
 _EXAMPLE = r"Example: --groups '(.+)_\d+' groups car7_001.png, car7_002.png, … as car7."
@@ -60,6 +62,19 @@ def group_name(pattern: re.Pattern[str], name: str, path: str) -> str:
         )
     captured = "does not match" if match is None else "captures nothing in"
     raise DataError(f"The pattern of --groups, {pattern.pattern!r}, {captured} {name} ({path}). {_EXAMPLE}")
+
+
+def missing_groups(dataset: Dataset, paths: Mapping[str, Sequence[str]]) -> str | None:
+    """The `--groups` pattern for an image folder without groups whose file names look like series; else None.
+
+    Parameters
+    ----------
+    paths : the files of each split, as `image_paths` gives them; empty for data that is not an image folder
+    """
+    names = [Path(path).name for path in paths.get("train", [])]
+    if dataset.train.groups is not None or len(names) != len(dataset.train):
+        return None
+    return series_pattern(names, dataset.train.labels.tolist())
 
 
 def series_pattern(paths: Sequence[str], labels: Sequence[int] | None = None) -> str | None:

@@ -6,7 +6,7 @@ finding them takes a few seconds at most.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from foveola.datasets.duplicates import find_duplicates
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet
-from foveola.inputs.resize import resize, to_channels
+from foveola.inputs.resize import CommonShape, to_channels
 from foveola.models.learnt import LearntImages, Seen, hash_images
 from foveola.models.metadata import DataOrigin, ModelMetadata, Together
+from foveola.stratified import hold_out
 
 Split = Literal["test", "validation", "train", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -67,11 +68,33 @@ class Splits:
     validation: ImageSet | None
     test: ImageSet | None
 
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        """The splits that a data set has itself."""
+        return cls(dataset.train, dataset.validation, dataset.test)
+
     @property
     def by_name(self) -> dict[str, ImageSet]:
         """The splits that there are."""
         every = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: images for name, images in every.items() if images is not None}
+
+    @property
+    def together(self) -> ImageSet:
+        """All images, in the order of the splits; one of a split without groups then stands for itself."""
+        parts = list(self.by_name.values())
+        images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+        return ImageSet(images, labels, self.train.class_names, _groups_together(parts))
+
+
+def _groups_together(parts: Sequence[ImageSet]) -> Indices | None:
+    if all(part.groups is None for part in parts):
+        return None
+    groups, free = [], 1 + max(int(part.groups.max()) for part in parts if part.groups is not None)
+    for part in parts:
+        groups.append(free + np.arange(len(part)) if part.groups is None else part.groups)
+        free += len(part)
+    return np.concatenate(groups)
 
 
 def split_dataset(dataset: Dataset, validation: float, test: float, seed: int) -> Splits:
@@ -98,7 +121,7 @@ def divide(
         If a class has too few images, or groups, to be in every split.
     """
     fractions = (0.0 if dataset.validation else validation, 0.0 if dataset.test else test)
-    given = Splits(dataset.train, dataset.validation, dataset.test)
+    given = Splits.of(dataset)
 
     def divided(keys: list[Indices], kind: Together) -> tuple[Splits, Overlap]:
         part = _draw(dataset.train, keys[0], *fractions, seed)
@@ -126,7 +149,7 @@ def restore_splits(dataset: Dataset, origin: DataOrigin) -> Splits:
     DataError
         If the images were grouped, neither hashes nor groups are at hand, and a split must be drawn.
     """
-    given = Splits(dataset.train, dataset.validation, dataset.test)
+    given = Splits.of(dataset)
     if origin.learnt is not None:
         seen = origin.learnt.seen(dataset.train.images, earlier=False)
         part = np.full(len(dataset.train), TEST if origin.test else TRAIN)
@@ -172,16 +195,16 @@ def select_split(dataset: Dataset, metadata: ModelMetadata, split: Split) -> Sel
     """
     origin = metadata.data
     own = origin is not None and origin.fingerprint == dataset.fingerprint
-    splits = Splits(dataset.train, dataset.validation, dataset.test)
+    splits = Splits.of(dataset)
     learnt = None if origin is None else origin.learnt
     if origin is not None and own:
         splits = restore_splits(dataset, origin)
         learnt = learnt or LearntImages.of(splits.train, splits.validation)
     unseen = split == "test" and splits.test is None and not own
-    images = _all_images(splits) if split == "all" or unseen else splits.by_name.get(split)
+    images = splits.together if split == "all" or unseen else splits.by_name.get(split)
     if images is None:
         raise DataError(f"{dataset.name} has no {split} split for this model. Choose another with --split.")
-    seen = None if learnt is None else learnt.seen(_in_shape(images.images, metadata.image_shape))
+    seen = None if learnt is None else learnt.seen(_in_shape(images.images, metadata))
     is_given = dataset.test is not None or dataset.validation is not None  # what is drawn has no copies elsewhere
     if seen is not None and is_given and own and split == "test" and origin and origin.together == "near copies":
         seen |= _seen(dict(zip(splits.by_name, image_keys(splits, origin.together), strict=True)))
@@ -222,15 +245,14 @@ def _draw(images: ImageSet, keys: Indices, validation: float, test: float, seed:
     """
     parts = bool(validation) + bool(test) + 1
     keys = np.where(_has_too_few(images, keys, parts), keys.max() + 1 + np.arange(len(keys)), keys)
-    # Only labels and groups decide; the pixels need not be copied
-    pixels = np.zeros((len(images), 1, 1, 1), np.uint8)
-    pool = ImageSet(pixels, images.labels, images.class_names, _joined(images.groups, keys))
-    part = np.full(len(pool), TRAIN)
-    _check_classes(pool, parts)
+    groups = _joined(images.groups, keys)
+    _check_classes(images, groups, parts)
+    part = np.full(len(images), TRAIN)
     for split, fraction, split_seed in ((TEST, test, _TEST_SEED), (VALIDATION, validation, seed)):
         if fraction:
             rest = np.flatnonzero(part == TRAIN)
-            part[rest[pool.take(rest).hold_out(fraction, split_seed)]] = split
+            own = None if groups is None else groups[rest]
+            part[rest[hold_out(images.labels[rest], own, images.class_names, fraction, split_seed)]] = split
     return part
 
 
@@ -256,14 +278,12 @@ def _has_too_few(images: ImageSet, keys: Indices, parts: int) -> NDArray[np.bool
     return few
 
 
-def _check_classes(pool: ImageSet, parts: int) -> None:
+def _check_classes(images: ImageSet, groups: Indices | None, parts: int) -> None:
     """Refuse a class that is in some splits, but not in all."""
-    groups = np.arange(len(pool)) if pool.groups is None else pool.groups
-    for label, name in enumerate(pool.class_names):
-        own = groups[pool.labels == label]
-        count = len(np.unique(own))
+    units, what = (np.arange(len(images)), "images") if groups is None else (groups, "groups of images")
+    for label, name in enumerate(images.class_names):
+        count = len(np.unique(units[images.labels == label]))
         if 1 < count < parts:
-            what = "images" if pool.groups is None else "groups of images"
             raise DataError(
                 f"Class {name!r} has {count} {what}, too few to be among the training, the validation and the test "
                 f"images. Add {what} of this class, or remove the class."
@@ -341,18 +361,10 @@ def _count(keys: list[Indices]) -> int:
     return len(np.unique(np.concatenate(keys)))
 
 
-def _in_shape(images: Images, shape: Sequence[int]) -> Images:
-    """Images, uint8 N×H×W×C, in the height, width and channels that a model takes."""
-    height, width, channels = shape
+def _in_shape(images: Images, metadata: ModelMetadata) -> Images:
+    """Images, uint8 N×H×W×C, as a model gets them: in its height, width and channels."""
+    height, width, channels = metadata.image_shape
     if images.shape[1:] == (height, width, channels):
         return images
-    return np.stack([resize(to_channels(image, channels), height, width) for image in images])
-
-
-def _all_images(splits: Splits) -> ImageSet:
-    present = list(splits.by_name.values())
-    images, labels = (np.concatenate([getattr(split, name) for split in present]) for name in ("images", "labels"))
-    groups = [split.groups for split in present if split.groups is not None]
-    return ImageSet(
-        images, labels, splits.train.class_names, np.concatenate(groups) if len(groups) == len(present) else None
-    )
+    shape = CommonShape(height, width, metadata.resize, metadata.fill)
+    return np.stack([shape.fit(to_channels(image, channels)) for image in images])

@@ -10,6 +10,9 @@ from foveola.predictions import Estimate
 
 NORMAL_95 = 1.959963984540054
 
+# Gives each of M models' metric, M, for weights of the N images: weights of a resample are how often it drew each image
+WeightedMetric = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
 
 def wilson(successes: int, n: int) -> Estimate:
     """The fraction of successes with its score interval (Wilson 1927), which holds at 0 % and 100 % too."""
@@ -58,21 +61,18 @@ def grouped_wilson(successes: NDArray[np.bool_], groups: NDArray[np.int64]) -> E
     variance between groups, times the squared ratio of the quantiles of the normal and the t distribution (Korn and
     Graubard 1998); it is at most the number of images. If all images agree, it is the number of groups.
     """
-    from scipy.stats import norm, t
+    from scipy.stats import t
 
     n, value = len(successes), float(successes.mean())
     number = np.unique(groups, return_inverse=True)[1]
     count = int(number.max()) + 1
     if count == n:
         return wilson(int(successes.sum()), n)
-    z = norm.ppf(0.975)
     effective = float(count)
     if 0 < value < 1 and count > 1:
         residuals = np.bincount(number, successes - value)
         variance = count / (count - 1) * float(np.square(residuals).sum()) / n**2
         size = value * (1 - value) / variance if variance > 0 else n
-        effective = float(np.clip(size * (z / t.ppf(0.975, count - 1)) ** 2, 1, n))
-    center = (value + z**2 / (2 * effective)) / (1 + z**2 / effective)
-    half = z * np.sqrt(value * (1 - value) / effective + z**2 / (4 * effective**2)) / (1 + z**2 / effective)
-    method = f"Wilson, effective sample size of {count:,} groups"
-    return Estimate(value, max(float(center - half), 0.0), min(float(center + half), 1.0), n, method)
+        effective = float(np.clip(size * (NORMAL_95 / t.ppf(0.975, count - 1)) ** 2, 1, n))
+    low, high = wilson_bounds(value, effective)
+    return Estimate(value, low, high, n, f"Wilson, effective sample size of {count:,} groups")

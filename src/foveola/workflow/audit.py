@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.datasets import load
-from foveola.datasets.reload import image_paths
-from foveola.datasets.series import series_pattern
+from foveola.datasets.reload import image_paths, load_for_recipe
+from foveola.datasets.series import missing_groups
+from foveola.datasets.splits import Splits
 from foveola.documents import (
     Audit,
     AuditedData,
@@ -148,7 +148,7 @@ def audit(
         unjudged=int((~judged).sum()),
         leaked_by_group=pool.leaked_by_group,
         near_copies_apart=any(len(set(units[list(group.members)])) > 1 for group in copies),
-        series=_series(dataset, paths),
+        series=missing_groups(dataset, paths),
         random_split=_random_split(dataset, copies),
         likely_label_errors=errors.likely,
         label_suspects=[_suspect(suspect, pool) for suspect in errors.suspects],
@@ -174,12 +174,8 @@ class Pool:
 
     @classmethod
     def of(cls, dataset: Dataset, paths: dict[str, list[str]]) -> "Pool":
-        every = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-        splits = {name: split for name, split in every.items() if split is not None}
-        images, labels = (
-            np.concatenate([getattr(split, part) for split in splits.values()]) for part in ("images", "labels")
-        )
-        return cls(splits, paths, ImageSet(images, labels, dataset.class_names, _joined_groups(splits)))
+        splits = Splits.of(dataset)
+        return cls(splits.by_name, paths, splits.together)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -304,24 +300,9 @@ def _read(
         if groups is not None:
             raise DataError("Groups are read from file names. A loaded Dataset has its own: ImageSet(groups=…).")
         return data, {}
-    channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
     with show_progress(screen) as progress:
-        dataset = load(
-            data, image_size=recipe.image_size, channels=channels, resize=recipe.resize, groups=groups,
-            skip_bad=skip_bad, progress=progress,
-        )  # fmt: skip
+        dataset = load_for_recipe(recipe, data, groups, skip_bad, progress)
     return dataset, image_paths(data, dataset)
-
-
-def _joined_groups(splits: Mapping[str, ImageSet]) -> Indices | None:
-    """The groups of the images of all splits; an image of a split without groups stands for itself."""
-    if all(split.groups is None for split in splits.values()):
-        return None
-    parts, free = [], 1 + max(int(split.groups.max()) for split in splits.values() if split.groups is not None)
-    for split in splits.values():
-        parts.append(free + np.arange(len(split)) if split.groups is None else split.groups)
-        free += len(split)
-    return np.concatenate(parts)
 
 
 def _certainty(agreement: Estimate, class_counts: Sequence[int], errors: "LabelErrors") -> Certainty:
@@ -331,13 +312,6 @@ def _certainty(agreement: Estimate, class_counts: Sequence[int], errors: "LabelE
     if is_guessing(agreement, class_counts):
         return "no better than guessing"
     return "likely errors" if errors.countable else "hard or mislabelled"
-
-
-def _series(dataset: Dataset, paths: Mapping[str, Sequence[str]]) -> str | None:
-    """The pattern for `--groups`, if no groups were given and the names of the training images look like series."""
-    if dataset.train.groups is not None or "train" not in paths:
-        return None
-    return series_pattern([Path(path).name for path in paths["train"]], dataset.train.labels.tolist())
 
 
 def _random_split(dataset: Dataset, copies: "Sequence[DuplicateGroup]") -> RandomSplit | None:

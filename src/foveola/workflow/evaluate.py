@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foveola.datasets.reader import Prepare
 from foveola.datasets.reload import image_paths, load_for_model
-from foveola.datasets.splits import Split, select_split
+from foveola.datasets.splits import Split, Splits, select_split
 from foveola.documents import Evaluation, SeenImages, WithoutCopies
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet, Labels
@@ -97,10 +97,7 @@ def _fixed(selected: ImageSet, dataset: Dataset, fixed: Dataset | None, fix_one:
     """
     if fixed is None:
         return np.stack([fix_one(FirstFrame(image), dataset.name) for image in selected.images])
-    before, after = (
-        np.concatenate([part.images for part in (each.train, each.validation, each.test) if part is not None])
-        for each in (dataset, fixed)
-    )
+    before, after = (Splits.of(each).together.images for each in (dataset, fixed))
     places = {key: place for place, key in enumerate(hash_images(before).tolist())}
     return after[[places[key] for key in hash_images(selected.images).tolist()]]
 

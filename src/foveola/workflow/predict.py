@@ -110,28 +110,24 @@ def predict_each(
     inputs = None if show is None else _Inputs(Path(show), len(files))
     with show_progress(console(verbose)) as progress:
         for start in range(0, len(files), _BATCH):
-            prepared: list[PreparedImage] = []
-            answers: list[Refusal | None] = []
+            batch: list[tuple[str, PreparedImage | Refusal]] = []
             for number, file in enumerate(files[start : start + _BATCH], start + 1):
                 try:
-                    given, ready = _prepared(file, metadata, requested, auto="auto" in fix)
+                    given, prepared = _prepared(file, metadata, requested, auto="auto" in fix)
                 except DataError as error:
-                    answers.append(Refusal(file.name, str(error)))
+                    batch.append((file.name, Refusal(file.name, str(error))))
                 else:
-                    answers.append(None)
-                    prepared.append(ready)
+                    batch.append((file.name, prepared))
                     if inputs is not None:
-                        inputs.write(number, file.name, unfixed(given, ready, metadata), ready)
+                        inputs.write(number, file.name, unfixed(given, prepared, metadata), prepared)
                 progress(number, len(files), "images")
-            outputs = _outputs(predictor, prepared)
-            for file, refusal in zip(files[start : start + _BATCH], answers, strict=True):
-                if refusal:
-                    yield refusal
-                    continue
-                row, unfamiliarity = next(outputs)
-                yield make_prediction(
-                    file.name, row, prepared.pop(0), metadata, predictor.class_names, top, unfamiliarity
-                )
+            outputs = _outputs(predictor, [ready for _, ready in batch if isinstance(ready, PreparedImage)])
+            for name, ready in batch:
+                if isinstance(ready, Refusal):
+                    yield ready
+                else:
+                    row, score = next(outputs)
+                    yield make_prediction(name, row, ready, metadata, predictor.class_names, top, score)
 
 
 def _outputs(

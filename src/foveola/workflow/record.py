@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveola.datasets import CATALOG, originals_of
 from foveola.datasets.reload import GIVEN_GROUPS, Leaks, RecordedData, image_paths
-from foveola.datasets.series import series_pattern
+from foveola.datasets.series import missing_groups
 from foveola.datasets.splits import Overlap, Splits
 from foveola.datasets.summary import summarize
 from foveola.files import expanded
@@ -38,7 +38,10 @@ def record_data(
         test_groups=overlap.test_groups,
         validation_groups=overlap.validation_groups,
     )
-    series = _series_pattern(dataset, splits, source)
+    is_drawn = splits.train is not dataset.train
+    series = None
+    if is_drawn and not isinstance(source, Dataset):
+        series = missing_groups(dataset, image_paths(source, dataset))
     summary = summarize(dataset, splits, overlap)
     if series is not None:
         summary.append(
@@ -63,16 +66,6 @@ def record_data(
         leaks=leaks,
         summary=summary,
     )
-
-
-def _series_pattern(dataset: Dataset, splits: Splits, source: str | Path | Dataset) -> str | None:
-    """The --groups pattern for an image folder that is split at random although its names look like series."""
-    if isinstance(source, Dataset) or dataset.train.groups is not None or splits.train is dataset.train:
-        return None
-    names = [Path(path).name for path in image_paths(source, dataset).get("train", [])]
-    if len(names) != len(dataset.train):
-        return None
-    return series_pattern(names, dataset.train.labels.tolist())
 
 
 def _path(data: str | Path | Dataset) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.datasets import load
+from foveola.datasets.reload import load_for_recipe
 from foveola.datasets.splits import Overlap, Splits, divide
 from foveola.documents import ModelSize, RunStatus
 from foveola.errors import NonFiniteLoss, UserError, require
@@ -175,12 +175,8 @@ def _load(
             )
         dataset = data
     else:
-        channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
         with show_progress(screen) as progress:
-            dataset = load(
-                data, image_size=recipe.image_size, channels=channels, resize=recipe.resize, skip_bad=skip_bad,
-                groups=pattern, progress=progress,
-            )  # fmt: skip
+            dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress)
     if groups is None or pattern is not None:
         return dataset
     numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -303,7 +299,7 @@ def _selection(recipe: Recipe) -> list["Callback"]:
 
 
 def _validation_auc(predictions: Predictions) -> float:
-    from foveola.evaluation.metrics import auc_macro_ovr
+    from foveola.evaluation.auc import auc_macro_ovr
 
     return auc_macro_ovr(predictions).value
 
