@@ -13,7 +13,7 @@ from foveola.training.find_rate import MAX_RATE, MIN_RATE, SMOOTHING, STEPS, Ran
 CPU = torch.device("cpu")
 
 
-def tested(recipe, images, seed=0, network=None):
+def curve_of(recipe, images, seed=0, network=None):
     classifier = build_classifier(recipe, images, seed, network=network)
     return range_test(classifier, images, recipe, seed=seed, device=CPU, precision=torch.float32)
 
@@ -21,7 +21,7 @@ def tested(recipe, images, seed=0, network=None):
 def test_losses_are_those_of_torchs_sgd_with_an_exponentially_growing_rate(recipe_of, toy):
     images = toy()
     recipe = recipe_of(optimizer="sgd", momentum=0.0, batch_size=len(images))
-    found = tested(recipe, images)
+    found = curve_of(recipe, images)
     classifier = build_classifier(recipe, images, 0)
     x, labels = classifier.normalize(torch.from_numpy(images.images)), torch.from_numpy(images.labels)
     optimizer = torch.optim.SGD(classifier.network.parameters(), lr=1.0)
@@ -54,7 +54,7 @@ def test_the_loss_falls_and_diverges_and_the_suggestion_lies_below(recipe_of, to
         {"type": "Dense", "units": "classes"},
     ]
     recipe = recipe_of(optimizer=optimizer, layers=layers)
-    found = tested(recipe, toy())
+    found = curve_of(recipe, toy())
     assert len(found.learning_rates) == len(found.losses) == len(found.smoothed) <= STEPS
     assert found.smoothed[found.lowest] < 0.7 * found.smoothed[0]
     suggestion = suggest(found, recipe)
@@ -63,7 +63,7 @@ def test_the_loss_falls_and_diverges_and_the_suggestion_lies_below(recipe_of, to
 
 def test_the_same_seed_gives_the_same_curve(recipe_of, toy):
     recipe = recipe_of(augment={"shift": 1})
-    first, again, other = (tested(recipe, toy(), seed) for seed in (1, 1, 2))
+    first, again, other = (curve_of(recipe, toy(), seed) for seed in (1, 1, 2))
     assert first.losses.tolist() == again.losses.tolist()
     assert first.losses[0] != other.losses[0]
 
@@ -81,14 +81,14 @@ class Scaled(torch.nn.Module):
 
 
 def test_a_loss_that_is_not_finite_ends_the_test(recipe_of, toy):
-    found = tested(recipe_of(), toy(), network=Scaled(math.nan))
+    found = curve_of(recipe_of(), toy(), network=Scaled(math.nan))
     assert found.diverged
     assert len(found.losses) == 19
     assert np.isfinite(found.losses).all()
 
 
 def test_a_loss_that_grows_ends_the_test(recipe_of, toy):
-    found = tested(recipe_of(), toy(), network=Scaled(1000.0))
+    found = curve_of(recipe_of(), toy(), network=Scaled(1000.0))
     assert found.diverged
     assert len(found.losses) == 20
 
