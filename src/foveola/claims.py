@@ -85,14 +85,14 @@ class Claim:
                     f"{path} holds a training that is not finished. Go on with it: foveola train --resume {path}; or "
                     f"begin anew with --force; or choose another --out."
                 )
-        except OutputError:
+            with writing(path):
+                claim._clear()
+                claim.result.path.mkdir()
+        except BaseException:
             if not claim._holds_training:
                 claim.discard()
             claim.release()
             raise
-        with writing(path):
-            claim._clear()
-            claim.result.path.mkdir()
         return claim
 
     @classmethod

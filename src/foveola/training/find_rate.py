@@ -30,7 +30,7 @@ DIVERGED_OVER_LOWEST, DIVERGED_OVER_FIRST = 4.0, 1.5
 # A loss that falls by less says nothing about learning rates
 MIN_FALL = 0.1
 # The suggestion, as a fraction of the rate with the lowest loss: docs/benchmarks.md, "Learning-rate finder"
-FRACTION, ONE_CYCLE_FRACTION = 1 / 10, 1 / 3
+FRACTION, ONE_CYCLE_FRACTION = 1 / 10, 1.0
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ def smooth(losses: Floats) -> Floats:
 
 
 def suggest(test: RangeTest, recipe: Recipe) -> float | None:
-    """The learning rate to train with: a fraction of the one with the lowest loss.
+    """The learning rate to train with: a tenth of the one with the lowest loss.
 
-    A tenth; a third with the one-cycle schedule, which reaches its peak in one step and leaves it again.
+    With the one-cycle schedule, all of it: the schedule reaches its peak in one step and leaves it again.
 
     Returns
     -------
