@@ -48,6 +48,12 @@ CASES: dict[str, list[str]] = {
 CHECKPOINTS = ["--checkpoint-every", "0.2s"]
 # Calls of `os` before which a process may be killed; it may also be killed with half a file written
 CALLS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
+# What a training imports
+_MODULES = (
+    "torch", "safetensors.torch", "sklearn.datasets", "scipy.optimize", "scipy.stats",
+    "matplotlib.backends.backend_agg", "foveola.cli.tables", "foveola.datasets.digits", "foveola.training.budget", "foveola.training.stopping",
+    "foveola.training.transfer", "foveola.reports.plots", "foveola.workflow.train",
+)  # fmt: skip
 # A training that is not finished after so many attempts never will be
 MAX_ATTEMPTS = 200
 MAX_SECONDS = 300
@@ -110,9 +116,13 @@ def main() -> int:
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT", "HUP"), default="KILL")
     parser.add_argument("--case", choices=[*CASES, "all"], default="all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-plots", action="store_true", help="without plots: a short training takes less")
     parser.add_argument("--fresh", action="store_true", help="a new Python for each attempt, instead of a fork")
     parser.add_argument("--calls-only", action="store_true", help="no random times, which depend on the machine")
     options = parser.parse_args()
+    if options.no_plots:
+        plots = importlib.import_module("foveola.reports.plots")
+        plots.plot_run = lambda folder, *_, **__: (folder / "curves.png").write_bytes(b"")
     number = getattr(signal, f"SIG{options.signal}")
     killer = Killer(number, random.Random(options.seed), options.fresh, options.calls_only)  # noqa: S311
     kills = trials = 0
@@ -169,9 +179,8 @@ def _start(
             return subprocess.Popen(
                 [sys.executable, __file__, "--child", json.dumps(child)], stdout=file, stderr=file, env=_environment()
             )
-    for module in ("torch", "foveola.cli", "foveola.workflow.train"):
+    for module in _MODULES:
         importlib.import_module(module)  # once, for all forks
-
     process = os.fork()
     if process == 0:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

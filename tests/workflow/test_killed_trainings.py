@@ -15,7 +15,18 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="attempts are fo
 
 @pytest.mark.parametrize(("name", "kills"), [("KILL", 12), ("TERM", 3)])
 def test_a_training_that_is_killed_and_resumed_gives_the_same_bytes(name, kills):
-    command = [sys.executable, _SCRIPT, "--signal", name, "--kills", kills, "--case", "short", "--calls-only"]
+    command = [
+        sys.executable,
+        _SCRIPT,
+        "--signal",
+        name,
+        "--kills",
+        kills,
+        "--case",
+        "short",
+        "--calls-only",
+        "--no-plots",
+    ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["kills"] >= kills
