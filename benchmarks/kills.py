@@ -51,8 +51,8 @@ CALLS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
 # What a training imports
 _MODULES = (
     "torch", "safetensors.torch", "sklearn.datasets", "scipy.optimize", "scipy.stats",
-    "matplotlib.backends.backend_agg", "foveola.cli.tables", "foveola.datasets.digits", "foveola.training.budget", "foveola.training.stopping",
-    "foveola.training.transfer", "foveola.reports.plots", "foveola.workflow.train",
+    "matplotlib.backends.backend_agg", "foveola.cli.tables", "foveola.datasets.digits", "foveola.training.budget",
+    "foveola.training.stopping", "foveola.training.transfer", "foveola.reports.plots", "foveola.workflow.train",
 )  # fmt: skip
 # A training that is not finished after so many attempts never will be
 MAX_ATTEMPTS = 200
