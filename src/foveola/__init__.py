@@ -20,7 +20,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _PUBLIC = {
     "load": "foveola.datasets",
     "train": "foveola.workflow.train",
-    "resume": "foveola.workflow.train:resume",
+    "resume": "foveola.workflow.train",
     "find_rate": "foveola.workflow.find_rate",
     "open": "foveola.workflow.open:open_model",
     "evaluate": "foveola.workflow.evaluate",

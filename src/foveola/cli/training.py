@@ -194,7 +194,9 @@ def train(
         _show_training(run, as_json)
         return
     if data is None:
-        raise UserError("No data was given. Name it: foveola train digits; or go on with a run: --resume RUN.")
+        raise UserError(
+            "DATA is missing. Name it: foveola train digits; or go on with a run: foveola train --resume RUN."
+        )
     if budget is not None and epochs is not None:
         raise UserError("--budget and --epochs both say how long to train. Give one of them.")
     values = parse_overrides(overrides)
