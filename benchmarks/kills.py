@@ -121,7 +121,7 @@ def main() -> int:
     parser.add_argument("--calls-only", action="store_true", help="no random times, which depend on the machine")
     options = parser.parse_args()
     if options.no_plots:
-        plots = importlib.import_module("foveola.reports.plots")
+        plots: Any = importlib.import_module("foveola.reports.plots")
         plots.plot_run = lambda folder, *_, **__: (folder / "curves.png").write_bytes(b"")
     number = getattr(signal, f"SIG{options.signal}")
     killer = Killer(number, random.Random(options.seed), options.fresh, options.calls_only)  # noqa: S311
