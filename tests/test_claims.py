@@ -224,3 +224,35 @@ def test_a_finished_run_needs_no_resume_and_others_say_what_they_are(tmp_path, s
     with pytest.raises(ModelError, match="is not a run"):
         Claim.resume(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    "names", ["", "[", "3", '["history.csv"]', '["history.csv", "run.json", "../x"]', '["a", "run.json"]', "[[]]"]
+)
+def test_a_damaged_list_of_a_publication_moves_nothing(tmp_path, status, names):
+    with Claim.take(tmp_path) as claim:
+        claim.begun = True
+        (claim.result.path / "history.csv").write_text("new")
+        claim.result.write_status(status)
+        (claim.folder / "publish.json").write_text(names)
+    before = content(tmp_path)
+    for _ in range(2):  # the refusal lets others claim the folder
+        with pytest.raises(ModelError, match=r"publish\.json is damaged"):
+            Claim.resume(tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_what_a_killed_removal_has_left_goes(tmp_path, status):
+    finish(tmp_path, status)
+    (tmp_path / ".checkpoint-removed" / "result").mkdir(parents=True)
+    assert Claim.resume(tmp_path) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["SHA256SUMS", "run.json"]
+
+
+def test_a_training_that_was_ended_before_it_began_says_so(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "lock").touch()
+    with pytest.raises(ModelError, match=r"ended before it began: there is nothing to go on with\. Train again"):
+        Claim.resume(tmp_path)
+    with Claim.take(tmp_path):
+        pass

@@ -135,8 +135,8 @@ class Claim:
             claim.begun = True
             with writing(path):
                 if (folder / _PUBLISH).is_file():
-                    claim.publish()
-                    claim.release()
+                    with claim:  # which lets others claim it, however this ends
+                        claim.publish()
                     return None
                 claim._clear_result()
         except OutputError as error:
@@ -186,7 +186,7 @@ class Claim:
 
     def publish(self) -> None:
         """Move the whole result into the run's folder; goes on with a move that was interrupted."""
-        names = json.loads((self.folder / _PUBLISH).read_bytes())
+        names = self._published_names()
         if (self.result.path / STATUS_FILE).exists():
             (self.path / STATUS_FILE).unlink(missing_ok=True)  # until its new one, moved last, there is no run
         for name in sorted(names, key=lambda name: name == STATUS_FILE):
@@ -198,6 +198,26 @@ class Claim:
             remove_listed(self.path / exports)
         flush_folder(self.path)
         self._remove()
+
+    def _published_names(self) -> list[str]:
+        """What publish.json names: every file of the result, moved already or not.
+
+        Raises
+        ------
+        ModelError
+            If it is damaged: files that it does not name would be lost.
+        """
+        path = self.folder / _PUBLISH
+        try:
+            names = json.loads(path.read_bytes())
+            left = {inner.name for inner in _inside(self.result.path)}
+            whole = isinstance(names, list) and left <= set(names) <= {STATUS_FILE, *WRITTEN}
+            whole = whole and all(name in left or (self.path / name).is_file() for name in names)
+        except (OSError, ValueError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise ModelError(f"{path} is damaged, or lies in another folder. Train again with --force.")
+        return [str(name) for name in names]
 
     def show(self) -> None:
         """Show how far an unfinished run has come, unless an old run lies in the folder; the checkpoint stays."""

@@ -84,7 +84,7 @@ class Checkpoint:
         if not self.path.is_file():
             return False
         tensors, state = _read(self.path)
-        if state["training"] != self.training:
+        if state.get("training") != self.training:
             raise ModelError(
                 f"{self.path} belongs to another training: its recipe, seed or data differ from those in its folder. "
                 f"Put the folder's own file back, or train again with --force."
@@ -95,18 +95,18 @@ class Checkpoint:
                 setattr(fit, name, value)
             for callback, saved in zip(callbacks, state["callbacks"], strict=True):
                 callback.load_state_dict(_join(saved, tensors))
-        except (KeyError, ValueError, TypeError) as error:
+            _set_random_state(_join(state["random"], tensors))
+            before, self.seconds = dict(state["build"]), float(state["seconds"])
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise ModelError(
                 f"{self.path} does not fit its training ({error}): a checkpoint can only be resumed with the same "
                 f"network and callbacks. Give them as they were, or train again with --force."
             ) from None
-        _set_random_state(_join(state["random"], tensors))
-        self.seconds = state["seconds"]
         self.announce(f"going on after step {fit.step:,} of {fit.steps:,}")
         if differences := [
-            f"{name} {self.build.get(name)} instead of {before}"
-            for name, before in state["build"].items()
-            if self.build.get(name) != before
+            f"{name} {self.build.get(name)} instead of {value}"
+            for name, value in before.items()
+            if self.build.get(name) != value
         ]:
             self.announce(f"not exact: {', '.join(differences)}; the last bits of the weights may differ")
         return True
@@ -198,6 +198,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load(content)
     except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not a checkpoint of Foveola's: {error}. Train again with --force.") from None
+    if not isinstance(state, dict):
+        raise ModelError(f"{path} is not a checkpoint of Foveola's: its state is no object. Train again with --force.")
     if state.get("format") != FORMAT:
         raise ModelError(f"{path} was written by a newer Foveola. Update Foveola, or train again with --force.")
     return tensors, state
