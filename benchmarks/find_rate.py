@@ -26,7 +26,7 @@ PAIRS: list[tuple[str, str, dict[str, object]]] = [
     ("mlp", "digits", {"optimizer": "sgd", "learning_rate": 0.1}),
     ("west", "fashion-mnist", {"optimizer": "sgd", "learning_rate": 0.03, "epochs": 3}),
     ("fast", "fashion-mnist", {"optimizer": "adamw", "learning_rate": 0.01, "epochs": 2, "minimum_steps": 0}),
-    ("mlp", "digits", {"optimizer": "adamw"}),
+    ("fast", "digits", {"optimizer": "adamw", "learning_rate": 0.01}),
 ]
 
 

@@ -15,6 +15,7 @@ Each execution damages one file and reads the folder as Foveola does:
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import random
@@ -137,11 +138,11 @@ def resealed(content: bytes, chance: random.Random) -> bytes:
 
 def changed(document: Any, chance: random.Random) -> Any:
     """A JSON document with one to three of its values replaced, removed or repeated."""
-    copy = json.loads(json.dumps(document))
+    document = copy.deepcopy(document)
     for _ in range(chance.choice((1, 1, 2, 3))):
-        nodes = list(_containers(copy))
+        nodes = _containers(document)
         if not nodes:
-            return copy
+            return document
         node = chance.choice(nodes)
         key = chance.choice(list(node) if isinstance(node, dict) else range(len(node)))
         match chance.randrange(4):
@@ -150,10 +151,10 @@ def changed(document: Any, chance: random.Random) -> Any:
             case 1 if isinstance(node, dict):
                 node[str(chance.choice(VALUES))[:20]] = node.pop(key)
             case 1 if isinstance(node, list):
-                node.insert(key, node[key])
+                node.insert(key, copy.deepcopy(node[key]))
             case _:
-                node[key] = chance.choice(VALUES)
-    return copy
+                node[key] = copy.deepcopy(chance.choice(VALUES))
+    return document
 
 
 def _containers(value: Any) -> list[Any]:

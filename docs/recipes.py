@@ -29,6 +29,13 @@ def page() -> str:
         _table(("setting", "values", "default", "meaning"), _settings(Recipe, "")),
         "Random changes to the training images, as `augment.shift` and so on:",
         _table(("setting", "values", "default", "meaning"), _settings(Augment, "augment.")),
+        "## Finding a learning rate",
+        "`foveola train DATA --recipe RECIPE --find-rate` trains for 210 batches while the learning rate grows from "
+        "10⁻⁶ to 10 or the loss diverges (the range test of Smith, 2017), plots the training loss over the rate into "
+        "`rates/DATA-RECIPE/learning_rate.html` and `.png`, and prints a suggestion with the `--set` options to use "
+        "it; `--json` gives the curve. It reads training images only, and writes no run. The suggestion is a tenth of "
+        'the rate with the lowest smoothed loss; with `schedule = "one-cycle"`, that rate itself. What it is worth: '
+        "[benchmarks.md](benchmarks.md#learning-rate-finder).",
         "## Layers",
         "Each entry of `layers` is a table with a `type` and its settings.",
         _table(("type", "meaning", "settings (default)"), _layers()),

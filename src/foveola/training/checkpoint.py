@@ -97,12 +97,13 @@ class Checkpoint:
                 callback.load_state_dict(_join(saved, tensors))
             _set_random_state(_join(state["random"], tensors))
             before, self.seconds = dict(state["build"]), float(state["seconds"])
+            position = f"going on after step {fit.step:,} of {fit.steps:,}"
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise ModelError(
                 f"{self.path} does not fit its training ({error}): a checkpoint can only be resumed with the same "
                 f"network and callbacks. Give them as they were, or train again with --force."
             ) from None
-        self.announce(f"going on after step {fit.step:,} of {fit.steps:,}")
+        self.announce(position)
         if differences := [
             f"{name} {self.build.get(name)} instead of {value}"
             for name, value in before.items()
