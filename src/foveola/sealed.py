@@ -60,12 +60,21 @@ def verify_seal(content: bytes, where: str | Path) -> None:
         )
 
 
-def _find(content: bytes) -> tuple[int, int]:
-    """Where the checksum begins and ends."""
+def header_bytes(content: bytes) -> bytes:
+    """The header of a safetensors file, JSON; raises a ValueError if the file does not hold it, or it is too long."""
+    return content[_LENGTH_BYTES : _header_end(content)]
+
+
+def _header_end(content: bytes) -> int:
     length = int.from_bytes(content[:_LENGTH_BYTES], "little")
     if len(content) < _LENGTH_BYTES or length > min(MAX_HEADER_BYTES, len(content) - _LENGTH_BYTES):
         raise ValueError("it is cut off, or not a safetensors file")
-    found = list(_ENTRY.finditer(content, _LENGTH_BYTES, _LENGTH_BYTES + length))
+    return _LENGTH_BYTES + length
+
+
+def _find(content: bytes) -> tuple[int, int]:
+    """Where the checksum begins and ends."""
+    found = list(_ENTRY.finditer(content, _LENGTH_BYTES, _header_end(content)))
     if len(found) != 1:
         raise ValueError("it has no checksum")
     return found[0].span(1)

@@ -248,15 +248,15 @@ ALTERED = {
         r"not an export of this version.*foveola\.source.*export the run again",
     ),
     "no layers": (drop_metadata(LAYERS_KEY), "not an export of this version"),
-    "invalid layers": (set_metadata(LAYERS_KEY, '[{"name": 1}]'), "damaged or from a newer version of Foveola"),
-    "metadata that is not JSON": (set_metadata(METADATA_KEY, "{"), "damaged or from a newer version of Foveola"),
+    "invalid layers": (set_metadata(LAYERS_KEY, '[{"name": 1}]'), "damaged or from a newer Foveola"),
+    "metadata that is not JSON": (set_metadata(METADATA_KEY, "{"), "damaged or from a newer Foveola"),
     "metadata of a newer format": (
         set_metadata(METADATA_KEY, lambda text: text.replace('"format":1', '"format":2')),
-        "damaged or from a newer version of Foveola",
+        "damaged or from a newer Foveola",
     ),
     "golden examples that are not numbers": (
         set_metadata(GOLDEN_KEY, '{"images": "", "logits": [[NaN]]}'),
-        "damaged or from a newer version of Foveola",
+        "damaged or from a newer Foveola",
     ),
 }
 

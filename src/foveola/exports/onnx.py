@@ -29,9 +29,10 @@ from foveola.exports.allowlist import (
     keep_output,
 )
 from foveola.exports.parity import GoldenExamples, record_golden, verify_golden
-from foveola.files import verify_checksum, write_atomically
+from foveola.files import read_verified, write_atomically
 from foveola.images import Images, check_images, shape_text
-from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
+from foveola.models.metadata import METADATA_KEY, ModelMetadata, first_problem, parse_metadata
+from foveola.models.model_file import read_model_file
 from foveola.models.unfamiliarity import Outputs
 from foveola.predictions import Predictor
 
@@ -222,9 +223,10 @@ def write(source: Path, live: Predictor, target: Path) -> None:
 
     from foveola.exports.graph import build_graph
 
-    metadata, content = read_metadata(source), source.read_bytes()
-    graph, layers = build_graph(metadata, load(content))
-    source_digest = hashlib.sha256(content).hexdigest()
+    file = read_model_file(source)
+    metadata = file.metadata
+    graph, layers = build_graph(metadata, load(file.content))
+    source_digest = hashlib.sha256(file.content).hexdigest()
     save(graph, Description(metadata, source_digest, layers, record_golden(live, metadata)), target)
 
 
@@ -310,25 +312,7 @@ def read(path: Path) -> bytes:
     ModelError
         If the file is missing, too large or altered.
     """
-    data = _content(path)
-    verify_checksum(path, data)
-    return data
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise ModelError(f"{path} is not a file. Give the path of an export.")
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelError(
-                f"{path} is too large for an export: it has {path.stat().st_size:,} bytes, an export has at most "
-                f"{MAX_BYTES:,}. Give the path of an export."
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"The export {path} cannot be read: {error}. Export the run again, or correct the path."
-        ) from None
+    return read_verified(path, MAX_BYTES, "Export the run again, or correct the path")
 
 
 def _read_description(path: Path, properties: dict[str, str]) -> Description:
@@ -340,14 +324,14 @@ def _read_description(path: Path, properties: dict[str, str]) -> Description:
         )
     try:
         return Description(
-            ModelMetadata.model_validate_json(properties[METADATA_KEY]),
+            parse_metadata(properties[METADATA_KEY], path),
             properties[SOURCE_KEY],
             _LAYERS.validate_json(properties[LAYERS_KEY]),
             GoldenExamples.model_validate_json(properties[GOLDEN_KEY]),
         )
     except ValidationError as error:
         raise ModelError(
-            f"The metadata in {path} is damaged or from a newer version of Foveola: {error}. Export the run again."
+            f"The metadata in {path} is damaged or from a newer Foveola: {first_problem(error)}. Export the run again."
         ) from None
 
 
