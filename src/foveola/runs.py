@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from foveola.documents import Document, Evaluation, RunStatus
 from foveola.errors import ModelError
-from foveola.files import CHECKSUM_FILE, read_verified, write_atomically
+from foveola.files import CHECKSUM_FILE, has_checksum, read_verified, record_checksum, write_atomically
 from foveola.recipe import Recipe
 
 STATUS_FILE = "run.json"
@@ -61,7 +61,7 @@ class Run:
         return run
 
     def write_status(self, status: RunStatus) -> None:
-        write_atomically(self.path / STATUS_FILE, status.to_json() + "\n")
+        self._write(STATUS_FILE, status)
         self.__dict__.pop("status", None)
 
     def write_recipe(self, recipe: Recipe) -> None:
@@ -69,7 +69,7 @@ class Run:
         write_atomically(self.path / "recipe.toml", recipe.to_toml())
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
-        write_atomically(self.evaluation_path, evaluation.to_json() + "\n")
+        self._write(self.evaluation_path.name, evaluation)
         self.__dict__.pop("evaluation", None)
 
     @cached_property
@@ -120,6 +120,12 @@ class Run:
     @property
     def evaluation_path(self) -> Path:
         return self.path / "evaluation.json"
+
+    def _write(self, name: str, document: Document) -> None:
+        path = self.path / name
+        write_atomically(path, document.to_json() + "\n")
+        if has_checksum(path):  # of a finished run
+            record_checksum(path)
 
     def _read(self, name: str, kind: type[AnyDocument]) -> AnyDocument:
         path = self.path / name

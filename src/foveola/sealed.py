@@ -6,6 +6,7 @@ whoever alters a file on purpose can write a checksum that fits.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def seal(content: bytes) -> bytes:
-    """A safetensors file, written with metadata of `unsealed`, with its checksum.
+    """A safetensors file, written with metadata of `unsealed`, with its checksum; the same tensors give the same bytes.
 
     Examples
     --------
@@ -38,6 +39,7 @@ def seal(content: bytes) -> bytes:
     Traceback (most recent call last):
     foveola.errors.ModelError: here is damaged: its SHA-256 is not the one that it names itself. …
     """
+    content = _with_sorted_metadata(content)
     start, end = _find(content)
     return content[:start] + _digest(content, start, end).encode() + content[end:]
 
@@ -58,6 +60,16 @@ def verify_seal(content: bytes, where: str | Path) -> None:
         raise ModelError(
             f"{where} is damaged: its SHA-256 is not the one that it names itself. Copy it again, or train again."
         )
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The file with its metadata by name: safetensors writes them in another order every time."""
+    end = _header_end(content)
+    header = json.loads(content[_LENGTH_BYTES:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + content[end:]
 
 
 def header_bytes(content: bytes) -> bytes:

@@ -28,6 +28,7 @@ from foveola.exports.allowlist import (
     inspect_onnx,
     keep_output,
 )
+from foveola.exports.bounds import check_bounds
 from foveola.exports.parity import GoldenExamples, record_golden, verify_golden
 from foveola.files import read_verified, write_atomically
 from foveola.images import Images, check_images, shape_text
@@ -53,7 +54,12 @@ BATCH = 64
 # Batches of more bytes are followed by the release of unused memory
 _LARGE_BYTES = 2**20
 
-_IR_VERSION = 9  # belongs to graph.OPSET
+# 20 is the first with Gelu, 18 the first with antialiasing
+OPSET = 20
+_IR_VERSION = 9  # belongs to OPSET
+_PRODUCER = "foveola"
+# What stands beside graph and metadata: fields of ModelProto; an operator set has its version in field 2
+_HEAD = {(1, bytes([_IR_VERSION])), (2, _PRODUCER.encode()), (8, bytes([2 << 3, OPSET]))}
 _LAYERS = TypeAdapter(tuple[LayerOutput, ...])
 
 
@@ -247,11 +253,10 @@ def save(graph: "GraphProto", description: Description, target: Path) -> None:
 def as_model(graph: "GraphProto") -> "ModelProto":
     """A checked ONNX model of a graph, with IR version and operator set."""
     onnx = require("onnx", "train")
-    from foveola.exports.graph import OPSET
 
     imports = [onnx.OperatorSetIdProto(version=OPSET)]
     model: ModelProto = onnx.helper.make_model(
-        graph, ir_version=_IR_VERSION, producer_name="foveola", opset_imports=imports
+        graph, ir_version=_IR_VERSION, producer_name=_PRODUCER, opset_imports=imports
     )
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -278,10 +283,13 @@ def open_bytes(data: bytes, path: Path, threads: int | None = None) -> OnnxModel
     """As `open`, but with the file's content, as returned by `read`; `path` is for messages."""
     try:
         contents = inspect_onnx(data)
+        description = _read_description(path, contents.properties)
+        check_bounds(contents.graph)
     except UnsafeOnnx as reason:
         raise ModelError(f"{path} was not opened: the file {reason}. Export the run again.") from None
-    description = _read_description(path, contents.properties)
-    if contents.properties[DIGEST_KEY] != digest(contents.graph, contents.properties):
+    if sorted(contents.head) != sorted(_HEAD) or contents.properties[DIGEST_KEY] != digest(
+        contents.graph, contents.properties
+    ):
         raise ModelError(f"{path} was altered or damaged after its export: its checksum differs. Export the run again.")
     try:
         threads = threads or os.cpu_count() or 1
