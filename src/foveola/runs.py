@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,7 +106,7 @@ class Run:
             ]
         except (ValueError, csv.Error) as error:  # bytes that are not UTF-8, cells that are not numbers, ragged rows
             raise ModelError(f"{path} is damaged: {error}. {_CURE}.") from None
-        if not all({"epoch", "step"} <= row.keys() for row in history):
+        if not all(math.isfinite(row.get(name, math.nan)) for row in history for name in ("epoch", "step")):
             raise ModelError(f"{path} is damaged: it has rows without epoch or step. {_CURE}.")
         return history
 

@@ -154,13 +154,12 @@ def test_a_network_that_would_allocate_gigabytes_takes_no_memory(saved, peak_mem
     code = (
         "import sys, torch\nfrom pathlib import Path\nfrom foveola.errors import ModelError\n"
         "from foveola.models.classifier import open_classifier\n"
-        "try:\n    open_classifier(Path(sys.argv[1]))\nexcept ModelError as error:\n    assert sys.argv[2] in str(error)\n"
-        "else:\n    assert not sys.argv[2]"
+        "try:\n    open_classifier(Path(sys.argv[1]))\n"
+        "except ModelError as error:\n    assert sys.argv[2] in str(error)\nelse:\n    assert False"
     )
-    usual = peak_memory(code, saved, "")
     layers = [json.loads(layer.model_dump_json()) for layer in HUGE["units"]]
     rewrite(saved, layers=layers)
-    assert peak_memory(code, saved, "too large") < usual + 64 * 2**20
+    assert peak_memory(code, saved, "too large") < 2**30
 
 
 def test_training_refuses_what_could_not_be_opened_again():

@@ -224,7 +224,7 @@ class ModelMetadata(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.image_shape[2] not in (1, 3):
-            raise ValueError("images have 1 or 3 channels")
+            raise ValueError(f"image_shape has {self.image_shape[2]} channels; images have 1 or 3")
         if len(set(self.class_names)) < len(self.class_names):
             raise ValueError("two classes have the same name")
         for name in ("mean", "std"):
