@@ -6,8 +6,8 @@
 Two runs are trained on the embedded digits. Each alteration takes one file of the first run: a byte is changed, a bit is
 flipped, the file is truncated, its halves are swapped, or the second run's file takes its place. Files of a run are
 altered inside the run, whose SHA256SUMS names them; model files and exports also as copies that lie alone, which have
-only their own checksums. An alteration is a fault if anything but the project's error is raised, if the message does not
-name the file, or if the answer is another one.
+only their own checksums. An alteration is a fault if anything but the project's error is raised, if the message names
+neither the file nor its folder, or if the answer is another one.
 """
 
 import argparse

@@ -108,15 +108,15 @@ def add_outputs(data: bytes, tensors: Iterable[str]) -> bytes:
     The bytes of ModelProto {graph: GraphProto {output: ValueInfoProto {name}}} are appended. A reader merges the two
     graphs and concatenates their outputs (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
     """
-    outputs = b"".join(_field(12, _field(1, tensor.encode())) for tensor in tensors)
-    return data + _field(7, outputs)
+    outputs = b"".join(encode_field(12, encode_field(1, tensor.encode())) for tensor in tensors)
+    return data + encode_field(7, outputs)
 
 
 def keep_output(data: bytes, output: str) -> bytes:
     """An inspected ONNX file with one of its outputs only, and what that needs; ONNX Runtime computes every node."""
     whole = b""
     for number, value, field in fields(memoryview(data)):
-        whole += _field(7, _keep_output(value, output)) if number == 7 else field
+        whole += encode_field(7, _keep_output(value, output)) if number == 7 else field
     return whole
 
 
@@ -142,7 +142,7 @@ def _is_needed(number: int, value: memoryview, needed: Set[str], output: str) ->
     return True
 
 
-def _field(number: int, content: bytes) -> bytes:
+def encode_field(number: int, content: bytes) -> bytes:
     """Encode a field of bytes; its number must be at most 15, so that its tag is one byte."""
     varint, rest = b"", len(content)
     while rest > 0x7F:

@@ -256,9 +256,8 @@ def parse_metadata(text: str, where: str | Path) -> ModelMetadata:
     try:
         metadata = ModelMetadata.model_validate_json(text)
     except ValidationError as error:
-        raise ModelError(
-            f"The metadata in {where} is damaged or from a newer Foveola: {first_problem(error)}. Train or copy it again."
-        ) from None
+        reason = f"damaged or from a newer Foveola: {first_problem(error)}"
+        raise ModelError(f"The metadata in {where} is {reason}. Train or copy it again.") from None
     if metadata.layers is not None:
         try:
             infos = infer_shapes(metadata.layers, metadata.network_shape, len(metadata.class_names))
