@@ -3,7 +3,7 @@
     python benchmarks/damage.py --alterations 2000
     python benchmarks/damage.py --seed 3 --only 1234     # repeats one alteration, with its traceback
 
-Two runs are trained on the embedded digits. Each alteration takes one file of the first run: a byte is changed, a bit is
+Two runs are trained on the embedded digits. An alteration takes one file of the first run: a byte is changed, a bit is
 flipped, the file is truncated, its halves are swapped, or the second run's file takes its place. Files of a run are
 altered inside the run, whose SHA256SUMS names them; model files and exports also as copies that lie alone, which have
 only their own checksums. An alteration is a fault if anything but the project's error is raised, if the message names

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, computed_field
+from pydantic import BaseModel, Field, computed_field
 
 from foveola.errors import ModelError
 from foveola.evaluation.auc import auc_macro_ovr, bootstrap_auc
@@ -45,9 +45,9 @@ class ClassMetrics(BaseModel):
 
     name: str
     precision: float
-    recall: float
+    recall: float = Field(ge=0, le=1)
     f1: float
-    support: int
+    support: int = Field(ge=0)
 
     @computed_field  # type: ignore[prop-decorator]  # mypy issue 1362
     @property

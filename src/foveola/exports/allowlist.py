@@ -25,11 +25,21 @@ _ALLOWED: dict[str, dict[int, str | None]] = {
     "ModelProto": {1: None, 2: None, 3: None, 7: "GraphProto", 8: "OperatorSetIdProto", 14: "StringStringEntryProto"},
     "OperatorSetIdProto": {2: None},
     "StringStringEntryProto": {1: None, 2: None},
-    "GraphProto": {1: "NodeProto", 2: None, 5: "TensorProto", 11: None, 12: None},
+    "GraphProto": {1: "NodeProto", 2: None, 5: "TensorProto", 11: "ValueInfoProto", 12: "ValueInfoProto"},
     "NodeProto": {1: None, 2: None, 4: None, 5: "AttributeProto"},
     "AttributeProto": {1: None, 2: None, 3: None, 4: None, 8: None, 20: None},
     "TensorProto": {1: None, 2: None, 8: None, 9: None},
+    "ValueInfoProto": {1: None, 2: "TypeProto"},
+    "TypeProto": {1: "TypeProto.Tensor"},
+    "TypeProto.Tensor": {1: None, 2: "TensorShapeProto"},
+    "TensorShapeProto": {1: "Dimension"},
+    "Dimension": {1: None, 2: None},
 }
+# ONNX Runtime takes names that are not UTF-8, and then cannot say them
+_TEXTS = {
+    ("ModelProto", 2), ("ModelProto", 3), ("GraphProto", 2), ("NodeProto", 1), ("NodeProto", 2), ("NodeProto", 4),
+    ("AttributeProto", 1), ("AttributeProto", 4), ("TensorProto", 8), ("ValueInfoProto", 1), ("Dimension", 2),
+}  # fmt: skip
 _REASONS = {
     ("TensorProto", 13): "keeps values in other files (external data)",
     ("TensorProto", 14): "keeps values in other files (external data)",
@@ -163,6 +173,8 @@ def _walk(data: memoryview, message: str) -> Iterator[tuple[str, int, memoryview
             raise UnsafeOnnx(reason)
         nested = _ALLOWED[message][number]
         value, position = _value(data, position, wire_type)
+        if (message, number) in _TEXTS:
+            text(value)
         yield message, number, value
         if nested is not None:
             if wire_type != _LENGTH_DELIMITED:

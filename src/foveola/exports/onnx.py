@@ -294,9 +294,11 @@ def open_bytes(data: bytes, path: Path, threads: int | None = None) -> OnnxModel
     try:
         threads = threads or os.cpu_count() or 1
         model = OnnxModel(data, description.metadata, description.source, description.layers, threads)
+        _check_interface(path, model)
+    except ModelError:
+        raise
     except Exception as error:  # the runtime's exceptions have no common base class
         raise ModelError(f"{path} is damaged and cannot be run: {error}. Export the run again.") from None
-    _check_interface(path, model)
     verify_golden(description.golden, model, description.metadata, str(path))
     return model
 
