@@ -17,6 +17,7 @@ from foveola.models.classifier import Classifier
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
 from foveola.training.callbacks import Callback, EpochMetrics
+from foveola.training.distributed import ALONE, Processes
 from foveola.training.memory import keep_freed_memory
 from foveola.training.schedules import lr_schedule
 from foveola.training.step import TrainStep
@@ -46,6 +47,7 @@ class Fit:
     metrics: EpochMetrics = field(default_factory=dict)
     stop: bool = False
     best_epoch: int = 0
+    processes: Processes = ALONE
     _validated: tuple[int, Predictions] | None = None
 
     @property
@@ -54,7 +56,7 @@ class Fit:
         if self.validation is None:
             raise ValueError("There are no validation images, because the recipe's validation is 0. Set it above 0.")
         if self._validated is None or self._validated[0] != self.step:
-            logits = self.classifier.predict_logits(self.validation.images)
+            logits = self.processes.predict_logits(self.classifier, self.validation.images)
             predictions = Predictions(logits, self.validation.labels, self.validation.class_names, held_out=True)
             self._validated = self.step, predictions
         return self._validated[1]
@@ -71,6 +73,7 @@ def fit(
     precision: torch.dtype,
     flip: bool = False,
     callbacks: Sequence[Callback] = (),
+    processes: Processes = ALONE,
 ) -> Fit:
     """Train a classifier in place.
 
@@ -81,6 +84,7 @@ def fit(
     validation : images for model selection, or None
     flip : whether training flips images, each with probability 1/2
     precision : of matrix products, torch.bfloat16 or torch.float32; weights are float32
+    processes : those that train together; all call `fit` with the same arguments
 
     Raises
     ------
@@ -90,12 +94,13 @@ def fit(
     keep_freed_memory()
     classifier.to(device)
     batches = _Batches(train, recipe, seed, device)
-    state = Fit(recipe, classifier, train, validation, batches.epochs, batches.steps, batches.per_epoch)
+    state = Fit(recipe, classifier, train, validation, batches.epochs, batches.steps, batches.per_epoch, processes=processes)
     step = TrainStep(
         classifier, batches.images, batches.labels, recipe,
         precision=precision, flip=flip, class_weights=_class_weights(train, recipe, device),
-        steps=batches.steps, steps_per_epoch=batches.per_epoch,
+        steps=batches.steps, steps_per_epoch=batches.per_epoch, processes=processes,
     )  # fmt: skip
+    processes.synchronize(list(classifier.network.state_dict().values()))
     _call(callbacks, "on_fit_start", state)
     while state.epoch < state.epochs and not state.stop:
         state.epoch += 1

@@ -1,0 +1,184 @@
+"""One training by several processes, started by torchrun, on one machine or several.
+
+Every process holds all the data and draws the same batches; each computes a part of every batch, and the sum of their
+gradients is that of the batch. PyTorch's DistributedDataParallel is not used: it would average means over parts of
+unequal sizes, where the sum of sums is exact, and one buffer for the gradients has room for the metrics, too.
+"""
+
+import atexit
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveola.errors import FoveolaError, ProcessLost, UserError
+from foveola.images import Images
+from foveola.models.batch_part import BatchPart, sum_over_processes
+from foveola.models.classifier import INFERENCE_BATCH, Classifier
+
+# How long one process waits for the others, which may be reading data or measuring. A process that has ended is noticed
+# at once, because its connections close.
+_PATIENCE = timedelta(hours=1)
+
+
+class Processes:
+    """The processes of a training, and which of them this is: 0, which writes and prints, or another one."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run and prints."""
+        return self.rank == 0
+
+    def part(self, images: int) -> BatchPart:
+        """The images that this process computes, of a batch of so many."""
+        rank, size = self.rank, self.size
+        return BatchPart(images, slice(images * rank // size, images * (rank + 1) // size))
+
+    def sum_gradients(self, gradients: Sequence[Tensor], numbers: Tensor) -> Tensor:
+        """Replace gradients by their sums over the processes; the sums of other numbers, N, which travel along."""
+        buffer = torch.cat([*(gradient.flatten() for gradient in gradients), numbers])
+        sum_over_processes(buffer)
+        *parts, sums = buffer.split([*(gradient.numel() for gradient in gradients), len(numbers)])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return sums
+
+    def predict_logits(self, classifier: Classifier, images: Images) -> NDArray[np.float32]:
+        """Logits, float32 N×K, as of `Classifier.predict_logits`, by all processes: each computes whole batches."""
+        if self.size == 1:
+            return classifier.predict_logits(images)
+        batches = -(-len(images) // INFERENCE_BATCH)
+        ends = [min(INFERENCE_BATCH * (batches * rank // self.size), len(images)) for rank in range(self.size + 1)]
+        own = images[ends[self.rank] : ends[self.rank + 1]]
+        longest = max(np.diff(ends))
+        padded = torch.zeros(int(longest), len(classifier.class_names))
+        if len(own):
+            padded[: len(own)] = torch.from_numpy(classifier.predict_logits(own))
+        parts = self._gather(padded)
+        return torch.cat([part[:count] for part, count in zip(parts, np.diff(ends), strict=True)]).numpy()
+
+    def from_leader(self, content: bytes | None) -> bytes | None:
+        """What process 0 gives, in all processes."""
+        if self.size == 1:
+            return content
+        length = torch.tensor(-1 if content is None or not self.leads else len(content))
+        self._broadcast(length)
+        if length < 0:
+            return None
+        data = torch.empty(int(length), dtype=torch.uint8)
+        if content is not None and self.leads:
+            data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else data
+        self._broadcast(data)
+        return data.numpy().tobytes()
+
+    def gather_texts(self, text: str) -> list[str]:
+        """The texts of all processes, by rank."""
+        if self.size == 1:
+            return [text]
+        content = text.encode()
+        lengths = self._gather(torch.tensor([len(content)]))
+        padded = torch.zeros(int(max(lengths)), dtype=torch.uint8)
+        padded[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else 0
+        parts = self._gather(padded)
+        return [part[: int(length)].numpy().tobytes().decode() for part, length in zip(parts, lengths, strict=True)]
+
+    @torch.no_grad()
+    def synchronize(self, tensors: Sequence[Tensor]) -> None:
+        """Copy process 0's tensors to all processes."""
+        if self.size > 1:
+            for tensor in tensors:
+                self._broadcast(tensor)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """End all processes if the block fails in one of them. Inside, the processes must not communicate.
+
+        Raises
+        ------
+        Exception
+            In the first process that failed, its error; in all others, SystemExit with the same exit code, silently.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            if self.size == 1:
+                raise
+            failure = error
+        if self.size > 1:
+            code = getattr(failure, "exit_code", 1) if failure is not None else 0
+            codes = [int(text) for text in self.gather_texts(str(code))]
+            first = next((rank for rank, code in enumerate(codes) if code), None)
+            if first is not None:
+                if failure is not None and first == self.rank:
+                    raise failure
+                raise SystemExit(codes[first])
+
+    def check_same(self, what: str, value: str, cure: str) -> None:
+        """Refuse a training whose processes differ in something.
+
+        Raises
+        ------
+        UserError
+            In process 0; in all others, SystemExit.
+        """
+        values = self.gather_texts(value)
+        with self.together():
+            others = [rank for rank, other in enumerate(values) if other != values[0]]
+            if others and self.leads:
+                raise UserError(f"{what} of process {others[0]} differ from those of process 0. {cure}")
+
+    def _broadcast(self, tensor: Tensor) -> None:
+        try:
+            dist.broadcast(tensor, 0)
+        except RuntimeError as error:
+            raise ProcessLost(error) from None
+
+    def _gather(self, tensor: Tensor) -> list[Tensor]:
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        try:
+            dist.all_gather(parts, tensor)
+        except RuntimeError as error:
+            raise ProcessLost(error) from None
+        return parts
+
+
+ALONE = Processes()
+
+
+def started_processes() -> int:
+    """How many processes torchrun has started for this training; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def join(device: torch.device) -> Processes:
+    """Join the other processes that torchrun has started; `ALONE` if there are none.
+
+    Parameters
+    ----------
+    device : where this process computes
+    """
+    if started_processes() == 1:
+        return ALONE
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        try:
+            dist.init_process_group(backend, timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise ProcessLost(error) from None
+        atexit.register(_leave)
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
