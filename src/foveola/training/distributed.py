@@ -7,6 +7,7 @@ unequal sizes, where the sum of sums is exact, and one buffer for the gradients 
 
 import atexit
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,21 +18,25 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveola.errors import FoveolaError, ProcessLost, UserError
+from foveola.errors import Failure, FoveolaError, ProcessLost, UserError
 from foveola.images import Images
 from foveola.models.batch_part import BatchPart, sum_over_processes
 from foveola.models.classifier import INFERENCE_BATCH, Classifier
+from foveola.training.stopping import StopSignals
 
 # How long one process waits for the others, which may be reading data or measuring. A process that has ended is noticed
 # at once, because its connections close.
 _PATIENCE = timedelta(hours=1)
+# On a GPU, of `Processes.agree_to_stop`
+_STEPS_BETWEEN_QUESTIONS = 20
 
 
 class Processes:
     """The processes of a training, and which of them this is: 0, which writes and prints, or another one."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, steps_between_questions: int = 1) -> None:
         self.rank, self.size = rank, size
+        self.steps_between_questions = steps_between_questions
 
     @property
     def leads(self) -> bool:
@@ -98,6 +103,20 @@ class Processes:
             for tensor in tensors:
                 self._broadcast(tensor)
 
+    def agree_to_stop(self, signals: StopSignals | None, step: int = 0) -> bool:
+        """Whether a signal asks one of the processes to end; then all note one.
+
+        Asked after every step, and answered after every one on a CPU, where asking takes a hundredth of a step. On a
+        GPU, which works ahead meanwhile, only after some.
+        """
+        noted = signals is not None and signals.noted is not None
+        if self.size == 1 or signals is None or step % self.steps_between_questions:
+            return noted and self.size == 1
+        sum_over_processes(count := torch.tensor(float(noted)))
+        if count > 0 and not noted:
+            signals.noted = signal.SIGTERM
+        return bool(count > 0)
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """End all processes if the block fails in one of them. Inside, the processes must not communicate.
@@ -105,25 +124,41 @@ class Processes:
         Raises
         ------
         Exception
-            In the first process that failed, its error; in all others, SystemExit with the same exit code, silently.
+            In process 0: its own error, or that of the first process that failed. In all others, SystemExit with the
+            same exit code, unless it is an error that nobody has foreseen.
         """
         failure: Exception | None = None
         try:
             yield
         except Exception as error:
-            if self.size == 1:
-                raise
             failure = error
-        if self.size > 1:
-            code = getattr(failure, "exit_code", 1) if failure is not None else 0
-            codes = [int(text) for text in self.gather_texts(str(code))]
-            first = next((rank for rank, code in enumerate(codes) if code), None)
-            if first is not None:
-                if failure is not None and first == self.rank:
-                    raise failure
-                raise SystemExit(codes[first])
+        if self.size == 1:
+            if failure is not None:
+                raise failure
+            return
+        code = 0 if failure is None else getattr(failure, "exit_code", 1)
+        answers = [text.partition(" ") for text in self.gather_texts(f"{code} {failure}")]
+        first = next((rank for rank, (code, _, _) in enumerate(answers) if code != "0"), None)
+        if first is None:
+            return
+        if failure is not None and (self.leads or not isinstance(failure, FoveolaError)):
+            raise failure
+        code, _, message = answers[first]
+        if self.leads:
+            raise (UserError if code == "2" else Failure)(f"In process {first} of {self.size}: {message}")
+        raise SystemExit(int(code))
 
-    def check_same(self, what: str, value: str, cure: str) -> None:
+    @contextmanager
+    def silent_but_one(self) -> Iterator[None]:
+        """Leave it to process 0 to report an error that ends all processes; the others end with its exit code."""
+        try:
+            yield
+        except FoveolaError as error:
+            if self.leads:
+                raise
+            raise SystemExit(error.exit_code) from None
+
+    def check_same(self, what: str, value: str) -> None:
         """Refuse a training whose processes differ in something.
 
         Raises
@@ -133,9 +168,12 @@ class Processes:
         """
         values = self.gather_texts(value)
         with self.together():
-            others = [rank for rank, other in enumerate(values) if other != values[0]]
-            if others and self.leads:
-                raise UserError(f"{what} of process {others[0]} differ from those of process 0. {cure}")
+            different = [rank for rank, other in enumerate(values) if other != values[0]]
+            if different and self.leads:
+                raise UserError(
+                    f"Process {different[0]} of {self.size} has other {what} than process 0: {values[different[0]]} "
+                    f"instead of {values[0]}. Give all processes the same."
+                )
 
     def _broadcast(self, tensor: Tensor) -> None:
         try:
@@ -155,28 +193,38 @@ class Processes:
 ALONE = Processes()
 
 
-def started_processes() -> int:
-    """How many processes torchrun has started for this training; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-
-
 def join(device: torch.device) -> Processes:
-    """Join the other processes that torchrun has started; `ALONE` if there are none.
+    """Join the other processes that torchrun has started for this training; `ALONE` if there are none.
 
     Parameters
     ----------
-    device : where this process computes
+    device : where this process computes; of several GPUs it takes the one with its number on this machine
+
+    Raises
+    ------
+    UserError
+        If there are fewer GPUs than processes.
+    ProcessLost
+        If the others cannot be reached.
     """
-    if started_processes() == 1:
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
+    if device.type == "cuda":
+        number = int(os.environ.get("LOCAL_RANK", "0"))
+        if number >= torch.cuda.device_count():
+            raise UserError(
+                f"There are more processes on this machine than GPUs ({torch.cuda.device_count()}), and each needs one "
+                f"of its own. Give torchrun --nproc-per-node {torch.cuda.device_count()}, or train with --device cpu."
+            )
+        torch.cuda.set_device(number)
     if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
-            dist.init_process_group(backend, timeout=_PATIENCE)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise ProcessLost(error) from None
         atexit.register(_leave)
-    return Processes(dist.get_rank(), dist.get_world_size())
+    between = _STEPS_BETWEEN_QUESTIONS if device.type == "cuda" else 1
+    return Processes(dist.get_rank(), dist.get_world_size(), between)
 
 
 def _leave() -> None:
