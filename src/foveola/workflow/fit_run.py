@@ -219,6 +219,7 @@ def _keep(claim: Claim, status: RunStatus, screen: "Console") -> None:
             screen.print(f"To go on with it: foveola train --resume {claim.path}", soft_wrap=True)
         elif claim.keeps_old:
             claim.discard()
+            screen.print(f"{claim.path} still holds the run that was there before", soft_wrap=True)
         else:
             claim.finish()
 
