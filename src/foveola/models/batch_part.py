@@ -28,7 +28,7 @@ def set_batch_part(network: nn.Module, part: BatchPart | None) -> None:
     """Tell the layers that act on a batch as a whole which part of it they are given; None: all of it."""
     for module in network.modules():
         if hasattr(module, "batch_part"):
-            module.batch_part = part
+            setattr(module, "batch_part", part)  # noqa: B010 - mypy takes attributes of modules for tensors
 
 
 def sum_over_processes(tensor: Tensor) -> None:

@@ -33,7 +33,7 @@ class FastDropout(nn.Module):
         return F.dropout(x, self.rate) if x.device.type != "cpu" else x * self._mask(x, len(x))
 
     def _mask(self, x: Tensor, images: int) -> Tensor:
-        """Mask of 0 and 1 / (1 - rate) for so many images, each in the shape of those in `x`, channels last in memory."""
+        """Mask of 0 and 1 / (1 - rate) for so many images like those in `x`, with channels last in memory."""
         shape = (images, *x.shape[2:], x.shape[1]) if x.ndim == 4 else (images, *x.shape[1:])
         mask = self._draw(shape, x) if x.device.type == "cpu" else F.dropout(x.new_ones(shape), self.rate)
         return mask.permute(0, 3, 1, 2) if x.ndim == 4 else mask

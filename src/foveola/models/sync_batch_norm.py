@@ -35,7 +35,7 @@ def _normalize_shared(layer: BatchNorm1d | BatchNorm2d, x: Tensor, images: int) 
     mean, variance = layer.running_mean, layer.running_var
     assert mean is not None and variance is not None and layer.momentum is not None, "layers of recipes keep them"
     count = images * x.shape[2:].numel()
-    y, batch_mean, batch_variance = _Normalize.apply(x, layer.weight, layer.bias, layer.eps, count)
+    y, batch_mean, batch_variance = _Normalize.apply(x, layer.weight, layer.bias, layer.eps, count)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         mean.lerp_(batch_mean, layer.momentum)
         variance.lerp_(batch_variance * (count / (count - 1)), layer.momentum)

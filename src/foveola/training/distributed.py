@@ -6,9 +6,10 @@ unequal sizes, where the sum of sums is exact, and one buffer for the gradients 
 """
 
 import atexit
+import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -43,6 +44,10 @@ class Processes:
         """Whether this process writes the run and prints."""
         return self.rank == 0
 
+    @property
+    def first_on_machine(self) -> bool:
+        return self.size == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
+
     def part(self, images: int) -> BatchPart:
         """The images that this process computes, of a batch of so many."""
         rank, size = self.rank, self.size
@@ -52,10 +57,11 @@ class Processes:
         """Replace gradients by their sums over the processes; the sums of other numbers, N, which travel along."""
         buffer = torch.cat([*(gradient.flatten() for gradient in gradients), numbers])
         sum_over_processes(buffer)
-        *parts, sums = buffer.split([*(gradient.numel() for gradient in gradients), len(numbers)])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
-        return sums
+        end = 0
+        for gradient in gradients:
+            start, end = end, end + gradient.numel()
+            gradient.copy_(buffer[start:end].view_as(gradient))
+        return buffer[end:]
 
     def predict_logits(self, classifier: Classifier, images: Images) -> NDArray[np.float32]:
         """Logits, float32 N×K, as of `Classifier.predict_logits`, by all processes: each computes whole batches."""
@@ -158,22 +164,23 @@ class Processes:
                 raise
             raise SystemExit(error.exit_code) from None
 
-    def check_same(self, what: str, value: str) -> None:
-        """Refuse a training whose processes differ in something.
+    def check_same(self, values: Mapping[str, object]) -> None:
+        """Refuse a training whose processes differ in one of these values.
 
         Raises
         ------
         UserError
             In process 0; in all others, SystemExit.
         """
-        values = self.gather_texts(value)
+        everywhere = [json.loads(text) for text in self.gather_texts(json.dumps(values))]
         with self.together():
-            different = [rank for rank, other in enumerate(values) if other != values[0]]
-            if different and self.leads:
-                raise UserError(
-                    f"Process {different[0]} of {self.size} has other {what} than process 0: {values[different[0]]} "
-                    f"instead of {values[0]}. Give all processes the same."
-                )
+            for rank, other in enumerate(everywhere):
+                for name, value in values.items():
+                    if self.leads and other.get(name) != value:
+                        raise UserError(
+                            f"The processes of a training must agree, but process {rank} of {self.size} has another "
+                            f"{name} than process 0: {other.get(name)} instead of {value}. Give all of them the same."
+                        )
 
     def _broadcast(self, tensor: Tensor) -> None:
         try:
@@ -225,6 +232,11 @@ def join(device: torch.device) -> Processes:
         atexit.register(_leave)
     between = _STEPS_BETWEEN_QUESTIONS if device.type == "cuda" else 1
     return Processes(dist.get_rank(), dist.get_world_size(), between)
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes and prints: process 0, or the only one."""
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def _leave() -> None:

@@ -1,6 +1,7 @@
 """Fit, calibrate and measure a prepared classifier in a claimed folder; however it ends, what was done is kept."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -51,7 +52,7 @@ class Prepared:
 
 
 def fit_run(
-    claim: Claim,
+    claim: Claim | None,
     request: TrainingRequest,
     prepared: Prepared,
     callbacks: Sequence["Callback"],
@@ -62,10 +63,11 @@ def fit_run(
 ) -> Run:
     """Train in a claimed folder, from its checkpoint if there is one, and put the finished run in its place.
 
-    Of several processes, the one that has claimed the folder calls this, and the others `train_along`.
+    Of several processes, one has claimed the folder and writes; the others train along.
 
     Parameters
     ----------
+    claim : of the folder, or None in all processes but 0
     callbacks : the user's own
     signals : end the training at its next step, with a checkpoint
     processes : those that train together
@@ -81,6 +83,10 @@ def fit_run(
     from foveola.training.checkpoint import Checkpoint
 
     status = prepared.status
+    path = processes.from_leader(None if claim is None else os.fsencode(claim.path))
+    if claim is None:
+        assert path is not None, "process 0 has claimed a folder"
+        return _train_along(Path(os.fsdecode(path)), request, prepared, callbacks, signals, processes, screen)
     claim.write_request(request)
     claim.begun = True
     screen.print(_announcement(claim, status), soft_wrap=True)
@@ -100,7 +106,7 @@ def fit_run(
         return claim.finish()
 
 
-def train_along(
+def _train_along(
     path: Path,
     request: TrainingRequest,
     prepared: Prepared,
@@ -109,7 +115,7 @@ def train_along(
     processes: "Processes",
     screen: "Console",
 ) -> Run:
-    """Train together with the process that calls `fit_run`, and wait until the run in `path` is finished."""
+    """Train together with process 0, and wait until the run in `path` is finished."""
     from foveola.training.checkpoint import Checkpoint
 
     status = prepared.status
