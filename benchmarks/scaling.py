@@ -181,17 +181,19 @@ def work(settings: dict[str, Any]) -> None:
 def kills(rounds: int, seed: int) -> None:
     draw = random.Random(seed)  # noqa: S311 - no secret
     folder = Path(tempfile.mkdtemp())
-    start = time.monotonic()
-    if finish(start_training(folder / "reference", 0)):
+    process = start_training(folder / "reference", 0)
+    wait_for_checkpoint(process, folder / "reference")
+    begun = time.monotonic()
+    if finish(process):
         raise SystemExit("the uninterrupted training failed")
-    duration = time.monotonic() - start
+    duration = time.monotonic() - begun
     expected = (folder / "reference" / "model.safetensors").read_bytes()
     stopped, unequal, number = [], 0, 0
     while number < rounds:
         restarts = 3 if number % 2 else 0
         shutil.rmtree(run := folder / "run", ignore_errors=True)
         process = start_training(run, restarts)
-        killed = kill_one(process, run, draw.uniform(0.0, 0.8 * duration), draw)
+        killed = kill_one(process, run, draw.uniform(0.0, duration), draw)
         if killed is None:  # it had ended before
             finish(process)
             continue
@@ -230,18 +232,18 @@ def finish(process: "subprocess.Popen[str]") -> int:
 
 def kill_one(process: "subprocess.Popen[str]", run: Path, delay: float, draw: random.Random) -> float | None:
     """Kill a process some time after the training has begun; when, or None if it has ended before."""
-    while not (run / "checkpoint" / "state.safetensors").exists():
-        if process.poll() is not None:
-            return None
-        time.sleep(0.02)
+    wait_for_checkpoint(process, run)
     time.sleep(delay)
-    workers = (
-        Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split() if process.poll() is None else []
-    )
-    if not workers or not (run / "checkpoint").exists():
+    if process.poll() is not None or not (run / "checkpoint").exists():
         return None
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(draw.choice(workers)), signal.SIGKILL)
     return time.monotonic()
+
+
+def wait_for_checkpoint(process: "subprocess.Popen[str]", run: Path) -> None:
+    while process.poll() is None and not (run / "checkpoint" / "state.safetensors").exists():
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":

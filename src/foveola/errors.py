@@ -74,12 +74,6 @@ class NonFiniteLoss(Failure):
 class ProcessLost(Failure):
     """Another process of a training that several processes share has ended, or cannot be reached."""
 
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(
-            f"Another process of this training has ended or cannot be reached ({str(cause).strip().splitlines()[0]}), "
-            f"so that this one cannot go on. Start all of them again: the training goes on from its last checkpoint."
-        )
-
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Message about an unknown name, with the nearest known name and the list of all known names."""

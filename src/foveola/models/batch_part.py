@@ -1,5 +1,7 @@
 """A training batch that several processes share: each computes some of its images, and all layers act on the whole."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch.distributed as dist
@@ -31,6 +33,24 @@ def set_batch_part(network: nn.Module, part: BatchPart | None) -> None:
             setattr(module, "batch_part", part)  # noqa: B010 - mypy takes attributes of modules for tensors
 
 
+@contextmanager
+def connected() -> Iterator[None]:
+    """Name the reason why the processes cannot communicate in the block.
+
+    Raises
+    ------
+    ProcessLost
+        If one of them has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLost(
+            "Another process of this training has ended or cannot be reached, so that this one cannot go on. Start all "
+            "of them again with --resume: the training goes on from its last checkpoint."
+        ) from error
+
+
 def sum_over_processes(tensor: Tensor) -> None:
     """Replace the tensor by its sum over all processes.
 
@@ -39,7 +59,5 @@ def sum_over_processes(tensor: Tensor) -> None:
     ProcessLost
         If one of them has ended.
     """
-    try:
+    with connected():
         dist.all_reduce(tensor)
-    except RuntimeError as error:
-        raise ProcessLost(error) from None

@@ -73,9 +73,11 @@ class _Normalize(torch.autograd.Function):
         x, weight, mean, variance = ctx.saved_tensors
         dy = gradients[0]
         # As if mean and variance were constants; the rest of the gradient passes through them, to all images
-        dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
-            dy, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
-        )
+        dx, d_weight, d_bias = dy, torch.zeros_like(weight), torch.zeros_like(weight)
+        if len(x):
+            dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+                dy, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            )
         sums = torch.stack((d_weight, d_bias))
         sum_over_processes(sums)
         through_variance, through_mean = sums / ctx.count
@@ -83,5 +85,5 @@ class _Normalize(torch.autograd.Function):
         slope = weight * through_variance * inverse_std**2
         offset = weight * inverse_std * through_mean - slope * mean
         shape = (1, -1, *(1,) * (x.ndim - 2))
-        dx = dx.sub_(offset.view(shape)).addcmul_(x, slope.view(shape), value=-1)
+        dx = torch.addcmul(dx - offset.view(shape), x, slope.view(shape), value=-1)
         return dx, d_weight, d_bias, None, None

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from foveola.errors import Failure, FoveolaError, ProcessLost, UserError
 from foveola.images import Images
-from foveola.models.batch_part import BatchPart, sum_over_processes
+from foveola.models.batch_part import BatchPart, connected, sum_over_processes
 from foveola.models.classifier import INFERENCE_BATCH, Classifier
 from foveola.training.stopping import StopSignals
 
@@ -183,17 +183,13 @@ class Processes:
                         )
 
     def _broadcast(self, tensor: Tensor) -> None:
-        try:
+        with connected():
             dist.broadcast(tensor, 0)
-        except RuntimeError as error:
-            raise ProcessLost(error) from None
 
     def _gather(self, tensor: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        try:
+        with connected():
             dist.all_gather(parts, tensor)
-        except RuntimeError as error:
-            raise ProcessLost(error) from None
         return parts
 
 
@@ -226,9 +222,16 @@ def join(device: torch.device) -> Processes:
         torch.cuda.set_device(number)
     if not dist.is_initialized():
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+            store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
+            # After a restart, torchrun's store still has the addresses of the processes before it
+            store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
-            raise ProcessLost(error) from None
+            raise ProcessLost(
+                f"The other processes of this training cannot be reached: {str(error).strip()}. Start all of them with "
+                f"torchrun and the same --rdzv-endpoint, on machines that reach each other."
+            ) from None
         atexit.register(_leave)
     between = _STEPS_BETWEEN_QUESTIONS if device.type == "cuda" else 1
     return Processes(dist.get_rank(), dist.get_world_size(), between)
