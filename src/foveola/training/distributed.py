@@ -9,15 +9,18 @@ import atexit
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import NoReturn
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from foveola.errors import Failure, FoveolaError, ProcessLost, UserError
 from foveola.images import Images
@@ -28,6 +31,7 @@ from foveola.training.stopping import StopSignals
 # How long one process waits for the others, which may be reading data or measuring. A process that has ended is noticed
 # at once, because its connections close.
 _PATIENCE = timedelta(hours=1)
+_SECONDS_FOR_A_MESSAGE = 0.5
 # On a GPU, of `Processes.agree_to_stop`
 _STEPS_BETWEEN_QUESTIONS = 20
 
@@ -152,7 +156,7 @@ class Processes:
         code, _, message = answers[first]
         if self.leads:
             raise (UserError if code == "2" else Failure)(f"In process {first} of {self.size}: {message}")
-        raise SystemExit(int(code))
+        _end_after_process_0(int(code))
 
     @contextmanager
     def silent_but_one(self) -> Iterator[None]:
@@ -162,7 +166,7 @@ class Processes:
         except FoveolaError as error:
             if self.leads:
                 raise
-            raise SystemExit(error.exit_code) from None
+            _end_after_process_0(error.exit_code)
 
     def check_same(self, values: Mapping[str, object]) -> None:
         """Refuse a training whose processes differ in one of these values.
@@ -222,9 +226,10 @@ def join(device: torch.device) -> Processes:
         torch.cuda.set_device(number)
     if not dist.is_initialized():
         try:
-            store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
+            store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
             # After a restart, torchrun's store still has the addresses of the processes before it
-            store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
@@ -235,6 +240,12 @@ def join(device: torch.device) -> Processes:
         atexit.register(_leave)
     between = _STEPS_BETWEEN_QUESTIONS if device.type == "cuda" else 1
     return Processes(dist.get_rank(), dist.get_world_size(), between)
+
+
+def _end_after_process_0(code: int) -> NoReturn:
+    """End this process, but not before process 0 can have printed why: torchrun ends all as soon as one has ended."""
+    time.sleep(_SECONDS_FOR_A_MESSAGE)
+    raise SystemExit(code)
 
 
 def leads() -> bool:
