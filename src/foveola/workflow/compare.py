@@ -152,8 +152,8 @@ def _finished(path: str | Path) -> Run:
     run = Run.open(path)
     if run.status.status != "done":
         raise ModelError(
-            f"The training of {path} is not complete: it was {run.status.status}. Go on with it, if it was interrupted: "
-            f"foveola train --resume {path}; or train it again."
+            f"The training of {path} is not complete: it was {run.status.status}. Go on with it if it was interrupted "
+            f"(foveola train --resume {path}), or train it again."
         )
     if not run.status.data.test:
         raise ModelError(

@@ -15,6 +15,7 @@ from foveola.claims import Claim
 from foveola.datasets.splits import Overlap, Splits
 from foveola.documents import RunStatus, TrainingRequest
 from foveola.errors import NonFiniteLoss, OutputError
+from foveola.files import writing
 from foveola.images import ImageSet
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from foveola.training.callbacks import Callback
     from foveola.training.checkpoint import Checkpoint
     from foveola.training.distributed import Processes
-    from foveola.training.loop import Fit
     from foveola.training.stopping import StopSignals
 
 
@@ -94,15 +94,21 @@ def fit_run(
         claim.state_path, request.checkpoint_every, _identity(status), _build(status, processes), signals, processes,
         announce=lambda text: screen.print(text, soft_wrap=True),
     )  # fmt: skip
-    with _outcome(claim, status, checkpoint, screen, started):
-        state, rows = _fit(claim.result, prepared, callbacks, checkpoint, signals, screen)
+    run = claim.result
+    with _unfinished(claim, status, screen):
+        try:
+            _fit(run, prepared, callbacks, checkpoint, signals, screen)
+            with processes.together(), writing(claim.path, f"Make room, and go on: {_resume(claim)}"):
+                predictions = _measure(run, prepared)
+            status.status = "done"
+        finally:
+            status.seconds.total = checkpoint.seconds + time.perf_counter() - started
         with processes.together():
-            signals.end()
-            predictions = _measure(claim.result, prepared, state, rows)
-    with processes.together():
-        if request.report:
-            screen.print("writing the report")
-            _write_page(claim.result, prepared.classifier, prepared.splits, predictions, screen)
+            run.write_status(status)
+            if request.report:
+                screen.print("writing the report")
+                _write_page(run, prepared.classifier, prepared.splits, predictions, screen)
+    with processes.together(), signals.deferred():  # the run is whole: a signal now changes nothing
         return claim.finish()
 
 
@@ -119,11 +125,10 @@ def _train_along(
     from foveola.training.checkpoint import Checkpoint
 
     status = prepared.status
-    checkpoint = Checkpoint(
-        path, request.checkpoint_every, _identity(status), _build(status, processes), signals, processes
-    )
+    build = _build(status, processes)
+    checkpoint = Checkpoint(path, request.checkpoint_every, _identity(status), build, signals, processes)
     _fit(None, prepared, callbacks, checkpoint, signals, screen)
-    for _ in ("measured", "finished"):
+    for _ in ("measured", "reported", "published"):
         with processes.together():
             pass
     return Run(path)
@@ -136,8 +141,11 @@ def _fit(
     checkpoint: "Checkpoint",
     signals: "StopSignals",
     screen: "Console",
-) -> tuple["Fit", list[dict[str, float]]]:
-    """Train, and write weights and history into the run, if this process has one; the history's rows."""
+) -> None:
+    """Train. An unfinished training leaves its last weights and its history in the run, to be looked at.
+
+    The run is None in a process that does not write.
+    """
     from foveola.training.callbacks import (
         Callback,
         CsvLog,
@@ -151,83 +159,82 @@ def _fit(
 
     classifier, splits, status = prepared.classifier, prepared.splits, prepared.status
     recipe = status.recipe
-    if run is not None:
-        run.write_recipe(recipe)
     history, elapsed, progress_bar = History(), ElapsedTime(), ProgressBar(screen)
-    log = None if run is None else CsvLog(history, run.history_path)
+    log = Callback() if run is None else CsvLog(history, run.history_path)
     auc = [ValidationMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
-    every = [*auc, LearningRate(), elapsed, *callbacks, *_selection(recipe), history, log or Callback(), progress_bar]
+    every = [*auc, LearningRate(), elapsed, *callbacks, *_selection(recipe), history, log, progress_bar]
     try:
         with signals.deferred():
-            state = fit(
+            status.chosen_epoch = fit(
                 classifier, splits.train, splits.validation, recipe,
                 seed=status.seed, device=prepared.device, precision=prepared.precision, flip=status.flip,
                 callbacks=every, processes=checkpoint.processes, checkpoint=checkpoint,
-            )  # fmt: skip
+            ).best_epoch  # fmt: skip
+    except BaseException:
+        if run is not None and isinstance(log, CsvLog):
+            with suppress(OSError):  # what went wrong is already being raised
+                log.close()
+                classifier.save(run.model_path)
+        raise
     finally:
         progress_bar.close()
         status.seconds.training = elapsed.seconds
         if history.rows:
             status.epochs, status.steps = int(history.rows[-1]["epoch"]), int(history.rows[-1]["step"])
-        if run is not None and log is not None:
-            log.close()
-            classifier.save(run.model_path)
-    return state, history.rows
+    signals.end()
 
 
-def _measure(run: Run, prepared: Prepared, state: "Fit", rows: list[dict[str, float]]) -> Predictions | None:
-    """Calibrate, measure, and plot; the predictions of the test images."""
+def _measure(run: Run, prepared: Prepared) -> Predictions | None:
+    """Calibrate, save, and look at the test split once."""
     from foveola.reports.plots import plot_run
 
     classifier, splits, status = prepared.classifier, prepared.splits, prepared.status
-    status.chosen_epoch = state.best_epoch
+    classifier.save(run.model_path)  # to be looked at if its outputs are not finite
     calibrate(classifier, splits, status.recipe)
     status.reject = classifier.metadata.reject
+    run.write_recipe(status.recipe)
     classifier.save(run.model_path)
     status.training_accuracy = _training_accuracy(classifier, splits.train)
     predictions = evaluate_test_split(run, classifier, splits, prepared.overlap)
     x = "epoch" if status.recipe.batches == "epoch" else "step"
-    plot_run(run.path, rows, splits.train, splits.test, predictions, x=x)
+    plot_run(run.path, run.history, splits.train, splits.test, predictions, x=x)
     return predictions
 
 
 @contextmanager
-def _outcome(
-    claim: Claim, status: RunStatus, checkpoint: "Checkpoint", screen: "Console", started: float
-) -> Iterator[None]:
-    """Write into `run.json` how the training inside ended, whatever ended it."""
+def _unfinished(claim: Claim, status: RunStatus, screen: "Console") -> Iterator[None]:
+    """Keep what was done, and say in `run.json` why it is not more, if anything ends the training inside."""
     try:
         yield
-        status.status = "done"
-    except (KeyboardInterrupt, SystemExit):
-        status.status = "interrupted"
+    except BaseException as error:
+        match error:
+            case KeyboardInterrupt() | SystemExit():
+                status.status = "interrupted"
+            case NonFiniteLoss():
+                status.status = "diverged"
+            case _:
+                status.status = "failed"
+        _keep(claim, status, screen)
         raise
-    except NonFiniteLoss:
-        status.status = "diverged"
-        raise
-    except BaseException:
-        status.status = "failed"
-        raise
-    finally:
-        status.seconds.total = checkpoint.seconds + time.perf_counter() - started
-        if status.status == "done":
-            claim.result.write_status(status)
-        else:
-            _keep(claim, status, screen)
 
 
 def _keep(claim: Claim, status: RunStatus, screen: "Console") -> None:
     """Keep what an unfinished training has come to. Why it ended is being raised: no other error takes its place."""
     with suppress(OSError, OutputError):
+        claim.result.write_recipe(status.recipe)
         claim.result.write_status(status)
         if status.status != "diverged":
             claim.show()
-            screen.print(f"To go on with it: foveola train --resume {claim.path}", soft_wrap=True)
+            screen.print(f"To go on with it: {_resume(claim)}", soft_wrap=True)
         elif claim.keeps_old:
             claim.discard()
             screen.print(f"{claim.path} still holds the run that was there before", soft_wrap=True)
         else:
             claim.finish()
+
+
+def _resume(claim: Claim) -> str:
+    return f"foveola train --resume {claim.path}"
 
 
 def _identity(status: RunStatus) -> str:
