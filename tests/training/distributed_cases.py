@@ -25,6 +25,7 @@ CONVOLUTIONS = [
     {"type": "BatchNorm"},
     {"type": "Activation", "function": "relu"},
     {"type": "Conv2D", "filters": 8, "padding": "same"},
+    {"type": "Conv2D", "filters": 6, "kernel": 1},
     {"type": "Dropout", "rate": 0.25},
     {"type": "Flatten"},
     {"type": "Dense", "units": 12, "activation": "relu"},

@@ -57,15 +57,12 @@ class Processes:
         rank, size = self.rank, self.size
         return BatchPart(images, slice(images * rank // size, images * (rank + 1) // size))
 
-    def sum_gradients(self, gradients: Sequence[Tensor], numbers: Tensor) -> Tensor:
-        """Replace gradients by their sums over the processes; the sums of other numbers, N, which travel along."""
-        buffer = torch.cat([*(gradient.flatten() for gradient in gradients), numbers])
+    def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their sums over the processes, in one buffer."""
+        buffer = torch.cat([tensor.flatten() for tensor in tensors])
         sum_over_processes(buffer)
-        end = 0
-        for gradient in gradients:
-            start, end = end, end + gradient.numel()
-            gradient.copy_(buffer[start:end].view_as(gradient))
-        return buffer[end:]
+        for tensor, part in zip(tensors, buffer.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def predict_logits(self, classifier: Classifier, images: Images) -> NDArray[np.float32]:
         """Logits, float32 N×K, as of `Classifier.predict_logits`, by all processes: each computes whole batches."""

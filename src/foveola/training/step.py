@@ -65,7 +65,7 @@ class TrainStep:
         self.processes = processes
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.deferred = device.type == "cuda" if deferred is None else deferred
-        self.optimizers = build_optimizers(classifier.network, recipe)
+        self.optimizers = build_optimizers(classifier.network, recipe, processes)
         groups = [group for optimizer in self.optimizers for group in optimizer.groups]
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         self.buffers = list(classifier.network.buffers())
@@ -187,8 +187,9 @@ class TrainStep:
         if self.processes.size == 1:
             return loss, correct
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        loss, correct = self.processes.sum_gradients(gradients, torch.stack((loss, correct.to(loss.dtype))))
-        return loss, correct
+        metrics = torch.stack((loss, correct.to(loss.dtype)))
+        self.processes.sum_tensors([*gradients, metrics])
+        return metrics[0], metrics[1]
 
     def _check_finite(self, loss: Tensor) -> None:
         """Record the first loss that is not finite, or whose gradient is not."""
