@@ -138,7 +138,7 @@ class TrainingRequest(Document):
 
     `data` is None if it was given as arrays, `groups` "array"; `recipe` is None as long as the time budget has not
     chosen one, `fingerprint` as long as the data has not been read; `network` and `callbacks` say what was given from
-    Python, and has to be given again.
+    Python, and has to be given again. `launch` names the start by torchrun whose restarts go on by themselves.
     """
 
     data: str | None
@@ -157,6 +157,7 @@ class TrainingRequest(Document):
     fingerprint: str | None = None
     network: bool = False
     callbacks: list[str] = []
+    launch: str | None = None
 
     @model_serializer(mode="wrap")
     def _without_unset_recipe_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -10,7 +10,8 @@ FoveolaError
 └── Failure               not caused by the input: one message, exit code 1
     ├── DownloadError     no source delivered the published file
     ├── ExportError       an export differs from its model, or int8 brings no gain; the export is not kept
-    └── NonFiniteLoss     training diverged; the last finite weights are kept
+    ├── NonFiniteLoss     training diverged; the last finite weights are kept
+    └── ProcessLost       another process of the training has ended
 
 Every message says what was found, why it cannot be used, and what to do.
 """
@@ -68,6 +69,10 @@ class ExportError(Failure):
 
 class NonFiniteLoss(Failure):
     """The loss became NaN or infinite; the last finite weights are kept."""
+
+
+class ProcessLost(Failure):
+    """Another process of a training that several processes share has ended, or cannot be reached."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

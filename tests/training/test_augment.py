@@ -8,11 +8,13 @@ import scipy.ndimage
 import scipy.stats
 import torch
 
+from foveola.models.batch_part import BatchPart
 from foveola.recipe import Augment, load_recipe
 from foveola.training import augment
 from foveola.training.augment import (
     augment_images,
     cutout,
+    draw_mixup,
     mixup,
     random_flip,
     rotate_and_zoom,
@@ -132,19 +134,28 @@ def test_cutout_blanks_one_square_clipped_at_the_border(side):
     assert torch.equal(x, torch.ones_like(x))
 
 
-def test_mixup_blends_with_the_weight_it_returns():
-    x = torch.randn(10, 1, 4, 4, dtype=torch.float64)
-    torch.manual_seed(0)
-    blend, order, weight = mixup(x, 0.4)
-    assert sorted(order.tolist()) == list(range(10))
-    assert 0 <= weight <= 1
-    np.testing.assert_allclose(blend.numpy(), weight * x.numpy() + (1 - weight) * x.numpy()[order], rtol=1e-12)
+def test_mixup_blends_with_its_weight():
+    x, partners = torch.randn(2, 10, 1, 4, 4, dtype=torch.float64)
+    np.testing.assert_allclose(mixup(x, partners, 0.3), 0.3 * x.numpy() + 0.7 * partners.numpy(), rtol=1e-12)
 
 
-def test_mixup_draws_its_weight_from_the_beta_distribution():
+def test_mixup_draws_its_weight_from_the_beta_distribution_and_an_order():
     torch.manual_seed(0)
-    weights = [mixup(torch.zeros(2, 1, 1, 1), 0.4)[2] for _ in range(500)]
-    assert scipy.stats.kstest(weights, scipy.stats.beta(0.4, 0.4).cdf).pvalue > 0.001
+    draws = [draw_mixup(0.4, 10, torch.device("cpu")) for _ in range(500)]
+    assert scipy.stats.kstest([weight for weight, _ in draws], scipy.stats.beta(0.4, 0.4).cdf).pvalue > 0.001
+    assert all(sorted(order.tolist()) == list(range(10)) for _, order in draws)
+
+
+@pytest.mark.parametrize("rows", [slice(3, 9), torch.tensor([11, 0, 4])])
+def test_a_part_of_a_batch_is_changed_as_within_the_whole(rows):
+    images = some_images(12)
+    everything = Augment(shift=2, rotation=10, zoom=0.1)
+    torch.manual_seed(0)
+    whole = cutout(augment_images(images, everything, flip=True).float(), 3)
+    torch.manual_seed(0)
+    part = BatchPart(12, rows)
+    own = cutout(augment_images(images[rows], everything, flip=True, part=part).float(), 3, part)
+    assert torch.equal(own, whole[rows])
 
 
 def test_nothing_changes_by_default():

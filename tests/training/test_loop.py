@@ -146,11 +146,13 @@ def test_training_matches_a_float64_reference(settings, update, toy, recipe_of, 
 def test_mixup_blends_the_losses_like_the_images(mix, recipe_of, train, monkeypatch):
     blended, order = [], torch.arange(9).roll(1)
 
-    def blend(x, alpha):
+    def blend(x, partners, weight):
         blended.append(x)
-        return mix * x + (1 - mix) * x[order], order, mix
+        return weight * x + (1 - weight) * partners
 
-    monkeypatch.setattr(importlib.import_module("foveola.training.step"), "mixup", blend)
+    module = importlib.import_module("foveola.training.step")
+    monkeypatch.setattr(module, "draw_mixup", lambda alpha, size, device: (mix, order))
+    monkeypatch.setattr(module, "mixup", blend)
     network, history = Recorder(), History()
     weight, bias = (p.detach().double().numpy().copy() for p in network.parameters())
     recipe = recipe_of(scaling="unit", batch_size=9, epochs=1, augment={"mixup": 0.4})

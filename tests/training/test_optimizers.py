@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from foveola.training.optimizers import Muon, ParamGroup, build_optimizers, orthogonalize
+from foveola.training.optimizers import Muon, ParamGroup, _assign, build_optimizers, orthogonalize
 
 
 def network():
@@ -96,3 +96,9 @@ def test_muon_follows_its_definition_at_a_fixed_norm():
         kernel.grad = gradient
         optimizer.step(lr_scale=0.5)
     torch.testing.assert_close(kernel.detach(), expected)
+
+
+def test_processes_share_kernels_by_their_cost():
+    assert _assign([5, 1, 3, 3], 2) == [0, 0, 1, 1]
+    assert _assign([], 2) == []
+    assert sorted(_assign([1] * 6, 3)) == [0, 0, 1, 1, 2, 2]

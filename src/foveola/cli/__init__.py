@@ -1,7 +1,9 @@
 """The command line: the commands, their help panels, and the exit codes."""
 
+import io
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stderr
 from typing import Any
 
 import typer
@@ -89,6 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)  # read when PyTorch is imported
     replace_unencodable()
+    silence = redirect_stderr(io.StringIO()) if os.environ.get("LOCAL_RANK", "0") != "0" else nullcontext()
+    with silence:  # of several processes that torchrun has started, one a machine prints messages
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="foveola")
     except SystemExit as end:  # how Typer always ends; it has worded wrong usage itself, and ends 130 on an interrupt

@@ -253,7 +253,10 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def _show_training(run: "Run", as_json: bool) -> None:
     from foveola.documents import TrainedRun
+    from foveola.training.distributed import leads
 
+    if not leads():
+        return
     status = run.status
     document = TrainedRun(**vars(status), run=str(run.path), evaluation=run.evaluation if status.data.test else None)
     show(document, as_json, lambda tables: tables.training(document))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from foveola.models.fast_ops import FastDropout, max_pool_2x2
 from foveola.models.layers import Activation, AveragePool2D, BatchNorm, Conv2D, Dense, MaxPool2D, PadWidths
 from foveola.models.shapes import LayerInfo
+from foveola.models.sync_batch_norm import BatchNorm1d, BatchNorm2d
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
@@ -123,7 +124,7 @@ class _Activation(nn.Module):
 
 
 def _batch_norm(layer: BatchNorm, info: LayerInfo) -> nn.Module:
-    kind = nn.BatchNorm2d if len(info.input_shape) == 3 else nn.BatchNorm1d
+    kind = BatchNorm2d if len(info.input_shape) == 3 else BatchNorm1d
     return kind(info.input_shape[-1], eps=layer.epsilon, momentum=1 - layer.momentum)
 
 

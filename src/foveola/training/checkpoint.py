@@ -19,8 +19,9 @@ from torch import Tensor
 
 from foveola.errors import ModelError
 from foveola.files import write_atomically, writing
-from foveola.sealed import seal, unsealed, verify_seal
+from foveola.sealed import header_bytes, seal, unsealed, verify_seal
 from foveola.training.callbacks import Callback
+from foveola.training.distributed import ALONE, Processes
 from foveola.training.stopping import StopSignals
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Checkpoint:
     training : identifies the training: a checkpoint of another one is refused
     build : versions, threads and other circumstances that decide the last bits of a result
     signals : a noted signal ends the training at its next step, saved
+    processes : those that train together: process 0 saves, and all go on from what it reads
     announce : gets a line about where the training goes on, and one if its result will not be the same bit for bit
 
     Attributes
@@ -60,11 +62,12 @@ class Checkpoint:
         training: str,
         build: Mapping[str, str],
         signals: StopSignals | None = None,
+        processes: Processes = ALONE,
         announce: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.path, self.every = path, every
         self.training, self.build = training, dict(build)
-        self.signals, self.announce = signals, announce
+        self.signals, self.processes, self.announce = signals, processes, announce
         self.seconds = 0.0
         self._started = self._saved = time.monotonic()
         self._pause = every
@@ -81,9 +84,14 @@ class Checkpoint:
         """
         self._started = self._saved = time.monotonic()
         _states(callbacks, {})  # what cannot be saved is found before the first step
-        if not self.path.is_file():
+        content = None
+        with self.processes.together():
+            if self.processes.leads and self.path.is_file():
+                content = _read(self.path)
+        content = self.processes.from_leader(content)
+        if content is None:
             return False
-        tensors, state = _read(self.path)
+        tensors, state = _parse(content, self.path)
         if state.get("training") != self.training:
             raise ModelError(
                 f"{self.path} belongs to another training: its recipe, seed or data differ from those in its folder. "
@@ -122,16 +130,19 @@ class Checkpoint:
         OutputError
             If the file cannot be written; the earlier one is still whole.
         """
-        stopped = self.signals is not None and self.signals.noted is not None
-        if stopped or time.monotonic() - self._saved >= self._pause:
-            self.save(fit, step, callbacks)
-        if self.signals is not None:
-            self.signals.end()
+        self._save_or_end(fit, step, callbacks, self.processes.agree_to_stop(self.signals, fit.step))
 
     def after_training(self, fit: "Fit", step: "TrainStep", callbacks: Sequence[Callback]) -> None:
         """As `after_step`, after the last one; saves if repeating what came after the last save would take long."""
         self._pause = min(self._pause, _WORTH_SAVING_SECONDS)
-        self.after_step(fit, step, callbacks)
+        self._save_or_end(fit, step, callbacks, self.processes.agree_to_stop(self.signals))
+
+    def _save_or_end(self, fit: "Fit", step: "TrainStep", callbacks: Sequence[Callback], stopped: bool) -> None:
+        if self.processes.leads and (stopped or time.monotonic() - self._saved >= self._pause):
+            self.save(fit, step, callbacks)
+        if stopped and self.signals is not None:
+            self.processes.from_leader(b"")  # none ends before process 0 has saved
+            self.signals.end()
 
     def save(self, fit: "Fit", step: "TrainStep", callbacks: Sequence[Callback]) -> None:
         """Write the file, and replace the earlier one once it is whole."""
@@ -184,20 +195,23 @@ def _to_bytes(tensors: Mapping[str, Tensor], state: dict[str, Any]) -> bytes:
     return seal(save(own, unsealed({_KEY: json.dumps(state)})))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load
-
+def _read(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error}. Correct its rights, or train again with --force.") from None
     verify_seal(content, path)
+    return content
+
+
+def _parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {})[_KEY])
+        state = json.loads(json.loads(header_bytes(content))["__metadata__"][_KEY])
         tensors = load(content)
-    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not a checkpoint of Foveola's: {error}. Train again with --force.") from None
     if not isinstance(state, dict):
         raise ModelError(f"{path} is not a checkpoint of Foveola's: its state is no object. Train again with --force.")

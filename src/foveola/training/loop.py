@@ -18,6 +18,7 @@ from foveola.predictions import Predictions
 from foveola.recipe import Recipe
 from foveola.training.callbacks import Callback, EpochMetrics
 from foveola.training.checkpoint import Checkpoint
+from foveola.training.distributed import ALONE, Processes
 from foveola.training.memory import keep_freed_memory
 from foveola.training.schedules import lr_schedule
 from foveola.training.step import TrainStep
@@ -48,6 +49,7 @@ class Fit:
     metrics: EpochMetrics = field(default_factory=dict)
     stop: bool = False
     best_epoch: int = 0
+    processes: Processes = ALONE
     epoch_ended: bool = True
     _validated: tuple[int, Predictions] | None = None
 
@@ -57,7 +59,7 @@ class Fit:
         if self.validation is None:
             raise ValueError("There are no validation images, because the recipe's validation is 0. Set it above 0.")
         if self._validated is None or self._validated[0] != self.step:
-            logits = self.classifier.predict_logits(self.validation.images)
+            logits = self.processes.predict_logits(self.classifier, self.validation.images)
             predictions = Predictions(logits, self.validation.labels, self.validation.class_names, held_out=True)
             self._validated = self.step, predictions
         return self._validated[1]
@@ -74,6 +76,7 @@ def fit(
     precision: torch.dtype,
     flip: bool = False,
     callbacks: Sequence[Callback] = (),
+    processes: Processes = ALONE,
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train a classifier in place.
@@ -85,6 +88,7 @@ def fit(
     validation : images for model selection, or None
     flip : whether training flips images, each with probability 1/2
     precision : of matrix products, torch.bfloat16 or torch.float32; weights are float32
+    processes : those that train together; all call `fit` with the same arguments
     checkpoint : if it holds the state of an interrupted training, that is gone on with; it saves as training goes on
 
     Raises
@@ -96,11 +100,13 @@ def fit(
     classifier.to(device)
     batches = Batches(train, recipe, seed, device)
     state = Fit(recipe, classifier, train, validation, batches.epochs, batches.steps, batches.per_epoch)
+    state.processes = processes
     step = TrainStep(
         classifier, batches.images, batches.labels, recipe,
         precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
-        steps=batches.steps, steps_per_epoch=batches.per_epoch,
+        steps=batches.steps, steps_per_epoch=batches.per_epoch, processes=processes,
     )  # fmt: skip
+    processes.synchronize(list(classifier.network.state_dict().values()))
     _call(callbacks, "on_fit_start", state)
     resumed = checkpoint is not None and checkpoint.restore(state, step, callbacks)
     if resumed and not state.epoch_ended:
@@ -125,6 +131,7 @@ def fit(
             state.metrics |= _validation_metrics(state.validation_predictions)
         state.best_epoch = state.epoch
         _call(callbacks, "on_epoch_end", state)
+        state.stop = processes.from_leader(b"stop" if state.stop else b"") == b"stop"
         state.epoch_ended = True
     if checkpoint is not None:
         checkpoint.after_training(state, step, callbacks)

@@ -16,6 +16,7 @@ from torch.optim.sgd import sgd
 
 from foveola.models.init import hidden_kernels
 from foveola.recipe import Recipe
+from foveola.training.distributed import ALONE, Processes
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Optimizer(Protocol):
         """Update the parameters, with learning rates times `lr_scale`; does nothing if `skip` is 1."""
 
 
-def build_optimizers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
+def build_optimizers(network: nn.Module, recipe: Recipe, processes: Processes = ALONE) -> list[Optimizer]:
     """The optimizers of a recipe: one, or two with Muon.
 
     Muon updates the kernels of hidden convolutions; AdamW updates all other parameters. Weight decay applies to
@@ -59,7 +60,7 @@ def build_optimizers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
     adaptive = Adam(groups, recipe.beta2, recipe.epsilon, decoupled=recipe.optimizer != "adam")
     if not hidden:
         return [adaptive]
-    return [adaptive, Muon([ParamGroup(hidden, recipe.muon_learning_rate, 0.0)], recipe.momentum)]
+    return [adaptive, Muon([ParamGroup(hidden, recipe.muon_learning_rate, 0.0)], recipe.momentum, processes)]
 
 
 class Adam:
@@ -117,11 +118,14 @@ class Muon:
     Kernels out×in×height×width are treated as matrices out × (in·height·width). Their norm is fixed at √out; the
     learning rate is then the relative change of a filter. Jordan et al., "Muon" (2024); the fixed norm is airbench's
     (Jordan, 2024, arXiv:2404.00498). PyTorch's own Muon takes matrices only and does not fix the norm.
+
+    Several processes share the kernels, because to orthogonalise them takes longer than to send them.
     """
 
-    def __init__(self, groups: Sequence[ParamGroup], momentum: float) -> None:
+    def __init__(self, groups: Sequence[ParamGroup], momentum: float, processes: Processes = ALONE) -> None:
         self.groups = groups
         self.momentum = momentum
+        self.processes = processes
         self.velocity = [[torch.zeros_like(p) for p in group.parameters] for group in groups]
 
     @property
@@ -131,14 +135,39 @@ class Muon:
     @torch.no_grad()
     def step(self, lr_scale: float | Tensor, skip: Tensor | None = None) -> None:
         for group, velocities in zip(self.groups, self.velocity, strict=True):
-            for kernel, gradient, velocity in zip(group.parameters, _gradients(group), velocities, strict=True):
+            lookaheads = []
+            for gradient, velocity in zip(_gradients(group), velocities, strict=True):
                 if skip is not None:
                     gradient = torch.where(skip > 0, torch.zeros_like(gradient), gradient)
                 velocity.mul_(self.momentum).add_(gradient)
-                lookahead = gradient.add(velocity, alpha=self.momentum).permute(0, 2, 3, 1)  # a view, in channels_last
-                update = orthogonalize(lookahead.flatten(1)).view_as(lookahead).permute(0, 3, 1, 2)
+                # A view, in channels_last
+                lookaheads.append(gradient.add(velocity, alpha=self.momentum).permute(0, 2, 3, 1))
+            matrices = self._orthogonalized([lookahead.flatten(1) for lookahead in lookaheads])
+            for kernel, lookahead, matrix in zip(group.parameters, lookaheads, matrices, strict=True):
+                update = matrix.view_as(lookahead).permute(0, 3, 1, 2)
                 updated = kernel * (math.sqrt(len(kernel)) / kernel.norm()) - update * (lr_scale * group.lr)
                 kernel.copy_(updated if skip is None else torch.where(skip > 0, kernel, updated))
+
+    def _orthogonalized(self, matrices: Sequence[Tensor]) -> list[Tensor]:
+        """The matrices orthogonalised, each by one process."""
+        if self.processes.size == 1:
+            return [orthogonalize(matrix) for matrix in matrices]
+        owners = _assign([matrix.numel() * min(matrix.shape) for matrix in matrices], self.processes.size)
+        results = [
+            orthogonalize(matrix) if owner == self.processes.rank else torch.zeros_like(matrix)
+            for matrix, owner in zip(matrices, owners, strict=True)
+        ]
+        self.processes.sum_tensors(results)
+        return results
+
+
+def _assign(costs: Sequence[int], workers: int) -> list[int]:
+    """A worker for each cost: from the largest to the smallest, that with the least so far."""
+    loads, owners = [0] * workers, [0] * len(costs)
+    for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
+        owners[index] = loads.index(min(loads))
+        loads[owners[index]] += costs[index]
+    return owners
 
 
 def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveola.errors import NonFiniteLoss
+from foveola.models.batch_part import BatchPart, set_batch_part
 from foveola.models.classifier import Classifier
 from foveola.recipe import Recipe
-from foveola.training.augment import augment_images, cutout, mixup
+from foveola.training.augment import augment_images, cutout, draw_mixup, mixup
+from foveola.training.distributed import ALONE, Processes
 from foveola.training.optimizers import build_optimizers
 from foveola.training.schedules import lr_schedule
 
@@ -38,6 +40,7 @@ class TrainStep:
     class_weights : K, or None
     steps, steps_per_epoch : number of steps in the whole training, and in an epoch
     deferred : whether a non-finite loss is raised only when the metrics are read; by default on a GPU
+    processes : those that share every batch
     """
 
     def __init__(
@@ -53,14 +56,16 @@ class TrainStep:
         steps: int,
         steps_per_epoch: int,
         deferred: bool | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         device = images.device
         self.classifier, self.recipe = classifier, recipe
         self.images, self.labels = images, labels
         self.flip, self.class_weights = flip, class_weights
+        self.processes = processes
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.deferred = device.type == "cuda" if deferred is None else deferred
-        self.optimizers = build_optimizers(classifier.network, recipe)
+        self.optimizers = build_optimizers(classifier.network, recipe, processes)
         groups = [group for optimizer in self.optimizers for group in optimizer.groups]
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         self.buffers = list(classifier.network.buffers())
@@ -69,8 +74,10 @@ class TrainStep:
         self.nonfinite = torch.zeros((), device=device)  # 1 from the first step with a non-finite loss or gradient
         self.nonfinite_loss = torch.zeros((), device=device)
         self.finite_steps = torch.zeros((), device=device)
-        # A CUDA graph cannot hold mixup, which draws on the CPU, and perhaps not what a user's module does
+        # A CUDA graph cannot hold mixup, which draws on the CPU, and perhaps not what a user's module does, nor what
+        # processes tell one another
         capture = device.type == "cuda" and not recipe.augment.mixup and classifier.metadata.layers is not None
+        capture = capture and processes.size == 1
         self.run: TrainBatch = _CudaGraph(self.train_batch, device) if capture else self.train_batch
 
     @property
@@ -111,43 +118,78 @@ class TrainStep:
 
     def train_batch(self, indices: Tensor, lr_scale: float | Tensor) -> None:
         """Do one step; if deferred, without synchronising with the device."""
-        labels = self.labels[indices]
         buffers_before = [buffer.clone() for buffer in self.buffers]
-        loss, correct = self._forward(self.images[indices], labels)
+        loss, correct = self._forward(indices)
         loss.backward()
-        self._check_finite(loss.detach())
+        loss, correct = self._sum_over_processes(loss.detach(), correct)
+        self._check_finite(loss)
         if self.deferred or self.nonfinite:  # batch normalisation may already hold NaN
             for buffer, before in zip(self.buffers, buffers_before, strict=True):
                 buffer.copy_(torch.where(self.nonfinite > 0, before, buffer))
         if self.deferred or not self.nonfinite:
             for optimizer in self.optimizers:
                 optimizer.step(lr_scale, skip=self.nonfinite if self.deferred else None)
-            self.sums += torch.stack((loss.detach() * len(labels), correct, torch.full_like(correct, len(labels))))
+            self.sums += torch.stack((loss * len(indices), correct, torch.full_like(correct, len(indices))))
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss and number of correct predictions."""
-        augment = self.recipe.augment
-        polarity = self.classifier.metadata.polarity
-        x = self.classifier.normalize(augment_images(images, augment, self.flip, polarity))
-        if augment.cutout:
-            x = cutout(x, augment.cutout)
-        if not augment.mixup:
-            logits = self._logits(x)
-            return self._loss(logits, labels), (logits.detach().argmax(1) == labels).sum()
-        x, order, weight = mixup(x, augment.mixup)
-        logits = self._logits(x)
-        loss = weight * self._loss(logits, labels) + (1 - weight) * self._loss(logits, labels[order])
-        return loss, (logits.detach().argmax(1) == (labels if weight >= 0.5 else labels[order])).sum()
+    def _forward(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss and number of correct predictions: this process's summands of those of the whole batch."""
+        labels = self.labels[indices]
+        part = self.processes.part(len(indices))
+        if not self.recipe.augment.mixup:
+            logits = self._logits(self._inputs(indices, part), part)
+            own = labels[part.rows]
+            return self._loss(logits, own, labels), (logits.detach().argmax(1) == own).sum()
+        weight, order = draw_mixup(self.recipe.augment.mixup, len(indices), indices.device)
+        x, partners = self._pairs(indices, part, order)
+        logits = self._logits(mixup(x, partners, weight), part)
+        own, other = labels[part.rows], labels[order[part.rows]]
+        loss = weight * self._loss(logits, own, labels) + (1 - weight) * self._loss(logits, other, labels)
+        return loss, (logits.detach().argmax(1) == (own if weight >= 0.5 else other)).sum()
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _inputs(self, indices: Tensor, part: BatchPart) -> Tensor:
+        """Augmented images of a part of the batch, as the network takes them."""
+        augment, polarity = self.recipe.augment, self.classifier.metadata.polarity
+        images = augment_images(self.images[indices[part.rows]], augment, self.flip, polarity, part)
+        x = self.classifier.normalize(images)
+        return cutout(x, augment.cutout, part) if augment.cutout else x
+
+    def _pairs(self, indices: Tensor, part: BatchPart, order: Tensor) -> tuple[Tensor, Tensor]:
+        """A part of the batch, and the images that are blended with it, which may be in another process's part."""
+        if self.processes.size == 1:
+            x = self._inputs(indices, part)
+            return x, x[order]
+        own = torch.arange(len(indices), device=indices.device)[part.rows]
+        x, partners = self._inputs(indices, BatchPart(part.size, torch.cat((own, order[own])))).chunk(2)
+        return x, partners
+
+    def _logits(self, x: Tensor, part: BatchPart) -> Tensor:
+        network = self.classifier.network
+        if self.processes.size > 1:
+            set_batch_part(network, part)
         with self.autocast:
-            logits: Tensor = self.classifier.network(x)
+            logits: Tensor = network(x)
+        if self.processes.size > 1:
+            set_batch_part(network, None)
         return logits.float()
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.recipe.label_smoothing)
+    def _loss(self, logits: Tensor, labels: Tensor, all_labels: Tensor) -> Tensor:
+        """Mean cross-entropy; of a part of the batch, its sum divided by the weight of the whole batch."""
+        weights, smoothing = self.class_weights, self.recipe.label_smoothing
+        if self.processes.size == 1:
+            return F.cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+        total = len(all_labels) if weights is None else weights[all_labels].sum()
+        return F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum") / total
+
+    def _sum_over_processes(self, loss: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss, correct predictions and gradients of the whole batch."""
+        if self.processes.size == 1:
+            return loss, correct
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        metrics = torch.stack((loss, correct.to(loss.dtype)))
+        self.processes.sum_tensors([*gradients, metrics])
+        return metrics[0], metrics[1]
 
     def _check_finite(self, loss: Tensor) -> None:
         """Record the first loss that is not finite, or whose gradient is not."""

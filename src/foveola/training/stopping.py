@@ -16,9 +16,15 @@ class StopSignals:
     SIGINT raises KeyboardInterrupt, the others SystemExit with the code that shells give: 128 and the signal's number.
     A signal that is ignored, as under `nohup`, stays ignored. Outside the main thread, which Python does not let
     handle signals, nothing changes.
+
+    Parameters
+    ----------
+    patient : whether a second signal while deferred is ignored, too: several processes agree on the step after which
+        they end, and Ctrl+C may reach each of them twice, from the terminal and from torchrun
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool = False) -> None:
+        self.patient = patient
         self.noted: int | None = None
         self._deferring = False
         self._before: dict[int, object] = {}
@@ -39,7 +45,7 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[Self]:
-        """Note the first signal instead of raising; a second one raises at once."""
+        """Note the first signal instead of raising; a second one raises at once, unless `patient`."""
         self._deferring = True
         try:
             yield self
@@ -60,8 +66,8 @@ class StopSignals:
             _raise(self.noted)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._deferring and self.noted is None:
-            self.noted = number
+        if self._deferring and (self.noted is None or self.patient):
+            self.noted = self.noted or number
         else:
             _raise(number)
 

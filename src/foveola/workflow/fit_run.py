@@ -1,10 +1,12 @@
 """Fit, calibrate and measure a prepared classifier in a claimed folder; however it ends, what was done is kept."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
     from foveola.training.callbacks import Callback
     from foveola.training.checkpoint import Checkpoint
+    from foveola.training.distributed import Processes
     from foveola.training.stopping import StopSignals
 
 
@@ -49,20 +52,25 @@ class Prepared:
 
 
 def fit_run(
-    claim: Claim,
+    claim: Claim | None,
     request: TrainingRequest,
     prepared: Prepared,
     callbacks: Sequence["Callback"],
     signals: "StopSignals",
+    processes: "Processes",
     screen: "Console",
     started: float,
 ) -> Run:
     """Train in a claimed folder, from its checkpoint if there is one, and put the finished run in its place.
 
+    Of several processes, one has claimed the folder and writes; the others train along.
+
     Parameters
     ----------
+    claim : of the folder, or None in all processes but 0
     callbacks : the user's own
     signals : end the training at its next step, with a checkpoint
+    processes : those that train together
     started : when the command began, of `time.perf_counter`
 
     Raises
@@ -75,46 +83,84 @@ def fit_run(
     from foveola.training.checkpoint import Checkpoint
 
     status = prepared.status
+    path = processes.from_leader(None if claim is None else os.fsencode(claim.path))
+    if claim is None:
+        assert path is not None, "process 0 has claimed a folder"
+        return _train_along(Path(os.fsdecode(path)), request, prepared, callbacks, signals, processes, screen)
     claim.write_request(request)
     claim.begun = True
     screen.print(_announcement(claim, status), soft_wrap=True)
     checkpoint = Checkpoint(
-        claim.state_path, request.checkpoint_every, _identity(status), _build(status), signals,
+        claim.state_path, request.checkpoint_every, _identity(status), _build(status, processes), signals, processes,
         announce=lambda text: screen.print(text, soft_wrap=True),
     )  # fmt: skip
     run = claim.result
     with _unfinished(claim, status, screen):
         try:
             _fit(run, prepared, callbacks, checkpoint, signals, screen)
-            with writing(claim.path, f"Make room, and go on: foveola train --resume {claim.path}"):
+            with processes.together(), writing(claim.path, f"Make room, and go on: {_resume(claim)}"):
                 predictions = _measure(run, prepared)
             status.status = "done"
         finally:
             status.seconds.total = checkpoint.seconds + time.perf_counter() - started
-        run.write_status(status)
-        if request.report:
-            screen.print("writing the report")
-            _write_page(run, prepared.classifier, prepared.splits, predictions, screen)
-    with signals.deferred():  # the run is whole: a signal now changes nothing
+        with processes.together():
+            run.write_status(status)
+            if request.report:
+                screen.print("writing the report")
+                _write_page(run, prepared.classifier, prepared.splits, predictions, screen)
+    with processes.together(), signals.deferred():  # the run is whole: a signal now changes nothing
         return claim.finish()
 
 
+def _train_along(
+    path: Path,
+    request: TrainingRequest,
+    prepared: Prepared,
+    callbacks: Sequence["Callback"],
+    signals: "StopSignals",
+    processes: "Processes",
+    screen: "Console",
+) -> Run:
+    """Train together with process 0, and wait until the run in `path` is finished."""
+    from foveola.training.checkpoint import Checkpoint
+
+    status = prepared.status
+    build = _build(status, processes)
+    checkpoint = Checkpoint(path, request.checkpoint_every, _identity(status), build, signals, processes)
+    _fit(None, prepared, callbacks, checkpoint, signals, screen)
+    for _ in ("measured", "reported", "published"):
+        with processes.together():
+            pass
+    return Run(path)
+
+
 def _fit(
-    run: Run,
+    run: Run | None,
     prepared: Prepared,
     callbacks: Sequence["Callback"],
     checkpoint: "Checkpoint",
     signals: "StopSignals",
     screen: "Console",
 ) -> None:
-    """Train. An unfinished training leaves its last weights and its history, to be looked at."""
-    from foveola.training.callbacks import CsvLog, ElapsedTime, History, LearningRate, ProgressBar, ValidationMetric
+    """Train. An unfinished training leaves its last weights and its history in the run, to be looked at.
+
+    The run is None in a process that does not write.
+    """
+    from foveola.training.callbacks import (
+        Callback,
+        CsvLog,
+        ElapsedTime,
+        History,
+        LearningRate,
+        ProgressBar,
+        ValidationMetric,
+    )
     from foveola.training.loop import fit
 
     classifier, splits, status = prepared.classifier, prepared.splits, prepared.status
     recipe = status.recipe
     history, elapsed, progress_bar = History(), ElapsedTime(), ProgressBar(screen)
-    log = CsvLog(history, run.history_path)
+    log = Callback() if run is None else CsvLog(history, run.history_path)
     auc = [ValidationMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
     every = [*auc, LearningRate(), elapsed, *callbacks, *_selection(recipe), history, log, progress_bar]
     try:
@@ -122,12 +168,13 @@ def _fit(
             status.chosen_epoch = fit(
                 classifier, splits.train, splits.validation, recipe,
                 seed=status.seed, device=prepared.device, precision=prepared.precision, flip=status.flip,
-                callbacks=every, checkpoint=checkpoint,
+                callbacks=every, processes=checkpoint.processes, checkpoint=checkpoint,
             ).best_epoch  # fmt: skip
     except BaseException:
-        with suppress(OSError):  # what went wrong is already being raised
-            log.close()
-            classifier.save(run.model_path)
+        if run is not None and isinstance(log, CsvLog):
+            with suppress(OSError):  # what went wrong is already being raised
+                log.close()
+                classifier.save(run.model_path)
         raise
     finally:
         progress_bar.close()
@@ -178,12 +225,16 @@ def _keep(claim: Claim, status: RunStatus, screen: "Console") -> None:
         claim.result.write_status(status)
         if status.status != "diverged":
             claim.show()
-            screen.print(f"To go on with it: foveola train --resume {claim.path}", soft_wrap=True)
+            screen.print(f"To go on with it: {_resume(claim)}", soft_wrap=True)
         elif claim.keeps_old:
             claim.discard()
             screen.print(f"{claim.path} still holds the run that was there before", soft_wrap=True)
         else:
             claim.finish()
+
+
+def _resume(claim: Claim) -> str:
+    return f"foveola train --resume {claim.path}"
 
 
 def _identity(status: RunStatus) -> str:
@@ -192,7 +243,7 @@ def _identity(status: RunStatus) -> str:
     return hashlib.sha256(what.encode()).hexdigest()
 
 
-def _build(status: RunStatus) -> dict[str, str]:
+def _build(status: RunStatus, processes: "Processes") -> dict[str, str]:
     """What decides the last bits of a result."""
     installed = {name: status.versions[name] for name in _COMPUTING}
     return installed | {
@@ -200,6 +251,7 @@ def _build(status: RunStatus) -> dict[str, str]:
         "threads": str(status.threads),
         "processor": str(status.processor),
         "precision": str(status.precision),
+        "processes": str(processes.size),
     }
 
 

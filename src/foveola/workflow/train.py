@@ -1,8 +1,10 @@
 """Train: data → splits → training → temperature → one look at the test split → run; and go on after an interruption."""
 
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from foveola.runs import Run
 from foveola.text import restore_surrogates
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.fit_run import Prepared, fit_run
+from foveola.workflow.launch import check_request, earlier_attempt, launch_name, prepare_in_turn, share_request
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
 from foveola.workflow.record import data_metadata, record_data
 
@@ -114,6 +117,7 @@ def train(
     """
     started = time.perf_counter()
     require("torch", "train")
+    from foveola.training.distributed import join
     from foveola.training.stopping import StopSignals
 
     chosen = (
@@ -137,19 +141,50 @@ def train(
         checkpoint_every=checkpoint_every,
         network=network is not None,
         callbacks=_names(callbacks),
+        launch=launch_name(),
     )
-    given, screen = _Given(data, groups, network, callbacks), console(verbose)
-    with StopSignals() as signals:
-        if out is None:
-            check_writable(RUNS)
-            prepared = _prepare(request, given, screen, started)
-            name = f"{prepared.status.data.name}-{prepared.status.recipe.name}"
-            with Claim.take_new(RUNS / name) as claim:
-                return fit_run(claim, request, prepared, callbacks, signals, screen, started)
-        with Claim.take(Path(out), force=force) as claim:
-            claim.write_request(request)
-            prepared = _prepare(request, given, screen, started)
-            return fit_run(claim, request, prepared, callbacks, signals, screen, started)
+    processes = join(choose_device(device))
+    given, screen = _Given(data, groups, network, callbacks), console(verbose and processes.leads)
+    with StopSignals(patient=processes.size > 1) as signals, processes.silent_but_one(), ExitStack() as claims:
+        check_request(processes, request)
+        claim = None
+        with processes.together():
+            if processes.leads:
+                claim = _claim(out, force, request, claims)
+        if finished := processes.from_leader(None if not isinstance(claim, Run) else os.fsencode(claim.path)):
+            return Run(Path(os.fsdecode(finished)))
+        assert not isinstance(claim, Run), "it is not finished"
+        threads = request.threads
+        request = share_request(processes, claim.request if claim is not None and claim.begun else request)
+        request.threads = threads
+        prepared = prepare_in_turn(processes, lambda: _prepare(request, given, screen, started))
+        with processes.together():
+            if processes.leads and claim is None:
+                name = f"{prepared.status.data.name}-{prepared.status.recipe.name}"
+                claim = claims.enter_context(Claim.take_new(RUNS / name))
+        return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
+
+
+def _claim(out: str | Path | None, force: bool, request: TrainingRequest, claims: ExitStack) -> Claim | Run | None:
+    """Claim the run's folder: `out`, or that of the same training before torchrun has restarted it; None: a new one.
+
+    If the restarted training was finished already, the run.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be claimed.
+    """
+    folder = None if out is None else Path(out)
+    if request.launch is not None and (earlier := earlier_attempt(request.launch, folder, RUNS)) is not None:
+        claim = Claim.resume(earlier)
+        return Run(earlier) if claim is None else claims.enter_context(claim)
+    if folder is None:
+        check_writable(RUNS)
+        return None
+    claim = claims.enter_context(Claim.take(folder, force=force))
+    claim.write_request(request)
+    return claim
 
 
 def resume(
@@ -190,21 +225,28 @@ def resume(
     """
     started = time.perf_counter()
     require("torch", "train")
+    from foveola.training.distributed import join
     from foveola.training.stopping import StopSignals
 
-    screen = console(verbose)
-    with StopSignals() as signals:
-        claim = Claim.resume(Path(run))
-        if claim is None:
+    processes = join(choose_device(device or "auto"))
+    screen = console(verbose and processes.leads)
+    with StopSignals(patient=processes.size > 1) as signals, processes.silent_but_one(), ExitStack() as claims:
+        claim = None
+        with processes.together():
+            if processes.leads:
+                claim = Claim.resume(Path(run))
+        if processes.from_leader(b"finished" if processes.leads and claim is None else None):
             screen.print(f"{run} is finished already: there is nothing to go on with.", soft_wrap=True)
             return Run.open(run)
-        with claim:
-            request = claim.request
-            request.device = choose_device(device or request.device).type  # type: ignore[arg-type]
-            request.threads = choose_threads(threads or request.threads)
+        if claim is not None:
+            claims.enter_context(claim)
+        request = share_request(processes, None if claim is None else claim.request)
+        request.device = choose_device(device or request.device).type  # type: ignore[arg-type]
+        request.threads = choose_threads(threads or request.threads)
+        with processes.together():
             given = _given_again(request, data, groups, network, callbacks)
-            prepared = _prepare(request, given, screen, started)
-            return fit_run(claim, request, prepared, callbacks, signals, screen, started)
+        prepared = prepare_in_turn(processes, lambda: _prepare(request, given, screen, started))
+        return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
 
 
 def _absolute(path: str | Path | Dataset) -> str | None:
