@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from foveola.images import Images, ImageSet
+from foveola.lazy import as_lazy, blocks
 
 HASH_BYTES = 8
 
@@ -21,9 +22,15 @@ def hash_images(images: Images) -> Hashes:
 
     That two of a million different images share a hash has a probability of 3 in 100 million.
     """
+    lazy = as_lazy(images)
+    if lazy is not None and lazy.source.hashes is not None:
+        return lazy.source.hashes[lazy.rows]
     person = "×".join(map(str, images.shape[1:])).encode()[:16]
-    images = np.ascontiguousarray(images)
-    digests = b"".join(hashlib.blake2b(image, digest_size=HASH_BYTES, person=person).digest() for image in images)
+    digests = b"".join(
+        hashlib.blake2b(image, digest_size=HASH_BYTES, person=person).digest()
+        for block in blocks(images)
+        for image in np.ascontiguousarray(block)
+    )
     return np.frombuffer(digests, "<u8").astype(np.uint64, copy=False)
 
 

@@ -4,7 +4,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveola.datasets import CATALOG, originals_of
+from foveola.datasets import CATALOG
+from foveola.datasets.reader import originals_of
 from foveola.datasets.reload import GIVEN_GROUPS, Leaks, RecordedData, image_paths
 from foveola.datasets.series import missing_groups
 from foveola.datasets.splits import Overlap, Splits
