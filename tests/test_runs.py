@@ -11,14 +11,14 @@ from safetensors import safe_open
 
 import foveola
 from foveola.documents import RunStatus
-from foveola.errors import ModelError, OutputError
-from foveola.files import record_checksum, write_atomically
+from foveola.errors import ModelError
+from foveola.files import write_atomically
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
 
 FILES = {
     "run.json", "recipe.toml", "history.csv", "model.safetensors", "evaluation.json",
-    "curves.png", "samples.png", "mistakes.png", "confusion.png", "report.html",
+    "curves.png", "samples.png", "mistakes.png", "confusion.png", "report.html", "SHA256SUMS",
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def status(toy_run) -> RunStatus:
 @pytest.fixture
 def older_run(toy_run, tmp_path) -> Path:
     """A copy of a run without the keys that older versions did not write."""
-    path = shutil.copytree(toy_run, tmp_path / "older")
+    path = shutil.copytree(toy_run, tmp_path / "older", ignore=shutil.ignore_patterns("SHA256SUMS"))
     for name in ("run.json", "evaluation.json"):
         document = json.loads((path / name).read_text("utf-8"))
         for key in NEWER_KEYS:
@@ -117,77 +117,16 @@ def test_damaged_run_json(tmp_path, content):
 
 
 def test_unfinished_run_has_no_evaluation(tmp_path, status):
-    run = Run.claim(tmp_path / "run")
-    run.start(status)
+    run = Run(tmp_path)
+    run.write_status(status)
     with pytest.raises(ModelError, match=r"evaluation\.json cannot be read"):
         _ = run.evaluation
 
 
-def test_claim_changes_nothing(tmp_path):
-    Run.claim(tmp_path / "deep" / "run")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_empty_folder_may_be_claimed(tmp_path, status):
-    run = Run.claim(tmp_path)
-    run.start(status)
-    assert run.status == status
-
-
-def test_force_replaces_a_run_and_nothing_else(tmp_path, status):
-    run = Run.claim(tmp_path / "run")
-    run.start(status)
-    (run.path / "report.html").write_text("a page")
-    (run.path / "exports").mkdir()
-    (run.path / "exports" / "model.onnx").write_bytes(b"a graph")
-    record_checksum(run.path / "exports" / "model.onnx")
-    with pytest.raises(OutputError, match="--force"):
-        Run.claim(run.path)
-    Run.claim(run.path, force=True).start(status)
-    assert [path.name for path in run.path.iterdir()] == ["run.json"]
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters" / "a.txt").touch()
-    with pytest.raises(OutputError, match="left alone"):
-        Run.claim(tmp_path / "letters", force=True)
-
-
-def test_force_leaves_other_files_in_a_run(tmp_path, status):
-    run = Run.claim(tmp_path / "run")
-    run.start(status)
-    mine = [run.path / name for name in ("thesis.txt", "exports/notes.txt", "plots/a.png")]
-    for path in mine:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("two years of work")
-    (run.path / "exports" / "model.onnx").write_bytes(b"a graph")
-    record_checksum(run.path / "exports" / "model.onnx")
-    Run.claim(run.path, force=True).start(status)
-    assert sorted(path for path in run.path.rglob("*") if path.is_file()) == sorted([*mine, run.path / "run.json"])
-
-
-@pytest.mark.parametrize("content", ['{"name": "build"}', "not JSON", "", "[]", '{"format": 1, "status": "done"}'])
-def test_force_takes_only_foveolas_own_run_json_for_a_run(tmp_path, content):
-    (tmp_path / "run.json").write_text(content)
-    (tmp_path / "thesis.txt").write_text("two years of work")
-    with pytest.raises(OutputError, match=r"not one of Foveola's.* left alone"):
-        Run.claim(tmp_path, force=True)
-    assert (tmp_path / "thesis.txt").exists()
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_folder(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match="may write to"):
-        Run.claim(tmp_path / "run")
-
-
-def test_a_folder_that_cannot_be_created(tmp_path, monkeypatch, status):
-    def refuse(*_, **__):
-        raise OSError(30, "Read-only file system")
-
-    run = Run.claim(tmp_path / "run")
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(OutputError, match="Read-only file system"):
-        run.start(status)
+def test_a_training_that_is_not_finished_is_no_run(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(ModelError, match=r"not finished.*foveola train --resume"):
+        Run.open(tmp_path)
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _PUBLIC = {
     "load": "foveola.datasets",
     "train": "foveola.workflow.train",
+    "resume": "foveola.workflow.train:resume",
     "open": "foveola.workflow.open:open_model",
     "evaluate": "foveola.workflow.evaluate",
     "audit": "foveola.workflow.audit",
@@ -64,6 +65,7 @@ __all__ = [
     "open",
     "predict",
     "report",
+    "resume",
     "train",
 ]
 
@@ -84,7 +86,7 @@ if TYPE_CHECKING:
     from foveola.workflow.open import open_model as open
     from foveola.workflow.predict import predict
     from foveola.workflow.report import report
-    from foveola.workflow.train import train
+    from foveola.workflow.train import resume, train
 
 
 def __getattr__(name: str) -> Any:

@@ -135,6 +135,39 @@ class RunStatus(Document):
         return document
 
 
+class TrainingRequest(Document):
+    """`checkpoint/request.json`: everything that `foveola train` was asked for.
+
+    `data` is None if it was given as arrays, `groups` "array"; `recipe` is None as long as the time budget has not
+    chosen one, `fingerprint` as long as the data has not been read; `network` and `callbacks` say what was given from
+    Python, and has to be given again.
+    """
+
+    data: str | None
+    recipe: Recipe | None
+    overrides: dict[str, Any] = {}
+    seed: int
+    device: str
+    threads: int
+    budget: float | None = None
+    init: str | None = None
+    freeze: bool = False
+    skip_bad: int = 0
+    groups: str | None = None
+    report: bool = True
+    checkpoint_every: float
+    fingerprint: str | None = None
+    network: bool = False
+    callbacks: list[str] = []
+
+    @model_serializer(mode="wrap")
+    def _without_unset_recipe_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        if self.recipe is not None:
+            document["recipe"] = self.recipe.model_dump(mode="json", exclude_none=True)
+        return document
+
+
 class SeenImages(BaseModel):
     """How many of the measured images the model has learnt from (`training`), or was selected by (`validation`).
 

@@ -3,12 +3,18 @@
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from foveola.errors import ModelError, OutputError
 from foveola.text import escape_surrogates
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -29,7 +35,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 @contextmanager
@@ -62,12 +68,37 @@ def check_writable(folder: Path) -> None:
         )
 
 
+def lock(path: Path) -> int | None:
+    """Lock a file for this process alone, until the returned descriptor is closed or the process ends, however it ends.
+
+    None if another process holds it, or has removed it meanwhile.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(path).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH116 (Path.stat has no descriptor to compare)
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
 def expanded(path: str | Path) -> Path:
     """The path, with ~ as the home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~name, where there is no such user
         return Path(path)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file that another library has written is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def is_empty_folder(path: Path) -> bool:
@@ -83,7 +114,8 @@ def new_folder(first: Path) -> Path:
     return folder
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Wait until the names of a folder's files are on the disk."""
     if os.name == "nt":  # Windows has no handle for a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -116,17 +148,16 @@ def record_checksum(path: Path) -> None:
     _write_checksums(sums, [*others, _checksum_line(path, name)])
 
 
-def record_checksums(folder: Path) -> None:
-    """Write a SHA256SUMS into a folder that names every other file in it, at any depth.
+def record_checksums(folder: Path, names: Collection[str] | None = None) -> None:
+    """Write a SHA256SUMS into a folder that names every other file in it, at any depth, or those of `names`.
 
     Raises
     ------
     OSError
         If SHA256SUMS cannot be written.
     """
-    _write_checksums(
-        folder / CHECKSUM_FILE, [_checksum_line(path, name) for name, path in sorted(_files_in(folder).items())]
-    )
+    files = {name: path for name, path in sorted(_files_in(folder).items()) if names is None or name in names}
+    _write_checksums(folder / CHECKSUM_FILE, [_checksum_line(path, name) for name, path in files.items()])
 
 
 def has_checksum(path: Path) -> bool:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -67,28 +66,30 @@ def test_a_closed_pipe_gives_no_traceback():
     assert done.stderr == ""
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
-def test_an_interrupt_ends_with_130_and_leaves_a_readable_run(toy_npz, tiny, foveola_command):
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals between processes")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_a_training_with_a_checkpoint(toy_npz, tiny, foveola_command, name, code):
+    number = getattr(signal, name)
     with subprocess.Popen(
         [FOVEOLA, "train", toy_npz, "--recipe", tiny, "--epochs", "1000000", "--out", "run"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as process:  # fmt: skip
         try:
-            for _ in range(600):
-                if Path("run/history.csv").exists() or process.poll() is not None:
-                    break
-                time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
+            while process.poll() is None and not process.stderr.readline().startswith("epoch"):
+                pass
+            process.send_signal(number)
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert (process.returncode, out) == (130, "")
-    assert err.endswith("foveola: Interrupted.\n")
+    assert (process.returncode, out) == (code, "")
+    assert "foveola train --resume run" in err
+    assert err.splitlines()[-1].startswith("foveola: Interrupted." if code == 130 else f"foveola: Ended by {name}")
     assert "Traceback" not in err
     status = foveola.Run.open(Path("run")).status
     assert status.status == "interrupted"
     assert status.epochs >= 1
+    assert Path("run/checkpoint/state.safetensors").exists()
     assert foveola_command("evaluate", "run", toy_npz).code == 0
 
 

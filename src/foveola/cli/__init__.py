@@ -15,6 +15,9 @@ from foveola.errors import FoveolaError
 # wait for each other's time slices beside another busy process: docs/benchmarks.md, "A busy machine"
 _SPIN_COUNT = "10000"
 
+# Exit codes after signals
+_ENDED = {130: "Interrupted.", 143: "Ended by SIGTERM.", 129: "Ended by SIGHUP, as when a terminal closes."}
+
 # Panels of `foveola --help` in order, each a module; every command with the examples below its own help
 PANELS: dict[str, dict[Callable[..., None], str]] = {
     "Data": {
@@ -26,7 +29,8 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
         training.summary: "Example: foveola summary west --image 28x28x1 --diagram west.svg",
         training.train: "Examples: foveola train digits · foveola train mnist --recipe lenet5 --seed 98 · "
         "foveola train fashion-mnist --budget 60s · "
-        "foveola train my-images --epochs 20 --set augment.flip=true --out runs/mine",
+        "foveola train my-images --epochs 20 --set augment.flip=true --out runs/mine · "
+        "foveola train --resume runs/mine",
     },
     "Evaluation": {
         evaluation.evaluate: "Example: foveola evaluate runs/mnist-fast mnist",
@@ -81,14 +85,15 @@ for functions in PANELS.values():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
+    """Run a command; the exit code: 0 done, 1 failed, 2 the input is wrong, 130, 143 or 129 interrupted."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)  # read when PyTorch is imported
     replace_unencodable()
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="foveola")
     except SystemExit as end:  # how Typer always ends; it has worded wrong usage itself, and ends 130 on an interrupt
-        return _complain("Interrupted.", 130) if end.code == 130 else int(end.code or 0)
+        code = int(end.code or 0)
+        return _complain(_ENDED[code], code) if code in _ENDED else code
     except FoveolaError as error:
         return _complain(str(error), error.exit_code)
     except OSError as error:

@@ -1,13 +1,12 @@
 """Commands of the panel Training: recipes, summary, train."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foveola.cli.options import (
     DEVICES,
-    Data,
     DeviceName,
     Groups,
     Json,
@@ -24,6 +23,9 @@ from foveola.cli.options import (
 )
 from foveola.cli.output import show
 from foveola.errors import UserError
+
+if TYPE_CHECKING:
+    from foveola.runs import Run
 
 
 def recipes(
@@ -88,8 +90,17 @@ def summary(
     show(document, as_json, lambda tables: tables.summary(title, infos))
 
 
+TrainingData = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[DATA]", help="A name that `foveola datasets` lists, or a path: IDX folder, .npz, image folder."
+    ),
+]
+
+
 def train(
-    data: Data,
+    context: typer.Context,
+    data: TrainingData = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -127,7 +138,19 @@ def train(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The run's folder. Default: a new one under runs/.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the run that is in --out already, once the new one is whole.")
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a training that was interrupted; everything but --threads and --device is as it was.",
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="TIME", help="Time between checkpoints, from which --resume goes on.")
+    ] = "30s",
     init: Annotated[
         Path | None,
         typer.Option(
@@ -149,9 +172,19 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a classifier, measure it once on held-out test images, and write everything into a run directory."""
-    from foveola.documents import TrainedRun
+    from foveola.workflow.train import resume as resume_run
     from foveola.workflow.train import train as train_run
 
+    if resume is not None:
+        _check_alone(context)
+        run = resume_run(
+            resume, device=one_of("device", device, DEVICES) if _is_given(context, "device") else None,
+            threads=threads, verbose=not quiet,
+        )  # fmt: skip
+        _show_training(run, as_json)
+        return
+    if data is None:
+        raise UserError("No data was given. Name it: foveola train digits; or go on with a run: --resume RUN.")
     if budget is not None and epochs is not None:
         raise UserError("--budget and --epochs both say how long to train. Give one of them.")
     values = parse_overrides(overrides)
@@ -167,8 +200,35 @@ def train(
         data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
         threads=threads, force=force,
         budget=None if budget is None else parse_duration(budget),
-        init=init, freeze=freeze, skip_bad=skip_bad, groups=groups, report=report, verbose=not quiet,
+        init=init, freeze=freeze, skip_bad=skip_bad, groups=groups, report=report,
+        checkpoint_every=parse_duration(checkpoint_every), verbose=not quiet,
     )  # fmt: skip
+    _show_training(run, as_json)
+
+
+# What may be given beside --resume, which takes everything else from the run
+_WITH_RESUME = ("resume", "device", "threads", "as_json", "quiet")
+
+
+def _check_alone(context: typer.Context) -> None:
+    """Refuse options that a resumed training takes from its run."""
+    for parameter in context.command.params:
+        if parameter.name not in _WITH_RESUME and _is_given(context, str(parameter.name)):
+            name = max(parameter.opts, key=len) if parameter.param_type_name == "option" else "DATA"
+            raise UserError(
+                f"--resume takes everything from the run, so that {name} cannot be given, too. Leave it out; or train "
+                f"anew, without --resume."
+            )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _show_training(run: "Run", as_json: bool) -> None:
+    from foveola.documents import TrainedRun
+
     status = run.status
     document = TrainedRun(**vars(status), run=str(run.path), evaluation=run.evaluation if status.data.test else None)
     show(document, as_json, lambda tables: tables.training(document))

@@ -56,11 +56,19 @@ class Callback:
         """After the last epoch, also after an early stop."""
 
     def state_dict(self) -> dict[str, Any]:
-        """State that is needed to resume after an interruption, as JSON values or tensors."""
+        """State that is needed to resume after an interruption: JSON values, arrays or tensors, nested as you like.
+
+        A training that is resumed calls `on_fit_start`, then `load_state_dict`. A callback without a state begins anew:
+        within an epoch, its `on_epoch_start` is called.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+    @property
+    def has_state(self) -> bool:
+        return type(self).state_dict is not Callback.state_dict
 
 
 class ValidationMetric(Callback):
@@ -91,11 +99,15 @@ class ElapsedTime(Callback):
     def on_fit_start(self, fit: "Fit") -> None:
         self.start = time.perf_counter()
 
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.start
+
     def on_epoch_end(self, fit: "Fit") -> None:
-        fit.metrics["seconds"] = self.before + time.perf_counter() - self.start
+        fit.metrics["seconds"] = self.seconds
 
     def state_dict(self) -> dict[str, Any]:
-        return {"before": self.before + time.perf_counter() - self.start}
+        return {"before": self.seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.before = state["before"]

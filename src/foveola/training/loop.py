@@ -17,6 +17,7 @@ from foveola.models.classifier import Classifier
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
 from foveola.training.callbacks import Callback, EpochMetrics
+from foveola.training.checkpoint import Checkpoint
 from foveola.training.memory import keep_freed_memory
 from foveola.training.schedules import lr_schedule
 from foveola.training.step import TrainStep
@@ -30,7 +31,8 @@ class Fit:
     """State of a training, as callbacks see it.
 
     `epoch` is the current epoch, from 1, and `step` the number of finished steps; `epochs` and `steps` are the totals
-    without early stopping. `metrics` belong to the current epoch. Setting `stop` ends training after the current epoch.
+    without early stopping. `epoch_ended` says that all steps of the current epoch are done, and its metrics are known.
+    `metrics` belong to the current epoch. Setting `stop` ends training after the current epoch.
     """
 
     recipe: Recipe
@@ -46,6 +48,7 @@ class Fit:
     metrics: EpochMetrics = field(default_factory=dict)
     stop: bool = False
     best_epoch: int = 0
+    epoch_ended: bool = True
     _validated: tuple[int, Predictions] | None = None
 
     @property
@@ -71,6 +74,7 @@ def fit(
     precision: torch.dtype,
     flip: bool = False,
     callbacks: Sequence[Callback] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train a classifier in place.
 
@@ -81,6 +85,7 @@ def fit(
     validation : images for model selection, or None
     flip : whether training flips images, each with probability 1/2
     precision : of matrix products, torch.bfloat16 or torch.float32; weights are float32
+    checkpoint : if it holds the state of an interrupted training, that is gone on with; it saves as training goes on
 
     Raises
     ------
@@ -97,24 +102,32 @@ def fit(
         steps=batches.steps, steps_per_epoch=batches.per_epoch,
     )  # fmt: skip
     _call(callbacks, "on_fit_start", state)
-    while state.epoch < state.epochs and not state.stop:
-        state.epoch += 1
-        state.metrics = {}
-        _call(callbacks, "on_epoch_start", state)
+    resumed = checkpoint is not None and checkpoint.restore(state, step, callbacks)
+    if resumed and not state.epoch_ended:
+        _call([callback for callback in callbacks if not callback.has_state], "on_epoch_start", state)
+    while not state.epoch_ended or (state.epoch < state.epochs and not state.stop):
+        if state.epoch_ended:
+            state.epoch, state.metrics, state.epoch_ended = state.epoch + 1, {}, False
+            _call(callbacks, "on_epoch_start", state)
         _training_mode(classifier)
-        for indices in batches.of_epoch(state.epoch):
+        for indices in batches.of_epoch(state.epoch, state.step):
             _seed_step(seed, state.step, device)
             lr_scale = lr_schedule(recipe, state.step, state.steps, state.steps_per_epoch)
             state.learning_rate = lr_scale * recipe.learning_rate
             step(indices, lr_scale)
             state.step += 1
             _call(callbacks, "on_step_end", state)
+            if checkpoint is not None:
+                checkpoint.after_step(state, step, callbacks)
         loss, accuracy = step.epoch_metrics()
         state.metrics |= {"loss": loss, "accuracy": accuracy}
         if validation is not None:
             state.metrics |= _validation_metrics(state.validation_predictions)
         state.best_epoch = state.epoch
         _call(callbacks, "on_epoch_end", state)
+        state.epoch_ended = True
+    if checkpoint is not None:
+        checkpoint.after_training(state, step, callbacks)
     _call(callbacks, "on_fit_end", state)
     classifier.eval()
     return state
@@ -158,15 +171,16 @@ class _Batches:
         full, rest = divmod(len(self.images), self.size)
         return full + (rest > 1)
 
-    def of_epoch(self, epoch: int) -> Iterator[Tensor]:
-        """Yield the indices of each batch, N, on the device."""
+    def of_epoch(self, epoch: int, step: int) -> Iterator[Tensor]:
+        """Yield the indices, N, on the device, of each batch that comes after `step` steps of the training."""
         generator = torch.Generator().manual_seed(_mix(self.seed, _ORDER, epoch))
         if self.random:
             order = torch.randint(len(self.images), (self.per_epoch * self.size,), generator=generator)
         else:
             order = torch.randperm(len(self.images), generator=generator)
-        count = min(self.per_epoch, self.steps - (epoch - 1) * self.per_epoch)
-        yield from order.to(self.images.device).split(self.size)[:count]
+        before = (epoch - 1) * self.per_epoch
+        count = min(self.per_epoch, self.steps - before)
+        yield from order.to(self.images.device).split(self.size)[step - before : count]
 
 
 def _training_mode(classifier: Classifier) -> None:

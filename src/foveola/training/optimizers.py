@@ -30,6 +30,10 @@ class ParamGroup:
 class Optimizer(Protocol):
     groups: Sequence[ParamGroup]
 
+    @property
+    def state(self) -> list[Tensor]:
+        """The tensors that a step changes beside the parameters, always in the same order."""
+
     def step(self, lr_scale: float | Tensor, skip: Tensor | None = None) -> None:
         """Update the parameters, with learning rates times `lr_scale`; does nothing if `skip` is 1."""
 
@@ -68,6 +72,10 @@ class Adam:
         self.mean_square = [[torch.zeros_like(p) for p in group.parameters] for group in groups]
         self.steps = [[torch.zeros((), device=p.device) for p in group.parameters] for group in groups]
 
+    @property
+    def state(self) -> list[Tensor]:
+        return [tensor for kind in (self.mean, self.mean_square, self.steps) for group in kind for tensor in group]
+
     @torch.no_grad()
     def step(self, lr_scale: float | Tensor, skip: Tensor | None = None) -> None:
         for group, mean, mean_square, steps in zip(self.groups, self.mean, self.mean_square, self.steps, strict=True):
@@ -87,6 +95,10 @@ class SGD:
         self.velocity: list[list[Tensor | None]] = [
             [torch.zeros_like(p) if momentum else None for p in group.parameters] for group in groups
         ]
+
+    @property
+    def state(self) -> list[Tensor]:
+        return [tensor for group in self.velocity for tensor in group if tensor is not None]
 
     @torch.no_grad()
     def step(self, lr_scale: float | Tensor, skip: Tensor | None = None) -> None:
@@ -111,6 +123,10 @@ class Muon:
         self.groups = groups
         self.momentum = momentum
         self.velocity = [[torch.zeros_like(p) for p in group.parameters] for group in groups]
+
+    @property
+    def state(self) -> list[Tensor]:
+        return [tensor for group in self.velocity for tensor in group]
 
     @torch.no_grad()
     def step(self, lr_scale: float | Tensor, skip: Tensor | None = None) -> None:

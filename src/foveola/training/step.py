@@ -73,6 +73,16 @@ class TrainStep:
         capture = device.type == "cuda" and not recipe.augment.mixup and classifier.metadata.layers is not None
         self.run: TrainBatch = _CudaGraph(self.train_batch, device) if capture else self.train_batch
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that a step changes beside network and optimizers."""
+        return {
+            "sums": self.sums,
+            "nonfinite": self.nonfinite,
+            "nonfinite_loss": self.nonfinite_loss,
+            "finite_steps": self.finite_steps,
+        }
+
     def __call__(self, indices: Tensor, lr_scale: float) -> None:
         """Train on the images with these indices, N, with learning rates times `lr_scale`.
 

@@ -1,44 +1,55 @@
-"""Train: data → splits → training → temperature → one look at the test split → run."""
+"""Train: data → splits → training → temperature → one look at the test split → run; and go on after an interruption."""
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.datasets.reload import load_for_recipe
-from foveola.datasets.splits import Overlap, Splits, divide
-from foveola.documents import ModelSize, RunStatus
-from foveola.errors import NonFiniteLoss, UserError, require
-from foveola.files import new_folder
-from foveola.images import Dataset, ImageSet
+from foveola.claims import Claim
+from foveola.datasets import CATALOG
+from foveola.datasets.reload import GIVEN_GROUPS, load_for_recipe
+from foveola.datasets.splits import Splits, divide
+from foveola.documents import ModelSize, RunStatus, TrainingRequest
+from foveola.errors import DataError, UserError, require
+from foveola.files import check_writable, expanded
+from foveola.images import Dataset
 from foveola.models.learnt import LearntImages
 from foveola.models.metadata import read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
-from foveola.workflow.calibrate import calibrate
+from foveola.text import restore_surrogates
 from foveola.workflow.environment import processor, versions
-from foveola.workflow.evaluate import evaluate_predictions
+from foveola.workflow.fit_run import Prepared, fit_run
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
 from foveola.workflow.record import data_metadata, record_data
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import ArrayLike
     from rich.console import Console
     from torch import nn
 
     from foveola.models.classifier import Classifier
-    from foveola.training.callbacks import Callback, ProgressBar
+    from foveola.training.callbacks import Callback
 
 
-MAX_TRAINING_ACCURACY_IMAGES = 1000
+RUNS = Path("runs")
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a training was given as objects, of which its request only says that they are needed."""
+
+    data: str | Path | Dataset
+    groups: "str | ArrayLike | None"
+    network: "nn.Module | None"
+    callbacks: Sequence["Callback"]
 
 
 def train(
@@ -59,6 +70,7 @@ def train(
     network: "nn.Module | None" = None,
     callbacks: Sequence["Callback"] = (),
     report: bool = True,
+    checkpoint_every: float = CHECKPOINT_SECONDS,
     verbose: bool = True,
 ) -> Run:
     """Train a classifier, measure it once on the test split, and write everything into a run directory.
@@ -72,7 +84,7 @@ def train(
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
     device : "auto" uses a GPU if there is one
     threads : how many to compute with, from now on in this process; by default one a core
-    force : replace a run that is already in `out`
+    force : replace a run that is already in `out`, once the new one is whole
     budget : seconds for everything, from this call to the written run; sets the number of steps
     init : a run or model file to copy weights from, layer by layer while names and shapes agree
     freeze : do not train the layers that `init` gave; the last layer is then not copied, but trained
@@ -83,6 +95,7 @@ def train(
     network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers
     callbacks : your own, called after validation and before the best weights are chosen
     report : write report.html at the end, which takes a few seconds; not with a budget
+    checkpoint_every : seconds between checkpoints, from which `foveola.resume` goes on
     verbose : report progress on standard error
 
     Raises
@@ -90,7 +103,8 @@ def train(
     UserError
         If recipe, data, device or folder cannot be used; nothing is written then.
     NonFiniteLoss
-        If training diverges; the run then holds the last finite weights, and its status is "diverged".
+        If training diverges; the run then holds the last finite weights, and its status is "diverged". With `force`,
+        the old run stays instead.
 
     Examples
     --------
@@ -100,42 +114,188 @@ def train(
     """
     started = time.perf_counter()
     require("torch", "train")
+    from foveola.training.stopping import StopSignals
+
+    chosen = (
+        None if budget is not None and recipe is None and network is None else load_recipe(recipe or "fast", overrides)
+    )
+    if freeze and init is None:
+        raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
+    request = TrainingRequest(
+        data=_absolute(data),
+        recipe=chosen,
+        overrides=dict(overrides or {}),
+        seed=seed,
+        device=choose_device(device).type,
+        threads=choose_threads(threads),
+        budget=budget,
+        init=None if init is None else _absolute(init),
+        freeze=freeze,
+        skip_bad=skip_bad,
+        groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
+        report=report and budget is None,
+        checkpoint_every=checkpoint_every,
+        network=network is not None,
+        callbacks=_names(callbacks),
+    )
+    given, screen = _Given(data, groups, network, callbacks), console(verbose)
+    with StopSignals() as signals:
+        if out is None:
+            check_writable(RUNS)
+            prepared = _prepare(request, given, screen, started)
+            name = f"{prepared.status.data.name}-{prepared.status.recipe.name}"
+            with Claim.take_new(RUNS / name) as claim:
+                return fit_run(claim, request, prepared, callbacks, signals, screen, started)
+        with Claim.take(Path(out), force=force) as claim:
+            claim.write_request(request)
+            prepared = _prepare(request, given, screen, started)
+            return fit_run(claim, request, prepared, callbacks, signals, screen, started)
+
+
+def resume(
+    run: str | Path,
+    *,
+    data: Dataset | None = None,
+    groups: "ArrayLike | None" = None,
+    network: "nn.Module | None" = None,
+    callbacks: Sequence["Callback"] = (),
+    device: Device | None = None,
+    threads: int | None = None,
+    verbose: bool = True,
+) -> Run:
+    """Go on with a training that was interrupted; a finished run is returned as it is.
+
+    The finished run is the same bit for bit as without the interruption, if the same versions compute on the same
+    device with as many threads; otherwise it says what differs, and goes on.
+
+    Parameters
+    ----------
+    run : the folder of the interrupted training
+    data, groups, network, callbacks : what `foveola.train` was given as objects, again
+    device, threads : as recorded by default
+    verbose : report progress on standard error
+
+    Raises
+    ------
+    UserError
+        If there is nothing to go on with, the data has changed, or something must be given again.
+    NonFiniteLoss
+        If training diverges.
+
+    Examples
+    --------
+    >>> run = foveola.train("digits", "mlp", overrides={"epochs": 1}, verbose=False)
+    >>> foveola.resume(run.path, verbose=False).status.status
+    'done'
+    """
+    started = time.perf_counter()
+    require("torch", "train")
+    from foveola.training.stopping import StopSignals
+
+    screen = console(verbose)
+    with StopSignals() as signals:
+        claim = Claim.resume(Path(run))
+        if claim is None:
+            screen.print(f"{run} is finished already: there is nothing to go on with.", soft_wrap=True)
+            return Run.open(run)
+        with claim:
+            request = claim.request
+            request.device = choose_device(device or request.device).type  # type: ignore[arg-type]
+            request.threads = choose_threads(threads or request.threads)
+            given = _given_again(request, data, groups, network, callbacks)
+            prepared = _prepare(request, given, screen, started)
+            return fit_run(claim, request, prepared, callbacks, signals, screen, started)
+
+
+def _absolute(path: str | Path | Dataset) -> str | None:
+    """A path that means the same in another folder; a catalog name as it is; None for data in memory."""
+    if isinstance(path, Dataset):
+        return None
+    return path if isinstance(path, str) and path in CATALOG else str(expanded(path).absolute())
+
+
+def _names(callbacks: Sequence["Callback"]) -> list[str]:
+    return [f"{type(callback).__module__}:{type(callback).__qualname__}" for callback in callbacks]
+
+
+def _given_again(
+    request: TrainingRequest,
+    data: Dataset | None,
+    groups: "ArrayLike | None",
+    network: "nn.Module | None",
+    callbacks: Sequence["Callback"],
+) -> _Given:
+    """What has to be given from Python, if it was.
+
+    Raises
+    ------
+    UserError
+        If it is missing, or something else was given.
+    """
+    wanted = {
+        "data": request.data is None,
+        "groups": request.groups == GIVEN_GROUPS,
+        "network": request.network,
+        "callbacks": bool(request.callbacks),
+    }
+    found = {"data": data, "groups": groups, "network": network, "callbacks": callbacks or None}
+    for name, needed in wanted.items():
+        if needed and found[name] is None:
+            raise UserError(
+                f"The training was given its {name} from Python, so that it can only go on with the same: "
+                f"foveola.resume(run, {name}=…)."
+            )
+        if not needed and found[name] is not None:
+            raise UserError(f"The training had no {name} from Python, so that none can be given now. Leave it out.")
+    if _names(callbacks) != request.callbacks:
+        raise UserError(
+            f"The training had the callbacks {', '.join(request.callbacks)}; now there are "
+            f"{', '.join(_names(callbacks))}. Give the same, in the same order."
+        )
+    source = data if data is not None else request.data
+    assert source is not None, "either is there"
+    if isinstance(source, str) and source not in CATALOG:
+        source = restore_surrogates(source)
+    return _Given(source, groups if groups is not None else request.groups, network, callbacks)
+
+
+def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started: float) -> Prepared:
+    """Read the data, split it, settle the recipe, and build the untrained network."""
     from foveola.training.augment import uses_flips
     from foveola.training.budget import budget_candidates, fit_to_budget
     from foveola.training.build import build_classifier
-    from foveola.training.callbacks import ProgressBar
     from foveola.training.loop import choose_precision
 
-    unnamed = recipe is None and network is None
-    recipe = load_recipe(recipe or "fast", overrides)
-    if freeze and init is None:
-        raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
-    chosen_device, thread_count = choose_device(device), choose_threads(threads)
-    run = Run.claim(Path(out), force=force) if out is not None else None
-    if init is not None:
-        model_path(Path(init))  # refused before data is read
-    screen = console(verbose)
-    dataset = _load(data, recipe, skip_bad, groups, screen)
+    device, seed = choose_device(request.device), request.seed  # type: ignore[arg-type]
+    recipe = request.recipe or load_recipe("fast", request.overrides)
+    if request.init is not None:
+        model_path(Path(request.init))  # refused before data is read
+    dataset = _load(given.data, recipe, request.skip_bad, given.groups, screen)
     dataset.check_trainable()
+    if request.fingerprint not in (None, dataset.fingerprint):
+        raise DataError(
+            f"{dataset.name} has changed since the training began: its fingerprint was {str(request.fingerprint)[:12]} "
+            f"and is {dataset.fingerprint[:12]}. Restore the data, or train again with --force."
+        )
     splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
-    if budget is not None:
-        candidates = budget_candidates(overrides) if unnamed else [(recipe, 0.0)]
+    if request.budget is not None:
+        candidates = budget_candidates(request.overrides) if request.recipe is None else [(recipe, 0.0)]
         recipe = fit_to_budget(
-            candidates, splits, started + budget, time_reporting(splits),
-            device=chosen_device, flip=dataset.flip_safe, network=network,
+            candidates, splits, started + request.budget, time_reporting(splits),
+            device=device, flip=dataset.flip_safe, network=given.network,
         )  # fmt: skip
     if recipe.resize == "auto":
         recipe = recipe.model_copy(update={"resize": dataset.resize})
+    request.recipe, request.budget, request.fingerprint = recipe, None, dataset.fingerprint
     classifier = build_classifier(
-        recipe, splits.train, seed, network=network, picture_polarity=dataset.picture_polarity
+        recipe, splits.train, seed, network=given.network, picture_polarity=dataset.picture_polarity
     )
-    earlier = None if init is None else _initialise(classifier, Path(init), freeze, screen)
-    recorded = record_data(dataset, splits, overlap, data, groups)
+    earlier = None if request.init is None else _initialise(classifier, Path(request.init), request.freeze, screen)
+    recorded = record_data(dataset, splits, overlap, given.data, given.groups)
     learnt = LearntImages.of(splits.train, splits.validation, earlier)
     metadata = data_metadata(dataset, recipe, seed, recorded, learnt)
     classifier.metadata = classifier.metadata.model_copy(update=metadata)
-    run = run or Run.claim(new_folder(Path("runs") / f"{dataset.name}-{recipe.name}"))
-    precision = choose_precision(recipe.precision, chosen_device)
+    precision = choose_precision(recipe.precision, device)
     status = RunStatus(
         status="running",
         recipe=recipe,
@@ -143,23 +303,15 @@ def train(
         model=ModelSize(parameters=classifier.parameter_count),
         versions=versions(),
         seed=seed,
-        device=chosen_device.type,
-        threads=thread_count,
+        device=device.type,
+        threads=request.threads,
         processor=processor(),
         flip=uses_flips(recipe, dataset.flip_safe, len(splits.train)),
-        init=None if init is None else str(init),
-        freeze=freeze,
+        init=request.init,
+        freeze=request.freeze,
         precision=str(precision).removeprefix("torch."),
     )
-    screen.print(_announcement(run, status), soft_wrap=True)
-    predictions = _fit_into(
-        run, classifier, splits, overlap, status, callbacks, ProgressBar(screen), started,
-        device=chosen_device, precision=precision,
-    )  # fmt: skip
-    if report and budget is None:
-        screen.print("writing the report")
-        _write_page(run, classifier, splits, predictions, screen)
-    return run
+    return Prepared(classifier, splits, overlap, status, device, precision)
 
 
 def _load(
@@ -216,129 +368,3 @@ def time_reporting(splits: Splits) -> float:
         with tempfile.TemporaryDirectory() as folder:
             plot_run(Path(folder), history, splits.train, images, predictions)
     return time.perf_counter() - start
-
-
-def _fit_into(
-    run: Run,
-    classifier: "Classifier",
-    splits: Splits,
-    overlap: Overlap,
-    status: RunStatus,
-    callbacks: Sequence["Callback"],
-    progress_bar: "ProgressBar",
-    started: float,
-    *,
-    device: "torch.device",
-    precision: "torch.dtype",
-) -> Predictions | None:
-    """Train, calibrate, measure, and leave a readable run behind, however the training ends."""
-    from foveola.reports.plots import plot_run
-    from foveola.training.callbacks import CsvLog, ElapsedTime, History, LearningRate, ValidationMetric
-    from foveola.training.loop import fit
-
-    recipe = status.recipe
-    run.start(status)
-    run.write_recipe(recipe)
-    history = History()
-    log = CsvLog(history, run.history_path)
-    auc = [ValidationMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
-    every = [*auc, LearningRate(), ElapsedTime(), *callbacks, *_selection(recipe), history, log, progress_bar]
-    with record_outcome(run, status, started):
-        training_started = time.perf_counter()
-        try:
-            state = fit(
-                classifier, splits.train, splits.validation, recipe,
-                seed=status.seed, device=device, precision=precision, flip=status.flip, callbacks=every,
-            )  # fmt: skip
-        finally:
-            progress_bar.close()
-            status.seconds.training = time.perf_counter() - training_started
-            log.close()
-            if history.rows:
-                status.epochs, status.steps = int(history.rows[-1]["epoch"]), int(history.rows[-1]["step"])
-            classifier.save(run.model_path)
-        status.chosen_epoch = state.best_epoch
-        calibrate(classifier, splits, recipe)
-        status.reject = classifier.metadata.reject
-        classifier.save(run.model_path)
-        status.training_accuracy = _training_accuracy(classifier, splits.train)
-        predictions = evaluate_test_split(run, classifier, splits, overlap)
-        x = "epoch" if recipe.batches == "epoch" else "step"
-        plot_run(run.path, history.rows, splits.train, splits.test, predictions, x=x)
-    return predictions
-
-
-@contextmanager
-def record_outcome(run: Run, status: RunStatus, started: float) -> Iterator[None]:
-    """Write into `run.json` how the training inside ended, whatever ended it."""
-    try:
-        yield
-        status.status = "done"
-    except KeyboardInterrupt:
-        status.status = "interrupted"
-        raise
-    except NonFiniteLoss:
-        status.status = "diverged"
-        raise
-    except BaseException:
-        status.status = "failed"
-        raise
-    finally:
-        status.seconds.total = time.perf_counter() - started
-        run.write_status(status)
-
-
-def _selection(recipe: Recipe) -> list["Callback"]:
-    """Early stopping and best weights, as the recipe asks for them."""
-    from foveola.training.callbacks import BestWeights, EarlyStopping
-
-    best = recipe.keep == "best"
-    if recipe.patience is not None:
-        return [EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta, restore=best)]
-    return [BestWeights(recipe.monitor, recipe.min_delta)] if best else []
-
-
-def _validation_auc(predictions: Predictions) -> float:
-    from foveola.evaluation.auc import auc_macro_ovr
-
-    return auc_macro_ovr(predictions).value
-
-
-def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, overlap: Overlap) -> Predictions | None:
-    """Measure on the test split: the one place of a training that reads it."""
-    if splits.test is None or overlap.test is None:
-        return None
-    origin = classifier.metadata.data
-    assert origin is not None and origin.learnt is not None, "set before the training"
-    seen = overlap.test | origin.learnt.seen(splits.test.images)
-    outputs = classifier.predict_outputs(splits.test.images)
-    test = splits.test
-    predictions = Predictions(outputs.logits, test.labels, test.class_names, not seen.any.any(), test.groups)
-    evaluation = evaluate_predictions(predictions, "test", classifier.metadata, outputs.unfamiliarity, seen=seen)
-    run.write_evaluation(evaluation)
-    return predictions
-
-
-def _training_accuracy(classifier: "Classifier", train: ImageSet) -> float:
-    """Accuracy of the finished network on some of its training images, chosen at random."""
-    some = np.sort(np.random.default_rng(0).permutation(len(train))[:MAX_TRAINING_ACCURACY_IMAGES])
-    predicted = classifier.predict_logits(train.images[some]).argmax(axis=1)
-    return float((predicted == train.labels[some]).mean())
-
-
-def _write_page(
-    run: Run, classifier: "Classifier", splits: Splits, predictions: Predictions | None, screen: "Console"
-) -> None:
-    """Write the run's page. The run is complete already, so no fault in a page may turn it into a failure."""
-    from foveola.workflow.report import write_page
-
-    try:
-        write_page(run, classifier, splits, predictions)
-    except Exception as error:
-        screen.print(f"the report could not be written: {error}")
-
-
-def _announcement(run: Run, status: RunStatus) -> str:
-    """The first lines of a training."""
-    model = f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {run.path}"
-    return "\n".join([*status.data.summary, model])
