@@ -24,6 +24,7 @@ _PUBLIC = {
     "open": "foveola.workflow.open:open_model",
     "evaluate": "foveola.workflow.evaluate",
     "audit": "foveola.workflow.audit",
+    "pack": "foveola.workflow.pack",
     "compare": "foveola.workflow.compare",
     "report": "foveola.workflow.report",
     "predict": "foveola.workflow.predict",
@@ -63,6 +64,7 @@ __all__ = [
     "load",
     "load_recipe",
     "open",
+    "pack",
     "predict",
     "report",
     "resume",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from foveola.workflow.evaluate import evaluate
     from foveola.workflow.explain import explain
     from foveola.workflow.open import open_model as open
+    from foveola.workflow.pack import pack
     from foveola.workflow.predict import predict
     from foveola.workflow.report import report
     from foveola.workflow.train import resume, train

@@ -14,7 +14,7 @@ from foveola.datasets.entry import Entry
 from foveola.datasets.reader import Prepare, Reader, ReadOptions, originals_of
 from foveola.errors import DataError, unknown
 from foveola.files import expanded
-from foveola.images import Dataset, Images, ImageSet, Originals, Resize
+from foveola.images import Dataset, Images, ImageSet, Resize
 from foveola.inputs.find import is_image
 from foveola.inputs.resize import CommonShape, choose_fill, choose_resize, describe_resize, to_channels
 from foveola.lazy import Indices, LazyImages, as_images, as_lazy, select
@@ -153,14 +153,19 @@ def _load_by_name(entry: Entry, options: ReadOptions) -> Dataset:
 def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
     if not path.exists():
         raise DataError(f"{unknown('data set', str(path), CATALOG)} There is no file or folder at that path either.")
-    for reader in READERS.values():
-        if reader.recognises(path):
-            if reader is folder:
-                return folder_cache.read(path, options)
-            if reader is not packed:
-                _refuse_groups(str(path), options)
-            return reader.read(path, options)
-    raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
+    reader = reader_of(path)
+    if reader is None:
+        raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
+    if reader is folder:
+        return folder_cache.read(path, options)
+    if reader is not packed:
+        _refuse_groups(str(path), options)
+    return reader.read(path, options)
+
+
+def reader_of(path: Path) -> Reader | None:
+    """The reader of what is at a path; None if it is nothing that is supported."""
+    return next((reader for reader in READERS.values() if reader.recognises(path)), None)
 
 
 def _refuse_groups(source: str, options: ReadOptions) -> None:

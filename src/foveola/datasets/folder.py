@@ -39,10 +39,8 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
         If a class is empty, nested or missing from a split, if `options.groups` does not fit the files, or if more
         than `options.skip_bad` files are unusable; the message lists these files.
     """
-    nested = options.groups is not None
-    layout = find(path, nested=nested)
+    layout, items = find_items(path, options.groups)
     names = layout.class_names
-    items = list(layout.items(names, nested=nested))
     groups = _groups(items, options.groups)
     decoded = decode_files([item.path for item in items], [item.split == "train" for item in items], options)
     unusable = decoded.unusable
@@ -66,6 +64,19 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
         picture_polarity=decoded.polarity,
         notes=decoded.notes,
     )
+
+
+def find_items(path: Path, groups: str | None) -> tuple[Layout, list[Item]]:
+    """The layout of a folder, and its files in the order in which `read` reads them.
+
+    Raises
+    ------
+    DataError
+        If a class is empty, nested or missing from a split.
+    """
+    nested = groups is not None
+    layout = find(path, nested=nested)
+    return layout, list(layout.items(layout.class_names, nested=nested))
 
 
 def files(path: Path, class_names: tuple[str, ...], *, nested: bool) -> Iterator[tuple[str, Path]]:

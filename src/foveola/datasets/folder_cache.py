@@ -9,13 +9,12 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
-import PIL
-
-import foveola
-from foveola.datasets import folder, packed
+from foveola.datasets import folder, layout, packed, series
 from foveola.datasets.download import cache_folder
+from foveola.datasets.image_files import decoding_version, files_state
 from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
 from foveola.images import Dataset
@@ -38,8 +37,10 @@ def read(path: Path, options: ReadOptions) -> Dataset:
     """
     if options.prepare or options.decode or os.environ.get(SWITCH) == "0":
         return folder.read(path, options)
-    state = folder_state(path)
-    place = cache_folder() / "folders" / f"{_hash(str(path.resolve()), _settings(options))[:20]}-{state[:20]}"
+    state = _state(path, options)
+    # As given, too: `skipped` names files by the path that was given
+    key = _hash(str(path), str(path.resolve()), repr((options.image_size, options.resize, options.groups)))
+    place = cache_folder() / "folders" / f"{key[:20]}-{state[:20]}"
     with suppress(DataError, OSError):
         if packed.recognises(place):
             dataset = packed.Pack.open(place).load(in_memory=True)
@@ -47,45 +48,26 @@ def read(path: Path, options: ReadOptions) -> Dataset:
             return dataset
     dataset = folder.read(path, options)
     size = sum(split.images.size for split in (dataset.train, dataset.validation, dataset.test) if split is not None)
-    # Written through while it was read, the folder would be kept under a wrong state
-    if size <= MAX_FOLDER_BYTES and folder_state(path) == state:
-        with suppress(OSError):
-            _keep(dataset, place, size)
+    # A folder that was written to while it was read, and a name that cannot be packed as it is, are not kept
+    if size <= MAX_FOLDER_BYTES and "\\" not in dataset.name:
+        with suppress(DataError, OSError):
+            if _state(path, options) == state:
+                _keep(dataset, place, size)
     return dataset
 
 
-def folder_state(path: Path) -> str:
-    """A hash of the names, sizes and times of change of all files below a folder, links followed."""
-    digest = hashlib.sha256()
-    for line in sorted(_describe(path, "", ())):
-        digest.update(line.encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()
-
-
-def _describe(path: Path | str, inside: str, above: tuple[tuple[int, int], ...]) -> list[str]:
-    """A line for each file; a link to a folder in which it lies is not followed."""
-    own = os.stat(path)  # noqa: PTH116 - a Path for each of many files takes longer than all of the rest
-    if (own.st_dev, own.st_ino) in above:
-        return []
-    lines = []
-    with os.scandir(path) as entries:
-        for entry in entries:
-            name = f"{inside}/{entry.name}"
-            try:
-                if entry.is_dir():
-                    lines += [name, *_describe(entry.path, name, (*above, (own.st_dev, own.st_ino)))]
-                else:
-                    found = entry.stat()
-                    lines.append(f"{name}:{found.st_size}:{found.st_mtime_ns}")
-            except OSError as error:  # such as a link that leads nowhere
-                lines.append(f"{name}:{error.errno}")
-    return lines
-
-
-def _settings(options: ReadOptions) -> str:
-    """What decoded pixels depend on besides the files."""
+def _state(path: Path, options: ReadOptions) -> str:
+    """A hash of everything that `folder.read` gives depends on."""
+    layout, items = folder.find_items(path, options.groups)
     chosen = (options.image_size, options.skip_bad, options.groups, options.white_level, options.resize, options.fill)
-    return repr((foveola.__version__, PIL.__version__, chosen))
+    settings = repr((decoding_version(), _reading_version(), chosen, layout.class_names))
+    return files_state((*layout.stray, *(item.path for item in items)), settings)
+
+
+@cache
+def _reading_version() -> str:
+    """Changes with the modules that decide which files are read as what."""
+    return _hash(*(Path(str(module.__file__)).read_text("utf-8") for module in (folder, layout, series)))
 
 
 def _hash(*texts: str) -> str:

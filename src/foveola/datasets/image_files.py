@@ -1,17 +1,21 @@
 """Image files of a data set: decoded, resized at once, brought to one shape; and what they were before that."""
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import PIL
 
 from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
 from foveola.images import Images, Originals, Polarity
+from foveola.inputs import container, decode, resize
 from foveola.inputs.decode import read_first_frame, read_size, white_level_of
 from foveola.inputs.find import EXTENSIONS
 from foveola.inputs.resize import (
@@ -130,8 +134,7 @@ def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadO
         If files have 16 bits per colour and use so few that too few levels would be left.
     """
     shape = _choose_shape([path for path, learnt in zip(paths, training, strict=True) if learnt], options)
-    decode = options.decode or decode_in_threads
-    decoded, unusable = decode(paths, shape, options)
+    decoded, unusable = (options.decode or decode_in_threads)(paths, shape, options)
     white_level = options.white_level or _white_level(_chosen(decoded, training))
     if white_level != options.white_level:
         decoded = _decode_deep(paths, decoded, shape, replace(options, white_level=white_level))
@@ -139,6 +142,29 @@ def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadO
     shape, polarity = _settle_shape(shape, {image.size for image in decoded if image is not None}, used, options)
     notes = *_notes(used, white_level), *_resize_notes(used, shape, options)
     return ImageFiles(FittedImages(decoded, shape), unusable, _originals(used, white_level), shape, polarity, notes)
+
+
+@cache
+def decoding_version() -> str:
+    """Changes with everything that decides which pixels a file is decoded to: Pillow, and the modules used for it."""
+    digest = hashlib.sha256(PIL.__version__.encode())
+    for module in (container, decode, resize):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    return digest.hexdigest()
+
+
+def files_state(files: Iterable[Path], settings: str) -> str:
+    """A hash of the names, sizes and times of change, in nanoseconds, of files, and of settings."""
+    digest = hashlib.sha256(settings.encode("utf-8", "surrogateescape"))
+    for file in files:
+        try:
+            found = file.stat()
+            described = f"{file}:{found.st_size}:{found.st_mtime_ns}"
+        except OSError as error:  # such as a link that leads nowhere
+            described = f"{file}:{error.errno}"
+        digest.update(described.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
 
 
 def _choose_shape(paths: Sequence[Path], options: ReadOptions) -> CommonShape:
@@ -220,8 +246,7 @@ def _white_level(training: list[DecodedImage]) -> int | None:
 def _decode_deep(paths: Sequence[Path], decoded: Decoded, shape: CommonShape, options: ReadOptions) -> Decoded:
     """The images, those of 16 bits decoded again, because the training images turned out to use fewer."""
     deep = [index for index, image in enumerate(decoded) if image is not None and image.peak is not None]
-    decode = options.decode or decode_in_threads
-    again, refused = decode([paths[index] for index in deep], shape, options)
+    again, refused = (options.decode or decode_in_threads)([paths[index] for index in deep], shape, options)
     if refused:
         raise DataError(next(iter(refused.values())))
     replaced = dict(zip(deep, again, strict=True))

@@ -36,6 +36,9 @@ from foveola.models.learnt import hash_images
 from foveola.progress import Progress, no_progress
 from foveola.text import escape_all_surrogates
 
+UNFINISHED = ".packing"
+"""The folder of a pack that was interrupted, or is still going on."""
+
 INFO, IMAGES, LABELS, GROUPS, HASHES, ORIGINALS = (
     "pack.json", "images.npy", "labels.npy", "groups.npy", "hashes.npy", "originals.npy",
 )  # fmt: skip
@@ -122,7 +125,7 @@ class PackInfo(_Part):
 
 
 def recognises(path: Path) -> bool:
-    return (path / INFO).is_file()
+    return (path / INFO).is_file() or (path / UNFINISHED).is_dir()
 
 
 def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Dataset:
@@ -134,16 +137,19 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
         If a file is missing, damaged, or not as `pack.json` describes it, or if other groups are asked for than those
         that it was packed with.
     """
+    if not (path / INFO).is_file():
+        raise DataError(f"{path} is not packed completely. Do it again: foveola pack DATA --out {path}; it goes on.")
     pack = Pack.open(path)
     if options.groups not in (None, pack.info.groups):
         raise DataError(
             f"{path} was packed {f'with --groups {pack.info.groups!r}' if pack.info.groups else 'without --groups'}, "
             f"and holds no file names to find the groups {options.groups!r} by. Pack the images again with --groups."
         )
-    return pack.load(in_memory=_fits_in_memory(pack.info.bytes))
+    return pack.load(in_memory=fits_in_memory(pack.info.bytes))
 
 
-def _fits_in_memory(count: int) -> bool:
+def fits_in_memory(count: int) -> bool:
+    """Whether a data set with so many bytes of pixels is read into memory."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows
@@ -292,7 +298,7 @@ class ImageFile:
         return images
 
     def _read_at(self, target: Images, offset: int) -> None:
-        view, done = memoryview(target).cast("B"), 0
+        view, done = target.reshape(-1).data, 0
         while done < len(view):
             if hasattr(os, "preadv"):
                 count = os.preadv(self.file.fileno(), [view[done:]], offset + done)
@@ -432,7 +438,7 @@ def write(
 
         def written(images: ImageSet) -> Iterator[Images]:
             for block in blocks(images.images):
-                file.write(memoryview(np.ascontiguousarray(block)).cast("B"))
+                file.write(np.ascontiguousarray(block).data)
                 hashes.append(hash_images(block))
                 progress(sum(map(len, hashes)), count, "images packed")
                 yield block

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from foveola.datasets.image_files import Decoded, DecodedImage, decode_one
+from foveola.datasets.image_files import Decoded, DecodedImage, decode_one, decoding_version, files_state
 from foveola.datasets.reader import Decode, ReadOptions
 from foveola.errors import DataError, Failure
-from foveola.files import write_atomically
+from foveola.files import write_atomically, writing
 from foveola.images import Images
 from foveola.inputs.resize import CommonShape
 from foveola.progress import no_progress
@@ -36,12 +36,12 @@ def decoder(folder: Path, processes: int) -> Decode:
 
     Parameters
     ----------
-    folder : of shards of the same files with the same options, or an empty one
+    folder : of shards; those of other files or options are ignored
     processes : how many decode at once
 
     Raises
     ------
-    OSError
+    OutputError
         If the folder cannot be written; what is there already can be continued.
     Failure
         If a process dies.
@@ -53,17 +53,15 @@ def _decode(
     folder: Path, processes: int, paths: Sequence[Path], shape: CommonShape, options: ReadOptions
 ) -> tuple[Decoded, dict[int, str]]:
     """Decode the files that no shard holds yet; every image, or None where it cannot be used, and the reasons."""
-    # Files of 16 bits are decoded again with the white level that the first time has found
-    kind = f"white-{options.white_level or 'unknown'}"
-    shards = [
-        (folder / f"{kind}-{start:09d}.shard", paths[start : start + IMAGES_A_SHARD])
-        for start in range(0, len(paths), IMAGES_A_SHARD)
-    ]
+    members = [paths[start : start + IMAGES_A_SHARD] for start in range(0, len(paths), IMAGES_A_SHARD)]
+    settings = repr((decoding_version(), shape, options.image_size, options.white_level))
+    # Named after what is in them: what has changed since an interruption has another name
+    shards = [(folder / f"{files_state(some, settings)[:32]}.shard", some) for some in members]
     _decode_missing([shard for shard in shards if not shard[0].exists()], processes, len(paths), shape, options)
     images: list[DecodedImage | None] = []
     unusable: dict[int, str] = {}
-    for path, members in shards:
-        entries = _read_entries(path, len(members))
+    for path, some in shards:
+        entries = _read_entries(path, len(some))
         for entry in entries:
             if isinstance(entry, str):
                 unusable[len(images)] = entry
@@ -125,7 +123,8 @@ def _write_shard(path: Path, members: Sequence[Path], shape: CommonShape, option
         pixels.append(image.pixels.tobytes())
     content = b"".join(pixels)
     head = json.dumps({"sha256": hashlib.sha256(content).hexdigest(), "images": entries})
-    write_atomically(path, head.encode() + b"\n" + content)
+    with writing(path, "Make room, and do it again: it goes on where it ended."):
+        write_atomically(path, head.encode() + b"\n" + content)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -152,7 +151,8 @@ def _read_entries(path: Path, count: int) -> list[_InShard | str]:
     with path.open("rb") as file:
         try:
             head = json.loads(file.readline())
-            entries, start = [], 0
+            entries: list[_InShard | str] = []
+            start = 0
             for entry in head["images"]:
                 if isinstance(entry, str):
                     entries.append(entry)

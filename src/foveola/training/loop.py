@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from foveola.images import ImageSet
+from foveola.lazy import as_lazy
 from foveola.models.classifier import Classifier
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
 from foveola.training.callbacks import Callback, EpochMetrics
 from foveola.training.checkpoint import Checkpoint
 from foveola.training.memory import keep_freed_memory
+from foveola.training.read_ahead import ReadAhead
 from foveola.training.schedules import lr_schedule
 from foveola.training.step import TrainStep
 
@@ -153,8 +155,13 @@ class _Batches:
     """The training images on the device, and the batches of each epoch."""
 
     def __init__(self, train: ImageSet, recipe: Recipe, seed: int, device: torch.device) -> None:
-        # Copied only if necessary: PyTorch takes neither read-only arrays nor views with negative strides
-        self.images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(device)
+        lazy = as_lazy(train.images)
+        self.images: Tensor | ReadAhead
+        if lazy is not None:
+            self.images = ReadAhead(lazy, device)
+        else:
+            # Copied only if necessary: PyTorch takes neither read-only arrays nor views with negative strides
+            self.images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(device)
         self.labels = torch.from_numpy(train.labels).to(device)
         self.size = min(recipe.batch_size, len(train))
         self.random = recipe.batches == "random"
@@ -180,7 +187,10 @@ class _Batches:
             order = torch.randperm(len(self.images), generator=generator)
         before = (epoch - 1) * self.per_epoch
         count = min(self.per_epoch, self.steps - before)
-        yield from order.to(self.images.device).split(self.size)[step - before : count]
+        batches = order.to(self.images.device).split(self.size)[step - before : count]
+        if isinstance(self.images, ReadAhead):
+            self.images.announce(batches)
+        yield from batches
 
 
 def _training_mode(classifier: Classifier) -> None:
