@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -276,8 +277,9 @@ class ImageFile:
         self, path: Path, count: int, image_shape: tuple[int, int, int], hashes: NDArray[np.uint64] | None
     ) -> None:
         self.path, self.count, self.image_shape, self.hashes = path, count, image_shape, hashes
-        self.file = path.open("rb", buffering=0)
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.lock = threading.Lock()
+        weakref.finalize(self, os.close, self.descriptor)
 
     def read(self, rows: Indices) -> Images:
         """The images with these numbers, uint8 N×H×W×C."""
@@ -292,7 +294,7 @@ class ImageFile:
         offsets = (_HEADER_BYTES + rows[order] * stride).tolist()
         if hasattr(os, "posix_fadvise"):  # the disk then reads many at once
             for offset in offsets:
-                os.posix_fadvise(self.file.fileno(), offset, stride, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(self.descriptor, offset, stride, os.POSIX_FADV_WILLNEED)
         for place, offset in zip(order.tolist(), offsets, strict=True):
             self._read_at(images[place], offset)
         return images
@@ -301,11 +303,13 @@ class ImageFile:
         view, done = target.reshape(-1).data, 0
         while done < len(view):
             if hasattr(os, "preadv"):
-                count = os.preadv(self.file.fileno(), [view[done:]], offset + done)
-            else:  # Windows, macOS 10
+                count = os.preadv(self.descriptor, [view[done:]], offset + done)
+            else:  # Windows
                 with self.lock:
-                    self.file.seek(offset + done)
-                    count = self.file.readinto(view[done:])
+                    os.lseek(self.descriptor, offset + done, os.SEEK_SET)
+                    part = os.read(self.descriptor, len(view) - done)
+                count = len(part)
+                view[done : done + count] = part
             if not count:
                 _refuse(self.path, "has become shorter")
             done += count
