@@ -128,6 +128,7 @@ class Claim:
         folder = path / CHECKPOINT
         if not any((folder / name).is_file() for name in (_REQUEST, _PUBLISH)):
             _check_finished(path)
+            shutil.rmtree(path / _REMOVED, ignore_errors=True)  # of a training that was killed while it removed it
             return None
         try:
             claim = _lock(path)
@@ -159,12 +160,7 @@ class Claim:
 
     @property
     def request(self) -> TrainingRequest:
-        path = self.folder / _REQUEST
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error}. Train again, with --force.") from None
-        return TrainingRequest.from_json(content, str(path))
+        return _read_request(self.folder / _REQUEST)
 
     def write_request(self, request: TrainingRequest) -> None:
         with writing(self.folder):
@@ -173,7 +169,8 @@ class Claim:
     def finish(self) -> Run:
         """Put the result in the place of what was there, and remove the checkpoint.
 
-        Of an old run, only files that a run consists of go.
+        Of an old run, only files that a run consists of go. What is returned has read its documents, so that they are
+        this training's, whoever claims the folder next.
         """
         with writing(self.path, f"Make room, and go on: foveola train --resume {self.path}"):
             record_checksums(self.result.path, _CHECKED)
@@ -183,7 +180,9 @@ class Claim:
             flush_folder(self.result.path)
             write_atomically(self.folder / _PUBLISH, json.dumps(names))
             self.publish()
-        return Run(self.path)
+        run = Run(self.path)
+        _ = run.status, run.evaluation_path.exists() and run.evaluation
+        return run
 
     def publish(self) -> None:
         """Move the whole result into the run's folder; goes on with a move that was interrupted."""
@@ -245,6 +244,20 @@ class Claim:
         shutil.rmtree(self.path / _REMOVED, ignore_errors=True)
         self.folder.rename(self.path / _REMOVED)
         shutil.rmtree(self.path / _REMOVED, ignore_errors=True)
+
+
+def unfinished_request(path: Path) -> TrainingRequest | None:
+    """What the unfinished training in a run's folder was asked for; None if there is none."""
+    request = path / CHECKPOINT / _REQUEST
+    return _read_request(request) if request.is_file() else None
+
+
+def _read_request(path: Path) -> TrainingRequest:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}. Train again, with --force.") from None
+    return TrainingRequest.from_json(content, str(path))
 
 
 def _lock(path: Path) -> Claim:
@@ -319,6 +332,11 @@ def _check_replaceable(path: Path) -> None:
 
 def _check_finished(path: Path) -> None:
     """Refuse to go on with anything but a finished run, which needs nothing more."""
+    if (path / CHECKPOINT).is_dir() and not (path / STATUS_FILE).exists():
+        raise ModelError(
+            f"The training of {path} was ended before it began: there is nothing to go on with. Train again with "
+            f"--out {path}"
+        )
     status = Run.open(path).status.status
     if status == "diverged":
         raise ModelError(

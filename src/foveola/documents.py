@@ -535,3 +535,30 @@ class Environment(Document):
         document: dict[str, Any] = handler(self)
         unknown = [name for name in ("threads", "precision") if document[name] is None]
         return {name: value for name, value in document.items() if name not in unknown}
+
+
+# A learning rate
+
+
+class LearningRateCurve(Document):
+    """What `foveola train --find-rate --json` prints: training loss over learning rate, a value for each step.
+
+    `smoothed` is the exponential moving average of `losses`, and `lowest` the learning rate where it is lowest.
+    `settings` are the values of --set that use the suggestion; there is none if the loss hardly fell.
+    """
+
+    data: str
+    recipe: str
+    optimizer: str
+    schedule: str
+    recipe_learning_rate: float
+    seed: int
+    learning_rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    diverged: bool
+    lowest: float | None
+    suggestion: float | None
+    settings: list[str]
+    files: list[str]
+    seconds: float

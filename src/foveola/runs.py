@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +26,10 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with a training's recipe, history, weights, metrics and plots."""
+    """A folder with a training's recipe, history, weights, metrics and plots.
+
+    `status` and `evaluation` are read once: they stay those of one training, even if another one replaces the run.
+    """
 
     path: Path
 
@@ -54,6 +58,7 @@ class Run:
 
     def write_status(self, status: RunStatus) -> None:
         write_atomically(self.path / STATUS_FILE, status.to_json() + "\n")
+        self.__dict__.pop("status", None)
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the recipe as TOML: `foveola train DATA --recipe RUN/recipe.toml` repeats the run."""
@@ -61,13 +66,14 @@ class Run:
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         write_atomically(self.evaluation_path, evaluation.to_json() + "\n")
+        self.__dict__.pop("evaluation", None)
 
-    @property
+    @cached_property
     def status(self) -> RunStatus:
         """The content of `run.json`."""
         return self._read(STATUS_FILE, RunStatus)
 
-    @property
+    @cached_property
     def evaluation(self) -> Evaluation:
         """The content of `evaluation.json`: the metrics on the test split."""
         return self._read(self.evaluation_path.name, Evaluation)

@@ -154,7 +154,7 @@ def test_a_replaced_export_is_refused_before_it_is_parsed(run, toy, format, fove
     path = export(run, format, data=toy, verbose=False).path
     other = open_classifier(run / "model.safetensors")
     other.metadata = other.metadata.model_copy(update={"class_names": ("right", "middle", "left")})
-    shutil.copytree(run, tmp_path / "other", ignore=shutil.ignore_patterns("exports"))
+    shutil.copytree(run, tmp_path / "other", ignore=shutil.ignore_patterns("exports", CHECKSUM_FILE))
     other.save(tmp_path / "other" / "model.safetensors")
     shutil.copy(export(tmp_path / "other", format, data=toy, verbose=False).path, path)
     Image.fromarray(toy.train.images[0, ..., 0]).save(tmp_path / "bar.png")
@@ -288,6 +288,7 @@ def test_a_custom_network_is_refused(toy, tiny, tmp_path, format):
 def test_a_diverged_model_is_refused(run, toy):
     classifier = open_classifier(run / "model.safetensors")
     classifier.network.dense_1.bias.data.fill_(float("nan"))
+    (run / CHECKSUM_FILE).unlink()
     classifier.save(run / "model.safetensors")
     with pytest.raises(ModelError, match="not finite"):
         export(run, data=toy, verbose=False)

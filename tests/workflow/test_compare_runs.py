@@ -132,13 +132,20 @@ def test_existing_seeds_are_reused(compare, seeded, monkeypatch):
     assert compare(*copies, seeds=2).pairs == document.pairs
 
 
-def test_an_interrupted_seed_is_trained_again(compare, seeded):
+def test_an_interrupted_seed_is_gone_on_with(compare, seeded, monkeypatch):
     folder, copies, document = seeded
-    run = Run.open(folder / "short-seed1")
-    run.write_status(run.status.model_copy(update={"status": "interrupted"}))
-    run.model_path.unlink()
+    shutil.rmtree(folder / "short-seed1")
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("foveola.workflow.fit_run.calibrate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            compare(*copies, seeds=2)
+    assert Run.open(folder / "short-seed1").status.status == "interrupted"
     assert compare(*copies, seeds=2).pairs == document.pairs
-    assert run.status.status == "done"
+    assert Run.open(folder / "short-seed1").status.status == "done"
 
 
 def test_another_training_in_the_place_of_a_seed_is_not_overwritten(compare, runs, tmp_path):
@@ -207,7 +214,7 @@ def test_runs_that_cannot_be_compared(compare, runs, hard, tiny, tmp_path):
         compare(runs[0], whole.path)
     stopped = Run(shutil.copytree(runs[0], tmp_path / "stopped"))
     stopped.write_status(stopped.status.model_copy(update={"status": "interrupted"}))
-    with pytest.raises(ModelError, match=r"is not complete \(status: interrupted\)"):
+    with pytest.raises(ModelError, match=r"is not complete: it was interrupted.*--resume"):
         compare(runs[0], stopped.path)
     (stopped.path / "run.json").write_text('{"status": "done"}')
     with pytest.raises(ModelError, match="damaged"):

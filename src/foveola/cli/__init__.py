@@ -32,7 +32,7 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
         training.train: "Examples: foveola train digits · foveola train mnist --recipe lenet5 --seed 98 · "
         "foveola train fashion-mnist --budget 60s · "
         "foveola train my-images --epochs 20 --set augment.flip=true --out runs/mine · "
-        "foveola train --resume runs/mine",
+        "foveola train --resume runs/mine · foveola train my-images --find-rate",
     },
     "Evaluation": {
         evaluation.evaluate: "Example: foveola evaluate runs/mnist-fast mnist",

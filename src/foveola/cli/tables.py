@@ -19,6 +19,7 @@ from foveola.documents import (
     ComparedRun,
     Comparison,
     Evaluation,
+    LearningRateCurve,
     Packed,
     TrainedRun,
 )
@@ -174,6 +175,19 @@ def training(document: TrainedRun) -> RenderableType:
         *map(_red, alarms(document, evaluation, path)),
         facts(rows | {"trained": trained, "run": path, "report": report}),
     )
+
+
+def learning_rate(curve: LearningRateCurve) -> RenderableType:
+    """The suggested learning rate, and how to train with it."""
+    suggestion = "none: the training loss fell by less than a tenth at every rate"
+    rows = {
+        "suggested learning rate": suggestion if curve.suggestion is None else f"{curve.suggestion:g}",
+        "the recipe's": f"{curve.recipe_learning_rate:g}",
+        "lowest loss at": "not known" if curve.lowest is None else f"{curve.lowest:.2g}",
+    }
+    if curve.settings:
+        rows["to train with it, add"] = " ".join(f"--set {setting}" for setting in curve.settings)
+    return facts(rows | {"page": curve.files[0], "plot": curve.files[1]})
 
 
 def export(report: "ExportReport") -> RenderableType:

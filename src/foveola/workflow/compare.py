@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foveola.claims import unfinished_request
 from foveola.datasets import Progress
 from foveola.datasets.reload import GIVEN_GROUPS, RecordedData, check_fingerprint, reload_data
 from foveola.datasets.splits import select_split
@@ -42,7 +43,7 @@ from foveola.progress import console, show_progress
 from foveola.recipe import Recipe
 from foveola.runs import Run
 from foveola.workflow.open import Device, choose_device, model_path, open_model
-from foveola.workflow.train import train
+from foveola.workflow.train import resume, train
 
 if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
@@ -150,7 +151,10 @@ def _finished(path: str | Path) -> Run:
     """A run whose training has ended, and that has test images."""
     run = Run.open(path)
     if run.status.status != "done":
-        raise ModelError(f"The training of {path} is not complete (status: {run.status.status}). Train it again.")
+        raise ModelError(
+            f"The training of {path} is not complete: it was {run.status.status}. Go on with it if it was interrupted "
+            f"(foveola train --resume {path}), or train it again."
+        )
     if not run.status.data.test:
         raise ModelError(
             f"{path} was trained without test images, so there is nothing to compare it on. "
@@ -245,22 +249,32 @@ def _trained(run: Run, dataset: Dataset, seed: int, device: Device, verbose: boo
     """The same recipe with another seed: found beside the run, or trained."""
     name = run.path.resolve().name
     folder = (run.path if run.path.name == name else run.path.resolve()).with_name(f"{name}-seed{seed}")
+    interrupted = unfinished_request(folder)
+    if interrupted is not None:
+        if (interrupted.recipe, interrupted.seed, interrupted.fingerprint) != (run.recipe, seed, dataset.fingerprint):
+            raise _in_the_way(folder, name, seed)
+        console(verbose).print(f"going on with {name} with seed {seed}")
+        return resume(folder, data=dataset if interrupted.data is None else None, verbose=verbose)
     unfinished = False
     if folder.exists():
         found = Run.open(folder)
         status = found.status
         fits = status.recipe == run.recipe and status.seed == seed and status.data.fingerprint == dataset.fingerprint
         if not fits or status.status not in ("done", "interrupted"):
-            raise OutputError(
-                f"{folder} should hold {name} with seed {seed}, but it holds another training, or one that "
-                f"failed or is still running. Move or remove it."
-            )
+            raise _in_the_way(folder, name, seed)
         if status.status == "done":
             return found
         unfinished = True
     console(verbose).print(f"training {name} with seed {seed}")
     return train(
         dataset, run.recipe, out=folder, seed=seed, device=device, force=unfinished, report=False, verbose=verbose
+    )
+
+
+def _in_the_way(folder: Path, name: str, seed: int) -> OutputError:
+    return OutputError(
+        f"{folder} should hold {name} with seed {seed}, but it holds another training, or one that "
+        f"failed. Move or remove it."
     )
 
 
