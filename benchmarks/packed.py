@@ -83,7 +83,9 @@ def make(folder, size):
     folder.mkdir()
     start = time.perf_counter()
     packed.write(folder, Dataset("made", images))
-    print(f"{count:,} images of 64×64×3, {size / 2**30:.1f} GiB, made and packed in {time.perf_counter() - start:.0f} s")
+    print(
+        f"{count:,} images of 64×64×3, {size / 2**30:.1f} GiB, made and packed in {time.perf_counter() - start:.0f} s"
+    )
 
 
 def work(*arguments):
@@ -115,9 +117,13 @@ def main():
             for task, folder in (("packed", "large"), ("memory", "small")):
                 found = work(task, place / folder, options.recipe, options.steps)
                 rates[task].append(found["rate"])
-                print(f"{task}: {found['rate']:,.0f} images a second, peak {found['peak'] / 2**20:,.0f} MiB", flush=True)
+                print(
+                    f"{task}: {found['rate']:,.0f} images a second, peak {found['peak'] / 2**20:,.0f} MiB", flush=True
+                )
         ratios = [packed / memory for packed, memory in zip(rates["packed"], rates["memory"], strict=True)]
-        print(f"speed beside data in memory: {statistics.median(ratios):.1%} (from {min(ratios):.1%} to {max(ratios):.1%})")
+        print(
+            f"speed beside data in memory: {statistics.median(ratios):.1%} (from {min(ratios):.1%} to {max(ratios):.1%})"
+        )
     finally:
         shutil.rmtree(place)
     print(f"load of the machine: {os.getloadavg()[0]:.1f} at {os.cpu_count()} cores")
