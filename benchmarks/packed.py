@@ -121,9 +121,8 @@ def main():
                     f"{task}: {found['rate']:,.0f} images a second, peak {found['peak'] / 2**20:,.0f} MiB", flush=True
                 )
         ratios = [packed / memory for packed, memory in zip(rates["packed"], rates["memory"], strict=True)]
-        print(
-            f"speed beside data in memory: {statistics.median(ratios):.1%} (from {min(ratios):.1%} to {max(ratios):.1%})"
-        )
+        median, low, high = statistics.median(ratios), min(ratios), max(ratios)
+        print(f"speed beside data in memory: {median:.1%} (from {low:.1%} to {high:.1%})")
     finally:
         shutil.rmtree(place)
     print(f"load of the machine: {os.getloadavg()[0]:.1f} at {os.cpu_count()} cores")
