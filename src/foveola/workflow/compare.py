@@ -37,7 +37,7 @@ from foveola.evaluation.costs import Speed, device_name, measure_speeds, multipl
 from foveola.evaluation.metrics import accuracy
 from foveola.files import write_atomically, writing
 from foveola.images import Dataset, ImageSet
-from foveola.models.metadata import read_metadata
+from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe

@@ -18,7 +18,7 @@ from foveola.errors import DataError, UserError, require
 from foveola.files import check_writable, expanded
 from foveola.images import Dataset
 from foveola.models.learnt import LearntImages
-from foveola.models.metadata import read_metadata
+from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
