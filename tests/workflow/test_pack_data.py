@@ -82,6 +82,14 @@ def test_folder_pack_and_lazy_pack_train_to_the_same_bytes(tmp_path, tiny):
     assert evaluated[0].metrics == evaluated[1].metrics
 
 
+def test_a_model_of_more_images_than_its_file_can_name_is_measured(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr("foveola.models.learnt.MAX_HASHES", 10)
+    source = make_folder(tmp_path / "pets", count=60)
+    run = foveola.train(source, tiny, out=tmp_path / "run", report=False, verbose=False)
+    assert foveola.open(run.path).metadata.data.learnt is None
+    assert foveola.evaluate(run.path, source, verbose=False).metrics == run.evaluation.metrics
+
+
 @pytest.mark.slow
 def test_lazy_images_are_reported_exported_and_compared(tmp_path, tiny, monkeypatch):
     foveola.pack(make_folder(tmp_path / "pets", count=60), tmp_path / "out", processes=1, verbose=False)

@@ -13,6 +13,8 @@ from foveola.images import Images, ImageSet
 from foveola.lazy import as_lazy, blocks
 
 HASH_BYTES = 8
+# More hashes would make the header of a model file larger than it may be
+MAX_HASHES = 2_500_000
 
 Hashes = NDArray[np.uint64]
 
@@ -96,6 +98,11 @@ class LearntImages(BaseModel):
             validation=b"" if validation is None else _packed(validation),
             earlier=b"" if earlier is None else earlier.training + earlier.earlier,
         )
+
+    @property
+    def fits(self) -> bool:
+        """Whether a model file can hold the hashes."""
+        return len(self.training) + len(self.validation) + len(self.earlier) <= HASH_BYTES * MAX_HASHES
 
     def seen(self, images: Images, *, earlier: bool = True) -> Seen:
         """Which images, uint8 N×H×W×C of the model's shape, the model has seen; `earlier` counts the earlier ones."""

@@ -101,5 +101,5 @@ def _origin(dataset: Dataset, recipe: Recipe, seed: int, recorded: RecordedData,
         seed=seed,
         together=recorded.together,
         groups=recorded.groups,
-        learnt=learnt,
+        learnt=learnt if learnt.fits else None,
     )
