@@ -19,6 +19,9 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+# Tests of the cache turn it on
+os.environ["FOVEOLA_FOLDER_CACHE"] = "0"
+
 _BESIDE_THE_CHECKOUT = Path(__file__).parents[2] / "shared" / "data"
 
 TINY_RECIPE = """

@@ -25,6 +25,7 @@ _PUBLIC = {
     "open": "foveola.workflow.open:open_model",
     "evaluate": "foveola.workflow.evaluate",
     "audit": "foveola.workflow.audit",
+    "pack": "foveola.workflow.pack",
     "compare": "foveola.workflow.compare",
     "report": "foveola.workflow.report",
     "predict": "foveola.workflow.predict",
@@ -65,6 +66,7 @@ __all__ = [
     "load",
     "load_recipe",
     "open",
+    "pack",
     "predict",
     "report",
     "resume",
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from foveola.workflow.explain import explain
     from foveola.workflow.find_rate import find_rate
     from foveola.workflow.open import open_model as open
+    from foveola.workflow.pack import pack
     from foveola.workflow.predict import predict
     from foveola.workflow.report import report
     from foveola.workflow.train import resume, train

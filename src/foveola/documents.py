@@ -496,6 +496,27 @@ class Catalog(Document):
     datasets: list[CatalogRow]
 
 
+class Packed(Document):
+    """What `foveola pack --json` prints.
+
+    `splits` counts images, `bytes` are those of the pixels, and `in_memory` says whether a training reads all of them
+    at once. `groups` is the pattern by which images were grouped, `series` one that would where file names look like
+    series. `skipped` lists the unreadable files that were left out.
+    """
+
+    path: str
+    name: str
+    fingerprint: str
+    splits: dict[str, int]
+    classes: list[str]
+    image_shape: list[int]
+    bytes: int
+    in_memory: bool
+    skipped: list[str]
+    groups: str | None
+    series: str | None
+
+
 class Environment(Document):
     """What `foveola info --json` prints. `threads` and `precision` are known where PyTorch is installed."""
 

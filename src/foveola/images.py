@@ -1,7 +1,7 @@
 """Labelled images as arrays, validated when they are created."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ from foveola.arrays import Labels as Labels
 from foveola.arrays import shape_cure, to_labels, to_pixels
 from foveola.arrays import shape_text as shape_text
 from foveola.errors import DataError
+from foveola.lazy import LazyImages, blocks, select
 from foveola.stratified import hold_out
 from foveola.text import class_name, escape_surrogates
 
@@ -27,7 +28,8 @@ class ImageSet:
 
     Parameters
     ----------
-    images : uint8 array, N×H×W×C, C = 1 (grey) or 3 (RGB), 0 = black; floats from 0 to 1 are scaled
+    images : uint8 array, N×H×W×C, C = 1 (grey) or 3 (RGB), 0 = black; floats from 0 to 1 are scaled. In its place,
+        `LazyImages` are read when they are indexed
     labels : integer array, N, each an index into `class_names`; or strings, each one of `class_names`
     class_names : K names, unique
     groups : integer array, N: images with the same number show the same patient, object or writer, and stay together
@@ -73,17 +75,13 @@ class ImageSet:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of images, labels and class names, independent of the memory layout."""
-        digest = hashlib.sha256()
-        digest.update(repr((self.images.shape, self.class_names)).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
-        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
-        return digest.hexdigest()
+        return content_hash(self, blocks(self.images))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "ImageSet":
         """The images at these indices, in this order."""
         indices = np.asarray(indices, dtype=np.int64)
         groups = None if self.groups is None else self.groups[indices]
-        return ImageSet(self.images[indices], self.labels[indices], self.class_names, groups)
+        return ImageSet(select(self.images, indices), self.labels[indices], self.class_names, groups)
 
     def split(self, fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
         """A random part and the rest, by `foveola.stratified.hold_out`: images of one group stay together.
@@ -104,6 +102,21 @@ class ImageSet:
         """
         held_out = hold_out(self.labels, self.groups, self.class_names, fraction, seed)
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
+
+
+def content_hash(images: ImageSet, parts: Iterable[Images]) -> str:
+    """The fingerprint of images that come in parts, uint8 N×H×W×C, in order."""
+    digest = hashlib.sha256()
+    digest.update(repr((images.images.shape, images.class_names)).encode())
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
+    digest.update(np.ascontiguousarray(images.labels, dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def know_fingerprint(images: ImageSet, fingerprint: str) -> None:
+    """Keep a fingerprint that was computed before, so that lazy images need not be read for it."""
+    vars(images)["fingerprint"] = fingerprint  # where cached_property keeps it
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +248,8 @@ def polarity(images: Images) -> Polarity:
     At least 90 % of the images must agree; otherwise, as usual for photographs, the polarity is "mixed". Of more than
     2,000 images, evenly spaced ones are examined.
     """
-    return polarity_of(border_levels(images[:: max(len(images) // 2000, 1)]))
+    some = select(images, slice(None, None, max(len(images) // 2000, 1)))
+    return polarity_of(np.concatenate([border_levels(block) for block in blocks(some)]))
 
 
 def border_levels(images: Images) -> NDArray[np.float64]:
@@ -255,14 +269,14 @@ def polarity_of(levels: NDArray[np.float64]) -> Polarity:
 
 
 def check_images(images: object) -> None:
-    """Refuse anything but a uint8 array, N×H×W×C with C = 1 or 3.
+    """Refuse anything but a uint8 array or lazy images, N×H×W×C with C = 1 or 3.
 
     Raises
     ------
     DataError
         If the type or the shape is wrong, or there are no images.
     """
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+    if not isinstance(images, np.ndarray | LazyImages) or images.dtype != np.uint8:
         raise DataError(_type_message(images))
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DataError(

@@ -24,6 +24,8 @@ _ENDED = {130: "Interrupted.", 143: "Ended by SIGTERM.", 129: "Ended by SIGHUP, 
 PANELS: dict[str, dict[Callable[..., None], str]] = {
     "Data": {
         data.datasets: "Example: foveola datasets --json",
+        data.pack: "Examples: foveola pack my-images · foveola pack photos --image-size 64 --out packed/photos · "
+        "foveola pack packed/photos --verify",
         data.audit: "Examples: foveola audit fashion-mnist · foveola audit my-images --retrain --out findings",
     },
     "Training": {

@@ -1,11 +1,23 @@
-"""Commands of the panel Data: datasets, audit."""
+"""Commands of the panel Data: datasets, audit, pack."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from foveola.cli.options import DEVICES, Data, DeviceName, Groups, Json, Quiet, Seed, SkipBad, one_of, path_text
+from foveola.cli.options import (
+    DEVICES,
+    Data,
+    DeviceName,
+    Groups,
+    Json,
+    Quiet,
+    Seed,
+    SkipBad,
+    one_of,
+    parse_image_size,
+    path_text,
+)
 from foveola.cli.output import show
 
 
@@ -72,3 +84,36 @@ def audit(
         device=one_of("device", device, DEVICES), groups=groups, skip_bad=skip_bad, verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.audit(document))
+
+
+def pack(
+    data: Data,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder to write. Default: packed/NAME.")] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Size of the images: 64, or height x width, 48x64. Default: as `train`."),
+    ] = None,
+    grey: Annotated[bool, typer.Option("--grey", help="Convert colour images to grey.")] = False,
+    groups: Groups = None,
+    skip_bad: SkipBad = 0,
+    processes: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes that decode images. Default: one a core.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the packed data set in --out, once the new one is whole.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Pack nothing: compare all images of the packed DATA with checksums.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decode a data set once into a folder that is read at once, or image by image if memory cannot hold it."""
+    from foveola.workflow.pack import pack as pack_data
+
+    document = pack_data(
+        data, out, image_size=None if image_size is None else parse_image_size(image_size),
+        channels=1 if grey else None, groups=groups, skip_bad=skip_bad, processes=processes, force=force,
+        verify=verify, verbose=not quiet,
+    )  # fmt: skip
+    show(document, as_json, lambda tables: tables.packed(document))

@@ -14,7 +14,7 @@ DEVICES = ("auto", "cpu", "cuda")
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A name that `foveola datasets` lists, or a path: IDX folder, .npz, image folder."
+        metavar="DATA", help="A name that `foveola datasets` lists, or a path: image folder, .npz, IDX, packed."
     ),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or a model file.")]
@@ -102,6 +102,20 @@ def parse_image_shape(text: str) -> tuple[int, int, int]:
         raise UserError(f"--image is {text!r}; it should be height x width x channels, such as 28x28x1.")
     height, width, channels = map(int, sides)
     return height, width, channels
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """Height and width of a text such as 64 or 48x64.
+
+    Raises
+    ------
+    UserError
+        If the text has another form.
+    """
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and 0 < int(side) < 2**16 for side in sides):
+        raise UserError(f"--image-size is {text!r}; it should be a side, or height x width, such as 64 or 48x64.")
+    return int(sides[0]), int(sides[-1])
 
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}

@@ -1,6 +1,7 @@
 """Tables that the commands print in a terminal."""
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from foveola.documents import (
     Comparison,
     Evaluation,
     LearningRateCurve,
+    Packed,
     TrainedRun,
 )
 from foveola.evaluation.comparison import p_text
@@ -343,6 +345,25 @@ def datasets(document: Catalog) -> RenderableType:
         table.add_row(row.name, f"{row.train:,}", test, shape, str(len(row.classes)), licence, row.path or "no")
     notes = ("A missing data set is downloaded when it is first used.", "Credits, class names: foveola datasets --json")
     return Group(table, "", *notes)
+
+
+def packed(document: Packed) -> RenderableType:
+    """What was packed, and where it is."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in document.splits.items())
+    shape = shape_text(document.image_shape)
+    reading = "read into memory" if document.in_memory else "read as they are needed, because memory is too small"
+    lines = [
+        f"{document.path}: {counts} images of {shape}, {len(document.classes)} classes",
+        f"{document.bytes / 1e6:,.1f} MB of pixels, {reading}",
+    ]
+    if document.skipped:
+        lines.append(f"{len(document.skipped):,} unreadable files were left out")
+    if document.series is not None:
+        lines.append(
+            f"The file names look like several images of one object, which the packed data set does not show. To keep "
+            f"each object on one side of a split, pack again with --groups {shlex.quote(document.series)}"
+        )
+    return Group(*lines, f"Train on it: foveola train {shlex.quote(document.path)}")
 
 
 def recipes(found: Sequence[Recipe]) -> RenderableType:

@@ -94,7 +94,8 @@ def summary(
 TrainingData = Annotated[
     str | None,
     typer.Argument(
-        metavar="[DATA]", help="A name that `foveola datasets` lists, or a path: IDX folder, .npz, image folder."
+        metavar="[DATA]",
+        help="A name that `foveola datasets` lists, or a path: image folder, .npz, IDX, packed.",
     ),
 ]
 

@@ -7,26 +7,28 @@ from typing import Literal
 
 import numpy as np
 
-from foveola.datasets import cifar, digits, download, folder, idx, npz
+from foveola.datasets import cifar, digits, download, folder, folder_cache, idx, npz, packed
 from foveola.datasets.catalog import CATALOG
 from foveola.datasets.download import cache_folder
 from foveola.datasets.entry import Entry
-from foveola.datasets.reader import Prepare, Reader, ReadOptions
+from foveola.datasets.reader import Prepare, Reader, ReadOptions, originals_of
 from foveola.errors import DataError, unknown
 from foveola.files import expanded
-from foveola.images import Dataset, ImageSet, Originals, Resize
+from foveola.images import Dataset, Images, ImageSet, Resize
 from foveola.inputs.find import is_image
-from foveola.inputs.resize import CommonShape, choose_fill, choose_resize, describe_resize, is_colour, to_channels
+from foveola.inputs.resize import CommonShape, choose_fill, choose_resize, describe_resize, to_channels
+from foveola.lazy import Indices, LazyImages, as_images, as_lazy, select
 from foveola.progress import Progress, no_progress
 
 __all__ = ["CATALOG", "READERS", "Entry", "Progress", "cache_folder", "load", "locate"]
 
 # The first reader that recognises a path reads it. Any folder could be an image folder, so that reader comes last.
-READERS: dict[str, Reader] = {"idx": idx, "npz": npz, "cifar": cifar, "folder": folder}
+READERS: dict[str, Reader] = {"packed": packed, "idx": idx, "npz": npz, "cifar": cifar, "folder": folder}
 
 SUPPORTED = (
     "Supported are a folder with IDX files (train-images-idx3-ubyte and so on, raw or .gz), an .npz file (x_train, "
-    "y_train, …), a folder with one subfolder of images per class, and these names: " + ", ".join(CATALOG) + "."
+    "y_train, …), a folder with one subfolder of images per class, a folder that `foveola pack` wrote, and these "
+    "names: " + ", ".join(CATALOG) + "."
 )
 
 
@@ -85,7 +87,7 @@ def load(
     ((1797, 8, 8, 1), dtype('uint8'), ('0', '1'))
     """
     options = ReadOptions(
-        _height_and_width(image_size),
+        height_and_width(image_size),
         skip_bad,
         progress or no_progress,
         groups,
@@ -94,6 +96,11 @@ def load(
         fill,
         prepare,
     )
+    return read(source, options, channels)
+
+
+def read(source: str | Path, options: ReadOptions, channels: int | None = None) -> Dataset:
+    """As `load`, with its options in one object."""
     if channels not in (None, 1, 3):
         raise DataError(f"Images cannot have {channels} channels. Choose 1 (grey) or 3 (RGB).")
     try:
@@ -125,7 +132,7 @@ def _data_roots() -> list[Path]:
     return [*([Path(data_folder).expanduser()] if data_folder else []), cache_folder()]
 
 
-def _height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if image_size is None:
         return None
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -146,12 +153,19 @@ def _load_by_name(entry: Entry, options: ReadOptions) -> Dataset:
 def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
     if not path.exists():
         raise DataError(f"{unknown('data set', str(path), CATALOG)} There is no file or folder at that path either.")
-    for reader in READERS.values():
-        if reader.recognises(path):
-            if reader is not folder:
-                _refuse_groups(str(path), options)
-            return reader.read(path, options)
-    raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
+    reader = reader_of(path)
+    if reader is None:
+        raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
+    if reader is folder:
+        return folder_cache.read(path, options)
+    if reader is not packed:
+        _refuse_groups(str(path), options)
+    return reader.read(path, options)
+
+
+def reader_of(path: Path) -> Reader | None:
+    """The reader of what is at a path; None if it is nothing that is supported."""
+    return next((reader for reader in READERS.values() if reader.recognises(path)), None)
 
 
 def _refuse_groups(source: str, options: ReadOptions) -> None:
@@ -176,13 +190,6 @@ def _unsupported_reason(path: Path) -> str:
     if is_image(path):
         return "is a single image; give a folder with one subfolder of images per class"
     return "is in an unsupported format"
-
-
-def originals_of(images: ImageSet) -> Originals:
-    """What images of one size are before they are resized and converted."""
-    height, width, _ = images.image_shape
-    heights, widths = (np.full(len(images), side) for side in (height, width))
-    return Originals(heights, widths, sum(map(is_colour, images.images)))
 
 
 def _convert(dataset: Dataset, options: ReadOptions, channels: int | None) -> Dataset:
@@ -215,7 +222,21 @@ def _convert_images(images: ImageSet, shape: CommonShape, channels: int | None) 
     new_shape = (shape.height, shape.width, channels or images.image_shape[2])
     if images.image_shape == new_shape:
         return images
-    converted = np.empty((len(images), *new_shape), np.uint8)
-    for index, image in enumerate(images.images):
-        converted[index] = shape.fit(to_channels(image, new_shape[2]))
-    return replace(images, images=converted)
+    converted = as_images(LazyImages(_Converted(images.images, shape, new_shape), np.arange(len(images))))
+    return replace(images, images=converted if as_lazy(images.images) else converted[:])
+
+
+class _Converted:
+    """Images that are resized and converted when they are read."""
+
+    hashes = None
+
+    def __init__(self, images: Images, shape: CommonShape, image_shape: tuple[int, int, int]) -> None:
+        self.images, self.shape, self.image_shape = images, shape, image_shape
+
+    def read(self, rows: Indices) -> Images:
+        """The images with these numbers, uint8 N×H×W×C."""
+        converted = np.empty((len(rows), *self.image_shape), np.uint8)
+        for target, image in zip(converted, select(self.images, rows), strict=True):
+            target[:] = self.shape.fit(to_channels(image, self.image_shape[2]))
+        return converted

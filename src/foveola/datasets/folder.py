@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.datasets.entry import Entry
-from foveola.datasets.image_files import decode_files
+from foveola.datasets.image_files import ImageFiles, decode_files
 from foveola.datasets.layout import Item, Layout, find
 from foveola.datasets.reader import ReadOptions, image_set
 from foveola.datasets.series import compile_groups, group_name
 from foveola.errors import DataError
-from foveola.images import Dataset, Images, ImageSet
+from foveola.images import Dataset, ImageSet
 from foveola.inputs.find import is_image
+from foveola.lazy import LazyImages, as_images
 
 MAX_LISTED_FILES = 20
 
@@ -38,10 +39,8 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
         If a class is empty, nested or missing from a split, if `options.groups` does not fit the files, or if more
         than `options.skip_bad` files are unusable; the message lists these files.
     """
-    nested = options.groups is not None
-    layout = find(path, nested=nested)
+    layout, items = find_items(path, options.groups)
     names = layout.class_names
-    items = list(layout.items(names, nested=nested))
     groups = _groups(items, options.groups)
     decoded = decode_files([item.path for item in items], [item.split == "train" for item in items], options)
     unusable = decoded.unusable
@@ -51,7 +50,8 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
         raise DataError(_unusable_message(reasons, options.skip_bad, removable=not _emptied(layout, items, unusable)))
     if emptied := _emptied(layout, items, unusable):
         raise DataError(f"{path}: no image of {emptied} can be read. Replace them.")
-    sets = {split: _image_set(path, split, items, decoded.images, groups, names) for split in layout.splits}
+    lazy = options.decode is not None
+    sets = {split: _image_set(path, split, items, decoded, groups, names, lazy=lazy) for split in layout.splits}
     return Dataset(
         path.resolve().name,
         sets["train"],
@@ -64,6 +64,19 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
         picture_polarity=decoded.polarity,
         notes=decoded.notes,
     )
+
+
+def find_items(path: Path, groups: str | None) -> tuple[Layout, list[Item]]:
+    """The layout of a folder, and its files in the order in which `read` reads them.
+
+    Raises
+    ------
+    DataError
+        If a class is empty, nested or missing from a split.
+    """
+    nested = groups is not None
+    layout = find(path, nested=nested)
+    return layout, list(layout.items(layout.class_names, nested=nested))
 
 
 def files(path: Path, class_names: tuple[str, ...], *, nested: bool) -> Iterator[tuple[str, Path]]:
@@ -105,11 +118,14 @@ def _image_set(
     root: Path,
     split: str,
     items: list[Item],
-    images: list[Images | None],
+    decoded: ImageFiles,
     groups: NDArray[np.int64] | None,
     names: tuple[str, ...],
+    *,
+    lazy: bool,
 ) -> ImageSet:
-    kept = [index for index, item in enumerate(items) if item.split == split and images[index] is not None]
-    labels = np.array([items[index].label for index in kept], np.int64)
-    pixels = np.stack([image for index in kept if (image := images[index]) is not None])
-    return image_set(pixels, labels, names, f"{root}, {split}", None if groups is None else groups[kept])
+    rows = [index for index, item in enumerate(items) if item.split == split and index not in decoded.unusable]
+    labels = np.array([items[index].label for index in rows], np.int64)
+    images = as_images(LazyImages(decoded.images, np.array(rows)))
+    where, own_groups = f"{root}, {split}", None if groups is None else groups[rows]
+    return image_set(images if lazy else images[:], labels, names, where, own_groups)

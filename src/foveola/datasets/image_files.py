@@ -1,16 +1,21 @@
 """Image files of a data set: decoded, resized at once, brought to one shape; and what they were before that."""
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import PIL
 
 from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
 from foveola.images import Images, Originals, Polarity
+from foveola.inputs import container, decode, resize
 from foveola.inputs.decode import read_first_frame, read_size, white_level_of
 from foveola.inputs.find import EXTENSIONS
 from foveola.inputs.resize import (
@@ -22,6 +27,7 @@ from foveola.inputs.resize import (
     is_colour,
     to_channels,
 )
+from foveola.lazy import Indices
 
 DEFAULT_SIZE = 64  # pixels a side
 MAX_HEADERS = 500  # files whose size is read before they are decoded, evenly spaced
@@ -33,7 +39,7 @@ class ImageFiles:
 
     Parameters
     ----------
-    images : N images of one shape, uint8 H×W×C; None where a file cannot be used
+    images : N images of one shape; those of files that cannot be used must not be read
     unusable : why, by index
     originals : the training images before they were resized and converted
     shape : the shape of all images
@@ -41,7 +47,7 @@ class ImageFiles:
     notes : what was assumed when the training images were decoded
     """
 
-    images: list[Images | None]
+    images: "FittedImages"
     unusable: dict[int, str]
     originals: Originals
     shape: CommonShape
@@ -49,18 +55,67 @@ class ImageFiles:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Decoded:
+class DecodedImage(Protocol):
     """An image as it was decoded, and then resized: `size` is its height and width before that.
 
-    `colour`: it has pixels that are not grey; many grey images are saved in colour.
+    `colour`: it has pixels that are not grey; many grey images are saved in colour. `on_black`: it was put on black
+    instead of white. `peak`: its largest value, if it has 16 bits per channel.
     """
+
+    @property
+    def pixels(self) -> Images:
+        """Uint8 H×W×C."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def colour(self) -> bool: ...
+
+    @property
+    def on_black(self) -> bool: ...
+
+    @property
+    def peak(self) -> int | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class _InMemory:
+    """A decoded image in memory."""
 
     pixels: Images
     size: tuple[int, int]
     colour: bool
     on_black: bool
     peak: int | None
+
+
+Decoded = Sequence[DecodedImage | None]
+
+
+class FittedImages:
+    """Decoded images, brought to one shape when they are read."""
+
+    hashes = None
+
+    def __init__(self, decoded: Decoded, shape: CommonShape) -> None:
+        self.decoded, self.shape = decoded, shape
+        self.channels = 3 if any(image.colour for image in decoded if image is not None) else 1
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels: one if no image has colour."""
+        return self.shape.height, self.shape.width, self.channels
+
+    def read(self, rows: Indices) -> Images:
+        """The images with these numbers, uint8 N×H×W×C."""
+        images = np.empty((len(rows), *self.image_shape), np.uint8)
+        for target, row in zip(images, rows.tolist(), strict=True):
+            image = self.decoded[row]
+            assert image is not None, "a file that cannot be used has no image"
+            target[:] = to_channels(self.shape.fit(image.pixels), self.channels)
+        return images
 
 
 def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadOptions) -> ImageFiles:
@@ -79,14 +134,37 @@ def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadO
         If files have 16 bits per colour and use so few that too few levels would be left.
     """
     shape = _choose_shape([path for path, learnt in zip(paths, training, strict=True) if learnt], options)
-    decoded, unusable = _decode_all(paths, shape, options)
+    decoded, unusable = (options.decode or decode_in_threads)(paths, shape, options)
     white_level = options.white_level or _white_level(_chosen(decoded, training))
-    decoded = _decode_deep(paths, decoded, white_level, shape, options)
+    if white_level != options.white_level:
+        decoded = _decode_deep(paths, decoded, shape, replace(options, white_level=white_level))
     used = _chosen(decoded, training)
     shape, polarity = _settle_shape(shape, {image.size for image in decoded if image is not None}, used, options)
     notes = *_notes(used, white_level), *_resize_notes(used, shape, options)
-    images = _to_common_shape(decoded, shape)
-    return ImageFiles(images, unusable, _originals(used, white_level), shape, polarity, notes)
+    return ImageFiles(FittedImages(decoded, shape), unusable, _originals(used, white_level), shape, polarity, notes)
+
+
+@cache
+def decoding_version() -> str:
+    """Changes with everything that decides which pixels a file is decoded to: Pillow, and the modules used for it."""
+    digest = hashlib.sha256(PIL.__version__.encode())
+    for module in (container, decode, resize):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    return digest.hexdigest()
+
+
+def files_state(files: Iterable[Path], settings: str) -> str:
+    """A hash of the names, sizes and times of change, in nanoseconds, of files, and of settings."""
+    digest = hashlib.sha256(settings.encode("utf-8", "surrogateescape"))
+    for file in files:
+        try:
+            found = file.stat()
+            described = f"{file}:{found.st_size}:{found.st_mtime_ns}"
+        except OSError as error:  # such as a link that leads nowhere
+            described = f"{file}:{error.errno}"
+        digest.update(described.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
 
 
 def _choose_shape(paths: Sequence[Path], options: ReadOptions) -> CommonShape:
@@ -100,7 +178,7 @@ def _choose_shape(paths: Sequence[Path], options: ReadOptions) -> CommonShape:
 
 
 def _settle_shape(
-    shape: CommonShape, sizes: set[tuple[int, int]], training: list[_Decoded], options: ReadOptions
+    shape: CommonShape, sizes: set[tuple[int, int]], training: list[DecodedImage], options: ReadOptions
 ) -> tuple[CommonShape, Polarity | None]:
     """The shape that all images get, their own if they have the same and are small; a letterbox's fill and polarity."""
     if options.image_size is None and len(sizes) == 1 and max(max(sizes)) <= DEFAULT_SIZE:
@@ -111,20 +189,20 @@ def _settle_shape(
     return replace(shape, fill=fill if options.fill is None else options.fill), polarity
 
 
-def _resize_notes(training: list[_Decoded], shape: CommonShape, options: ReadOptions) -> tuple[str, ...]:
+def _resize_notes(training: list[DecodedImage], shape: CommonShape, options: ReadOptions) -> tuple[str, ...]:
     return describe_resize([image.size for image in training], shape, chosen=options.image_size is None)
 
 
-def _decode_all(
+def decode_in_threads(
     paths: Sequence[Path], shape: CommonShape, options: ReadOptions
-) -> tuple[list[_Decoded | None], dict[int, str]]:
+) -> tuple[Decoded, dict[int, str]]:
     """Every image, or None where it cannot be used, and the reasons by index."""
-    images: list[_Decoded | None] = []
+    images: list[DecodedImage | None] = []
     unusable: dict[int, str] = {}
     # Threads suffice: Pillow releases the interpreter lock while it decodes.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        results = pool.map(lambda path: _decode_one(path, shape, options), paths)
+        results = pool.map(lambda path: decode_one(path, shape, options), paths)
         for index, image_or_reason in enumerate(results):
             if isinstance(image_or_reason, str):
                 unusable[index] = image_or_reason
@@ -135,7 +213,7 @@ def _decode_all(
     return images, unusable
 
 
-def _decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> _Decoded | str:
+def decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> DecodedImage | str:
     """The image, or why it cannot be used."""
     if path.is_dir():
         return f"{path} is a folder inside a class folder."
@@ -148,53 +226,39 @@ def _decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> _Decode
     height, width, _ = image.pixels.shape
     if options.prepare is not None:
         pixels = options.prepare(image, str(path))
-        return _Decoded(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
+        return _InMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
     # Resized immediately: a folder of full-size photographs would not fit in memory.
     resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
     pixels = shape.reduce(image.pixels) if resized else image.pixels
-    return _Decoded(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
+    return _InMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
 
 
-def _chosen(decoded: Sequence[_Decoded | None], training: Sequence[bool]) -> list[_Decoded]:
+def _chosen(decoded: Decoded, training: Sequence[bool]) -> list[DecodedImage]:
     return [image for image, chosen in zip(decoded, training, strict=True) if chosen and image is not None]
 
 
-def _white_level(training: list[_Decoded]) -> int | None:
+def _white_level(training: list[DecodedImage]) -> int | None:
     """The value that should become 255 in files of 16 bits; None: 65535, or there are no such files."""
     peaks = [image.peak for image in training if image.peak is not None]
     return white_level_of(max(peaks)) if peaks else None
 
 
-def _decode_deep(
-    paths: Sequence[Path],
-    decoded: list[_Decoded | None],
-    white_level: int | None,
-    shape: CommonShape,
-    options: ReadOptions,
-) -> list[_Decoded | None]:
-    """The images, those of 16 bits decoded again if the training images turned out to use fewer."""
-    if white_level == options.white_level:
-        return decoded
+def _decode_deep(paths: Sequence[Path], decoded: Decoded, shape: CommonShape, options: ReadOptions) -> Decoded:
+    """The images, those of 16 bits decoded again, because the training images turned out to use fewer."""
     deep = [index for index, image in enumerate(decoded) if image is not None and image.peak is not None]
-    again, refused = _decode_all([paths[index] for index in deep], shape, replace(options, white_level=white_level))
+    again, refused = (options.decode or decode_in_threads)([paths[index] for index in deep], shape, options)
     if refused:
         raise DataError(next(iter(refused.values())))
     replaced = dict(zip(deep, again, strict=True))
     return [replaced.get(index, image) for index, image in enumerate(decoded)]
 
 
-def _to_common_shape(decoded: list[_Decoded | None], shape: CommonShape) -> list[Images | None]:
-    """The pixels of all images, with the same size and channels."""
-    channels = 3 if any(image.colour for image in decoded if image is not None) else 1
-    return [None if image is None else to_channels(shape.fit(image.pixels), channels) for image in decoded]
-
-
-def _originals(training: list[_Decoded], white_level: int | None) -> Originals:
+def _originals(training: list[DecodedImage], white_level: int | None) -> Originals:
     heights, widths = np.array([image.size for image in training], np.int64).reshape(-1, 2).T
     return Originals(heights, widths, sum(image.colour for image in training), white_level)
 
 
-def _notes(training: list[_Decoded], white_level: int | None) -> Iterator[str]:
+def _notes(training: list[DecodedImage], white_level: int | None) -> Iterator[str]:
     """What was assumed when the training images were decoded."""
     on_black = sum(image.on_black for image in training)
     if on_black:

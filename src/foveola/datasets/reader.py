@@ -5,16 +5,21 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveola.datasets.entry import Entry
 from foveola.errors import DataError
-from foveola.images import Dataset, Images, ImageSet, Labels, Resize
+from foveola.images import Dataset, Images, ImageSet, Labels, Originals, Resize
 from foveola.inputs.decode import FirstFrame
+from foveola.inputs.resize import is_colour
 from foveola.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from foveola.datasets.image_files import Decoded
+    from foveola.inputs.resize import CommonShape
 
 MAX_BYTES = 16 * 2**30  # per array
 MAX_DEFLATE_RATIO = 1032  # deflate cannot compress more: https://zlib.net/zlib_tech.html
@@ -24,6 +29,8 @@ _CHUNK_BYTES = 2**20
 
 # From an image file's first frame and name to the pixels that the network gets, uint8 H×W×C
 Prepare = Callable[[FirstFrame, str], Images]
+# From image files to decoded images, and the reasons why others cannot be used, by index
+Decode = Callable[[Sequence[Path], "CommonShape", "ReadOptions"], tuple["Decoded", dict[int, str]]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class ReadOptions:
     resize: Resize | None = None  # None: chosen by the images' aspects
     fill: int | None = None  # grey level beside letterboxed images; None: chosen by their background
     prepare: Prepare | None = None  # of image files, instead of resizing
+    decode: Decode | None = None  # image files to images that are read when they are needed; None: into memory
 
 
 class Reader(Protocol):
@@ -114,6 +122,13 @@ def classes_of_labels(
     if kinds == {"U"}:
         return dict(labels), own_names
     return {split: np.searchsorted(known, array).astype(np.int64) for split, array in labels.items()}, own_names
+
+
+def originals_of(images: ImageSet) -> Originals:
+    """What images of one size are before they are resized and converted."""
+    height, width, _ = images.image_shape
+    heights, widths = (np.full(len(images), side) for side in (height, width))
+    return Originals(heights, widths, sum(map(is_colour, images.images)))
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from foveola.datasets import CATALOG, READERS, Progress, folder, load
+from foveola.datasets import CATALOG, Progress, folder, load, reader_of
 from foveola.datasets.reader import Prepare
 from foveola.errors import DataError, DownloadError
 from foveola.files import expanded
@@ -173,7 +173,7 @@ def image_paths(source: str | Path, dataset: Dataset) -> dict[str, list[str]]:
     """
     root = expanded(source)
     in_catalog = isinstance(source, str) and source in CATALOG
-    if in_catalog or next((reader for reader in READERS.values() if reader.recognises(root)), None) is not folder:
+    if in_catalog or reader_of(root) is not folder:
         return {}
     paths: dict[str, list[str]] = {}
     for split, path in folder.files(root, dataset.class_names, nested=dataset.train.groups is not None):

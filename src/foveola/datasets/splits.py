@@ -15,6 +15,7 @@ from foveola.datasets.duplicates import find_duplicates
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet
 from foveola.inputs.resize import CommonShape, to_channels
+from foveola.lazy import concatenate
 from foveola.models.learnt import LearntImages, Seen, hash_images
 from foveola.models.metadata import DataOrigin, ModelMetadata, Together
 from foveola.stratified import hold_out
@@ -83,7 +84,8 @@ class Splits:
     def together(self) -> ImageSet:
         """All images, in the order of the splits; one of a split without groups then stands for itself."""
         parts = list(self.by_name.values())
-        images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+        images = concatenate([part.images for part in parts])
+        labels = np.concatenate([part.labels for part in parts])
         return ImageSet(images, labels, self.train.class_names, _groups_together(parts))
 
 
@@ -224,7 +226,7 @@ def image_keys(splits: Splits, together: Together) -> list[Indices]:
         keys = np.unique(np.concatenate([hash_images(part) for part in parts]), return_inverse=True)[1]
     else:
         keys = np.arange(sum(sizes))
-        for group in find_duplicates(np.concatenate(parts)):
+        for group in find_duplicates(concatenate(parts)[:]):
             keys[list(group.members)] = group.members[0]
     return np.split(keys, np.cumsum(sizes)[:-1])
 

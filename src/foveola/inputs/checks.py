@@ -7,6 +7,7 @@ from foveola.images import Images, Resize, border_levels, polarity, shape_text
 from foveola.inputs.fixes import Fix, check_fixes
 from foveola.inputs.foreground import MEASURED_SIDE, Measurements, as_grey, measure
 from foveola.inputs.resize import CommonShape, is_colour, letterbox, shrink
+from foveola.lazy import select
 from foveola.models.metadata import ImageStatistics, OriginalImages, Quantiles, Range
 
 # More images hardly change the quantiles
@@ -40,7 +41,7 @@ def compute_statistics(images: Images) -> ImageStatistics | None:
     common_polarity = polarity(images)
     if common_polarity == "mixed":
         return None
-    sample = images[:: max(len(images) // _MAX_MEASURED_IMAGES, 1)]
+    sample = select(images, slice(None, None, max(len(images) // _MAX_MEASURED_IMAGES, 1)))
     measured = [measurements for image in sample if (measurements := measure(as_grey(image))) is not None]
     typical = [each for each in measured if each.light_on_dark == (common_polarity == "light on dark")]
     if 2 * len(typical) < len(sample):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from foveola.errors import DataError, ModelError
 from foveola.files import write_atomically
 from foveola.images import Images, check_images, letterbox_place, shape_text
+from foveola.lazy import select
 from foveola.models.metadata import METADATA_KEY, ModelMetadata
 from foveola.models.model_file import ModelFile, read_model_file
 from foveola.models.modules import build_network
@@ -32,6 +33,8 @@ from foveola.sealed import seal, unsealed
 LUMA = (0.299, 0.587, 0.114)
 # Small enough to keep the activations in the CPU's cache
 INFERENCE_BATCH = 256
+# Images whose features are in memory at once
+FEATURE_PART = 8192
 
 
 class Classifier(nn.Module):
@@ -135,8 +138,19 @@ class Classifier(nn.Module):
         measure, statistics = self.metadata.unfamiliarity, self.feature_statistics
         if measure is None or statistics is None:
             return Outputs(self.predict_logits(images))
-        logits, features = self.predict_features(images, measure.layers)
-        return Outputs(logits, score(statistics, measure, features, logits))
+        parts = [
+            (logits, score(statistics, measure, features, logits))
+            for logits, features in self.predict_features_in_parts(images, measure.layers)
+        ]
+        return Outputs(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def predict_features_in_parts(
+        self, images: Images, layers: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.float32], Features]]:
+        """Yield what `predict_features` gives for FEATURE_PART images at a time: features can be larger than images."""
+        check_images(images)
+        for start in range(0, len(images), FEATURE_PART):
+            yield self.predict_features(select(images, slice(start, start + FEATURE_PART)), layers)
 
     def predict_features(self, images: Images, layers: Sequence[str]) -> tuple[NDArray[np.float32], Features]:
         """Logits, float32 N×K, and features, float32 N×F: the channel means of the outputs of these layers."""

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from foveola.images import Images, ImageSet
+from foveola.lazy import as_lazy, blocks
 
 HASH_BYTES = 8
+# More hashes would make the header of a model file larger than it may be
+MAX_HASHES = 2_500_000
 
 Hashes = NDArray[np.uint64]
 
@@ -21,9 +24,15 @@ def hash_images(images: Images) -> Hashes:
 
     That two of a million different images share a hash has a probability of 3 in 100 million.
     """
+    lazy = as_lazy(images)
+    if lazy is not None and lazy.source.hashes is not None:
+        return lazy.source.hashes[lazy.rows]
     person = "×".join(map(str, images.shape[1:])).encode()[:16]
-    images = np.ascontiguousarray(images)
-    digests = b"".join(hashlib.blake2b(image, digest_size=HASH_BYTES, person=person).digest() for image in images)
+    digests = b"".join(
+        hashlib.blake2b(image, digest_size=HASH_BYTES, person=person).digest()
+        for block in blocks(images)
+        for image in np.ascontiguousarray(block)
+    )
     return np.frombuffer(digests, "<u8").astype(np.uint64, copy=False)
 
 
@@ -89,6 +98,11 @@ class LearntImages(BaseModel):
             validation=b"" if validation is None else _packed(validation),
             earlier=b"" if earlier is None else earlier.training + earlier.earlier,
         )
+
+    @property
+    def fits(self) -> bool:
+        """Whether a model file can hold the hashes."""
+        return len(self.training) + len(self.validation) + len(self.earlier) <= HASH_BYTES * MAX_HASHES
 
     def seen(self, images: Images, *, earlier: bool = True) -> Seen:
         """Which images, uint8 N×H×W×C of the model's shape, the model has seen; `earlier` counts the earlier ones."""

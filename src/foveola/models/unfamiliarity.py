@@ -127,9 +127,16 @@ def calibrate(
     logits : of the validation images, float32 N×K, temperature applied
     layers : the layers whose output the features come from
     """
+    return calibrate_distances(statistics.log_distances(features), logits, layers)
+
+
+def calibrate_distances(
+    distances: NDArray[np.float64], logits: NDArray[np.float32], layers: Sequence[str]
+) -> Unfamiliarity | None:
+    """As `calibrate`, from the `log_distances` of the features, float64 N."""
     if len(logits) < MIN_VALIDATION_IMAGES:
         return None
-    distances, energies = statistics.log_distances(features), energy(logits)
+    energies = energy(logits)
     weight = float(distances.std() / max(energies.std(), SMALLEST))
     threshold, false_alarms = choose_threshold(distances + weight * energies)
     return Unfamiliarity(

@@ -7,6 +7,7 @@ from torch import nn
 from foveola.errors import DataError
 from foveola.images import Images, ImageSet, Polarity, polarity
 from foveola.inputs.checks import compute_statistics
+from foveola.lazy import blocks
 from foveola.models import init
 from foveola.models.classifier import Classifier
 from foveola.models.metadata import MAX_CLASSES, ModelMetadata
@@ -91,10 +92,13 @@ def _channel_statistics(images: Images, pad: int) -> tuple[tuple[float, ...], tu
     padding_pixels = (images.shape[1] + 2 * pad) * (images.shape[2] + 2 * pad) - images.shape[1] * images.shape[2]
     values = np.arange(256) / 255
     mean, std = [], []
-    for channel in range(images.shape[3]):
-        counts = torch.from_numpy(images[..., channel]).flatten().bincount(minlength=256).numpy()
-        counts[0] += padding_pixels * len(images)
-        average = np.average(values, weights=counts)
+    counts = np.zeros((images.shape[3], 256), np.int64)
+    for block in blocks(images):
+        for channel, channel_counts in enumerate(counts):
+            channel_counts += torch.from_numpy(block[..., channel]).flatten().bincount(minlength=256).numpy()
+    counts[:, 0] += padding_pixels * len(images)
+    for channel_counts in counts:
+        average = np.average(values, weights=channel_counts)
         mean.append(float(average))
-        std.append(max(float(np.average((values - average) ** 2, weights=counts)) ** 0.5, 1 / 255))
+        std.append(max(float(np.average((values - average) ** 2, weights=channel_counts)) ** 0.5, 1 / 255))
     return tuple(mean), tuple(std)

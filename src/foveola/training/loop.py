@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from foveola.images import ImageSet
+from foveola.lazy import as_lazy
 from foveola.models.classifier import Classifier
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
@@ -20,6 +21,7 @@ from foveola.training.callbacks import Callback, EpochMetrics
 from foveola.training.checkpoint import Checkpoint
 from foveola.training.distributed import ALONE, Processes
 from foveola.training.memory import keep_freed_memory
+from foveola.training.read_ahead import ReadAhead
 from foveola.training.schedules import lr_schedule
 from foveola.training.step import TrainStep
 
@@ -98,7 +100,7 @@ def fit(
     """
     keep_freed_memory()
     classifier.to(device)
-    batches = Batches(train, recipe, seed, device)
+    batches = Batches(train, recipe, seed, device, processes)
     state = Fit(recipe, classifier, train, validation, batches.epochs, batches.steps, batches.per_epoch)
     state.processes = processes
     step = TrainStep(
@@ -157,15 +159,22 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
 
 
 class Batches:
-    """The training images on the device, and the batches of each epoch."""
+    """The training images on the device, and the batches of each epoch, which `processes` share."""
 
-    def __init__(self, train: ImageSet, recipe: Recipe, seed: int, device: torch.device) -> None:
-        # Copied only if necessary: PyTorch takes neither read-only arrays nor views with negative strides
-        self.images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(device)
+    def __init__(
+        self, train: ImageSet, recipe: Recipe, seed: int, device: torch.device, processes: Processes = ALONE
+    ) -> None:
+        lazy = as_lazy(train.images)
+        self.images: Tensor | ReadAhead
+        if lazy is not None:
+            self.images = ReadAhead(lazy, device)
+        else:
+            # Copied only if necessary: PyTorch takes neither read-only arrays nor views with negative strides
+            self.images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(device)
         self.labels = torch.from_numpy(train.labels).to(device)
         self.size = min(recipe.batch_size, len(train))
         self.random = recipe.batches == "random"
-        self.seed = seed
+        self.seed, self.processes = seed, processes
         self.per_epoch = recipe.steps_per_epoch or self._count_batches()
         self.steps = recipe.steps or max(recipe.epochs * self.per_epoch, recipe.minimum_steps)
         self.epochs = math.ceil(self.steps / self.per_epoch)
@@ -187,7 +196,10 @@ class Batches:
             order = torch.randperm(len(self.images), generator=generator)
         before = (epoch - 1) * self.per_epoch
         count = min(self.per_epoch, self.steps - before)
-        yield from order.to(self.images.device).split(self.size)[step - before : count]
+        batches = order.to(self.images.device).split(self.size)[step - before : count]
+        if isinstance(self.images, ReadAhead):
+            self.images.announce([batch[self.processes.part(len(batch)).rows] for batch in batches])
+        yield from batches
 
 
 def training_mode(classifier: Classifier) -> None:

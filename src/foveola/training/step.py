@@ -20,6 +20,7 @@ from foveola.recipe import Recipe
 from foveola.training.augment import augment_images, cutout, draw_mixup, mixup
 from foveola.training.distributed import ALONE, Processes
 from foveola.training.optimizers import build_optimizers
+from foveola.training.read_ahead import ReadAhead
 from foveola.training.schedules import lr_schedule
 
 # Steps before a CUDA graph is captured, in which libraries choose their kernels and the allocator reserves memory
@@ -34,7 +35,8 @@ class TrainStep:
     Parameters
     ----------
     classifier : its network is trained
-    images, labels : all training images, uint8 N×H×W×C, and their labels, N, on the device
+    images, labels : all training images, uint8 N×H×W×C, and their labels, N, on the device; images may be read there
+        batch by batch
     precision : of matrix products
     flip : whether training flips images, each with probability 1/2
     class_weights : K, or None
@@ -46,7 +48,7 @@ class TrainStep:
     def __init__(
         self,
         classifier: Classifier,
-        images: Tensor,
+        images: Tensor | ReadAhead,
         labels: Tensor,
         recipe: Recipe,
         *,
@@ -74,10 +76,10 @@ class TrainStep:
         self.nonfinite = torch.zeros((), device=device)  # 1 from the first step with a non-finite loss or gradient
         self.nonfinite_loss = torch.zeros((), device=device)
         self.finite_steps = torch.zeros((), device=device)
-        # A CUDA graph cannot hold mixup, which draws on the CPU, and perhaps not what a user's module does, nor what
-        # processes tell one another
-        capture = device.type == "cuda" and not recipe.augment.mixup and classifier.metadata.layers is not None
-        capture = capture and processes.size == 1
+        # A CUDA graph cannot hold mixup, which draws on the CPU, nor reading, nor what processes tell one another, and
+        # perhaps not what a user's module does
+        capture = device.type == "cuda" and isinstance(images, Tensor) and processes.size == 1
+        capture = capture and not recipe.augment.mixup and classifier.metadata.layers is not None
         self.run: TrainBatch = _CudaGraph(self.train_batch, device) if capture else self.train_batch
 
     @property

@@ -30,6 +30,7 @@ from foveola.documents import (
 from foveola.errors import DataError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset, ImageSet
+from foveola.lazy import as_lazy
 from foveola.predictions import Estimate, Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
@@ -116,6 +117,11 @@ def audit(
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
     dataset, paths = _read(data, loaded, skip_bad, groups, trainer.screen)
+    if as_lazy(dataset.train.images) is not None:
+        raise DataError(
+            f"The audit compares all images of {dataset.name} with each other, and they are too large to be in memory. "
+            f"Audit a part of them, or pack them with a smaller --image-size."
+        )
     folder = Path(out) if out is not None else Path("audits") / dataset.name
     check_writable(folder)
     pool = Pool.of(dataset, paths)

@@ -48,9 +48,9 @@ def _measure_unfamiliarity(classifier: "Classifier", splits: Splits) -> None:
         MAX_TRAINING_IMAGES,
         MIN_VALIDATION_IMAGES,
         FeatureStatistics,
+        calibrate_distances,
         feature_layers,
     )
-    from foveola.models.unfamiliarity import calibrate as measure_distances
 
     layers = [info.name for info in feature_layers(classifier.metadata)]
     if not layers or splits.validation is None or len(splits.validation) < MIN_VALIDATION_IMAGES:
@@ -58,7 +58,11 @@ def _measure_unfamiliarity(classifier: "Classifier", splits: Splits) -> None:
     evenly = np.linspace(0, len(splits.train) - 1, min(len(splits.train), MAX_TRAINING_IMAGES)).astype(np.int64)
     train = splits.train.take(evenly)
     statistics = FeatureStatistics.of(classifier.predict_features(train.images, layers)[1], train.labels)
-    logits, features = classifier.predict_features(splits.validation.images, layers)
-    measure = measure_distances(statistics, features, logits, layers)
+    parts = [
+        (logits, statistics.log_distances(features))
+        for logits, features in classifier.predict_features_in_parts(splits.validation.images, layers)
+    ]
+    logits, distances = map(np.concatenate, zip(*parts, strict=True))
+    measure = calibrate_distances(distances, logits, layers)
     classifier.feature_statistics = statistics
     classifier.metadata = classifier.metadata.model_copy(update={"unfamiliarity": measure})

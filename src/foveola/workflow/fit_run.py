@@ -282,8 +282,9 @@ def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, over
     if splits.test is None or overlap.test is None:
         return None
     origin = classifier.metadata.data
-    assert origin is not None and origin.learnt is not None, "set before the training"
-    seen = overlap.test | origin.learnt.seen(splits.test.images)
+    assert origin is not None, "set before the training"
+    # Of more images than a model file can name, those are known that are in the splits of this training
+    seen = overlap.test | origin.learnt.seen(splits.test.images) if origin.learnt is not None else overlap.test
     outputs = classifier.predict_outputs(splits.test.images)
     test = splits.test
     predictions = Predictions(outputs.logits, test.labels, test.class_names, not seen.any.any(), test.groups)

@@ -4,7 +4,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveola.datasets import CATALOG, originals_of
+from foveola.datasets import CATALOG
+from foveola.datasets.reader import originals_of
 from foveola.datasets.reload import GIVEN_GROUPS, Leaks, RecordedData, image_paths
 from foveola.datasets.series import missing_groups
 from foveola.datasets.splits import Overlap, Splits
@@ -100,5 +101,5 @@ def _origin(dataset: Dataset, recipe: Recipe, seed: int, recorded: RecordedData,
         seed=seed,
         together=recorded.together,
         groups=recorded.groups,
-        learnt=learnt,
+        learnt=learnt if learnt.fits else None,
     )
