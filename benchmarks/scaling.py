@@ -103,9 +103,7 @@ def difference(first: Path, second: Path) -> float:
 
 
 def speed(steps: int, rounds: int) -> None:
-    print(
-        "| recipe | one, ms a step | two, ms a step | efficiency | of the processor | gradients, kB | sum, ms |"
-    )
+    print("| recipe | one, ms a step | two, ms a step | efficiency | of the processor | gradients, kB | sum, ms |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, case in SPEED.items():
         answers: dict[int, list[dict[str, float]]] = {1: [], 2: []}
