@@ -26,6 +26,7 @@ _PUBLIC = {
     "audit": "foveola.workflow.audit",
     "compare": "foveola.workflow.compare",
     "report": "foveola.workflow.report",
+    "tune": "foveola.workflow.tune",
     "predict": "foveola.workflow.predict",
     "explain": "foveola.workflow.explain",
     "convolve": "foveola.workflow.convolve",
@@ -67,6 +68,7 @@ __all__ = [
     "report",
     "resume",
     "train",
+    "tune",
 ]
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from foveola.workflow.predict import predict
     from foveola.workflow.report import report
     from foveola.workflow.train import resume, train
+    from foveola.workflow.tune import tune
 
 
 def __getattr__(name: str) -> Any:
