@@ -184,8 +184,8 @@ def tuning(document: Tuning) -> RenderableType:
     title = document.objective.replace("_", " ")
     before = "" if document.start is None else f"; {document.recipe}: {document.start.value:.4f}"
     rows: dict[str, Any] = {
-        f"validation {title}": f"{document.best.value:.4f}, trial {document.best.number} of {len(document.trials)}, "
-        f"optimistic because it is the best of them{before}"
+        f"validation {title}": f"{document.best.value:.4f}, trial {document.best.number}; optimistic, because it is "
+        f"the best of {sum(trial.state in ('complete', 'pruned') for trial in document.trials)} trials{before}"
     }
     if document.evaluation is not None:
         rows["test accuracy"] = f"{document.evaluation.accuracy}, of the best recipe trained once: the figure to quote"

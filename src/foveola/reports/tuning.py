@@ -78,7 +78,7 @@ def _history(document: Tuning, complete: Sequence[TunedTrial]) -> "Markup":
         axes.plot(pruned, [low] * len(pruned), "|", color=GREY, markersize=8, label="pruned")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     style_axes(axes, f"Validation {TITLES[document.objective]}", x="trial")
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8.5, labelcolor=INK)
     return svg(figure, f"Validation {TITLES[document.objective]} of each trial, and the best so far")
 
 
@@ -98,7 +98,7 @@ def _coordinates(document: Tuning, complete: Sequence[TunedTrial]) -> "Markup":
     axes_of = [_Scale.of(key, [trial.values[key] for trial in complete], _is_log(document, key)) for key in keys]
     score = _Scale.of(TITLES[document.objective], [trial.value for trial in complete], False)
     scales = [*axes_of, score]
-    figure = new_figure(max(6.0, 1.15 * len(scales)), 3.8)
+    figure = new_figure(max(10.5, 1.15 * len(scales)), 3.8)
     axes = figure.add_subplot()
     lines = np.array([scale.positions for scale in scales]).T
     sign = 1 if document.objective == "accuracy" else -1

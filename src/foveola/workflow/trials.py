@@ -151,6 +151,7 @@ class Search:
             try:
                 self.attempt(ask(self.study, self.space))
             except _OutOfTime:
+                self.say("the time is up: the trial that was begun is the first one of the next call")
                 return
             self.tried += 1
 

@@ -133,7 +133,7 @@ def tune(
         best = _best_recipe(search, document)
         _write(folder, document, best)
     if search.others_running():
-        screen.print("Another process is still tuning; the last one to end trains the best recipe.")
+        screen.print("Another process is still tuning; the last one to end trains the best recipe.", soft_wrap=True)
         return document
     run = _train_best(data, best, folder / RUN, document.final_seed, device, threads, skip_bad, groups, screen)
     document.run, document.seconds = str(run.path), time.perf_counter() - started
@@ -320,9 +320,10 @@ def _train_best(
     if (path / STATUS_FILE).is_file():
         run = Run.open(path)
         if run.status.status == "done" and (run.status.recipe, run.status.seed) == (best, seed):
-            screen.print(f"{path} holds the run of this recipe already")
+            screen.print(f"{path} holds the run of this recipe already", soft_wrap=True)
             return run
-    screen.print(f"training the best recipe with seed {seed}, which no trial had, and measuring it on the test split")
+    text = f"training the best recipe with seed {seed}, which no trial had, and measuring it on the test split"
+    screen.print(text, soft_wrap=True)
     return train(
         data, best, out=path, seed=seed, device=device, threads=threads, force=True, skip_bad=skip_bad, groups=groups,
         verbose=not screen.quiet,
