@@ -126,7 +126,9 @@ class SearchSpace:
             table = document
             for name in tables:
                 table = table.setdefault(name, {})
-            settings = {name: value for name, value in asdict(dimension).items() if value is not None and value is not False}
+            settings = {
+                name: value for name, value in asdict(dimension).items() if value is not None and value is not False
+            }
             table[last] = {name: list(value) if name == "choices" else value for name, value in settings.items()}
         return document
 
