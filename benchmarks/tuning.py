@@ -54,7 +54,7 @@ def tune(options: argparse.Namespace, out: Path) -> dict:
         process.send_signal(signal.SIGTERM)
     codes = [process.wait() for process in processes]
     print(f"interrupted after {time.monotonic() - started:.0f} s; exit codes {codes}")
-    for process in start(options, out, seconds - (time.monotonic() - started)):
+    for process in start(options, out, max(seconds - (time.monotonic() - started), 1.0)):
         if process.wait():
             sys.exit(f"foveola tune ended with {process.returncode}")
     print(f"tuned in {time.monotonic() - started:.0f} s")

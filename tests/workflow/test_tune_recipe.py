@@ -138,14 +138,14 @@ def test_a_finished_study_trains_nothing_again(tune, monkeypatch):
     assert (after.trials, after.evaluation) == (before.trials, before.evaluation)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_trial_is_the_next_one(tune, monkeypatch, error):
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_an_interrupted_trial_is_the_next_one(tune, monkeypatch, number, error):
     calls = []
 
     def stop(*arguments, **options):
         calls.append(1)
         if len(calls) == 2:
-            raise error
+            signal.raise_signal(number)
         return cross_validation.cross_validate(*arguments, **options)
 
     monkeypatch.setattr(trials, "cross_validate", stop)

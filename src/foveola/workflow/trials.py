@@ -27,6 +27,7 @@ from foveola.training.callbacks import Callback, ValidationMetric
 from foveola.training.cross_validation import Fold, cross_validate, held_out_fold, k_folds, one_fold
 from foveola.training.loop import Fit
 from foveola.training.search_space import SearchSpace
+from foveola.training.stopping import StopSignals
 from foveola.workflow.study import (
     REASON,
     SCORES,
@@ -137,6 +138,7 @@ class Search:
     judge: Judge
     trials: int | None
     deadline: float
+    signals: StopSignals
     screen: "Console"
     tried: int = 0
 
@@ -144,6 +146,7 @@ class Search:
         """Try recipes until there are as many as asked for, or the time is up."""
         enqueue_start(self.study, self.space.start(self.start))
         while True:
+            self.signals.end()
             for number in retry_dead(self.study):
                 self.say(f"trial {number}: its process has died; it is tried again")
             if self.is_enough() or (self.tried and self.time_left() <= 0):
@@ -262,6 +265,7 @@ class _Watch:
 
     def after_step(self, share: float) -> None:
         self.share = share
+        self.search.signals.end()  # not within what writes to the database
         now = time.perf_counter()
         if now - self.last_beat > SECONDS_BETWEEN_BEATS:
             self.last_beat = now

@@ -126,12 +126,14 @@ def tune(
     )
     screen.print(f"{judge.description}; writing to {folder}", soft_wrap=True)
     deadline = math.inf if budget is None else started + budget
-    search = Search(shared, start, searched, judge, trials or (TRIALS if budget is None else None), deadline, screen)
-    with StopSignals():
+    limit = trials or (TRIALS if budget is None else None)
+    with StopSignals() as signals, signals.deferred():
+        search = Search(shared, start, searched, judge, limit, deadline, signals, screen)
         search.run()
         document = _document(search, dataset, study or studies.file_url(folder / DATABASE), folder, started)
         best = _best_recipe(search, document)
         _write(folder, document, best)
+        signals.end()
     if search.others_running():
         screen.print("Another process is still tuning; the last one to end trains the best recipe.", soft_wrap=True)
         return document
