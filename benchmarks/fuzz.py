@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import gzip
 import io
+import json
 import random
 import struct
 import sys
@@ -20,18 +21,31 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 from PIL import Image
 
 from foveola.datasets import load
 from foveola.errors import FoveolaError
+from foveola.exports import onnx
+from foveola.exports.allowlist import encode_field as field_of
+from foveola.exports.allowlist import fields, inspect_onnx
+from foveola.images import Dataset, ImageSet
 from foveola.inputs.decode import decode
+from foveola.models.metadata import parse_metadata
 from foveola.recipe import load_recipe, recipe_names
+from foveola.runs import Run
+from foveola.sealed import seal, unsealed
+from foveola.workflow.export import export
 
 SLOW_SECONDS = 5.0  # of processor time: no small input may take so long
-WEIGHTS = {"image": 8, "idx": 2, "gzip": 1, "npz": 4, "archive": 2, "cifar": 1, "recipe": 3, "folder": 1}
+WEIGHTS = {
+    "image": 8, "idx": 2, "gzip": 1, "npz": 4, "archive": 2, "cifar": 1, "recipe": 3, "folder": 1,
+    "metadata": 3, "model": 2, "run": 3, "evaluation": 2, "history": 2, "onnx": 1, "graph": 2,
+}  # fmt: skip
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 9, 7), dtype=np.uint8)
 NUMBERS = (0, 1, 2, 3, 4, 8, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1)
@@ -209,6 +223,106 @@ def fuzz_folder(folder: Path, chance: random.Random) -> None:
     )
 
 
+# A run's files and exports
+
+
+@cache
+def run_files() -> dict[str, bytes]:
+    """The files of a small finished run, with its ONNX export."""
+    import foveola
+    from foveola.recipe import parse_recipe
+
+    layers = [
+        {"type": "Conv2D", "filters": 2, "padding": "same", "activation": "relu"},
+        {"type": "MaxPool2D"},
+        {"type": "Flatten"},
+        {"type": "Dense", "units": "classes"},
+    ]
+    recipe = {"name": "small", "epochs": 2, "minimum_steps": 0, "validation": 0.3, "layers": layers}
+    images = np.random.default_rng(0).integers(0, 256, (90, 8, 8, 1), dtype=np.uint8)
+    data = Dataset("noise", ImageSet(images, np.arange(90) % 3, ("a", "b", "c")))
+    with tempfile.TemporaryDirectory() as folder:
+        run = foveola.train(data, parse_recipe(recipe), out=Path(folder) / "run", report=False, verbose=False)
+        export(run.path, data=data, verbose=False)
+        names = ("run.json", "evaluation.json", "history.csv", "model.safetensors", "exports/model.onnx")
+        return {name: (run.path / name).read_bytes() for name in names}
+
+
+def damaged_file(folder: Path, name: str, chance: random.Random) -> None:
+    """A run of an older Foveola, without checksums, with one damaged file."""
+    for other in ("run.json", name):
+        content = run_files()[other]
+        (folder / other).write_bytes(damaged(content, chance) if other == name else content)
+
+
+def fuzz_metadata(folder: Path, chance: random.Random) -> None:
+    content = damaged(metadata_text().encode(), chance)
+    parse_metadata(content.decode("utf-8", "replace"), "damaged")
+
+
+@cache
+def metadata_text() -> str:
+    return read_safetensors(run_files()["model.safetensors"])[1]["foveola"]
+
+
+def read_safetensors(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    size = int.from_bytes(content[:8], "little")
+    return safetensors.numpy.load(content), json.loads(content[8 : 8 + size])["__metadata__"]
+
+
+def fuzz_model(folder: Path, chance: random.Random) -> None:
+    """Damaged as a whole; or its header or its metadata, whose seal then is right."""
+    from foveola.models.classifier import open_classifier
+
+    content = run_files()["model.safetensors"]
+    weights, entries = read_safetensors(content)
+    match chance.randrange(3):
+        case 0:
+            content = damaged(content, chance)
+        case 1:  # an older file, without a seal
+            content = safetensors.numpy.save(weights, {"foveola": entries["foveola"]})
+            size = int.from_bytes(content[:8], "little")
+            header = damaged(content[8 : 8 + size], chance)
+            content = len(header).to_bytes(8, "little") + header + content[8 + size :]
+        case _:
+            text = damaged(entries["foveola"].encode(), chance).decode("utf-8", "replace")
+            content = seal(safetensors.numpy.save(weights, unsealed({"foveola": text})))
+    (folder / "model.safetensors").write_bytes(content)
+    open_classifier(folder / "model.safetensors")
+
+
+def fuzz_run(folder: Path, chance: random.Random) -> None:
+    damaged_file(folder, "run.json", chance)
+    Run.open(folder).status.to_json()
+
+
+def fuzz_evaluation(folder: Path, chance: random.Random) -> None:
+    damaged_file(folder, "evaluation.json", chance)
+    Run.open(folder).evaluation.to_json()
+
+
+def fuzz_history(folder: Path, chance: random.Random) -> None:
+    damaged_file(folder, "history.csv", chance)
+    list(Run.open(folder).history)
+
+
+def fuzz_onnx(folder: Path, chance: random.Random) -> None:
+    onnx.open_bytes(damaged(run_files()["exports/model.onnx"], chance), folder / "model.onnx", threads=1)
+
+
+def fuzz_graph(folder: Path, chance: random.Random) -> None:
+    """A damaged graph whose checksum is right."""
+    content = run_files()["exports/model.onnx"]
+    contents = inspect_onnx(content)
+    graph = damaged(bytes(contents.graph), chance)
+    properties = dict(contents.properties)
+    properties[onnx.DIGEST_KEY] = onnx.digest(graph, properties)
+    head = b"".join(field for number, _, field in fields(memoryview(content)) if number not in (7, 14))
+    entries = (field_of(1, key.encode()) + field_of(2, value.encode()) for key, value in properties.items())
+    whole = head + field_of(7, graph) + b"".join(field_of(14, entry) for entry in entries)
+    onnx.open_bytes(whole, folder / "model.onnx", threads=1)
+
+
 FUZZERS: dict[str, Callable[[Path, random.Random], None]] = {name: globals()[f"fuzz_{name}"] for name in WEIGHTS}
 
 
@@ -233,8 +347,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--executions", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--readers", nargs="+", choices=list(WEIGHTS), help="only these")
     parser.add_argument("--only", type=int, help="repeat this execution, with its traceback")
     arguments = parser.parse_args()
+    for reader in set(WEIGHTS) - set(arguments.readers or WEIGHTS):
+        del WEIGHTS[reader]
     memory = Path("/dev/shm")  # noqa: S108  # files that live for a millisecond need no disk
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         if arguments.only is not None:

@@ -14,6 +14,7 @@ from foveola.documents import (
     Document,
     Environment,
     Evaluation,
+    LearningRateCurve,
     RunStatus,
     Summary,
     TrainedRun,
@@ -51,11 +52,12 @@ def documents(toy, toy_run, tiny, tmp_path_factory) -> dict[str, str]:
         "Summary": printed("summary", "lenet5"),
         "Catalog": printed("datasets"),
         "Environment": describe_environment().to_json(),
+        "LearningRateCurve": foveola.find_rate(toy, tiny, out=tmp_path_factory.mktemp("rate"), verbose=False).to_json(),
     }
 
 
 KINDS: tuple[type[Document], ...] = (
-    RunStatus, Evaluation, TrainedRun, Comparison, Audit, Summary, Catalog, Environment,
+    RunStatus, Evaluation, TrainedRun, Comparison, Audit, Summary, Catalog, Environment, LearningRateCurve,
 )  # fmt: skip
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 

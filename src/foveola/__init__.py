@@ -20,7 +20,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _PUBLIC = {
     "load": "foveola.datasets",
     "train": "foveola.workflow.train",
-    "resume": "foveola.workflow.train:resume",
+    "resume": "foveola.workflow.train",
+    "find_rate": "foveola.workflow.find_rate",
     "open": "foveola.workflow.open:open_model",
     "evaluate": "foveola.workflow.evaluate",
     "audit": "foveola.workflow.audit",
@@ -61,6 +62,7 @@ __all__ = [
     "convolve",
     "evaluate",
     "explain",
+    "find_rate",
     "load",
     "load_recipe",
     "open",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from foveola.workflow.convolve import convolve
     from foveola.workflow.evaluate import evaluate
     from foveola.workflow.explain import explain
+    from foveola.workflow.find_rate import find_rate
     from foveola.workflow.open import open_model as open
     from foveola.workflow.predict import predict
     from foveola.workflow.report import report

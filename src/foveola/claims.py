@@ -128,6 +128,7 @@ class Claim:
         folder = path / CHECKPOINT
         if not any((folder / name).is_file() for name in (_REQUEST, _PUBLISH)):
             _check_finished(path)
+            shutil.rmtree(path / _REMOVED, ignore_errors=True)  # of a training that was killed while it removed it
             return None
         try:
             claim = _lock(path)
@@ -331,6 +332,11 @@ def _check_replaceable(path: Path) -> None:
 
 def _check_finished(path: Path) -> None:
     """Refuse to go on with anything but a finished run, which needs nothing more."""
+    if (path / CHECKPOINT).is_dir() and not (path / STATUS_FILE).exists():
+        raise ModelError(
+            f"The training of {path} was ended before it began: there is nothing to go on with. Train again with "
+            f"--out {path}"
+        )
     status = Run.open(path).status.status
     if status == "diverged":
         raise ModelError(

@@ -24,7 +24,7 @@ from foveola.evaluation.curves import Curves
 from foveola.evaluation.metrics import METRICS, ClassMetrics
 from foveola.evaluation.rejection import RejectionResult
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
-from foveola.models.metadata import Rejection
+from foveola.models.metadata import Rejection, first_problem
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
 from foveola.text import escape_all_surrogates
@@ -73,15 +73,13 @@ class Document(Part):
             return cls.model_validate_json(text)
         except ValidationError as invalid:
             first = invalid.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
             found = first["input"]
-            if place == "format" and isinstance(found, int) and found > FORMAT:
+            if first["loc"] == ("format",) and isinstance(found, int) and found > FORMAT:
                 raise error(
                     f"{where} has format {found}, written by a newer Foveola; this version reads formats up to "
                     f"{FORMAT}. Update Foveola to use it."
                 ) from None
-            reason = f"{place}: {first['msg']}" if place else first["msg"]
-            raise error(f"{where} is damaged: {reason}. Train the run again.") from None
+            raise error(f"{where} is damaged: {first_problem(invalid)}. Train the run again.") from None
 
 
 # A run
@@ -514,6 +512,33 @@ class Environment(Document):
         document: dict[str, Any] = handler(self)
         unknown = [name for name in ("threads", "precision") if document[name] is None]
         return {name: value for name, value in document.items() if name not in unknown}
+
+
+# A learning rate
+
+
+class LearningRateCurve(Document):
+    """What `foveola train --find-rate --json` prints: training loss over learning rate, a value for each step.
+
+    `smoothed` is the exponential moving average of `losses`, and `lowest` the learning rate where it is lowest.
+    `settings` are the values of --set that use the suggestion; there is none if the loss hardly fell.
+    """
+
+    data: str
+    recipe: str
+    optimizer: str
+    schedule: str
+    recipe_learning_rate: float
+    seed: int
+    learning_rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    diverged: bool
+    lowest: float | None
+    suggestion: float | None
+    settings: list[str]
+    files: list[str]
+    seconds: float
 
 
 # A tuning

@@ -126,6 +126,7 @@ def flush_folder(folder: Path) -> None:
 
 
 CHECKSUM_FILE = "SHA256SUMS"
+_EXPORT_AGAIN = "Export the run again"
 
 # Digest, two spaces or " *", name; a leading backslash says that the name has escapes
 _CHECKSUM_LINE = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+)")
@@ -180,12 +181,38 @@ def remove_listed(folder: Path) -> None:
         folder.rmdir()
 
 
-def verify_checksum(path: Path, content: bytes | None = None) -> None:
+def read_verified(path: Path, max_bytes: int, cure: str) -> bytes:
+    """The content of a file, read once, whose checksum in SHA256SUMS beside it, if there is one, is right.
+
+    Parameters
+    ----------
+    max_bytes : a larger file is not read
+    cure : what to do about a file that cannot be used, a sentence without its full stop
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, no regular file, too large, or not the one that SHA256SUMS names.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is not a file. {cure}.")
+        if (size := path.stat().st_size) > max_bytes:
+            raise ModelError(f"{path} is not read: it has {size:,} bytes, of at most {max_bytes:,}. {cure}.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}. It is missing or damaged. {cure}.") from None
+    verify_checksum(path, content, cure)
+    return content
+
+
+def verify_checksum(path: Path, content: bytes | None = None, cure: str = _EXPORT_AGAIN) -> None:
     """Refuse a file whose bytes are not those that SHA256SUMS beside it names; one that is not named there passes.
 
     Parameters
     ----------
     content : the file's bytes, where they have been read already
+    cure : what to do about another file, a sentence without its full stop
 
     Raises
     ------
@@ -193,8 +220,9 @@ def verify_checksum(path: Path, content: bytes | None = None) -> None:
         If the checksums differ, or SHA256SUMS cannot be read.
     """
     wanted = _listed_checksums(path.parent).get(_escape_name(path.name))
-    if wanted is not None and path.is_file():
-        _compare_checksum(path, sha256_of(path) if content is None else hashlib.sha256(content).hexdigest(), wanted)
+    if wanted is not None and (content is not None or path.is_file()):
+        found = sha256_of(path) if content is None else hashlib.sha256(content).hexdigest()
+        _compare_checksum(path, found, wanted, cure)
 
 
 def verify_checksums(folder: Path, required: Collection[str] = ()) -> None:
@@ -222,12 +250,12 @@ def verify_checksums(folder: Path, required: Collection[str] = ()) -> None:
         _compare_checksum(present[name], sha256_of(present[name]), wanted)
 
 
-def _compare_checksum(path: Path, found: str, wanted: str) -> None:
+def _compare_checksum(path: Path, found: str, wanted: str, cure: str = _EXPORT_AGAIN) -> None:
     if found != wanted:
         raise ModelError(
             f"{path} is not the file that {CHECKSUM_FILE} names: its SHA-256 begins with {found[:12]}, there it is "
-            f"{wanted[:12]}. It was altered, damaged or replaced after its export. Export the run again, or delete its "
-            f"line there if you have replaced it yourself."
+            f"{wanted[:12]}. It was altered, damaged or replaced after it was written. {cure}, or delete its line "
+            f"there if you have replaced it yourself."
         )
 
 

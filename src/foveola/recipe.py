@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from foveola.errors import RecipeError, unknown
+from foveola.errors import ModelError, RecipeError, unknown
+from foveola.files import verify_checksum
 from foveola.models.layers import LAYERS, Layer
 
 # Strict: `epochs = true` is a mistake, not one epoch
@@ -317,9 +318,13 @@ def _read(source: str | Path | Recipe) -> tuple[dict[str, Any], str]:
         try:
             if path.exists() and not path.is_file():
                 raise RecipeError(f"The recipe {path} is not a file. Give the path of a TOML file.")
-            text, where = path.read_text("utf-8"), str(path)
+            content = path.read_bytes()
+            verify_checksum(path, content, "Copy the run again, or edit a copy of its recipe")
+            text, where = content.decode(), str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"The recipe {path} cannot be read: {error}. Give the path of a TOML file.") from None
+        except ModelError as altered:  # of a finished run, which lists it in SHA256SUMS
+            raise RecipeError(str(altered)) from None
     else:
         raise RecipeError(unknown("recipe", str(source), names) + " Or give the path of a TOML file.")
     try:

@@ -1,6 +1,8 @@
 """The run directory: the only hand-off between commands. `train` writes it, everything else reads it."""
 
 import csv
+import io
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import TypeVar
 
 from foveola.documents import Document, Evaluation, RunStatus
 from foveola.errors import ModelError
-from foveola.files import CHECKSUM_FILE, write_atomically
+from foveola.files import CHECKSUM_FILE, has_checksum, read_verified, record_checksum, write_atomically
 from foveola.recipe import Recipe
 
 STATUS_FILE = "run.json"
@@ -20,6 +22,9 @@ WRITTEN = (
     "samples.png", "curves.png", "mistakes.png", "confusion.png",
 )  # fmt: skip
 EXPORTS = ("exports/web", "exports")
+# Of run.json, evaluation.json and history.csv: an evaluation of a thousand classes has 10 MB
+_MAX_BYTES = 2**26
+_CURE = "Train the run again, or copy it again"
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
@@ -57,7 +62,7 @@ class Run:
         return run
 
     def write_status(self, status: RunStatus) -> None:
-        write_atomically(self.path / STATUS_FILE, status.to_json() + "\n")
+        self._write(STATUS_FILE, status)
         self.__dict__.pop("status", None)
 
     def write_recipe(self, recipe: Recipe) -> None:
@@ -65,7 +70,7 @@ class Run:
         write_atomically(self.path / "recipe.toml", recipe.to_toml())
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
-        write_atomically(self.evaluation_path, evaluation.to_json() + "\n")
+        self._write(self.evaluation_path.name, evaluation)
         self.__dict__.pop("evaluation", None)
 
     @cached_property
@@ -84,9 +89,26 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """A row an epoch."""
-        with self.history_path.open(encoding="utf-8", newline="") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        """A row an epoch.
+
+        Raises
+        ------
+        ModelError
+            If `history.csv` is missing or damaged.
+        """
+        path = self.history_path
+        try:
+            text = read_verified(path, _MAX_BYTES, _CURE).decode()
+            rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+            names = rows[0] if rows else []
+            history = [
+                {name: float(value) for name, value in zip(names, row, strict=True) if value} for row in rows[1:] if row
+            ]
+        except (ValueError, csv.Error) as error:  # bytes that are not UTF-8, cells that are not numbers, ragged rows
+            raise ModelError(f"{path} is damaged: {error}. {_CURE}.") from None
+        if not all(math.isfinite(row.get(name, math.nan)) for row in history for name in ("epoch", "step")):
+            raise ModelError(f"{path} is damaged: it has rows without epoch or step. {_CURE}.")
+        return history
 
     @property
     def model_path(self) -> Path:
@@ -100,12 +122,12 @@ class Run:
     def evaluation_path(self) -> Path:
         return self.path / "evaluation.json"
 
+    def _write(self, name: str, document: Document) -> None:
+        path = self.path / name
+        write_atomically(path, document.to_json() + "\n")
+        if has_checksum(path):  # of a finished run
+            record_checksum(path)
+
     def _read(self, name: str, kind: type[AnyDocument]) -> AnyDocument:
         path = self.path / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelError(
-                f"{path} cannot be read: {error}. The run is unfinished or damaged; train it again."
-            ) from None
-        return kind.from_json(content, str(path))
+        return kind.from_json(read_verified(path, _MAX_BYTES, _CURE), str(path))

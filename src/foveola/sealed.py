@@ -6,6 +6,7 @@ whoever alters a file on purpose can write a checksum that fits.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def seal(content: bytes) -> bytes:
-    """A safetensors file, written with metadata of `unsealed`, with its checksum.
+    """A safetensors file, written with metadata of `unsealed`, with its checksum; the same tensors give the same bytes.
 
     Examples
     --------
@@ -38,6 +39,7 @@ def seal(content: bytes) -> bytes:
     Traceback (most recent call last):
     foveola.errors.ModelError: here is damaged: its SHA-256 is not the one that it names itself. …
     """
+    content = _with_sorted_metadata(content)
     start, end = _find(content)
     return content[:start] + _digest(content, start, end).encode() + content[end:]
 
@@ -60,12 +62,31 @@ def verify_seal(content: bytes, where: str | Path) -> None:
         )
 
 
-def _find(content: bytes) -> tuple[int, int]:
-    """Where the checksum begins and ends."""
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The file with its metadata by name: safetensors writes them in another order every time."""
+    end = _header_end(content)
+    header = json.loads(content[_LENGTH_BYTES:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + content[end:]
+
+
+def header_bytes(content: bytes) -> bytes:
+    """The header of a safetensors file, JSON; raises a ValueError if the file does not hold it, or it is too long."""
+    return content[_LENGTH_BYTES : _header_end(content)]
+
+
+def _header_end(content: bytes) -> int:
     length = int.from_bytes(content[:_LENGTH_BYTES], "little")
     if len(content) < _LENGTH_BYTES or length > min(MAX_HEADER_BYTES, len(content) - _LENGTH_BYTES):
         raise ValueError("it is cut off, or not a safetensors file")
-    found = list(_ENTRY.finditer(content, _LENGTH_BYTES, _LENGTH_BYTES + length))
+    return _LENGTH_BYTES + length
+
+
+def _find(content: bytes) -> tuple[int, int]:
+    """Where the checksum begins and ends."""
+    found = list(_ENTRY.finditer(content, _LENGTH_BYTES, _header_end(content)))
     if len(found) != 1:
         raise ValueError("it has no checksum")
     return found[0].span(1)

@@ -42,6 +42,7 @@ WITHOUT_TORCH = [
     "foveola.workflow.evaluate",
     "foveola.workflow.explain",
     "foveola.workflow.export",
+    "foveola.workflow.find_rate",
     "foveola.workflow.predict",
     "foveola.workflow.report",
     "foveola.cli",

@@ -32,7 +32,7 @@ def test_nothing_else_is_reachable_by_from_import_star():
 def working_folder(tmp_path, monkeypatch):
     """An empty folder; trainings write no report, which takes seconds."""
     monkeypatch.chdir(tmp_path)
-    workflow = importlib.import_module("foveola.workflow.train")
+    workflow = importlib.import_module("foveola.workflow.fit_run")
     monkeypatch.setattr(workflow, "_write_page", lambda *arguments: None)
 
 

@@ -8,7 +8,7 @@ import foveola
 from foveola.datasets import load
 from foveola.datasets.reload import load_for_model
 from foveola.errors import DataError
-from foveola.models.metadata import read_metadata
+from foveola.models.model_file import read_metadata
 from foveola.progress import no_progress
 
 

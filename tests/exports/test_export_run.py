@@ -16,7 +16,7 @@ from foveola import files
 from foveola.datasets.splits import split_dataset
 from foveola.errors import DataError, DownloadError, ExportError, ModelError, OutputError, UserError
 from foveola.exports import FORMATS, default_name, export_run, onnx
-from foveola.files import CHECKSUM_FILE
+from foveola.files import CHECKSUM_FILE, record_checksum
 from foveola.models.classifier import Classifier, open_classifier
 from foveola.workflow import export as workflow
 from foveola.workflow.export import export
@@ -154,8 +154,9 @@ def test_a_replaced_export_is_refused_before_it_is_parsed(run, toy, format, fove
     path = export(run, format, data=toy, verbose=False).path
     other = open_classifier(run / "model.safetensors")
     other.metadata = other.metadata.model_copy(update={"class_names": ("right", "middle", "left")})
-    shutil.copytree(run, tmp_path / "other", ignore=shutil.ignore_patterns("exports"))
+    shutil.copytree(run, tmp_path / "other", ignore=shutil.ignore_patterns("exports", CHECKSUM_FILE))
     other.save(tmp_path / "other" / "model.safetensors")
+    record_checksum(tmp_path / "other" / "model.safetensors")
     shutil.copy(export(tmp_path / "other", format, data=toy, verbose=False).path, path)
     Image.fromarray(toy.train.images[0, ..., 0]).save(tmp_path / "bar.png")
 
@@ -163,7 +164,7 @@ def test_a_replaced_export_is_refused_before_it_is_parsed(run, toy, format, fove
         raise AssertionError("the file was parsed")
 
     monkeypatch.setattr(onnx, "inspect_onnx", parse)
-    monkeypatch.setattr("foveola.models.classifier.read_metadata", parse)
+    monkeypatch.setattr("foveola.models.model_file.parse_metadata", parse)
     code, _, err = foveola_command("predict", path, tmp_path / "bar.png")
     assert code == 2
     assert f"{path} is not the file that SHA256SUMS names" in " ".join(err.split())
@@ -288,8 +289,10 @@ def test_a_custom_network_is_refused(toy, tiny, tmp_path, format):
 def test_a_diverged_model_is_refused(run, toy):
     classifier = open_classifier(run / "model.safetensors")
     classifier.network.dense_1.bias.data.fill_(float("nan"))
+    (run / CHECKSUM_FILE).unlink()
     classifier.save(run / "model.safetensors")
-    with pytest.raises(ModelError, match="not finite"):
+    record_checksum(run / "model.safetensors")
+    with pytest.raises(ModelError, match=r"dense_1\.bias holds values that are NaN or infinite.*lower learning rate"):
         export(run, data=toy, verbose=False)
     assert not (run / "exports").exists()
 

@@ -11,7 +11,8 @@ from foveola.errors import ModelError
 from foveola.images import Dataset, ImageSet
 from foveola.models.classifier import open_classifier
 from foveola.models.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D
-from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
+from foveola.models.metadata import METADATA_KEY, ModelMetadata
+from foveola.models.model_file import read_metadata
 from foveola.models.unfamiliarity import (
     MAX_FEATURES,
     PREFIX,

@@ -214,7 +214,7 @@ def test_runs_that_cannot_be_compared(compare, runs, hard, tiny, tmp_path):
         compare(runs[0], whole.path)
     stopped = Run(shutil.copytree(runs[0], tmp_path / "stopped"))
     stopped.write_status(stopped.status.model_copy(update={"status": "interrupted"}))
-    with pytest.raises(ModelError, match="is not complete: it was interrupted.*--resume"):
+    with pytest.raises(ModelError, match=r"is not complete: it was interrupted.*--resume"):
         compare(runs[0], stopped.path)
     (stopped.path / "run.json").write_text('{"status": "done"}')
     with pytest.raises(ModelError, match="damaged"):

@@ -17,7 +17,7 @@ from foveola.errors import DataError, ModelError, NonFiniteLoss, UserError
 from foveola.evaluation.rejection import choose_threshold, evaluate_rejection
 from foveola.images import Dataset
 from foveola.inputs.checks import compute_statistics
-from foveola.models.metadata import read_metadata
+from foveola.models.model_file import read_metadata
 from foveola.runs import Run
 from foveola.training import loop
 from foveola.training.callbacks import Callback

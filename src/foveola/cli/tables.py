@@ -18,6 +18,7 @@ from foveola.documents import (
     ComparedRun,
     Comparison,
     Evaluation,
+    LearningRateCurve,
     TrainedRun,
     Tuning,
 )
@@ -192,6 +193,19 @@ def tuning(document: Tuning) -> RenderableType:
     if document.run is not None:
         rows["run"] = document.run
     return Group(table, facts(rows | {"recipe": document.files[0], "report": document.files[2]}))
+
+
+def learning_rate(curve: LearningRateCurve) -> RenderableType:
+    """The suggested learning rate, and how to train with it."""
+    suggestion = "none: the training loss fell by less than a tenth at every rate"
+    rows = {
+        "suggested learning rate": suggestion if curve.suggestion is None else f"{curve.suggestion:g}",
+        "the recipe's": f"{curve.recipe_learning_rate:g}",
+        "lowest loss at": "not known" if curve.lowest is None else f"{curve.lowest:.2g}",
+    }
+    if curve.settings:
+        rows["to train with it, add"] = " ".join(f"--set {setting}" for setting in curve.settings)
+    return facts(rows | {"page": curve.files[0], "plot": curve.files[1]})
 
 
 def export(report: "ExportReport") -> RenderableType:

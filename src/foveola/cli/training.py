@@ -1,5 +1,6 @@
 """Commands of the panel Training: recipes, summary, train."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -159,6 +160,13 @@ def train(
         ),
     ] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Do not train the layers that --init gave.")] = False,
+    find_rate: Annotated[
+        bool,
+        typer.Option(
+            "--find-rate",
+            help="Suggest a learning rate instead of training: plots the training loss while the rate grows.",
+        ),
+    ] = False,
     report: Annotated[
         bool,
         typer.Option(help="Write report.html at the end; with --budget, `foveola report` writes it later."),
@@ -175,8 +183,10 @@ def train(
     from foveola.workflow.train import resume as resume_run
     from foveola.workflow.train import train as train_run
 
-    if resume is not None:
-        _check_alone(context)
+    if find_rate:
+        _check_only(context, _WITH_FIND_RATE, "--find-rate does not train")
+    elif resume is not None:
+        _check_only(context, _WITH_RESUME, "--resume takes everything from the run")
         run = resume_run(
             resume, device=one_of("device", device, DEVICES) if _is_given(context, "device") else None,
             threads=threads, verbose=not quiet,
@@ -184,7 +194,9 @@ def train(
         _show_training(run, as_json)
         return
     if data is None:
-        raise UserError("No data was given. Name it: foveola train digits; or go on with a run: --resume RUN.")
+        raise UserError(
+            "DATA is missing. Name it: foveola train digits; or go on with a run: foveola train --resume RUN."
+        )
     if budget is not None and epochs is not None:
         raise UserError("--budget and --epochs both say how long to train. Give one of them.")
     values = parse_overrides(overrides)
@@ -196,6 +208,15 @@ def train(
         raise UserError("--reject-on-average says how --reject is meant, but there is no --reject. Add --reject 0.01.")
     if reject_on_average:
         values["reject_mode"] = "average"
+    if find_rate:
+        from foveola.workflow.find_rate import find_rate as find
+
+        curve = find(
+            data, recipe or "fast", out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
+            threads=threads, init=init, freeze=freeze, skip_bad=skip_bad, groups=groups, verbose=not quiet,
+        )  # fmt: skip
+        show(curve, as_json, lambda tables: tables.learning_rate(curve))
+        return
     run = train_run(
         data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
         threads=threads, force=force,
@@ -206,18 +227,22 @@ def train(
     _show_training(run, as_json)
 
 
-# What may be given beside --resume, which takes everything else from the run
+# What may be given beside an option with which nothing is trained from the start
 _WITH_RESUME = ("resume", "device", "threads", "as_json", "quiet")
+_WITH_FIND_RATE = (
+    "find_rate", "data", "recipe", "epochs", "overrides", "out", "init", "freeze", "skip_bad", "groups", "seed",
+    "device", "threads", "as_json", "quiet",
+)  # fmt: skip
 
 
-def _check_alone(context: typer.Context) -> None:
-    """Refuse options that a resumed training takes from its run."""
+def _check_only(context: typer.Context, accepted: Sequence[str], reason: str) -> None:
+    """Refuse options that do not fit another one, which the reason names."""
     for parameter in context.command.params:
-        if parameter.name not in _WITH_RESUME and _is_given(context, str(parameter.name)):
+        if parameter.name not in accepted and _is_given(context, str(parameter.name)):
             name = max(parameter.opts, key=len) if parameter.param_type_name == "option" else "DATA"
             raise UserError(
-                f"--resume takes everything from the run, so that {name} cannot be given, too. Leave it out; or train "
-                f"anew, without --resume."
+                f"{reason}, so that {name} cannot be given, too. Leave it out; or train anew, without "
+                f"{reason.partition(' ')[0]}."
             )
 
 

@@ -14,7 +14,7 @@ from foveola.exports import int8, onnx, safetensors, web
 from foveola.exports.parity import Parity, check_parity
 from foveola.files import has_checksum, is_empty_folder, record_checksum, write_atomically, writing
 from foveola.images import Images, ImageSet
-from foveola.models.metadata import read_metadata
+from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictor
 
 __all__ = [

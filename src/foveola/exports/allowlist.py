@@ -67,10 +67,14 @@ class LayerOutput(BaseModel):
 
 @dataclass(frozen=True)
 class OnnxContents:
-    """The graph, as bytes, and the metadata properties of an ONNX file."""
+    """The graph, as bytes, and the metadata properties of an ONNX file.
+
+    `head` is everything else: of ModelProto, the fields 1 (IR version), 2 and 3 (producer), and 8 (operator sets).
+    """
 
     graph: memoryview
     properties: dict[str, str]
+    head: tuple[tuple[int, bytes], ...]
 
 
 def inspect_onnx(data: bytes) -> OnnxContents:
@@ -82,18 +86,20 @@ def inspect_onnx(data: bytes) -> OnnxContents:
         At the first field that Foveola never writes, or if the bytes are not Protocol Buffers.
     """
     properties: dict[str, str] = {}
-    graphs = []
+    graphs, head = [], []
     for count, (message, number, value) in enumerate(_walk(memoryview(data), "ModelProto")):
         if count == _MAX_FIELDS:
             raise UnsafeOnnx(f"has more than {_MAX_FIELDS:,} fields")
         if (message, number) == ("ModelProto", 7):
             graphs.append(value)
         if (message, number) == ("ModelProto", 14):
-            entry = {field: _text(content) for _, field, content in _walk(value, "StringStringEntryProto")}
+            entry = {field: text(content) for _, field, content in _walk(value, "StringStringEntryProto")}
             properties[entry.get(1, "")] = entry.get(2, "")
+        elif message == "ModelProto" and number != 7:
+            head.append((number, bytes(value)))
     if len(graphs) != 1:
         raise UnsafeOnnx("is damaged or not an ONNX file: it must have exactly one graph")
-    return OnnxContents(graphs[0], properties)
+    return OnnxContents(graphs[0], properties, tuple(head))
 
 
 def add_outputs(data: bytes, tensors: Iterable[str]) -> bytes:
@@ -102,25 +108,25 @@ def add_outputs(data: bytes, tensors: Iterable[str]) -> bytes:
     The bytes of ModelProto {graph: GraphProto {output: ValueInfoProto {name}}} are appended. A reader merges the two
     graphs and concatenates their outputs (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
     """
-    outputs = b"".join(_field(12, _field(1, tensor.encode())) for tensor in tensors)
-    return data + _field(7, outputs)
+    outputs = b"".join(encode_field(12, encode_field(1, tensor.encode())) for tensor in tensors)
+    return data + encode_field(7, outputs)
 
 
 def keep_output(data: bytes, output: str) -> bytes:
     """An inspected ONNX file with one of its outputs only, and what that needs; ONNX Runtime computes every node."""
     whole = b""
-    for number, value, field in _fields(memoryview(data)):
-        whole += _field(7, _keep_output(value, output)) if number == 7 else field
+    for number, value, field in fields(memoryview(data)):
+        whole += encode_field(7, _keep_output(value, output)) if number == 7 else field
     return whole
 
 
 def _keep_output(graph: memoryview, output: str) -> bytes:
     """A GraphProto with the nodes and constants that an output needs; each node comes after those it needs."""
-    fields, needed = list(_fields(graph)), {output}
+    parts, needed = list(fields(graph)), {output}
     kept = []
-    for number, value, field in reversed(fields):
+    for number, value, field in reversed(parts):
         if number == 1:  # NodeProto: inputs are field 1, outputs field 2
-            names = [(kind, _text(name)) for kind, name, _ in _fields(value) if kind in (1, 2)]
+            names = [(kind, text(name)) for kind, name, _ in fields(value) if kind in (1, 2)]
             if not any(kind == 2 and name in needed for kind, name in names):
                 continue
             needed.update(name for kind, name in names if kind == 1)
@@ -130,13 +136,13 @@ def _keep_output(graph: memoryview, output: str) -> bytes:
 
 def _is_needed(number: int, value: memoryview, needed: Set[str], output: str) -> bool:
     if number == 5:  # TensorProto
-        return any(kind == 8 and _text(name) in needed for kind, name, _ in _fields(value))
+        return any(kind == 8 and text(name) in needed for kind, name, _ in fields(value))
     if number == 12:  # ValueInfoProto
-        return any(kind == 1 and _text(name) == output for kind, name, _ in _fields(value))
+        return any(kind == 1 and text(name) == output for kind, name, _ in fields(value))
     return True
 
 
-def _field(number: int, content: bytes) -> bytes:
+def encode_field(number: int, content: bytes) -> bytes:
     """Encode a field of bytes; its number must be at most 15, so that its tag is one byte."""
     varint, rest = b"", len(content)
     while rest > 0x7F:
@@ -164,7 +170,7 @@ def _walk(data: memoryview, message: str) -> Iterator[tuple[str, int, memoryview
             yield from _walk(value, nested)
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+def fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
     """The fields of a message that has been inspected: number, bytes of the value, and the whole field."""
     position = 0
     while position < len(data):
@@ -190,6 +196,12 @@ def _value(data: memoryview, position: int, wire_type: int) -> tuple[memoryview,
     return data[position:end], end
 
 
+def integer(value: memoryview) -> int:
+    """A varint at the beginning of some bytes, as a signed number of 64 bits."""
+    number = _varint(value, 0)[0] & (2**64 - 1)
+    return number - 2**64 if number >= 2**63 else number
+
+
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
     """Decode a varint; its value and the position after it."""
     value = 0
@@ -203,8 +215,9 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     raise UnsafeOnnx("is damaged or not an ONNX file")
 
 
-def _text(value: memoryview) -> str:
+def text(value: memoryview) -> str:
+    """A name or other text; raises UnsafeOnnx if it is not UTF-8."""
     try:
         return str(value, "utf-8")
     except UnicodeDecodeError:
-        raise UnsafeOnnx("is damaged: its metadata is not UTF-8 text") from None
+        raise UnsafeOnnx("is damaged: its metadata or a name is not UTF-8 text") from None

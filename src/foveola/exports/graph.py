@@ -21,9 +21,6 @@ from foveola.models.metadata import ModelMetadata
 from foveola.models.shapes import LayerInfo, infer_shapes
 from foveola.models.unfamiliarity import SMALLEST, FeatureStatistics, count_features, named_layers
 
-# 20 is the first with Gelu, 18 the first with antialiasing
-OPSET = 20
-
 # ITU-R BT.601 luma, as in `foveola.models.classifier`; the leading 1 is for images that are already grey
 _LUMA = np.array([1, 0.299, 0.587, 0.114], np.float32)
 _OPERATORS = {

@@ -28,10 +28,12 @@ from foveola.exports.allowlist import (
     inspect_onnx,
     keep_output,
 )
+from foveola.exports.bounds import check_bounds
 from foveola.exports.parity import GoldenExamples, record_golden, verify_golden
-from foveola.files import verify_checksum, write_atomically
+from foveola.files import read_verified, write_atomically
 from foveola.images import Images, check_images, shape_text
-from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
+from foveola.models.metadata import METADATA_KEY, ModelMetadata, first_problem, parse_metadata
+from foveola.models.model_file import read_model_file
 from foveola.models.unfamiliarity import Outputs
 from foveola.predictions import Predictor
 
@@ -52,7 +54,12 @@ BATCH = 64
 # Batches of more bytes are followed by the release of unused memory
 _LARGE_BYTES = 2**20
 
-_IR_VERSION = 9  # belongs to graph.OPSET
+# 20 is the first with Gelu, 18 the first with antialiasing
+OPSET = 20
+_IR_VERSION = 9  # belongs to OPSET
+_PRODUCER = "foveola"
+# What stands beside graph and metadata: fields of ModelProto; an operator set has its version in field 2
+_HEAD = {(1, bytes([_IR_VERSION])), (2, _PRODUCER.encode()), (8, bytes([2 << 3, OPSET]))}
 _LAYERS = TypeAdapter(tuple[LayerOutput, ...])
 
 
@@ -222,9 +229,10 @@ def write(source: Path, live: Predictor, target: Path) -> None:
 
     from foveola.exports.graph import build_graph
 
-    metadata, content = read_metadata(source), source.read_bytes()
-    graph, layers = build_graph(metadata, load(content))
-    source_digest = hashlib.sha256(content).hexdigest()
+    file = read_model_file(source)
+    metadata = file.metadata
+    graph, layers = build_graph(metadata, load(file.content))
+    source_digest = hashlib.sha256(file.content).hexdigest()
     save(graph, Description(metadata, source_digest, layers, record_golden(live, metadata)), target)
 
 
@@ -245,11 +253,10 @@ def save(graph: "GraphProto", description: Description, target: Path) -> None:
 def as_model(graph: "GraphProto") -> "ModelProto":
     """A checked ONNX model of a graph, with IR version and operator set."""
     onnx = require("onnx", "train")
-    from foveola.exports.graph import OPSET
 
     imports = [onnx.OperatorSetIdProto(version=OPSET)]
     model: ModelProto = onnx.helper.make_model(
-        graph, ir_version=_IR_VERSION, producer_name="foveola", opset_imports=imports
+        graph, ir_version=_IR_VERSION, producer_name=_PRODUCER, opset_imports=imports
     )
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -276,10 +283,13 @@ def open_bytes(data: bytes, path: Path, threads: int | None = None) -> OnnxModel
     """As `open`, but with the file's content, as returned by `read`; `path` is for messages."""
     try:
         contents = inspect_onnx(data)
+        description = _read_description(path, contents.properties)
+        check_bounds(contents.graph)
     except UnsafeOnnx as reason:
         raise ModelError(f"{path} was not opened: the file {reason}. Export the run again.") from None
-    description = _read_description(path, contents.properties)
-    if contents.properties[DIGEST_KEY] != digest(contents.graph, contents.properties):
+    if sorted(contents.head) != sorted(_HEAD) or contents.properties[DIGEST_KEY] != digest(
+        contents.graph, contents.properties
+    ):
         raise ModelError(f"{path} was altered or damaged after its export: its checksum differs. Export the run again.")
     try:
         threads = threads or os.cpu_count() or 1
@@ -310,25 +320,7 @@ def read(path: Path) -> bytes:
     ModelError
         If the file is missing, too large or altered.
     """
-    data = _content(path)
-    verify_checksum(path, data)
-    return data
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise ModelError(f"{path} is not a file. Give the path of an export.")
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelError(
-                f"{path} is too large for an export: it has {path.stat().st_size:,} bytes, an export has at most "
-                f"{MAX_BYTES:,}. Give the path of an export."
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"The export {path} cannot be read: {error}. Export the run again, or correct the path."
-        ) from None
+    return read_verified(path, MAX_BYTES, "Export the run again, or correct the path")
 
 
 def _read_description(path: Path, properties: dict[str, str]) -> Description:
@@ -340,14 +332,14 @@ def _read_description(path: Path, properties: dict[str, str]) -> Description:
         )
     try:
         return Description(
-            ModelMetadata.model_validate_json(properties[METADATA_KEY]),
+            parse_metadata(properties[METADATA_KEY], path),
             properties[SOURCE_KEY],
             _LAYERS.validate_json(properties[LAYERS_KEY]),
             GoldenExamples.model_validate_json(properties[GOLDEN_KEY]),
         )
     except ValidationError as error:
         raise ModelError(
-            f"The metadata in {path} is damaged or from a newer version of Foveola: {error}. Export the run again."
+            f"The metadata in {path} is damaged or from a newer Foveola: {first_problem(error)}. Export the run again."
         ) from None
 
 

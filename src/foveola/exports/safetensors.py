@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from foveola.errors import require
 from foveola.files import write_atomically
+from foveola.models.model_file import read_model_file
 from foveola.predictions import Predictor
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ SUFFIX = ".safetensors"
 
 
 def write(source: Path, live: Predictor, target: Path) -> None:
-    """Copy the model file unchanged; `live` is not used."""
-    write_atomically(target, source.read_bytes())
+    """Copy the model file unchanged, after its checksums were verified; `live` is not used."""
+    write_atomically(target, read_model_file(source).content)
 
 
 def open(path: Path) -> "Classifier":

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foveola.errors import DataError, ModelError, RecipeError
-from foveola.files import verify_checksum, write_atomically
+from foveola.errors import DataError, ModelError
+from foveola.files import write_atomically
 from foveola.images import Images, check_images, letterbox_place, shape_text
-from foveola.models.metadata import METADATA_KEY, ModelMetadata, read_metadata
+from foveola.models.metadata import METADATA_KEY, ModelMetadata
+from foveola.models.model_file import ModelFile, read_model_file
 from foveola.models.modules import build_network
 from foveola.models.shapes import infer_shapes
 from foveola.models.unfamiliarity import (
@@ -25,6 +26,7 @@ from foveola.models.unfamiliarity import (
     named_layers,
     score,
 )
+from foveola.sealed import seal, unsealed
 
 # ITU-R BT.601 luma, as in Pillow's conversion to grey
 LUMA = (0.299, 0.587, 0.114)
@@ -168,7 +170,7 @@ class Classifier(nn.Module):
                 module.training = training
 
     def save(self, path: str | Path) -> None:
-        """Write weights and metadata as one safetensors file, atomically."""
+        """Write weights and metadata as one safetensors file, atomically, with a checksum of its own."""
         from safetensors.torch import save
 
         # Cloned, because safetensors refuses weights that layers of a user's module share
@@ -178,7 +180,8 @@ class Classifier(nn.Module):
         }
         if self.feature_statistics is not None:
             weights |= {name: torch.from_numpy(array) for name, array in self.feature_statistics.tensors().items()}
-        write_atomically(Path(path), save(weights, {METADATA_KEY: self.metadata.model_dump_json()}))
+        metadata = unsealed({METADATA_KEY: self.metadata.model_dump_json()})
+        write_atomically(Path(path), seal(save(weights, metadata)))
 
 
 def open_classifier(path: Path, network: nn.Module | None = None) -> Classifier:
@@ -192,23 +195,21 @@ def open_classifier(path: Path, network: nn.Module | None = None) -> Classifier:
     Raises
     ------
     ModelError
-        If the file is damaged, its checksum differs from the one in SHA256SUMS beside it, or its weights do not fit the
-        network.
+        If the file is damaged, its checksum differs from its own or the one in SHA256SUMS beside it, a value is out of
+        bounds, or its weights do not fit the network or are not finite.
     """
-    verify_checksum(path)
-    metadata = read_metadata(path)
+    file = read_model_file(path)
+    metadata = file.metadata
     if network is None:
         if metadata.layers is None:
             raise ModelError(
                 f"{path} holds the weights of a network written in PyTorch, not its code. "
                 f"Open it from Python: foveola.open({str(path)!r}, network=YourModule())."
             )
-        try:
-            network = build_network(infer_shapes(metadata.layers, metadata.network_shape, len(metadata.class_names)))
-        except RecipeError as error:
-            raise ModelError(f"The layers in {path} do not fit together: {error}") from None
-    load_weights(network, path)
-    return Classifier(network, metadata, read_feature_statistics(path, metadata))
+        network = build_network(infer_shapes(metadata.layers, metadata.network_shape, len(metadata.class_names)))
+    tensors = _read_tensors(file)
+    _load_weights(network, _weights_in(tensors), path)
+    return Classifier(network, metadata, _feature_statistics(tensors, metadata))
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -217,9 +218,13 @@ def load_weights(network: nn.Module, path: Path) -> None:
     Raises
     ------
     ModelError
-        If weights are missing, unexpected or of another shape; the message lists all of them.
+        If weights are missing, unexpected, of another shape or type; the message lists all of them. Or if the file is
+        damaged.
     """
-    weights = read_weights(path)
+    _load_weights(network, read_weights(path), path)
+
+
+def _load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     expected = network.state_dict()
     problems = [f"{name} is missing" for name in expected.keys() - weights.keys()]
     problems += [f"{name} is unexpected" for name in weights.keys() - expected.keys()]
@@ -227,6 +232,11 @@ def load_weights(network: nn.Module, path: Path) -> None:
         f"{name} is {shape_text(weights[name].shape)} instead of {shape_text(expected[name].shape)}"
         for name in expected.keys() & weights.keys()
         if expected[name].shape != weights[name].shape
+    ]
+    problems += [
+        f"{name} is {_type_text(weights[name])} instead of {_type_text(expected[name])}"
+        for name in expected.keys() & weights.keys()
+        if expected[name].dtype != weights[name].dtype
     ]
     if problems:
         raise ModelError(f"The weights in {path} do not fit the network: {'; '.join(sorted(problems))}.")
@@ -239,32 +249,45 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     ModelError
-        If the file is missing or damaged.
+        If the file is missing or damaged, or a weight is NaN or infinite.
     """
-    return {name: tensor for name, tensor in _read_tensors(path).items() if not name.startswith(PREFIX)}
+    return _weights_in(_read_tensors(read_model_file(path)))
 
 
-def read_feature_statistics(path: Path, metadata: ModelMetadata) -> FeatureStatistics | None:
-    """Read the statistics of the training images' features; None if the model does not measure unfamiliarity.
+def _weights_in(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
 
-    Raises
-    ------
-    ModelError
-        If they are missing, damaged or do not fit the network.
-    """
+
+def _feature_statistics(tensors: dict[str, Tensor], metadata: ModelMetadata) -> FeatureStatistics | None:
+    """The statistics of the training images' features; None if the model does not measure unfamiliarity."""
     if metadata.unfamiliarity is None:
         return None
     features = sum(map(count_features, named_layers(metadata)))
-    arrays = {name: tensor.numpy() for name, tensor in _read_tensors(path).items() if name.startswith(PREFIX)}
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith(PREFIX)}
     return FeatureStatistics.from_tensors(arrays, features, len(metadata.class_names))
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(file: ModelFile) -> dict[str, Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        weights: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"The model file {path} cannot be read: {error}. Train or copy it again.") from None
-    return weights
+        tensors: dict[str, Tensor] = load(file.content)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # KeyError: a type that PyTorch lacks
+        raise ModelError(f"The model file {file.path} cannot be read: {error}. Train or copy it again.") from None
+    broken = sorted(name for name, tensor in tensors.items() if not _is_finite(tensor))
+    if broken:
+        raise ModelError(
+            f"The model file {file.path} cannot be used: {', '.join(broken)} holds values that are NaN or infinite. "
+            f"Its training has diverged, or it is damaged. Train it again with a lower learning rate, or copy it again."
+        )
+    return tensors
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    values = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+    return bool(torch.isfinite(values).all())
+
+
+def _type_text(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 PadWidths = tuple[int, int, int, int]
 Padding = Literal["valid", "same"]
 Activation = Literal["linear", "relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
-Count = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=2**20, strict=True)]
 
 
 class ShapeMismatch(Exception):

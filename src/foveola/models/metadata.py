@@ -2,18 +2,29 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from foveola.errors import ModelError
+from foveola.errors import ModelError, RecipeError
 from foveola.images import Polarity, Resize
 from foveola.models.layers import Layer
 from foveola.models.learnt import LearntImages
+from foveola.models.shapes import check_size, infer_shapes
 
 METADATA_KEY = "foveola"
+
+MAX_CLASSES = 10_000
+MAX_PAD = 64
+_MAX_LAYERS = 1000
+
+Side = Annotated[int, Field(ge=1, le=2**16)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+# Of pixels that are scaled to 0..1: such that nothing computed with them overflows
+Mean = Annotated[float, Field(ge=-1e3, le=1e3)]
+Std = Annotated[float, Field(ge=1e-6, le=1e3)]
 
 
 # What a split keeps on one side: nothing, copies (the same pixels), or also near copies
@@ -32,9 +43,9 @@ class DataOrigin(BaseModel):
     name: str
     fingerprint: str
     licence: str | None = None
-    validation: float
-    test: float | None = None
-    seed: int
+    validation: Annotated[float, Field(ge=0, lt=1)]
+    test: Annotated[float, Field(ge=0, lt=1)] | None = None
+    seed: Annotated[int, Field(ge=0)]
     together: Together = "nothing"
     groups: str | None = None
     learnt: LearntImages | None = Field(default=None, repr=False)
@@ -78,12 +89,12 @@ class OriginalImages(BaseModel):
     colour; None if that is unknown.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     height: Range
     width: Range
     aspect: Range
-    colour: float | None = None
+    colour: Fraction | None = None
 
     @classmethod
     def of(cls, heights: NDArray[np.int64], widths: NDArray[np.int64], colour: float | None = None) -> Self:
@@ -141,9 +152,9 @@ class Rejection(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
-    target_error: float = Field(validation_alias=AliasChoices("target_error", "error"), serialization_alias="error")
-    threshold: float | None
-    confidence: float | None = None
+    target_error: Fraction = Field(validation_alias=AliasChoices("target_error", "error"), serialization_alias="error")
+    threshold: Annotated[float, Field(ge=0, le=2)] | None
+    confidence: Fraction | None = None
     shortfall: Shortfall | None = None
 
     def is_confident(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -165,11 +176,11 @@ class Unfamiliarity(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    layers: tuple[str, ...] = Field(min_length=1)
+    layers: tuple[str, ...] = Field(min_length=1, max_length=_MAX_LAYERS)
     energy_weight: float = Field(ge=0)
     threshold: float
     false_alarms: float = Field(gt=0, lt=1)
-    validation_images: int
+    validation_images: int = Field(ge=0)
 
 
 class ModelMetadata(BaseModel):
@@ -188,27 +199,38 @@ class ModelMetadata(BaseModel):
     the user's own. `layers` is None for a network that the user wrote in PyTorch.
     """
 
-    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True, allow_inf_nan=False)
 
     format: Literal[1] = 1
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...] = Field(min_length=1, max_length=MAX_CLASSES)
+    image_shape: tuple[Side, Side, int]
     channels: Literal["data", "grey", "rgb"] = "data"
     resize: Resize = "stretch"
     fill: int = Field(default=0, ge=0, le=255)
-    pad: int = 0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    pad: int = Field(default=0, ge=0, le=MAX_PAD)
+    mean: tuple[Mean, ...] = (0.0,)
+    std: tuple[Std, ...] = (1.0,)
     polarity: Polarity = "mixed"
     statistics: ImageStatistics | None = None
     originals: OriginalImages | None = None
     white_level: int | None = Field(default=None, ge=1, le=65535)
-    temperature: float = 1.0
+    temperature: float = Field(default=1.0, ge=1e-3, le=1e3)
     reject: Rejection | None = None
     unfamiliarity: Unfamiliarity | None = None
-    layers: tuple[Layer, ...] | None = None
+    layers: tuple[Layer, ...] | None = Field(default=None, max_length=_MAX_LAYERS)
     recipe: str | None = None
     data: DataOrigin | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.image_shape[2] not in (1, 3):
+            raise ValueError(f"image_shape has {self.image_shape[2]} channels; images have 1 or 3")
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("two classes have the same name")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, self.image_shape[2]):
+                raise ValueError(f"{name} needs one value, or one for each of {self.image_shape[2]} channels")
+        return self
 
     @property
     def original_images(self) -> OriginalImages:
@@ -223,29 +245,33 @@ class ModelMetadata(BaseModel):
         return height + 2 * self.pad, width + 2 * self.pad, channels
 
 
-def read_metadata(path: Path) -> ModelMetadata:
-    """Read the metadata of a model file.
+def parse_metadata(text: str, where: str | Path) -> ModelMetadata:
+    """The metadata of a model, whose network is small enough to be built and computed; `where` is for messages.
 
     Raises
     ------
     ModelError
-        If the file is missing or damaged, or not a Foveola model.
+        If the text is damaged, a value is out of bounds, or the layers do not fit together or are too large.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"The model file {path} cannot be read: {error}. It is missing or damaged; train or copy it again."
-        ) from None
-    if METADATA_KEY not in metadata:
-        raise ModelError(
-            f"{path} is a safetensors file, but not a Foveola model: it has no class names or preprocessing. "
-            f"Give a model file that Foveola has saved."
-        )
-    try:
-        return ModelMetadata.model_validate_json(metadata[METADATA_KEY])
+        metadata = ModelMetadata.model_validate_json(text)
     except ValidationError as error:
-        raise ModelError(f"The metadata in {path} is damaged or from a newer Foveola: {error}.") from None
+        reason = f"damaged or from a newer Foveola: {first_problem(error)}"
+        raise ModelError(f"The metadata in {where} is {reason}. Train or copy it again.") from None
+    if metadata.layers is not None:
+        try:
+            infos = infer_shapes(metadata.layers, metadata.network_shape, len(metadata.class_names))
+        except RecipeError as error:
+            raise ModelError(f"The layers in {where} do not fit together: {error}") from None
+        try:
+            check_size(infos)
+        except RecipeError as error:
+            raise ModelError(f"{where} is not opened: {error}") from None
+    return metadata
+
+
+def first_problem(invalid: ValidationError) -> str:
+    """The first thing that is wrong with a document, and where in it."""
+    first = invalid.errors(include_url=False, include_input=False)[0]
+    place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{place[:100]}: {message}" if place else message

@@ -1,12 +1,21 @@
 """Shape inference: names, shapes and costs of the layers of a network, without building it."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foveola.errors import RecipeError
 from foveola.images import shape_text
-from foveola.models.layers import Dense, Layer, Shape, ShapeMismatch
+from foveola.models.layers import AveragePool2D, Conv2D, Dense, Layer, MaxPool2D, Shape, ShapeMismatch
+
+# Of a network, at most: 1 GiB of weights
+MAX_PARAMETERS = 2**28
+# For one image, at most: values that a layer takes, with its padding, or gives, 128 MiB; of all layers together;
+# multiply-adds, four times those of VGG-16 at 224×224
+MAX_LAYER_VALUES = 2**25
+MAX_VALUES = 2**27
+MAX_MULTIPLY_ADDS = 2**36
 
 
 @dataclass(frozen=True)
@@ -65,3 +74,50 @@ def infer_shapes(layers: Sequence[Layer], input_shape: Shape, classes: int) -> l
             f'End the layers with a Dense layer of units = "classes".'
         )
     return infos
+
+
+def check_size(infos: Sequence[LayerInfo]) -> None:
+    """Refuse a network that is too large to be built, or to be computed within seconds.
+
+    Raises
+    ------
+    RecipeError
+        Naming what there is too much of.
+    """
+    values = 0
+    for number, info in enumerate(infos, 1):
+        taken, given = math.prod(_padded(info)), math.prod(info.output_shape)
+        if max(taken, given) > MAX_LAYER_VALUES:
+            raise RecipeError(
+                f"Layer {number} ({info.name}) is too large: it takes {taken:,} values of each image and gives "
+                f"{given:,}, of at most {MAX_LAYER_VALUES:,}. Use smaller images, fewer filters or larger strides."
+            )
+        values += given
+    parameters = sum(info.parameters + info.buffers for info in infos)
+    multiply_adds = sum(info.multiply_adds + _comparisons(info) for info in infos)
+    for count, limit, what in (
+        (parameters, MAX_PARAMETERS, "parameters"),
+        (values, MAX_VALUES, "values of each image in all layers"),
+        (multiply_adds, MAX_MULTIPLY_ADDS, "multiply-adds for each image"),
+    ):
+        if count > limit:
+            raise RecipeError(
+                f"The network is too large: it has {count:,} {what}, of at most {limit:,}. "
+                f"Use smaller images, fewer filters or units, or larger strides."
+            )
+
+
+def _padded(info: LayerInfo) -> Shape:
+    """The shape of the layer's input with the pixels that its padding adds."""
+    if not isinstance(info.layer, Conv2D | MaxPool2D | AveragePool2D):
+        return info.input_shape
+    top, left, bottom, right = info.layer.pad_widths(info.input_shape)
+    height, width, channels = info.input_shape
+    return height + top + bottom, width + left + right, channels
+
+
+def _comparisons(info: LayerInfo) -> int:
+    """Values that the windows of a pooling layer cover."""
+    if not isinstance(info.layer, MaxPool2D | AveragePool2D):
+        return 0
+    return info.layer.size**2 * math.prod(info.output_shape)

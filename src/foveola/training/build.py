@@ -4,13 +4,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from foveola.errors import DataError
 from foveola.images import Images, ImageSet, Polarity, polarity
 from foveola.inputs.checks import compute_statistics
 from foveola.models import init
 from foveola.models.classifier import Classifier
-from foveola.models.metadata import ModelMetadata
+from foveola.models.metadata import MAX_CLASSES, ModelMetadata
 from foveola.models.modules import build_network
-from foveola.models.shapes import infer_shapes
+from foveola.models.shapes import check_size, infer_shapes
 from foveola.recipe import Recipe
 
 # Pixel values in the patches that whitening uses; more would not change the filters
@@ -34,7 +35,17 @@ def build_classifier(
     seed : seed of the initial weights
     network : the user's own module, float N×C×H×W → logits N×K, instead of the recipe's layers
     picture_polarity : of the images without the letterbox in which they lie; None: there is no letterbox
+
+    Raises
+    ------
+    UserError
+        If the layers do not fit together, or network or number of classes are too large.
     """
+    if len(train.class_names) > MAX_CLASSES:
+        raise DataError(
+            f"The data has {len(train.class_names):,} classes; a model has at most {MAX_CLASSES:,}. "
+            f"Merge classes, or leave the rare ones out."
+        )
     common_polarity = picture_polarity or polarity(train.images)
     channels = train.image_shape[2]
     if recipe.scaling == "unit":
@@ -54,7 +65,9 @@ def build_classifier(
         recipe=recipe.name,
     )
     if network is None:
-        network = build_network(infer_shapes(recipe.layers, metadata.network_shape, len(train.class_names)))
+        infos = infer_shapes(recipe.layers, metadata.network_shape, len(train.class_names))
+        check_size(infos)
+        network = build_network(infos)
         init.initialize(network, recipe.initialization, seed)
     classifier = Classifier(network, metadata)
     if metadata.layers is not None and recipe.initialization == "whitened":

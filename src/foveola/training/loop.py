@@ -94,11 +94,11 @@ def fit(
     """
     keep_freed_memory()
     classifier.to(device)
-    batches = _Batches(train, recipe, seed, device)
+    batches = Batches(train, recipe, seed, device)
     state = Fit(recipe, classifier, train, validation, batches.epochs, batches.steps, batches.per_epoch)
     step = TrainStep(
         classifier, batches.images, batches.labels, recipe,
-        precision=precision, flip=flip, class_weights=_class_weights(train, recipe, device),
+        precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
         steps=batches.steps, steps_per_epoch=batches.per_epoch,
     )  # fmt: skip
     _call(callbacks, "on_fit_start", state)
@@ -109,9 +109,9 @@ def fit(
         if state.epoch_ended:
             state.epoch, state.metrics, state.epoch_ended = state.epoch + 1, {}, False
             _call(callbacks, "on_epoch_start", state)
-        _training_mode(classifier)
+        training_mode(classifier)
         for indices in batches.of_epoch(state.epoch, state.step):
-            _seed_step(seed, state.step, device)
+            seed_step(seed, state.step, device)
             lr_scale = lr_schedule(recipe, state.step, state.steps, state.steps_per_epoch)
             state.learning_rate = lr_scale * recipe.learning_rate
             step(indices, lr_scale)
@@ -149,7 +149,7 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if supported else torch.float32
 
 
-class _Batches:
+class Batches:
     """The training images on the device, and the batches of each epoch."""
 
     def __init__(self, train: ImageSet, recipe: Recipe, seed: int, device: torch.device) -> None:
@@ -183,7 +183,7 @@ class _Batches:
         yield from order.to(self.images.device).split(self.size)[step - before : count]
 
 
-def _training_mode(classifier: Classifier) -> None:
+def training_mode(classifier: Classifier) -> None:
     """Switch to training mode, except for frozen layers: evaluation mode keeps their running statistics."""
     classifier.train()
     for layer in classifier.network.children():
@@ -192,7 +192,7 @@ def _training_mode(classifier: Classifier) -> None:
             layer.eval()
 
 
-def _class_weights(train: ImageSet, recipe: Recipe, device: torch.device) -> Tensor | None:
+def class_weights(train: ImageSet, recipe: Recipe, device: torch.device) -> Tensor | None:
     """Class weights, K: inverse to the class frequencies, 1 on average over the images (King and Zeng, 2001)."""
     if recipe.class_weights == "none":
         return None
@@ -207,7 +207,7 @@ def _validation_metrics(predictions: Predictions) -> EpochMetrics:
     return {"val_loss": float(loss), "val_accuracy": float((predictions.predicted == predictions.labels).mean())}
 
 
-def _seed_step(seed: int, step: int, device: torch.device) -> None:
+def seed_step(seed: int, step: int, device: torch.device) -> None:
     """Seed the global generators, which makes every draw of a step, also by a user's module, repeatable."""
     step_seed = _mix(seed, _STEP, step)
     torch.default_generator.manual_seed(step_seed)

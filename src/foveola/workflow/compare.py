@@ -37,7 +37,7 @@ from foveola.evaluation.costs import Speed, device_name, measure_speeds, multipl
 from foveola.evaluation.metrics import accuracy
 from foveola.files import write_atomically, writing
 from foveola.images import Dataset, ImageSet
-from foveola.models.metadata import read_metadata
+from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe
@@ -152,8 +152,8 @@ def _finished(path: str | Path) -> Run:
     run = Run.open(path)
     if run.status.status != "done":
         raise ModelError(
-            f"The training of {path} is not complete: it was {run.status.status}. Go on with it, if it was interrupted: "
-            f"foveola train --resume {path}; or train it again."
+            f"The training of {path} is not complete: it was {run.status.status}. Go on with it if it was interrupted "
+            f"(foveola train --resume {path}), or train it again."
         )
     if not run.status.data.test:
         raise ModelError(

@@ -13,6 +13,7 @@ from foveola.claims import Claim
 from foveola.datasets.splits import Overlap, Splits
 from foveola.documents import RunStatus, TrainingRequest
 from foveola.errors import NonFiniteLoss, OutputError
+from foveola.files import writing
 from foveola.images import ImageSet
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
@@ -81,12 +82,21 @@ def fit_run(
         claim.state_path, request.checkpoint_every, _identity(status), _build(status), signals,
         announce=lambda text: screen.print(text, soft_wrap=True),
     )  # fmt: skip
-    with _outcome(claim, status, checkpoint, screen, started):
-        predictions = _fit(claim.result, prepared, callbacks, checkpoint, signals, screen)
-    if request.report:
-        screen.print("writing the report")
-        _write_page(claim.result, prepared.classifier, prepared.splits, predictions, screen)
-    return claim.finish()
+    run = claim.result
+    with _unfinished(claim, status, screen):
+        try:
+            _fit(run, prepared, callbacks, checkpoint, signals, screen)
+            with writing(claim.path, f"Make room, and go on: foveola train --resume {claim.path}"):
+                predictions = _measure(run, prepared)
+            status.status = "done"
+        finally:
+            status.seconds.total = checkpoint.seconds + time.perf_counter() - started
+        run.write_status(status)
+        if request.report:
+            screen.print("writing the report")
+            _write_page(run, prepared.classifier, prepared.splits, predictions, screen)
+    with signals.deferred():  # the run is whole: a signal now changes nothing
+        return claim.finish()
 
 
 def _fit(
@@ -96,73 +106,75 @@ def _fit(
     checkpoint: "Checkpoint",
     signals: "StopSignals",
     screen: "Console",
-) -> Predictions | None:
-    """Train, calibrate, measure."""
-    from foveola.reports.plots import plot_run
+) -> None:
+    """Train. An unfinished training leaves its last weights and its history, to be looked at."""
     from foveola.training.callbacks import CsvLog, ElapsedTime, History, LearningRate, ProgressBar, ValidationMetric
     from foveola.training.loop import fit
 
     classifier, splits, status = prepared.classifier, prepared.splits, prepared.status
     recipe = status.recipe
-    run.write_recipe(recipe)
     history, elapsed, progress_bar = History(), ElapsedTime(), ProgressBar(screen)
     log = CsvLog(history, run.history_path)
     auc = [ValidationMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
     every = [*auc, LearningRate(), elapsed, *callbacks, *_selection(recipe), history, log, progress_bar]
     try:
         with signals.deferred():
-            state = fit(
+            status.chosen_epoch = fit(
                 classifier, splits.train, splits.validation, recipe,
                 seed=status.seed, device=prepared.device, precision=prepared.precision, flip=status.flip,
                 callbacks=every, checkpoint=checkpoint,
-            )  # fmt: skip
+            ).best_epoch  # fmt: skip
+    except BaseException:
+        with suppress(OSError):  # what went wrong is already being raised
+            log.close()
+            classifier.save(run.model_path)
+        raise
     finally:
         progress_bar.close()
         status.seconds.training = elapsed.seconds
         if history.rows:
             status.epochs, status.steps = int(history.rows[-1]["epoch"]), int(history.rows[-1]["step"])
-        log.close()
-        classifier.save(run.model_path)
     signals.end()
-    status.chosen_epoch = state.best_epoch
-    calibrate(classifier, splits, recipe)
+
+
+def _measure(run: Run, prepared: Prepared) -> Predictions | None:
+    """Calibrate, save, and look at the test split once."""
+    from foveola.reports.plots import plot_run
+
+    classifier, splits, status = prepared.classifier, prepared.splits, prepared.status
+    classifier.save(run.model_path)  # to be looked at if its outputs are not finite
+    calibrate(classifier, splits, status.recipe)
     status.reject = classifier.metadata.reject
+    run.write_recipe(status.recipe)
     classifier.save(run.model_path)
     status.training_accuracy = _training_accuracy(classifier, splits.train)
     predictions = evaluate_test_split(run, classifier, splits, prepared.overlap)
-    x = "epoch" if recipe.batches == "epoch" else "step"
-    plot_run(run.path, history.rows, splits.train, splits.test, predictions, x=x)
+    x = "epoch" if status.recipe.batches == "epoch" else "step"
+    plot_run(run.path, run.history, splits.train, splits.test, predictions, x=x)
     return predictions
 
 
 @contextmanager
-def _outcome(
-    claim: Claim, status: RunStatus, checkpoint: "Checkpoint", screen: "Console", started: float
-) -> Iterator[None]:
-    """Write into `run.json` how the training inside ended, whatever ended it."""
+def _unfinished(claim: Claim, status: RunStatus, screen: "Console") -> Iterator[None]:
+    """Keep what was done, and say in `run.json` why it is not more, if anything ends the training inside."""
     try:
         yield
-        status.status = "done"
-    except (KeyboardInterrupt, SystemExit):
-        status.status = "interrupted"
+    except BaseException as error:
+        match error:
+            case KeyboardInterrupt() | SystemExit():
+                status.status = "interrupted"
+            case NonFiniteLoss():
+                status.status = "diverged"
+            case _:
+                status.status = "failed"
+        _keep(claim, status, screen)
         raise
-    except NonFiniteLoss:
-        status.status = "diverged"
-        raise
-    except BaseException:
-        status.status = "failed"
-        raise
-    finally:
-        status.seconds.total = checkpoint.seconds + time.perf_counter() - started
-        if status.status == "done":
-            claim.result.write_status(status)
-        else:
-            _keep(claim, status, screen)
 
 
 def _keep(claim: Claim, status: RunStatus, screen: "Console") -> None:
     """Keep what an unfinished training has come to. Why it ended is being raised: no other error takes its place."""
     with suppress(OSError, OutputError):
+        claim.result.write_recipe(status.recipe)
         claim.result.write_status(status)
         if status.status != "diverged":
             claim.show()

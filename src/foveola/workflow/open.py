@@ -20,6 +20,15 @@ Device = Literal["auto", "cpu", "cuda"]
 
 MODEL_SUFFIXES = (".safetensors", onnx.SUFFIX)
 
+# How trainings end whose weights are no model
+_UNUSABLE = {
+    "diverged": (
+        "has diverged: its loss became NaN or infinite, so that its last weights are not opened as a model. "
+        "Train again with a lower learning rate."
+    ),
+    "failed": "has failed before its end, so that its last weights are not opened as a model. Train again.",
+}
+
 
 def open_model(
     path: str | Path, *, network: "nn.Module | None" = None, device: Device = "cpu"
@@ -40,7 +49,7 @@ def open_model(
     Raises
     ------
     ModelError
-        If there is no model, or it is damaged.
+        If there is no model, it is damaged, or its training has diverged or failed.
 
     Examples
     --------
@@ -70,12 +79,14 @@ def _open_export(path: Path, network: "nn.Module | None", device: Device) -> onn
 
 
 def model_path(path: Path) -> Path:
-    """The file with the weights, which PyTorch opens."""
+    """The file with the weights, which PyTorch opens; raises a ModelError if there is none, or it is not finished."""
     if path.is_dir():
-        model = Run.open(path).model_path
-        if not model.is_file():
+        run = Run.open(path)
+        if (ending := run.status.status) in _UNUSABLE:
+            raise ModelError(f"The training of {path} {_UNUSABLE[ending]} history.csv there has its epochs.")
+        if not run.model_path.is_file():
             raise ModelError(f"The run {path} has no model.safetensors: its training is not complete. Train it again.")
-        return model
+        return run.model_path
     if not path.exists():
         raise ModelError(f"There is no run or model file {path}. Give the folder that `foveola train` wrote.")
     if path.suffix not in MODEL_SUFFIXES:

@@ -18,7 +18,7 @@ from foveola.errors import DataError, UserError, require
 from foveola.files import check_writable, expanded
 from foveola.images import Dataset
 from foveola.models.learnt import LearntImages
-from foveola.models.metadata import read_metadata
+from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
@@ -270,7 +270,7 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     recipe = request.recipe or load_recipe("fast", request.overrides)
     if request.init is not None:
         model_path(Path(request.init))  # refused before data is read
-    dataset = _load(given.data, recipe, request.skip_bad, given.groups, screen)
+    dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen)
     dataset.check_trainable()
     if request.fingerprint not in (None, dataset.fingerprint):
         raise DataError(
@@ -314,7 +314,7 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     return Prepared(classifier, splits, overlap, status, device, precision)
 
 
-def _load(
+def load_data(
     data: str | Path | Dataset, recipe: Recipe, skip_bad: int, groups: "str | ArrayLike | None", screen: "Console"
 ) -> Dataset:
     """The data in the size and with the channels that the recipe asks for, and with its groups."""
