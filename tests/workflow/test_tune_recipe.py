@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("optuna")
 
@@ -81,41 +82,42 @@ def test_no_trial_sees_the_test_images(toy, tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trials, "cross_validate", spy)
     given = Dataset("given", toy.train, test=marked)
-    foveola.tune(given, tiny, space=SPACE, out=tmp_path / "given", trials=2, verbose=False)
-    foveola.tune(toy, tiny, space=SPACE, out=tmp_path / "drawn", trials=2, verbose=False)
+    foveola.tune(given, tiny, space=SPACE, out=tmp_path / "given", trials=1, folds=2, verbose=False)
+    foveola.tune(toy, tiny, space=SPACE, out=tmp_path / "drawn", trials=1, folds=2, verbose=False)
     drawn = foveola.datasets.splits.split_dataset(toy, 0.2, 0.2, 0)
     test_images = {image.tobytes() for image in drawn.test.images}
     assert len(seen[-1]) == 48
     assert not test_images & {image.tobytes() for image in seen[-1].images}
 
 
-def test_validation_images_of_the_data_judge_if_they_are_many_and_folds_otherwise(toy, tiny, tmp_path, monkeypatch):
+def judge_of(data, tiny, folds=None, repeats=1):
+    return trials.Judge.of(data, foveola.load_recipe(tiny), folds, repeats, "log_loss", 0, torch.device("cpu"))
+
+
+def test_validation_images_of_the_data_judge_if_they_are_many_and_folds_otherwise(toy, tiny, monkeypatch):
     halves = Dataset("halves", toy.train.take(np.arange(0, 60, 2)), validation=toy.train.take(np.arange(1, 60, 2)))
-
-    def judged(data, name, **options):
-        return foveola.tune(data, tiny, space=SPACE, out=tmp_path / name, trials=1, verbose=False, **options)
-
-    assert judged(halves, "few").folds == 5
-    assert "30, fewer than 1,000" in judged(halves, "few").judged_by
+    few = judge_of(halves, tiny)
+    assert (few.fold_count, len(few.folds)) == (5, 5)
+    assert "30, fewer than 1,000" in few.description
     monkeypatch.setattr(trials, "MIN_HELD_OUT", 9)
-    assert judged(halves, "given").judged_by == "Judged by the 30 validation images of the data"
-    drawn = judged(toy, "drawn")
-    assert drawn.judged_by == "Judged by 9 of 48 training images, which are held out"
-    assert len(drawn.best.scores) == 1
-    assert len(judged(toy, "repeated", folds=3, repeats=2).best.scores) == 6
+    given = judge_of(halves, tiny)
+    assert given.description == "Judged by the 30 validation images of the data"
+    (fold,) = given.folds
+    assert np.array_equal(given.images.images[fold.held_out], halves.validation.images)
+    drawn = judge_of(toy, tiny)
+    assert drawn.description == "Judged by 9 of 48 training images, which are held out"
+    assert len(drawn.folds) == 1
+    assert len(judge_of(toy, tiny, folds=3, repeats=2).folds) == 6
 
 
-def test_groups_and_copies_stay_on_one_side_of_every_fold(toy, tiny, tmp_path, monkeypatch):
-    images = replace(toy.train, groups=np.arange(60) // 3)
-    images.images[10] = images.images[1]  # joins two groups
-    judges = []
-    real = trials.Judge.of
-    monkeypatch.setattr(trials.Judge, "of", lambda *arguments: judges.append(real(*arguments)) or judges[-1])
-    foveola.tune(Dataset("grouped", images), tiny, space=SPACE, out=tmp_path / "out", trials=1, verbose=False)
-    for fold in judges[0].folds:
-        groups = judges[0].images.groups
+def test_groups_and_copies_stay_on_one_side_of_every_fold(toy, tiny):
+    pixels = toy.train.images.copy()
+    pixels[10] = pixels[1]  # joins two groups
+    judge = judge_of(Dataset("grouped", replace(toy.train, images=pixels, groups=np.arange(60) // 3)), tiny)
+    for fold in judge.folds:
+        groups = judge.images.groups
         assert not set(groups[fold.train]) & set(groups[fold.held_out])
-        sides = [{image.tobytes() for image in judges[0].images.images[side]} for side in (fold.train, fold.held_out)]
+        sides = [{image.tobytes() for image in judge.images.images[side]} for side in (fold.train, fold.held_out)]
         assert not sides[0] & sides[1]
 
 
