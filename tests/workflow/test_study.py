@@ -11,7 +11,7 @@ pytest.importorskip("optuna")
 
 from optuna.trial import TrialState
 
-from foveola.errors import UserError
+from foveola.errors import Failure, UserError
 from foveola.training.search_space import parse_space
 from foveola.workflow import study as studies
 from foveola.workflow.study import ask, enqueue_start, file_url, give_up, masked, open_study, retry_dead
@@ -163,3 +163,12 @@ def test_the_database_holds_no_bytes_that_could_be_a_pickle(tmp_path, url):
         cells = [cell for name in tables for row in database.execute(f"select * from {name}") for cell in row]
     database.close()
     assert not [cell for cell in cells if isinstance(cell, bytes)]
+
+
+def test_a_database_that_is_gone_meanwhile_is_one_message(tmp_path, url):
+    study = opened(url)
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute("drop table trials")
+    database.close()
+    with pytest.raises(Failure, match="cannot be read or written any more: no such table"), studies.reachable(url):
+        ask(study, SPACE)

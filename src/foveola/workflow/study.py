@@ -7,22 +7,22 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import OptunaError, UpdateFinishedTrialError
+from optuna.exceptions import OptunaError, StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from foveola.errors import UserError
+from foveola.errors import Failure, UserError
 from foveola.training.search_space import Choices, Range, SearchSpace
 
 optuna.logging.disable_default_handler()  # progress is printed by `foveola tune`
@@ -101,6 +101,26 @@ def _connect(url: str, name: str, direction: Direction, seed: int) -> Study:
         f"The study {masked(url)} cannot be opened: {text}. Give a database that SQLAlchemy and its driver can reach, "
         f"such as --study sqlite:///study.db; a damaged file can only be deleted."
     )
+
+
+@contextmanager
+def reachable(url: str) -> Iterator[None]:
+    """Turn what a database refuses inside the block, such as a full disk, into one message.
+
+    Raises
+    ------
+    Failure
+        Naming the database and the reason.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).strip().split("\n")[0]
+        raise Failure(
+            f"The study {masked(url)} cannot be read or written any more: {reason}. What was finished is kept; the same "
+            f"command goes on with it."
+        ) from None
 
 
 def masked(url: str) -> str:

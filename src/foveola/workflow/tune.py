@@ -127,10 +127,11 @@ def tune(
     screen.print(f"{judge.description}; writing to {folder}", soft_wrap=True)
     deadline = math.inf if budget is None else started + budget
     limit = trials or (TRIALS if budget is None else None)
-    with StopSignals() as signals, signals.deferred():
+    url = study or studies.file_url(folder / DATABASE)
+    with studies.reachable(url), StopSignals() as signals, signals.deferred():
         search = Search(shared, start, searched, judge, limit, deadline, signals, screen)
         search.run()
-        document = _document(search, dataset, study or studies.file_url(folder / DATABASE), folder, started)
+        document = _document(search, dataset, url, folder, started)
         best = _best_recipe(search, document)
         _write(folder, document, best)
         signals.end()
