@@ -118,8 +118,8 @@ def reachable(url: str) -> Iterator[None]:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).strip().split("\n")[0]
         raise Failure(
-            f"The study {masked(url)} cannot be read or written any more: {reason}. What was finished is kept; the same "
-            f"command goes on with it."
+            f"The study {masked(url)} cannot be read or written any more: {reason}. What was finished is kept; the "
+            f"same command goes on with it."
         ) from None
 
 
