@@ -28,6 +28,7 @@ _PUBLIC = {
     "pack": "foveola.workflow.pack",
     "compare": "foveola.workflow.compare",
     "report": "foveola.workflow.report",
+    "tune": "foveola.workflow.tune",
     "predict": "foveola.workflow.predict",
     "explain": "foveola.workflow.explain",
     "convolve": "foveola.workflow.convolve",
@@ -71,6 +72,7 @@ __all__ = [
     "report",
     "resume",
     "train",
+    "tune",
 ]
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     from foveola.workflow.predict import predict
     from foveola.workflow.report import report
     from foveola.workflow.train import resume, train
+    from foveola.workflow.tune import tune
 
 
 def __getattr__(name: str) -> Any:

@@ -26,6 +26,7 @@ def arguments(toy_npz, toy_run, tiny, image_file) -> dict[str, list[object]]:
         "recipes": [],
         "summary": ["lenet5"],
         "train": [toy_npz, "--recipe", tiny, "--out", "run"],
+        "tune": [toy_npz, "--recipe", tiny, "--trials", 2, "--folds", 2],
         "evaluate": [toy_run, toy_npz],
         "report": [toy_run, "--data", toy_npz, "--out", "report.html"],
         "compare": [toy_run, toy_run, "--data", toy_npz],

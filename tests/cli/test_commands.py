@@ -11,6 +11,7 @@ COMMANDS = (
     "recipes",
     "summary",
     "train",
+    "tune",
     "evaluate",
     "report",
     "compare",

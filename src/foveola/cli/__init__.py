@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from foveola.cli import data, deployment, evaluation, explanation, information, training
+from foveola.cli import data, deployment, evaluation, explanation, information, training, tuning
 from foveola.cli.output import replace_unencodable
 from foveola.errors import FoveolaError
 
@@ -35,6 +35,8 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
         "foveola train fashion-mnist --budget 60s · "
         "foveola train my-images --epochs 20 --set augment.flip=true --out runs/mine · "
         "foveola train --resume runs/mine · foveola train my-images --find-rate",
+        tuning.tune: "Examples: foveola tune digits --trials 20 · foveola tune my-images --budget 10m · "
+        "foveola tune my-images --show-space · foveola tune my-images --space space.toml --folds 5 --repeats 3",
     },
     "Evaluation": {
         evaluation.evaluate: "Example: foveola evaluate runs/mnist-fast mnist",

@@ -22,6 +22,7 @@ from foveola.documents import (
     LearningRateCurve,
     Packed,
     TrainedRun,
+    Tuning,
 )
 from foveola.evaluation.comparison import p_text
 from foveola.evaluation.costs import ParametersByImageSize
@@ -175,6 +176,25 @@ def training(document: TrainedRun) -> RenderableType:
         *map(_red, alarms(document, evaluation, path)),
         facts(rows | {"trained": trained, "run": path, "report": report}),
     )
+
+
+def tuning(document: Tuning) -> RenderableType:
+    """The settings found beside those of the recipe to start from, and the metrics that may be quoted."""
+    table = _table("setting", document.recipe, "best", right=1)
+    for key, value in document.best.values.items():
+        start = document.start.values[key] if document.start is not None else "–"
+        table.add_row(key, *(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in (start, value)))
+    title = document.objective.replace("_", " ")
+    before = "" if document.start is None else f"; {document.recipe}: {document.start.value:.4f}"
+    rows: dict[str, Any] = {
+        f"validation {title}": f"{document.best.value:.4f}, trial {document.best.number}; optimistic, because it is "
+        f"the best of {sum(trial.state in ('complete', 'pruned') for trial in document.trials)} trials{before}"
+    }
+    if document.evaluation is not None:
+        rows["test accuracy"] = f"{document.evaluation.accuracy}, of the best recipe trained once: the figure to quote"
+    if document.run is not None:
+        rows["run"] = document.run
+    return Group(table, facts(rows | {"recipe": document.files[0], "report": document.files[2]}))
 
 
 def learning_rate(curve: LearningRateCurve) -> RenderableType:

@@ -247,7 +247,7 @@ def _draw(images: ImageSet, keys: Indices, validation: float, test: float, seed:
     """
     parts = bool(validation) + bool(test) + 1
     keys = np.where(_has_too_few(images, keys, parts), keys.max() + 1 + np.arange(len(keys)), keys)
-    groups = _joined(images.groups, keys)
+    groups = joined_groups(images.groups, keys)
     _check_classes(images, groups, parts)
     part = np.full(len(images), TRAIN)
     for split, fraction, split_seed in ((TEST, test, _TEST_SEED), (VALIDATION, validation, seed)):
@@ -258,7 +258,7 @@ def _draw(images: ImageSet, keys: Indices, validation: float, test: float, seed:
     return part
 
 
-def _joined(groups: Indices | None, keys: Indices) -> Indices | None:
+def joined_groups(groups: Indices | None, keys: Indices) -> Indices | None:
     """Groups of images that share a group or a key, N; None if every image stands for itself."""
     if groups is None:
         return keys if len(np.unique(keys)) < len(keys) else None
