@@ -267,7 +267,12 @@ def test_however_training_ends_the_run_is_readable(train, toy, tmp_path, error, 
     run = Run.open(tmp_path / "run")
     assert run.status.status == status
     assert (run.status.epochs, run.status.steps) == (1, 3)
-    assert foveola.open(run.path).predict_logits(toy.train.images).shape == (60, 3)
+    assert foveola.open(run.model_path).predict_logits(toy.train.images).shape == (60, 3)
+    if status == "interrupted":
+        assert foveola.open(run.path).class_names == toy.class_names
+    else:
+        with pytest.raises(ModelError, match=f"has {status}.*not opened as a model"):
+            foveola.open(run.path)
 
 
 def test_a_diverged_training_keeps_finite_weights(train, tmp_path):
