@@ -1,6 +1,6 @@
 """Classifier: preprocessing, network and class names in one module, from uint8 images to logits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -131,7 +131,7 @@ class Classifier(nn.Module):
             If the images are not uint8 N×H×W×C, or are in colour although the model was trained on grey images.
         """
         with self.eval_mode(), torch.inference_mode():
-            return torch.cat([self(batch).cpu() for batch in self._batches(images)]).numpy()
+            return _joined((self(batch).cpu().numpy() for batch in self._batches(images)), len(images))
 
     def predict_outputs(self, images: Images) -> Outputs:
         """Logits as of `predict_logits`, with the scores of unfamiliarity if the model measures it."""
@@ -196,6 +196,22 @@ class Classifier(nn.Module):
             weights |= {name: torch.from_numpy(array) for name, array in self.feature_statistics.tensors().items()}
         metadata = unsealed({METADATA_KEY: self.metadata.model_dump_json()})
         write_atomically(Path(path), seal(save(weights, metadata)))
+
+
+def _joined(batches: Iterable[NDArray[np.float32]], count: int) -> NDArray[np.float32]:
+    """Rows of all batches, in one array that is there from the first one on.
+
+    Small arrays that stay, each allocated where the images of a batch have just been freed, would leave gaps too small
+    for the next batch: memory would grow by a batch with every batch.
+    """
+    joined, done = None, 0
+    for batch in batches:
+        if joined is None:
+            joined = np.empty((count, *batch.shape[1:]), batch.dtype)
+        joined[done : done + len(batch)] = batch
+        done += len(batch)
+    assert joined is not None, "there are images"
+    return joined
 
 
 def open_classifier(path: Path, network: nn.Module | None = None) -> Classifier:
