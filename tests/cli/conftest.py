@@ -30,6 +30,7 @@ def arguments(toy_npz, toy_run, tiny, image_file) -> dict[str, list[object]]:
         "evaluate": [toy_run, toy_npz],
         "report": [toy_run, "--data", toy_npz, "--out", "report.html"],
         "compare": [toy_run, toy_run, "--data", toy_npz],
+        "pack": [toy_npz, "--out", "packed"],
         "audit": [toy_npz, "--recipe", tiny],
         "predict": [toy_run, image_file],
         "export": [toy_run, "--data", toy_npz, "--out", "model.onnx"],

@@ -7,6 +7,7 @@ import pytest
 
 COMMANDS = (
     "datasets",
+    "pack",
     "audit",
     "recipes",
     "summary",

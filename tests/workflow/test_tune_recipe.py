@@ -142,6 +142,8 @@ def test_a_finished_study_trains_nothing_again(tune, monkeypatch):
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_an_interrupted_trial_is_the_next_one(tune, monkeypatch, number, error):
+    # A library that another test has used in this process may have left a handler of its own
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     calls = []
 
     def stop(*arguments, **options):
