@@ -214,7 +214,7 @@ def _parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not a checkpoint of Foveola's: {error}. Train again with --force.") from None
     if not isinstance(state, dict):
-        raise ModelError(f"{path} is not a checkpoint of Foveola's: its state is no object. Train again with --force.")
+        raise ModelError(f"{path} is not a checkpoint of Foveola's: its state is damaged. Train again with --force.")
     if state.get("format") != FORMAT:
         raise ModelError(f"{path} was written by a newer Foveola. Update Foveola, or train again with --force.")
     return tensors, state
