@@ -36,7 +36,7 @@ from foveola.text import escape_surrogates
 
 _REQUEST, _RESULT, _PUBLISH, _LOCK = "request.json", "result", "publish.json", "lock"
 # What other commands read, and check
-_CHECKED = (STATUS_FILE, "recipe.toml", "history.csv", "model.safetensors", "evaluation.json")
+_CHECKED = (STATUS_FILE, "recipe.toml", "history.csv", "model.safetensors", "model.onnx", "evaluation.json")
 _STATE = "state.safetensors"
 _OWN = re.compile("|".join(map(re.escape, (_REQUEST, _RESULT, _PUBLISH, _LOCK, _STATE))) + r"|\..*\.tmp")
 # A finished checkpoint folder is renamed before it is removed, so that it is never half there

@@ -98,6 +98,18 @@ class ModelSize(Part):
     parameters: int
 
 
+class NetworkGraph(Part):
+    """`model.onnx` of a run whose network the user has written: how far its logits differ from the network's at most.
+
+    `network` is the name of the network's class; `missing` says why there is no graph of it.
+    """
+
+    network: str
+    largest_difference: float | None = None
+    images: int = 0
+    missing: str | None = None
+
+
 class RunStatus(Document):
     """`run.json`: what was trained on what, how far it came, and how it ended.
 
@@ -124,6 +136,7 @@ class RunStatus(Document):
     freeze: bool = False
     precision: str | None = None
     training_accuracy: float | None = None
+    graph: NetworkGraph | None = None
 
     @model_serializer(mode="wrap")
     def _without_unset_recipe_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

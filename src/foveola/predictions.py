@@ -30,6 +30,18 @@ class Predictor(Protocol):
         ...
 
 
+class Exported(Predictor, Protocol):
+    """A predictor without PyTorch: a reopened export."""
+
+    def feature_maps(self, images: Images) -> dict[str, NDArray[np.float32]]:
+        """By layer name: float32 N×h×w×c or N×units of images, uint8 N×H×W×C."""
+        ...
+
+    def penultimate_features(self, images: Images) -> NDArray[np.float32]:
+        """The last vector before the logits, float32 N×D, of images, uint8 N×H×W×C."""
+        ...
+
+
 def predict_outputs(predictor: Predictor, images: Images) -> Outputs:
     """Logits and scores of unfamiliarity of images, uint8 N×H×W×C, in one pass if the predictor offers both."""
     if hasattr(predictor, "predict_outputs"):

@@ -18,7 +18,7 @@ STATUS_FILE = "run.json"
 CHECKPOINT = "checkpoint"
 # What a training writes beside run.json, and the folders of exports, each with a SHA256SUMS that names its files
 WRITTEN = (
-    "recipe.toml", "history.csv", "model.safetensors", "evaluation.json", "report.html", CHECKSUM_FILE,
+    "recipe.toml", "history.csv", "model.safetensors", "model.onnx", "evaluation.json", "report.html", CHECKSUM_FILE,
     "samples.png", "curves.png", "mistakes.png", "confusion.png",
 )  # fmt: skip
 EXPORTS = ("exports/web", "exports")

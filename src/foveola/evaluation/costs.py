@@ -12,13 +12,12 @@ from pydantic import BaseModel
 from foveola.errors import RecipeError
 from foveola.images import Images
 from foveola.models.shapes import infer_shapes
+from foveola.predictions import Predictor
 from foveola.progress import Progress
 from foveola.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
-
-    from foveola.models.classifier import Classifier
 
 
 # From a thumbnail to a 4K frame
@@ -38,7 +37,7 @@ class Speed:
     images_per_second: float
 
 
-def measure_speeds(classifiers: Mapping[Path, "Classifier"], images: Images, progress: Progress) -> dict[Path, Speed]:
+def measure_speeds(classifiers: Mapping[Path, Predictor], images: Images, progress: Progress) -> dict[Path, Speed]:
     """The speed of each classifier, measured in turns, so that other work on the machine slows all of them alike."""
     batch = images[:TIMED_IMAGES]
     singles: dict[Path, list[float]] = {path: [] for path in classifiers}
@@ -55,15 +54,16 @@ def measure_speeds(classifiers: Mapping[Path, "Classifier"], images: Images, pro
     }
 
 
-def _seconds(model: "Classifier", images: Images) -> float:
+def _seconds(model: Predictor, images: Images) -> float:
     started = time.perf_counter()
     model.predict_logits(images)
     return time.perf_counter() - started
 
 
-def multiply_adds(model: "Classifier") -> int:
+def multiply_adds(model: Predictor) -> int:
     """Multiply-adds of the network for one image."""
-    assert model.metadata.layers is not None, "open_model refuses others"
+    if model.metadata.layers is None:  # of its ONNX graph
+        return int(getattr(model, "multiply_adds", 0))
     infos = infer_shapes(model.metadata.layers, model.metadata.network_shape, len(model.class_names))
     return sum(info.multiply_adds for info in infos)
 

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from foveola.errors import ModelError
 from foveola.images import Images, check_images
 from foveola.models.classifier import INFERENCE_BATCH, Classifier
+from foveola.predictions import Exported
 
 # Called with a layer's name, the layer and its output
 Hook = Callable[[str, nn.Module, object], None]
 
 
-def feature_maps(classifier: Classifier, image: Images) -> dict[str, NDArray[np.float32]]:
+def feature_maps(model: Classifier | Exported, image: Images) -> dict[str, NDArray[np.float32]]:
     """The output of every layer for one image, in evaluation mode (no dropout, running statistics).
 
     Parameters
     ----------
+    model : a live classifier, or a reopened export, which has the layers that its graph names
     image : uint8 H×W×C; of another size or number of channels, it is converted as for prediction
 
     Returns
@@ -36,6 +38,8 @@ def feature_maps(classifier: Classifier, image: Images) -> dict[str, NDArray[np.
         If the image is not uint8 H×W×C, or in colour although the model was trained on grey images.
     """
     check_images(image[None])
+    if not isinstance(model, Classifier):
+        return {name: maps[0] for name, maps in model.feature_maps(image[None]).items()}
     outputs: dict[str, NDArray[np.float32]] = {}
     calls: Counter[str] = Counter()
 
@@ -46,16 +50,17 @@ def feature_maps(classifier: Classifier, image: Images) -> dict[str, NDArray[np.
             values = output[0].movedim(0, -1).float().cpu().numpy().copy()
             outputs[name if calls[name] == 1 else f"{name} (call {calls[name]})"] = values
 
-    with classifier.eval_mode(), forward_hooks(classifier.network, keep), torch.no_grad():
-        classifier(torch.from_numpy(image[None].copy()).to(classifier.mean.device))
+    with model.eval_mode(), forward_hooks(model.network, keep), torch.no_grad():
+        model(torch.from_numpy(image[None].copy()).to(model.mean.device))
     return outputs
 
 
-def penultimate_features(classifier: Classifier, images: Images) -> NDArray[np.float32]:
+def penultimate_features(model: Classifier | Exported, images: Images) -> NDArray[np.float32]:
     """The input of the last dense layer, in whose space the decision boundaries are linear.
 
     Parameters
     ----------
+    model : a live classifier, or a reopened export, of which it is the last vector before the logits
     images : uint8 N×H×W×C
 
     Returns
@@ -68,22 +73,24 @@ def penultimate_features(classifier: Classifier, images: Images) -> NDArray[np.f
         If the images are not uint8 N×H×W×C, or in colour although the model was trained on grey images.
     """
     check_images(images)
-    dense = [module for module in classifier.network.modules() if isinstance(module, nn.Linear)]
+    if not isinstance(model, Classifier):
+        return model.penultimate_features(images)
+    dense = [module for module in model.network.modules() if isinstance(module, nn.Linear)]
     if not dense:
-        return classifier.predict_logits(images)
+        return model.predict_logits(images)
     features: list[Tensor] = []
     handle = dense[-1].register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1).float().cpu()))
     try:
-        with classifier.eval_mode(), torch.no_grad():
+        with model.eval_mode(), torch.no_grad():
             for start in range(0, len(images), INFERENCE_BATCH):
                 batch = torch.from_numpy(images[start : start + INFERENCE_BATCH].copy())
-                classifier(batch.to(classifier.mean.device))
+                model(batch.to(model.mean.device))
     finally:
         handle.remove()
     return torch.cat(features).numpy()
 
 
-def first_filters(classifier: Classifier) -> NDArray[np.float32]:
+def first_filters(model: Classifier | Exported) -> NDArray[np.float32]:
     """The kernels of the first convolution, the only ones that are applied to the image itself.
 
     Returns
@@ -93,9 +100,11 @@ def first_filters(classifier: Classifier) -> NDArray[np.float32]:
     Raises
     ------
     ModelError
-        If the network has no convolution.
+        If the network has no convolution, or the model is an export.
     """
-    for module in classifier.network.modules():
+    if not isinstance(model, Classifier):
+        raise ModelError("The filters are not shown, because an ONNX graph does not say what its weights are for.")
+    for module in model.network.modules():
         if isinstance(module, nn.Conv2d):
             kernels: NDArray[np.float32] = module.weight.detach().float().permute(0, 2, 3, 1).cpu().numpy().copy()
             return kernels

@@ -17,13 +17,14 @@ from foveola.errors import ModelError, UserError, unknown
 from foveola.explanation.occlusion import check_explained
 from foveola.images import Images, Labels, letterbox_place
 from foveola.models.classifier import INFERENCE_BATCH, Classifier
+from foveola.predictions import Predictor
 
 CamMethod = Literal["hires-cam", "grad-cam"]
 CAM_TITLES: dict[CamMethod, str] = {"hires-cam": "HiResCAM", "grad-cam": "Grad-CAM"}
 
 
 def class_activation_maps(
-    classifier: Classifier, images: Images, classes: Labels, method: CamMethod = "hires-cam"
+    classifier: Predictor, images: Images, classes: Labels, method: CamMethod = "hires-cam"
 ) -> NDArray[np.float32]:
     """Compute class activation maps, in logits, with the resolution of the network's last feature maps.
 
@@ -57,7 +58,7 @@ def class_activation_maps(
     Raises
     ------
     ModelError
-        If the network has no convolution with feature maps of more than one pixel.
+        If the network has no convolution with feature maps of more than one pixel, or the model is an export.
     DataError
         If images or classes cannot be used.
     UserError
@@ -75,6 +76,11 @@ def class_activation_maps(
     """
     check_cam_method(method)
     check_explained(images, classes, len(classifier.class_names))
+    if not isinstance(classifier, Classifier):
+        raise ModelError(
+            f"{CAM_TITLES[method]} is not possible: it needs gradients, which an ONNX graph does not give. Use "
+            f"occlusion, or open the run with its network's code: foveola.open(run, network=YourModule())."
+        )
     batches = (slice(start, start + INFERENCE_BATCH) for start in range(0, len(images), INFERENCE_BATCH))
     with classifier.eval_mode(), torch.enable_grad():
         maps = [_maps_of_batch(classifier, images[batch], classes[batch], method) for batch in batches]
@@ -93,7 +99,7 @@ def check_cam_method(method: str) -> None:
         raise UserError(unknown("method", method, CAM_TITLES))
 
 
-def enlarge_maps(classifier: Classifier, maps: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+def enlarge_maps(classifier: Predictor, maps: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Class activation maps as heat maps that can be laid over their images.
 
     Parameters

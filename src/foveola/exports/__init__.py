@@ -1,5 +1,6 @@
 """Exports of a model: each is written, reopened, compared with the model, and only then renamed into place."""
 
+import copy
 import math
 import os
 import shutil
@@ -7,15 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from foveola.errors import ExportError, ModelError, OutputError, UserError, unknown
+from foveola.errors import ExportError, ModelError, OutputError, UserError, require, unknown
 from foveola.exports import int8, onnx, safetensors, web
-from foveola.exports.parity import Parity, check_parity
+from foveola.exports.parity import BATCH_SIZES, IMAGES, Parity, check_parity
 from foveola.files import has_checksum, is_empty_folder, record_checksum, write_atomically, writing
 from foveola.images import Images, ImageSet
 from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictor
+
+if TYPE_CHECKING:
+    from foveola.models.classifier import Classifier
 
 __all__ = [
     "FORMATS",
@@ -26,12 +30,15 @@ __all__ = [
     "check_target",
     "default_name",
     "export_int8",
+    "export_network",
     "export_run",
     "format_named",
 ]
 
 # Written beside model.onnx, which it does not replace
 INT8_NAME = f"model.int8{onnx.SUFFIX}"
+# A network that the user has written is compared at the end of its training, on fewer images the more it computes
+_COMPARED_MULTIPLY_ADDS = 2 * 10**10
 
 
 class Format(Protocol):
@@ -66,7 +73,46 @@ class ExportReport:
     gain: int8.Gain | None = None
 
 
-def export_run(source: Path, live: Predictor, images: Images, target: Path, format: str = "onnx") -> ExportReport:
+def export_network(source: Path, live: "Classifier", images: Images) -> ExportReport:
+    """Export a network that a user has written, beside its model file: what opens the run without the network's code.
+
+    Parameters
+    ----------
+    source : the model.safetensors of a run
+    live : the same model, whose network torch exports
+    images : real images to compare on, uint8 N×H×W×C
+
+    Raises
+    ------
+    NotExportable
+        If torch cannot export the network, or its graph has something that exports do not allow.
+    ExportError
+        If the export's logits differ from the network's.
+    MissingExtra
+        If onnx or onnxscript is not installed.
+    """
+    require("onnx", "train")
+    from foveola.exports import own_graph
+
+    target = source.with_name(onnx.OWN_GRAPH)
+    still = copy.deepcopy(live).cpu()
+    with _temporary_path(target, onnx.SUFFIX) as temporary:
+        own_graph.write(source, still, temporary)
+        export = onnx.open(temporary)
+        count = min(max(_COMPARED_MULTIPLY_ADDS // max(export.multiply_adds, 1), max(BATCH_SIZES)), IMAGES)
+        compared = check_parity(still, export, images, count=count)
+        size = _move(temporary, target, source)
+    return ExportReport(target, "onnx", size, compared)
+
+
+def export_run(
+    source: Path,
+    live: Predictor,
+    images: Images | None,
+    target: Path,
+    format: str = "onnx",
+    compared: Parity | None = None,
+) -> ExportReport:
     """Export a model: write it, reopen it, compare it with the live model, and only then rename it into place.
 
     In the run's exports folder, the file is then listed in SHA256SUMS.
@@ -78,6 +124,7 @@ def export_run(source: Path, live: Predictor, images: Images, target: Path, form
     images : real images to compare on, uint8 N×H×W×C
     target : the file to write, which is replaced atomically; or the folder, which must be empty or not exist yet
     format : a key of FORMATS
+    compared : of a network that the user has written: how its export, which is copied, was compared with it
 
     Raises
     ------
@@ -89,9 +136,12 @@ def export_run(source: Path, live: Predictor, images: Images, target: Path, form
     exporter = check_target(source, target, format)
     with _temporary_path(target, exporter.SUFFIX) as temporary:
         exporter.write(source, live, temporary)
-        parity = check_parity(live, _reopen(exporter, temporary), images)
+        export = _reopen(exporter, temporary)
+        if compared is None:
+            assert images is not None, "the export is compared on them"
+            compared = check_parity(live, export, images)
         size = _move(temporary, target, source)
-    return ExportReport(target, format, size, parity)
+    return ExportReport(target, format, size, compared)
 
 
 def export_int8(source: Path, live: Predictor, images: Images, validation: ImageSet, target: Path) -> ExportReport:
@@ -131,10 +181,12 @@ def check_target(source: Path, target: Path, format: str) -> Format:
     if not exporter.SUFFIX and target.exists() and not is_empty_folder(target):
         raise OutputError(f"{target} already exists and is not overwritten. Remove it, or choose another with --out.")
     if read_metadata(source).layers is None:
-        raise ModelError(
-            f"{source} holds a network that you wrote in PyTorch; only networks made of a recipe's layers can be "
-            f"exported. Export yours with torch.onnx.export."
-        )
+        if exporter is safetensors:
+            raise ModelError(
+                f"{source} holds a network that you wrote in PyTorch: a safetensors file has its weights, but not its "
+                f"code, and could not be opened. Export it as onnx or web."
+            )
+        onnx.own_graph(source)
     return exporter
 
 

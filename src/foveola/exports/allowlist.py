@@ -214,6 +214,20 @@ def integer(value: memoryview) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
+def integers(value: memoryview, whole: memoryview) -> list[int]:
+    """A repeated whole number: one, or several in a packed field; `whole` is the field with its number."""
+    if integer(whole) & 7 == 0:
+        return [integer(value)]
+    numbers, position = list[int](), 0
+    while position < len(value):
+        start = position
+        while position < len(value) and value[position] > 0x7F:
+            position += 1
+        position += 1
+        numbers.append(integer(value[start:position]))
+    return numbers
+
+
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
     """Decode a varint; its value and the position after it."""
     value = 0

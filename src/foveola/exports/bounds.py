@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from foveola.exports.allowlist import INPUT, UnsafeOnnx, fields, integer, text
+from foveola.exports.allowlist import INPUT, UnsafeOnnx, fields, integer, integers, text
+from foveola.exports.own_bounds import BATCH_SIZE, NetworkNode, Size, Tensor, apply_rule, is_of_network
 from foveola.models.shapes import MAX_LAYER_VALUES, MAX_MULTIPLY_ADDS, MAX_PARAMETERS, MAX_VALUES
 
 # Besides the layers there are preprocessing and, in int8, two nodes around each layer
@@ -24,8 +25,8 @@ _MAX_SIDE = 2**31
 _MAX_SIZES = 16
 _OUTSIDE = "exclude_outside"
 
-# Of TensorProto.data_type: float, uint8, int8, int32, int64
-_TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64}
+# Of TensorProto.data_type: float, uint8, int8, int32, int64, bool
+_TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_}
 _INT64 = 7
 
 
@@ -88,11 +89,36 @@ class _Constant:
 
 _Value = _Images | _Constant
 
+# Layers of Foveola's own know of one image's shape; those of a network that torch has exported, of the whole batch's
+
+
+def _as_tensor(value: _Value | Tensor) -> Tensor:
+    """A value of Foveola's nodes, as the nodes of a user's network take it."""
+    match value:
+        case _Images(raw=True):
+            raise UnsafeOnnx("gives the network images that are not resized")
+        case _Images():
+            return Tensor((BATCH_SIZE, *map(Size, value.largest)))
+        case _Constant(sizes=sizes) if sizes is not None and not any(size.unknown for size in sizes):
+            return Tensor.constant(value.shape, [size.constant for size in sizes])
+        case _Constant():
+            return Tensor.constant(value.shape)
+    return value
+
+
+def _as_images(value: _Value | Tensor) -> _Value:
+    """A value of a user's network, as Foveola's nodes take it."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape[:1] != (BATCH_SIZE,) or any(size.power for size in value.shape[1:]):
+        raise UnsafeOnnx("has a network whose output does not have the batch as its first axis")
+    return _exactly(*(size.factor for size in value.shape[1:]))
+
 
 class _Node:
     """A node's operator, inputs and attributes, whole numbers and lists of them."""
 
-    def __init__(self, content: memoryview, known: Mapping[str, _Value]) -> None:
+    def __init__(self, content: memoryview, known: Mapping[str, _Value | Tensor]) -> None:
         names: list[str] = []
         self.operator, self.outputs, self.attributes = "", list[str](), dict[str, list[int]]()
         for number, value, _ in fields(content):
@@ -106,7 +132,7 @@ class _Node:
                 self._read_attribute(value)
         if missing := [name for name in names if name and name not in known]:
             raise UnsafeOnnx(f"is damaged: {self.operator} takes {missing[0]}, which no node before it gives")
-        self.inputs = [known[name] if name else None for name in names]
+        self.inputs = [_as_images(known[name]) if name else None for name in names]
         if self.operator not in _RULES:
             raise UnsafeOnnx(f"has a node of the operator {self.operator[:40]}, which Foveola never writes")
         if len(self.outputs) != 1 or not names:
@@ -120,7 +146,7 @@ class _Node:
             elif number == 3:
                 numbers = [integer(value)]
             elif number == 8:
-                numbers += _integers(value, whole)
+                numbers += integers(value, whole)
         self.attributes[name] = numbers
 
     def refuse(self, reason: str) -> UnsafeOnnx:
@@ -160,42 +186,98 @@ class _Node:
         return found
 
 
-def check_bounds(graph: memoryview) -> None:
+@dataclass
+class _Cost:
+    """What a graph takes for an image: values in all nodes, weights that it computes, work; nodes before the resizing.
+
+    `multiply_adds` are those of the layers; `work` also counts one for each value.
+    """
+
+    values: int = 0
+    weights: int = 0
+    work: int = 0
+    multiply_adds: int = 0
+    raw_nodes: int = 0
+
+    def add(self, size: int, multiply_adds: int, *, constant: bool) -> None:
+        self.values += 0 if constant else size
+        self.weights += size if constant else 0
+        self.work += multiply_adds + size
+        self.multiply_adds += multiply_adds
+
+    def check(self) -> None:
+        for count, limit, what in (
+            (self.values, _MAX_GRAPH_VALUES, "values in all nodes"),
+            (self.weights, MAX_PARAMETERS, "weights"),
+            (self.work, _MAX_GRAPH_WORK, "multiply-adds"),
+            (self.raw_nodes, _MAX_NODES_BEFORE_RESIZE, "nodes that take images before these are resized"),
+        ):
+            if count > limit:
+                raise UnsafeOnnx(f"is too expensive: for an image it has {count:,} {what}, of at most {limit:,}")
+
+
+def check_bounds(graph: memoryview) -> int:
     """Refuse a graph, which must have been inspected, that Foveola does not write or that is too large.
+
+    Returns
+    -------
+    Its multiply-adds for an image
 
     Raises
     ------
     UnsafeOnnx
         If an operator is not one of Foveola's, or memory or work for an image may exceed the limits.
     """
-    height, width, channels = (_Size.between(1, largest) for largest in (_MAX_SIDE, _MAX_SIDE, 3))
-    known: dict[str, _Value] = {INPUT: _Images((height, width, channels), raw=True)}
-    parts = list(fields(graph))
+    parts, cost = list(fields(graph)), _Cost()
+    height, width = (_Size.between(1, _MAX_SIDE) for _ in range(2))
+    channels = _declared_channels([content for number, content, _ in parts if number == 11])
+    known: dict[str, _Value | Tensor] = {INPUT: _Images((height, width, channels), raw=True)}
     for content in (content for number, content, _ in parts if number == 5):
         _add(known, *_read_constant(content))
-    values = work = weights = raw_nodes = 0
     for content in (content for number, content, _ in parts if number == 1):
-        node = _Node(content, known)
-        result, multiply_adds = _RULES[node.operator](node)
-        raw_nodes += any(isinstance(value, _Images) and value.raw for value in node.inputs)
-        size = math.prod(result.shape if isinstance(result, _Constant) else () if result.raw else result.largest)
-        if isinstance(result, _Constant):
-            weights += size
-        elif size > MAX_LAYER_VALUES:
-            raise node.refuse(f"that gives {size:,} values for an image, of at most {MAX_LAYER_VALUES:,}")
-        values, work = values + size, work + multiply_adds + size
-        _add(known, node.outputs[0], result)
-    for count, limit, what in (
-        (values - weights, _MAX_GRAPH_VALUES, "values in all nodes"),
-        (weights, MAX_PARAMETERS, "weights"),
-        (work, _MAX_GRAPH_WORK, "multiply-adds"),
-        (raw_nodes, _MAX_NODES_BEFORE_RESIZE, "nodes that take images before these are resized"),
-    ):
-        if count > limit:
-            raise UnsafeOnnx(f"is too expensive: for an image it has {count:,} {what}, of at most {limit:,}")
+        (_add_network_node if is_of_network(content) else _add_node)(content, known, cost)
+    cost.check()
+    return cost.multiply_adds
 
 
-def _add(known: dict[str, _Value], name: str, value: _Value) -> None:
+def _declared_channels(inputs: Sequence[memoryview]) -> _Size:
+    """The channels of the images: as the only input declares them, which ONNX Runtime holds callers to, or 1 to 3."""
+    content = inputs[0] if len(inputs) == 1 else memoryview(b"")
+    for step in (2, 1, 2):  # type, tensor_type, shape
+        content = next((value for number, value, _ in fields(content) if number == step), memoryview(b""))
+    axes = [value for number, value, _ in fields(content) if number == 1]
+    declared = [integer(value) for number, value, _ in fields(axes[3]) if number == 1] if len(axes) == 4 else []
+    if declared in ([1], [3]):
+        return _Size(declared[0])
+    return _Size.between(1, 3)
+
+
+def _add_node(content: memoryview, known: dict[str, _Value | Tensor], cost: _Cost) -> None:
+    """Add what a node of Foveola's gives to what is known, and to the cost."""
+    node = _Node(content, known)
+    result, multiply_adds = _RULES[node.operator](node)
+    cost.raw_nodes += any(isinstance(value, _Images) and value.raw for value in node.inputs)
+    constant = isinstance(result, _Constant)
+    size = math.prod(result.shape if isinstance(result, _Constant) else () if result.raw else result.largest)
+    if not constant and size > MAX_LAYER_VALUES:
+        raise node.refuse(f"that gives {size:,} values for an image, of at most {MAX_LAYER_VALUES:,}")
+    cost.add(size, multiply_adds, constant=constant)
+    _add(known, node.outputs[0], result)
+
+
+def _add_network_node(content: memoryview, known: dict[str, _Value | Tensor], cost: _Cost) -> None:
+    """As `_add_node`, for a node of a network that torch has exported."""
+    node = NetworkNode(content, lambda name: _as_tensor(known[name]) if name in known else None)
+    result = apply_rule(node)
+    for name, tensor in zip(node.outputs, result.outputs, strict=True):
+        if tensor.depends_on_batch and tensor.values > MAX_LAYER_VALUES:
+            raise node.refuse(f"that gives {tensor.values:,} values for an image, of at most {MAX_LAYER_VALUES:,}")
+        cost.add(tensor.values, 0, constant=not tensor.depends_on_batch)
+        _add(known, name, tensor)
+    cost.add(0, result.multiply_adds, constant=False)
+
+
+def _add(known: dict[str, _Value | Tensor], name: str, value: _Value | Tensor) -> None:
     if name in known or not name:
         raise UnsafeOnnx(f"is damaged: it has two values named {name[:40]!r}, or one without a name")
     known[name] = value
@@ -206,7 +288,7 @@ def _read_constant(content: memoryview) -> tuple[str, _Constant]:
     name, shape, kind, data = "", list[int](), 0, memoryview(b"")
     for number, value, whole in fields(content):
         if number == 1:
-            shape += _integers(value, whole)
+            shape += integers(value, whole)
         elif number == 2:
             kind = integer(value)
         elif number == 8:
@@ -222,20 +304,6 @@ def _read_constant(content: memoryview) -> tuple[str, _Constant]:
     if kind == _INT64 and len(shape) < 2 and math.prod(shape) <= _MAX_SIZES:
         sizes = tuple(_Size(number) for number in np.frombuffer(data, dtype).tolist())
     return name, _Constant(tuple(shape), sizes)
-
-
-def _integers(value: memoryview, whole: memoryview) -> list[int]:
-    """A repeated whole number: one, or several in a packed field."""
-    if integer(whole) & 7 == 0:
-        return [integer(value)]
-    numbers, position = list[int](), 0
-    while position < len(value):
-        start = position
-        while position < len(value) and value[position] > 0x7F:
-            position += 1
-        position += 1
-        numbers.append(integer(value[start:position]))
-    return numbers
 
 
 def _exactly(*shape: int) -> _Images:

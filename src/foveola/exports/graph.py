@@ -59,8 +59,8 @@ def build_graph(
     scale, shift = np.full(classes, 1 / metadata.temperature), np.zeros(classes)
     temperature_is_folded = _fold_affine(graph_layers, folded, scale, shift, "temperature")
 
-    graph = _Graph(folded)
-    x = _normalize(graph, _fit_shape(graph, metadata), metadata)
+    graph = Graph(folded)
+    x = normalize(graph, fit_shape(graph, metadata), metadata)
     outputs, tensors = [], {}
     for layer in graph_layers:
         x = _NODES[layer.info.layer.type](graph, x, layer.info)
@@ -75,16 +75,10 @@ def build_graph(
     if metadata.unfamiliarity is not None:
         _unfamiliarity(graph, tensors, metadata, weights)
     outputs.append(LayerOutput(name=OUTPUT, type=graph_layers[-1].type, tensor=OUTPUT, shape=(classes,)))
-    channels = "channels" if metadata.channels == "grey" else metadata.image_shape[2]
-    images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", channels])
-    logits = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])
-    results = [logits]
-    if metadata.unfamiliarity is not None:
-        results.append(helper.make_tensor_value_info(UNFAMILIARITY, TensorProto.FLOAT, ["batch"]))
-    return helper.make_graph(graph.nodes, "foveola", [images], results, graph.constants), tuple(outputs)
+    return signed_graph(graph, metadata), tuple(outputs)
 
 
-class _Graph:
+class Graph:
     """Nodes and constants of a graph under construction."""
 
     def __init__(self, weights: Weights) -> None:
@@ -107,6 +101,16 @@ class _Graph:
         """Append those of the named weights that a layer has, and return their names."""
         present = [name for name in (f"{info.name}.{name}" for name in names) if name in self.weights]
         return [self.constant(name, self.weights[name].astype(np.float32)) for name in present]
+
+
+def signed_graph(graph: Graph, metadata: ModelMetadata) -> GraphProto:
+    """The whole graph, with the inputs and outputs of a model with this metadata."""
+    channels = "channels" if metadata.channels == "grey" else metadata.image_shape[2]
+    images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", channels])
+    results = [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(metadata.class_names)])]
+    if metadata.unfamiliarity is not None:
+        results.append(helper.make_tensor_value_info(UNFAMILIARITY, TensorProto.FLOAT, ["batch"]))
+    return helper.make_graph(graph.nodes, "foveola", [images], results, graph.constants)
 
 
 # Folding
@@ -167,7 +171,7 @@ def _fold_affine(
 # Preprocessing, as in `foveola.models.classifier`
 
 
-def _fit_shape(graph: _Graph, metadata: ModelMetadata) -> str:
+def fit_shape(graph: Graph, metadata: ModelMetadata) -> str:
     """Float images N×H×W×C of the network's size and number of channels."""
     height, width, _ = metadata.image_shape
     x = graph.node("Cast", INPUT, to=TensorProto.FLOAT)
@@ -184,12 +188,12 @@ def _fit_shape(graph: _Graph, metadata: ModelMetadata) -> str:
     return graph.node("Pad", _resize(graph, x, place), pads, fill, graph.constant("sides", np.array([1, 2])))
 
 
-def _resize(graph: _Graph, x: str, size: str) -> str:
+def _resize(graph: Graph, x: str, size: str) -> str:
     # exclude_outside, because PyTorch never averages over pixels outside the image
     return graph.node("Resize", x, "", "", size, axes=[1, 2], mode="linear", antialias=1, exclude_outside=1)
 
 
-def _letterbox_size(graph: _Graph, size: str, target: tuple[int, int]) -> str:
+def _letterbox_size(graph: Graph, size: str, target: tuple[int, int]) -> str:
     """Rows and columns of the images in their letterbox, int64, computed as `foveola.images.letterbox_place` does."""
     height = graph.node("Shape", INPUT, start=1, end=2)
     width = graph.node("Shape", INPUT, start=2, end=3)
@@ -201,7 +205,7 @@ def _letterbox_size(graph: _Graph, size: str, target: tuple[int, int]) -> str:
     return graph.node("Min", graph.node("Max", rounded, graph.constant("one", np.array([1]))), size)
 
 
-def _to_grey(graph: _Graph, x: str) -> str:
+def _to_grey(graph: Graph, x: str) -> str:
     """Luma of colour images; grey images stay as they are. The slice of _LUMA depends on the channels, 1 or 3."""
     channels = graph.node("Shape", INPUT, start=3)
     start = graph.node("Div", channels, graph.constant("two", np.array([2])))
@@ -210,7 +214,7 @@ def _to_grey(graph: _Graph, x: str) -> str:
     return graph.node("MatMul", x, luma)
 
 
-def _normalize(graph: _Graph, x: str, metadata: ModelMetadata) -> str:
+def normalize(graph: Graph, x: str, metadata: ModelMetadata) -> str:
     """The network's input: float N×C×H×W, padded with black, then scaled."""
     x = graph.node("Transpose", x, perm=[0, 3, 1, 2])
     if metadata.pad:
@@ -225,7 +229,7 @@ def _normalize(graph: _Graph, x: str, metadata: ModelMetadata) -> str:
 
 
 def _unfamiliarity(
-    graph: _Graph, tensors: Mapping[str, str], metadata: ModelMetadata, weights: Mapping[str, NDArray[np.float32]]
+    graph: Graph, tensors: Mapping[str, str], metadata: ModelMetadata, weights: Mapping[str, NDArray[np.float32]]
 ) -> None:
     """Scores, float N, of the features and the logits; operators that the int8 export keeps in float32."""
     assert metadata.unfamiliarity is not None, "the caller has looked"
@@ -260,7 +264,7 @@ def _unfamiliarity(
 # Layers
 
 
-def _conv(graph: _Graph, x: str, info: LayerInfo) -> str:
+def _conv(graph: Graph, x: str, info: LayerInfo) -> str:
     layer = info.layer
     assert isinstance(layer, layers.Conv2D)
     pads = list(layer.pad_widths(info.input_shape))
@@ -268,13 +272,13 @@ def _conv(graph: _Graph, x: str, info: LayerInfo) -> str:
     return _activate(graph, x, layer.activation)
 
 
-def _dense(graph: _Graph, x: str, info: LayerInfo) -> str:
+def _dense(graph: Graph, x: str, info: LayerInfo) -> str:
     assert isinstance(info.layer, layers.Dense)
     x = graph.node("Gemm", x, *graph.weights_of(info, "weight", "bias"), transB=1)
     return _activate(graph, x, info.layer.activation)
 
 
-def _pool(graph: _Graph, x: str, info: LayerInfo) -> str:
+def _pool(graph: Graph, x: str, info: LayerInfo) -> str:
     layer = info.layer
     assert isinstance(layer, layers.MaxPool2D | layers.AveragePool2D)
     operator = "MaxPool" if isinstance(layer, layers.MaxPool2D) else "AveragePool"
@@ -282,24 +286,24 @@ def _pool(graph: _Graph, x: str, info: LayerInfo) -> str:
     return graph.node(operator, x, kernel_shape=[layer.size] * 2, strides=[layer.window_stride] * 2, pads=pads)
 
 
-def _batch_norm(graph: _Graph, x: str, info: LayerInfo) -> str:
+def _batch_norm(graph: Graph, x: str, info: LayerInfo) -> str:
     assert isinstance(info.layer, BatchNorm)
     weights = graph.weights_of(info, "weight", "bias", "running_mean", "running_var")
     return graph.node("BatchNormalization", x, *weights, epsilon=info.layer.epsilon)
 
 
-def _flatten(graph: _Graph, x: str, info: LayerInfo) -> str:
+def _flatten(graph: Graph, x: str, info: LayerInfo) -> str:
     if len(info.input_shape) == 1:
         return x
     return graph.node("Flatten", graph.node("Transpose", x, perm=[0, 2, 3, 1]))
 
 
-def _activation(graph: _Graph, x: str, info: LayerInfo) -> str:
+def _activation(graph: Graph, x: str, info: LayerInfo) -> str:
     assert isinstance(info.layer, layers.Activate)
     return _activate(graph, x, info.layer.function)
 
 
-def _activate(graph: _Graph, x: str, function: layers.Activation) -> str:
+def _activate(graph: Graph, x: str, function: layers.Activation) -> str:
     if function == "linear":
         return x
     if function == "silu":
@@ -307,7 +311,7 @@ def _activate(graph: _Graph, x: str, function: layers.Activation) -> str:
     return graph.node(_OPERATORS[function], x)
 
 
-_NODES: dict[str, Callable[[_Graph, str, LayerInfo], str]] = {
+_NODES: dict[str, Callable[[Graph, str, LayerInfo], str]] = {
     "Conv2D": _conv,
     "MaxPool2D": _pool,
     "AveragePool2D": _pool,

@@ -47,6 +47,8 @@ SOURCE_KEY = f"{METADATA_KEY}.source"
 LAYERS_KEY = f"{METADATA_KEY}.layers"
 GOLDEN_KEY = f"{METADATA_KEY}.golden"
 DIGEST_KEY = f"{METADATA_KEY}.sha256"
+# Beside a run's model.safetensors: the export of a network that a user has written, made while its code was at hand
+OWN_GRAPH = f"model{SUFFIX}"
 # Protocol Buffers have a limit of 2 GiB
 MAX_BYTES = 2**30
 # Small enough that activations stay in the processor's cache
@@ -87,10 +89,17 @@ class OnnxModel:
     metadata : class names, preprocessing, training data
     source : the SHA-256, in hexadecimal, of the model.safetensors that was exported
     layers : the layers whose output `feature_maps` returns
+    multiply_adds : of the layers, for an image
     """
 
     def __init__(
-        self, data: bytes, metadata: ModelMetadata, source: str, layers: tuple[LayerOutput, ...], threads: int
+        self,
+        data: bytes,
+        metadata: ModelMetadata,
+        source: str,
+        layers: tuple[LayerOutput, ...],
+        threads: int,
+        multiply_adds: int = 0,
     ) -> None:
         # Logits alone are computed faster without the scores
         self._data = data if metadata.unfamiliarity is None else keep_output(data, OUTPUT)
@@ -100,6 +109,7 @@ class OnnxModel:
         self.source = source
         self.layers = layers
         self.threads = threads
+        self.multiply_adds = multiply_adds
         self._feature_session: InferenceSession | None = None
         self._feature_session_lock = Lock()
 
@@ -136,16 +146,28 @@ class OnnxModel:
         ModelError
             If the file describes its layers wrongly.
         """
+        return self._layer_outputs(images, self.layers)
+
+    def penultimate_features(self, images: Images) -> NDArray[np.float32]:
+        """The last vector before the logits, float32 N×D, for images, uint8 N×H×W×C; the logits if there is none.
+
+        Raises as `feature_maps`.
+        """
+        *before, logits = self.layers
+        last = next((layer for layer in reversed(before) if len(layer.shape) == 1), logits)
+        return self._layer_outputs(images, [last])[last.name]
+
+    def _layer_outputs(self, images: Images, layers: Sequence[LayerOutput]) -> dict[str, NDArray[np.float32]]:
         images = self._with_channels(images)
-        tensors = list(dict.fromkeys(layer.tensor for layer in self.layers))
+        tensors = list(dict.fromkeys(layer.tensor for layer in layers))
         try:
-            session = self._session_with_outputs(tensors)
+            session = self._session_with_layers()
             batches = [session.run(tensors, {INPUT: np.ascontiguousarray(batch)}) for batch in _batches(images)]
             outputs = {tensor: np.concatenate(values) for tensor, *values in zip(tensors, *batches, strict=True)}
         except Exception as error:  # the runtime's exceptions have no common base class
             raise ModelError(f"The export's layers cannot be computed: {error}. Export the run again.") from None
-        maps = {layer.name: _channels_last(outputs[layer.tensor]) for layer in self.layers}
-        for layer in self.layers:
+        maps = {layer.name: _channels_last(outputs[layer.tensor]) for layer in layers}
+        for layer in layers:
             shape = maps[layer.name].shape[1:]
             if shape != layer.shape:
                 raise ModelError(
@@ -176,10 +198,11 @@ class OnnxModel:
             batches = list(pool.map(partial(_run_batch, session, outputs), _batches(images)))
         return [np.concatenate(values) for values in zip(*batches, strict=True)]
 
-    def _session_with_outputs(self, tensors: list[str]) -> "InferenceSession":
+    def _session_with_layers(self) -> "InferenceSession":
         with self._feature_session_lock:
             if self._feature_session is None:
-                self._feature_session = _session(add_outputs(self._data, (name for name in tensors if name != OUTPUT)))
+                tensors = dict.fromkeys(layer.tensor for layer in self.layers if layer.tensor != OUTPUT)
+                self._feature_session = _session(add_outputs(self._data, tensors))
             return self._feature_session
 
 
@@ -213,24 +236,27 @@ def write(source: Path, live: Predictor, target: Path) -> None:
 
     Parameters
     ----------
-    source : the model.safetensors of a run whose network is made of a recipe's layers
+    source : the model.safetensors of a run; if its network is the user's own, its export lies beside, and is copied
     live : the same model, which computes the golden examples
     target : the file to write, atomically
 
     Raises
     ------
     ModelError
-        If the model's outputs are not finite.
+        If the model's outputs are not finite, or the export of the user's own network is missing or damaged.
     MissingExtra
         If the onnx package is not installed.
     """
+    file = read_model_file(source)
+    metadata = file.metadata
+    if metadata.layers is None:
+        write_atomically(target, read(own_graph(source)))
+        return
     require("onnx", "train")
     from safetensors.numpy import load
 
     from foveola.exports.graph import build_graph
 
-    file = read_model_file(source)
-    metadata = file.metadata
     graph, layers = build_graph(metadata, load(file.content))
     source_digest = hashlib.sha256(file.content).hexdigest()
     save(graph, Description(metadata, source_digest, layers, record_golden(live, metadata)), target)
@@ -284,7 +310,7 @@ def open_bytes(data: bytes, path: Path, threads: int | None = None) -> OnnxModel
     try:
         contents = inspect_onnx(data)
         description = _read_description(path, contents.properties)
-        check_bounds(contents.graph)
+        multiply_adds = check_bounds(contents.graph)
     except UnsafeOnnx as reason:
         raise ModelError(f"{path} was not opened: the file {reason}. Export the run again.") from None
     if sorted(contents.head) != sorted(_HEAD) or contents.properties[DIGEST_KEY] != digest(
@@ -293,13 +319,47 @@ def open_bytes(data: bytes, path: Path, threads: int | None = None) -> OnnxModel
         raise ModelError(f"{path} was altered or damaged after its export: its checksum differs. Export the run again.")
     try:
         threads = threads or os.cpu_count() or 1
-        model = OnnxModel(data, description.metadata, description.source, description.layers, threads)
+        model = OnnxModel(data, description.metadata, description.source, description.layers, threads, multiply_adds)
         _check_interface(path, model)
     except ModelError:
         raise
     except Exception as error:  # the runtime's exceptions have no common base class
         raise ModelError(f"{path} is damaged and cannot be run: {error}. Export the run again.") from None
     verify_golden(description.golden, model, description.metadata, str(path))
+    return model
+
+
+def own_graph(source: Path) -> Path:
+    """The export of a network that a user has written, beside its model file.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    path = source.with_name(OWN_GRAPH)
+    if not path.is_file():
+        raise ModelError(
+            f"{source} holds the weights of a network written in PyTorch, not its code, and there is no {path.name} "
+            f"beside it. Open it from Python: foveola.open({str(source)!r}, network=YourModule())."
+        )
+    return path
+
+
+def open_own(source: Path, threads: int | None = None) -> OnnxModel:
+    """Open a model file whose network a user has written, by the export beside it; without PyTorch, or the code.
+
+    Raises
+    ------
+    ModelError
+        If the model file or its export is missing, damaged or altered, or the export is that of another model file.
+    """
+    file = read_model_file(source)
+    path = own_graph(source)
+    model = open(path, threads)
+    if model.source != hashlib.sha256(file.content).hexdigest():
+        raise ModelError(f"{path} is not the export of {source}, but of another model. Copy or train the run again.")
+    model.metadata = file.metadata  # with the images that the model has learnt from
     return model
 
 

@@ -45,14 +45,16 @@ class Parity:
     batch_sizes: tuple[int, ...]
 
 
-def check_parity(live: Predictor, export: Predictor, images: Images, tolerance: float = TOLERANCE) -> Parity:
-    """Compare the logits of 1,000 images, evenly spread, in batches of several sizes.
+def check_parity(
+    live: Predictor, export: Predictor, images: Images, tolerance: float = TOLERANCE, count: int = IMAGES
+) -> Parity:
+    """Compare the logits of `count` images, evenly spread, in batches of several sizes.
 
     Parameters
     ----------
     live : the model that was evaluated
     export : the same model, reopened from its export
-    images : uint8 N×H×W×C; fewer than 1,000 are repeated, with other neighbours in their batch
+    images : uint8 N×H×W×C; fewer than `count` are repeated, with other neighbours in their batch
     tolerance : largest difference allowed between two logits of an image
 
     Raises
@@ -62,17 +64,17 @@ def check_parity(live: Predictor, export: Predictor, images: Images, tolerance: 
         the model's logits of the two classes are further apart than the tolerance; or if a score of unfamiliarity
         differs by more than UNFAMILIARITY_TOLERANCE, unless the tolerance is infinite.
     """
-    indices = np.arange(IMAGES) * max(len(images) // IMAGES, 1) % len(images)
+    indices = np.arange(count) * max(len(images) // count, 1) % len(images)
     outputs = predict_outputs(live, images[indices])
     expected, scores = outputs.logits, outputs.unfamiliarity
     largest = 0.0
     for size in BATCH_SIZES:
-        batches = (images[indices[start : start + size]] for start in range(0, IMAGES, size))
+        batches = (images[indices[start : start + size]] for start in range(0, count, size))
         actual = np.concatenate([export.predict_logits(batch) for batch in batches])
         largest = max(largest, _largest_difference(expected, actual, indices, size, tolerance))
     if scores is not None and tolerance < math.inf:
         _check_unfamiliarity(scores, predict_outputs(export, images[indices]).unfamiliarity)
-    return Parity(largest, IMAGES, BATCH_SIZES)
+    return Parity(largest, count, BATCH_SIZES)
 
 
 def _check_unfamiliarity(expected: Scores, actual: Scores | None) -> None:

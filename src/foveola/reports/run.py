@@ -179,7 +179,7 @@ def _training(data: ReportData, status: RunStatus) -> dict[str, Any]:
             }
             for step in steps
         ],
-        "network": type(data.classifier.network).__name__,
+        "network": "your network" if status.graph is None else status.graph.network,
         "panels": [svg(figure, f"{title} over the training") for title, figure in panels.items()],
         "toml": recipe.to_toml(),
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveola.documents import Evaluation
 from foveola.images import ImageSet
-from foveola.predictions import Predictions
+from foveola.predictions import Exported, Predictions
 from foveola.reports import pixels
 from foveola.reports.html import image_uri
 from foveola.runs import Run
@@ -25,7 +25,7 @@ class ReportData:
     """
 
     run: Run
-    classifier: "Classifier"
+    classifier: "Classifier | Exported"
     splits: Mapping[str, ImageSet]
     name: str
     images: ImageSet

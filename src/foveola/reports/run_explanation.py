@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from foveola.errors import ModelError
 from foveola.evaluation.curves import worst_mistakes
 from foveola.images import Images, Labels, shape_text
+from foveola.predictions import Exported
 from foveola.reports import pixels
 from foveola.reports.explanation import filter_tiles
 from foveola.reports.html import image_uri
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # Heat maps, float32 N×H×W from -1 to 1, of a classifier, N images and N classes
-HeatmapMethod = Callable[["Classifier", Images, Labels], NDArray[np.float32]]
+HeatmapMethod = Callable[["Classifier | Exported", Images, Labels], NDArray[np.float32]]
 
 # Correct predictions, and mistakes, that are explained
 MAX_EXPLAINED = 6
@@ -49,7 +50,7 @@ def _images_to_explain(data: ReportData) -> tuple[Labels, Labels]:
     return right[np.sort(first_of_class)][:MAX_EXPLAINED], worst_mistakes(predictions)[:MAX_EXPLAINED]
 
 
-def _filters(classifier: "Classifier") -> dict[str, Any] | None:
+def _filters(classifier: "Classifier | Exported") -> dict[str, Any] | None:
     from foveola.explanation.activations import first_filters
 
     try:
@@ -88,7 +89,7 @@ def _maps(data: ReportData, index: int) -> dict[str, Any]:
     }
 
 
-def _heatmap_method(classifier: "Classifier", image: Images) -> tuple[str, HeatmapMethod]:
+def _heatmap_method(classifier: "Classifier | Exported", image: Images) -> tuple[str, HeatmapMethod]:
     """HiResCAM, or occlusion for a network without feature maps."""
     from foveola.explanation.cam import class_activation_maps
 
@@ -99,13 +100,13 @@ def _heatmap_method(classifier: "Classifier", image: Images) -> tuple[str, Heatm
     return "HiResCAM", _hires_cam
 
 
-def _hires_cam(classifier: "Classifier", images: Images, classes: Labels) -> NDArray[np.float32]:
+def _hires_cam(classifier: "Classifier | Exported", images: Images, classes: Labels) -> NDArray[np.float32]:
     from foveola.explanation.cam import class_activation_maps, enlarge_maps
 
     return enlarge_maps(classifier, class_activation_maps(classifier, images, classes), images.shape[1:3])
 
 
-def _occlusion(classifier: "Classifier", images: Images, classes: Labels) -> NDArray[np.float32]:
+def _occlusion(classifier: "Classifier | Exported", images: Images, classes: Labels) -> NDArray[np.float32]:
     """Occlusion maps, float32 N×H×W, the largest magnitude of each 1."""
     from foveola.explanation.occlusion import occlusion
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,15 +37,12 @@ from foveola.evaluation.metrics import accuracy
 from foveola.files import write_atomically, writing
 from foveola.images import Dataset, ImageSet
 from foveola.models.model_file import read_metadata
-from foveola.predictions import Predictions
+from foveola.predictions import Predictions, Predictor
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe
 from foveola.runs import Run
 from foveola.workflow.open import Device, choose_device, model_path, open_model
 from foveola.workflow.train import resume, train
-
-if TYPE_CHECKING:
-    from foveola.models.classifier import Classifier
 
 PREDICTION_CHUNK = 2048
 
@@ -57,7 +53,7 @@ class _Side:
 
     name: str
     trainings: list[Run]
-    classifier: "Classifier"
+    classifier: Predictor
     predictions: list[Predictions]
 
     @property
@@ -117,7 +113,7 @@ def compare(
         dataset = data if isinstance(data, Dataset) else _read(opened[0], data, progress)
     check_fingerprint(opened[0].status.data, opened[0].path, dataset)
     unique = {run.path: run for run in opened}
-    classifiers = {path: _classifier(run, device) for path, run in unique.items()}
+    classifiers = {path: open_model(run.path, device=device) for path, run in unique.items()}
     test = _common_test_images(dataset, classifiers)
     trainings = {path: _trainings(run, dataset, seeds, device, verbose) for path, run in unique.items()}
     with show_progress(screen) as progress:
@@ -175,9 +171,7 @@ def _check_same_data(runs: Sequence[Run]) -> None:
             )
 
 
-def _more_seeds(
-    paths: Sequence[str | Path], runs: Sequence[Run], classifiers: Mapping[Path, "Classifier"]
-) -> str | None:
+def _more_seeds(paths: Sequence[str | Path], runs: Sequence[Run], classifiers: Mapping[Path, Predictor]) -> str | None:
     """The command that compares over seeds; None for a run that its recipe alone does not repeat."""
     if any(run.status.init or classifiers[run.path].metadata.layers is None for run in runs):
         return None
@@ -205,15 +199,7 @@ def _read(run: Run, data: str | Path | None, progress: Progress) -> Dataset:
     return reload_data(run.status.data, run.path, metadata, data, purpose, progress)
 
 
-def _classifier(run: Run, device: Device) -> "Classifier":
-    from foveola.models.classifier import Classifier
-
-    model = open_model(run.path, device=device)
-    assert isinstance(model, Classifier), "a run's model"
-    return model
-
-
-def _common_test_images(dataset: Dataset, classifiers: Mapping[Path, "Classifier"]) -> ImageSet:
+def _common_test_images(dataset: Dataset, classifiers: Mapping[Path, Predictor]) -> ImageSet:
     parts = {path: select_split(dataset, model.metadata, "test").images for path, model in classifiers.items()}
     first, test = next(iter(parts.items()))
     for path, other in parts.items():
@@ -233,6 +219,11 @@ def _trainings(run: Run, dataset: Dataset, seeds: int, device: Device, verbose: 
         raise UserError(
             f"{run.path} was initialised from {status.init}, which its recipe does not say, so further seeds cannot be "
             f"trained from the recipe. Train them yourself, and compare the runs without --seeds."
+        )
+    if seeds > 1 and status.graph is not None:
+        raise UserError(
+            f"{run.path} has a network of your own, which its recipe does not say, so further seeds cannot be trained "
+            f"here. Train them yourself, and compare the runs without --seeds."
         )
     if seeds > 1 and status.data.groups == GIVEN_GROUPS and dataset.train.groups is None:
         raise UserError(
@@ -288,7 +279,7 @@ def _name(path: Path, runs: Sequence[Run]) -> str:
 def _predict(trainings: Sequence[Run], test: ImageSet, device: Device, progress: Progress) -> list[Predictions]:
     predictions = []
     for run in trainings:
-        model, logits = _classifier(run, device), []
+        model, logits = open_model(run.path, device=device), []
         for start in range(0, len(test), PREDICTION_CHUNK):
             logits.append(model.predict_logits(test.images[start : start + PREDICTION_CHUNK]))
             progress(min(start + PREDICTION_CHUNK, len(test)), len(test), f"predicting with {run.path.name}")
@@ -358,7 +349,7 @@ def _compared_run(side: _Side, speed: Speed) -> ComparedRun:
         accuracy=accuracies[0],
         accuracy_mean=statistics.mean(values) if several else None,
         accuracy_standard_deviation=statistics.stdev(values) if several else None,
-        parameters=model.parameter_count,
+        parameters=run.status.model.parameters,
         multiply_adds=multiply_adds(model),
         seconds_training=run.status.seconds.training,
         trainings=[

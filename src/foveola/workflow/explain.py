@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foveola.errors import DataError, ModelError, OutputError, require, unknown
+from foveola.exports.onnx import OnnxModel
 from foveola.files import is_empty_folder, new_folder, writing
 from foveola.images import Images, Labels
 from foveola.inputs.find import ImageFile, find_images
@@ -17,7 +18,7 @@ from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_do
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import softmax
 from foveola.progress import console, show_progress
-from foveola.workflow.open import Device, model_path, open_model
+from foveola.workflow.open import Device, open_model
 from foveola.workflow.predict import read_images, unfixed
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ MAX_STEM = 60
 
 
 def explain(
-    model: "str | Path | Classifier",
+    model: "str | Path | Classifier | OnnxModel",
     images: Sequence[str | Path],
     *,
     classes: Sequence[str] = (),
@@ -52,7 +53,8 @@ def explain(
 
     Parameters
     ----------
-    model : run directory, .safetensors file or live classifier
+    model : run directory, model file, export or live classifier; an export, which has no gradients, is explained by
+        occlusion and the layers that its graph names
     images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
         standard input; 100 images at most
     classes : further classes to explain, beside the predicted one
@@ -118,16 +120,14 @@ def explain(
     }
 
 
-def _open(model: "str | Path | Classifier", device: Device) -> "Classifier":
-    if isinstance(model, str | Path):
-        model_path(Path(model))  # refuses exports, which can only predict
+def _open(model: "str | Path | Classifier | OnnxModel", device: Device) -> "Classifier | OnnxModel":
     require("torch", "train")
     from foveola.models.classifier import Classifier
 
     opened = open_model(model, device=device) if isinstance(model, str | Path) else model
-    if not isinstance(opened, Classifier):
+    if not isinstance(opened, Classifier | OnnxModel):
         raise ModelError(
-            f"{type(opened).__name__} can predict, but not be explained. Give the run that it was exported from."
+            f"{type(opened).__name__} can predict, but not be explained. Give a run, a model file or an export."
         )
     return opened
 
@@ -147,13 +147,13 @@ def _safe_stem(name: str) -> str:
     return stem[:MAX_STEM].rstrip(" .")
 
 
-def _class_number(classifier: "Classifier", name: str) -> int:
+def _class_number(classifier: "Classifier | OnnxModel", name: str) -> int:
     if name not in classifier.class_names:
         raise DataError(unknown("class", name, classifier.class_names))
     return classifier.class_names.index(name)
 
 
-def _filters(classifier: "Classifier") -> "Array | None":
+def _filters(classifier: "Classifier | OnnxModel") -> "Array | None":
     from foveola.explanation.activations import first_filters
 
     try:
@@ -163,7 +163,7 @@ def _filters(classifier: "Classifier") -> "Array | None":
 
 
 def _explanation(
-    classifier: "Classifier",
+    classifier: "Classifier | OnnxModel",
     name: str,
     given: Images,
     prepared: PreparedImage,
@@ -185,7 +185,7 @@ def _explanation(
 
 
 def _heatmaps(
-    classifier: "Classifier", seen: Images, logits: "Array", classes: Labels, method: "CamMethod"
+    classifier: "Classifier | OnnxModel", seen: Images, logits: "Array", classes: Labels, method: "CamMethod"
 ) -> "tuple[list[ClassHeatmaps], str | None]":
     """The heat maps of these classes, and why there are no class activation maps; None if there are."""
     from foveola.explanation.cam import class_activation_maps, enlarge_maps

@@ -4,13 +4,24 @@ from pathlib import Path
 
 from foveola.datasets.reload import check_fingerprint, reload_data
 from foveola.datasets.splits import select_split
-from foveola.errors import DataError, UserError, require
-from foveola.exports import INT8_NAME, ExportReport, check_target, default_name, export_int8, export_run, web_runtime
+from foveola.errors import DataError, ModelError, UserError
+from foveola.exports import (
+    INT8_NAME,
+    ExportReport,
+    Parity,
+    check_target,
+    default_name,
+    export_int8,
+    export_run,
+    web_runtime,
+)
+from foveola.exports.onnx import OnnxModel
+from foveola.exports.parity import BATCH_SIZES
 from foveola.images import Dataset, ImageSet
 from foveola.models.metadata import ModelMetadata
 from foveola.progress import console, show_progress
 from foveola.runs import Run
-from foveola.workflow.open import model_path
+from foveola.workflow.open import model_path, open_model
 
 
 def export(
@@ -63,10 +74,9 @@ def export(
     if format == "web":
         with show_progress(console(verbose)) as progress:
             web_runtime.fetch_runtime(progress)  # a missing network connection is reported before the work
-    require("torch", "train")
-    from foveola.models.classifier import open_classifier
-
-    live = open_classifier(source)
+    live = open_model(source)
+    if isinstance(live, OnnxModel) and not int8:
+        return export_run(source, live, None, target, format, _compared(opened))
     if not isinstance(data, Dataset):
         purpose = "The export is compared with the model on real images"
         with show_progress(console(verbose)) as progress:
@@ -78,6 +88,14 @@ def export(
     if int8:
         return export_int8(source, live, images.images, _validation_images(opened, data, live.metadata), target)
     return export_run(source, live, images.images, target, format)
+
+
+def _compared(run: Run) -> Parity:
+    """How the graph of a network that the user has written was compared with it, at the end of its training."""
+    graph = run.status.graph
+    if graph is None or graph.largest_difference is None:
+        raise ModelError(f"{run.path} does not say how its model.onnx was compared with its network. Train it again.")
+    return Parity(graph.largest_difference, graph.images, BATCH_SIZES)
 
 
 def _validation_images(run: Run, data: Dataset, metadata: ModelMetadata) -> ImageSet:

@@ -22,6 +22,7 @@ from foveola.recipe import Recipe
 from foveola.runs import Run
 from foveola.workflow.calibrate import calibrate
 from foveola.workflow.evaluate import evaluate_predictions
+from foveola.workflow.own_network import write_graph
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +100,7 @@ def fit_run(
         try:
             _fit(run, prepared, callbacks, checkpoint, signals, screen)
             with processes.together(), writing(claim.path, f"Make room, and go on: {_resume(claim)}"):
-                predictions = _measure(run, prepared)
+                predictions = _measure(run, prepared, screen)
             status.status = "done"
         finally:
             status.seconds.total = checkpoint.seconds + time.perf_counter() - started
@@ -184,7 +185,7 @@ def _fit(
     signals.end()
 
 
-def _measure(run: Run, prepared: Prepared) -> Predictions | None:
+def _measure(run: Run, prepared: Prepared, screen: "Console") -> Predictions | None:
     """Calibrate, save, and look at the test split once."""
     from foveola.reports.plots import plot_run
 
@@ -194,6 +195,8 @@ def _measure(run: Run, prepared: Prepared) -> Predictions | None:
     status.reject = classifier.metadata.reject
     run.write_recipe(status.recipe)
     classifier.save(run.model_path)
+    if classifier.metadata.layers is None:
+        status.graph = write_graph(run, classifier, splits.train.images, screen)
     status.training_accuracy = _training_accuracy(classifier, splits.train)
     predictions = evaluate_test_split(run, classifier, splits, prepared.overlap)
     x = "epoch" if status.recipe.batches == "epoch" else "step"

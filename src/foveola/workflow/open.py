@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from foveola.errors import ModelError, UserError, require
 from foveola.exports import onnx
 from foveola.models.metadata import ModelMetadata
+from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictor
 from foveola.runs import Run
 
@@ -38,13 +39,13 @@ def open_model(
     Parameters
     ----------
     path : a run directory, a .safetensors file, or an .onnx file, which needs no PyTorch
-    network : your own module, if the run was trained with one
-    device : where to compute; exports run on the CPU
+    network : your own module, if the run was trained with one; without it, the run's ONNX graph of it is opened
+    device : where to compute; exports and graphs run on the CPU
 
     Returns
     -------
     A Predictor: `predict_logits` takes images, uint8 N×H×W×C, and returns logits, float32 N×K. For a run it is a
-    Classifier.
+    Classifier, unless its network is your own and is not given.
 
     Raises
     ------
@@ -62,6 +63,8 @@ def open_model(
     if path.suffix == onnx.SUFFIX and path.is_file():
         return _open_export(path, network, device)
     file = model_path(path)
+    if network is None and read_metadata(file).layers is None:
+        return _open_own(path, file, device)
     require("torch", "train")
     from foveola.models.classifier import open_classifier
 
@@ -76,6 +79,22 @@ def _open_export(path: Path, network: "nn.Module | None", device: Device) -> onn
     if device == "cuda":
         raise UserError(f"{path} is an export, which runs on the CPU. Use --device cpu, or give the run.")
     return onnx.open(path)
+
+
+def _open_own(path: Path, file: Path, device: Device) -> onnx.OnnxModel:
+    """The ONNX graph of a network that the user has written, which has its code no longer."""
+    with_code = f"foveola.open({str(path)!r}, network=YourModule())"
+    if device == "cuda":
+        raise UserError(
+            f"The network of {path} is your own: without its code, its ONNX graph is used, which runs on the CPU. Use "
+            f"--device cpu; or, from Python, {with_code}."
+        )
+    if path.is_dir() and (graph := Run.open(path).status.graph) is not None and graph.missing is not None:
+        raise ModelError(
+            f"The network of {path} is your own ({graph.network}), and the run has its weights only: {graph.missing} "
+            f"Open it from Python, with its code: {with_code}."
+        )
+    return onnx.open_own(file)
 
 
 def model_path(path: Path) -> Path:

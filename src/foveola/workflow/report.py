@@ -10,7 +10,7 @@ from foveola.datasets.splits import Splits, restore_splits
 from foveola.errors import require
 from foveola.files import write_atomically, writing
 from foveola.images import Dataset, ImageSet
-from foveola.predictions import Predictions
+from foveola.predictions import Exported, Predictions
 from foveola.progress import console, show_progress
 from foveola.runs import Run
 from foveola.workflow.open import Device, open_model
@@ -39,7 +39,7 @@ def report(
     run : run directory
     out : the file to write; RUN/report.html by default
     data : the run's data; by default found again by its name or its recorded path
-    network : your own module, if the run was trained with one
+    network : your own module, if the run was trained with one: for HiResCAM and filters
     device : where to compute
     verbose : report progress on standard error
 
@@ -59,11 +59,8 @@ def report(
     'report.html'
     """
     require("torch", "train")
-    from foveola.models.classifier import Classifier
-
     written = Run.open(run)
     classifier = open_model(written.path, network=network, device=device)
-    assert isinstance(classifier, Classifier), "a run holds a model in PyTorch"  # exports lie in files of their own
     if not isinstance(data, Dataset):
         with show_progress(console(verbose)) as progress:
             purpose = "The report shows images"
@@ -80,7 +77,7 @@ def report(
 
 def write_page(
     run: Run,
-    classifier: "Classifier",
+    classifier: "Classifier | Exported",
     splits: Splits,
     predictions: Predictions | None,
     *,
@@ -115,7 +112,7 @@ def write_page(
     return path
 
 
-def _unmeasured(classifier: "Classifier", splits: Splits) -> tuple[str, ImageSet, Predictions]:
+def _unmeasured(classifier: "Classifier | Exported", splits: Splits) -> tuple[str, ImageSet, Predictions]:
     """Images for the page of a run without test images: some validation images, or else some training images."""
     name, images = ("validation", splits.validation) if splits.validation is not None else ("training", splits.train)
     some = images.take(np.random.default_rng(0).permutation(len(images))[:MAX_EXPLAINED_IMAGES])

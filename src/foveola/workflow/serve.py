@@ -10,6 +10,7 @@ from foveola.errors import MissingExtra, ModelError, OutputError, require
 from foveola.exports import onnx
 from foveola.exports.allowlist import UnsafeOnnx, inspect_onnx
 from foveola.files import writing
+from foveola.models.model_file import read_metadata
 from foveola.progress import console
 from foveola.runs import Run
 from foveola.serving.settings import Settings
@@ -87,7 +88,8 @@ def find_export(run: Path, *, verbose: bool = True) -> Path:
     if _source_of(path) == digest:
         return path
     try:
-        require("torch", "train")
+        if read_metadata(source).layers is not None:
+            require("torch", "train")
     except MissingExtra as missing:
         raise MissingExtra(
             f"{run} has no export of its current model, and making one needs PyTorch. Run `foveola export {run}` "

@@ -30,6 +30,7 @@ from foveola.workflow.environment import processor, versions
 from foveola.workflow.fit_run import Prepared, fit_run
 from foveola.workflow.launch import check_request, earlier_attempt, launch_name, prepare_in_turn, share_request
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
+from foveola.workflow.own_network import check_network, rehearse_export
 from foveola.workflow.record import data_metadata, record_data
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def train(
     groups : keeps images of one patient, object or writer on one side of every split that is drawn: for an image
         folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
         array, one number or name for each training image
-    network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers
+    network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers. At the end, the run gets
+        it as an ONNX graph, so that other processes need not have its code; docs/own-network.md has an example
     callbacks : your own, called after validation and before the best weights are chosen
     report : write report.html at the end, which takes a few seconds; not with a budget
     checkpoint_every : seconds between checkpoints, from which `foveola.resume` goes on
@@ -320,10 +322,14 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
             f"and is {dataset.fingerprint[:12]}. Restore the data, or train again with --force."
         )
     splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
+    export_seconds = 0.0
+    if given.network is not None:
+        check_network(given.network, recipe, splits.train)
+        export_seconds = rehearse_export(given.network, recipe, splits.train, screen)
     if request.budget is not None:
         candidates = budget_candidates(request.overrides) if request.recipe is None else [(recipe, 0.0)]
         recipe = fit_to_budget(
-            candidates, splits, started + request.budget, time_reporting(splits),
+            candidates, splits, started + request.budget - export_seconds, time_reporting(splits),
             device=device, flip=dataset.flip_safe, network=given.network,
         )  # fmt: skip
     if recipe.resize == "auto":
