@@ -278,14 +278,6 @@ def test_a_path_that_cannot_be_written_is_refused(run, toy, tmp_path, path):
     assert files_in(tmp_path) == before
 
 
-@pytest.mark.parametrize("format", FILES)
-def test_a_custom_network_is_refused(toy, tiny, tmp_path, format):
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    run = foveola.train(toy, tiny, network=network, out=tmp_path / "run", verbose=False)
-    with pytest.raises(ModelError, match=r"in PyTorch.*torch\.onnx\.export"):
-        export(run.path, format, data=toy, verbose=False)
-
-
 def test_a_diverged_model_is_refused(run, toy):
     classifier = open_classifier(run / "model.safetensors")
     classifier.network.dense_1.bias.data.fill_(float("nan"))

@@ -207,8 +207,8 @@ def test_a_network_of_the_users_own(train, toy):
     assert run.status.model.parameters == 4 * 9 + 4 + 144 * 3 + 3
     model = foveola.open(run.path, network=network())
     assert foveola.evaluate(model, toy, verbose=False) == run.evaluation
-    with pytest.raises(ModelError, match="network=YourModule"):
-        foveola.open(run.path)
+    without_code = foveola.evaluate(foveola.open(run.path), toy, verbose=False)
+    assert without_code.confusion == run.evaluation.confusion
 
 
 def test_callbacks_of_the_users_own_stop_and_add_metrics(train):

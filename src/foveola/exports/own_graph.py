@@ -152,7 +152,7 @@ def _as_graph(program: "ExportedProgram") -> GraphProto:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Neither warnings nor log lines of torch: what matters is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._dynamo", "torch.fx")]
+    loggers = [logging.getLogger(name) for name in ("torch.__trace", "torch.onnx", "torch.export", "torch._dynamo")]
     disabled = [logger.disabled for logger in loggers]
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
