@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import foveola
-from foveola.errors import DataError, ModelError, OutputError
+from foveola.errors import DataError, OutputError
 from foveola.images import Dataset, ImageSet
 from foveola.reports.pixels import map_sheet, thumbnail
 from foveola.runs import Run
