@@ -91,11 +91,12 @@ def export_network(source: Path, live: "Classifier", images: Images) -> ExportRe
     MissingExtra
         If onnx or onnxscript is not installed.
     """
-    require("onnx", "train")
+    for module in ("onnx", "onnxscript"):
+        require(module, "train")
     from foveola.exports import own_graph
 
     target = source.with_name(onnx.OWN_GRAPH)
-    still = copy.deepcopy(live).cpu()
+    still = live if live.mean.device.type == "cpu" else copy.deepcopy(live).cpu()
     with _temporary_path(target, onnx.SUFFIX) as temporary:
         own_graph.write(source, still, temporary)
         export = onnx.open(temporary)

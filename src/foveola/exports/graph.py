@@ -229,7 +229,8 @@ def normalize(graph: Graph, x: str, metadata: ModelMetadata) -> str:
     x = graph.node("Transpose", x, perm=[0, 3, 1, 2])
     if metadata.pad:
         x = graph.node("Pad", x, graph.constant("pad", np.array([0, 0, metadata.pad, metadata.pad] * 2)))
-    mean, std = 255 * np.array(metadata.mean), 255 * np.array(metadata.std)
+    channels = metadata.image_shape[2]
+    mean, std = (255 * np.resize(values, channels) for values in (metadata.mean, metadata.std))
     values = {"scale": 1 / std, "shift": np.zeros_like(mean), "mean": mean, "variance": np.ones_like(std)}
     constants = [graph.constant(name, value.astype(np.float32)) for name, value in values.items()]
     return graph.node("BatchNormalization", x, *constants, epsilon=0.0)

@@ -424,6 +424,18 @@ def _gather(node: NetworkNode) -> Result:
     return _one(shape, numbers=numbers)
 
 
+def _gather_nd(node: NetworkNode) -> Result:
+    tensor, indices = node.tensor().shape, node.tensor(1).shape
+    batches = node.number("batch_dims", 0)
+    if not indices or indices[-1].power or not 0 <= batches < min(len(tensor), len(indices)):
+        raise node.refuse("with unusual indices")
+    return _one((*indices[:-1], *tensor[batches + indices[-1].factor :]))
+
+
+def _gather_elements(node: NetworkNode) -> Result:
+    return _one(node.tensor(1).shape)
+
+
 def _pad(node: NetworkNode) -> Result:
     shape, pads = list(node.tensor().shape), node.numbers(1)
     axes = node.numbers(3) if node.has(3) else list(range(len(shape)))
@@ -436,6 +448,13 @@ def _pad(node: NetworkNode) -> Result:
                 raise node.refuse("that adds images")
             shape[axis] = Size(shape[axis].factor + before + after)
     return _one(shape)
+
+
+def _range(node: NetworkNode) -> Result:
+    """The whole numbers from zero to a size."""
+    if node.numbers(0) != [0] or node.numbers(2) != [1]:
+        raise node.refuse("that does not count from zero in steps of one")
+    return _one((node.sizes(1)[0],))
 
 
 # Sums
@@ -561,7 +580,11 @@ _RULES: dict[str, _Rule] = {
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,
+    "GatherND": _gather_nd,
+    "GatherElements": _gather_elements,
+    "ScatterND": _same,
     "Pad": _pad,
+    "Range": _range,
     "MatMul": _matmul,
     "Gemm": _gemm,
     "Conv": _conv,

@@ -14,11 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
+import torch
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    ValueInfoProto,
+    checker,
+    helper,
+    numpy_helper,
+    shape_inference,
+)  # fmt: skip
 
-from foveola.errors import require
 from foveola.exports import onnx as onnx_format
-from foveola.exports.allowlist import OUTPUT, LayerOutput, UnsafeOnnx
+from foveola.exports.allowlist import OUTPUT, LayerOutput, UnsafeOnnx, inspect_onnx
 from foveola.exports.bounds import check_bounds
 from foveola.exports.graph import Graph, fit_shape, normalize, signed_graph
 from foveola.exports.own_bounds import PREFIX
@@ -28,7 +37,6 @@ from foveola.models.metadata import ModelMetadata
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.export import ExportedProgram
 
     from foveola.models.classifier import Classifier
 
@@ -61,8 +69,6 @@ def write(source: Path, live: "Classifier", target: Path) -> None:
         If torch cannot export the network, or its graph has something that exports do not allow.
     ModelError
         If the model's outputs are not finite.
-    MissingExtra
-        If onnxscript is not installed.
     """
     metadata = live.metadata
     graph, layers = build_own_graph(live.network, metadata)
@@ -89,7 +95,7 @@ def build_own_graph(network: "nn.Module", metadata: ModelMetadata) -> tuple[Grap
     NotExportable
         If torch cannot export the network, or its graph has something that exports do not allow.
     """
-    exported = _as_graph(_trace(network, metadata.network_shape))
+    exported = _export(network, metadata.network_shape)
     graph = Graph({})
     images = normalize(graph, fit_shape(graph, metadata), metadata)
     names = _append(graph, exported, images)
@@ -103,50 +109,46 @@ def build_own_graph(network: "nn.Module", metadata: ModelMetadata) -> tuple[Grap
     )
     whole = signed_graph(graph, metadata)
     try:
-        check_bounds(memoryview(onnx_format.as_model(whole).graph.SerializeToString()))
+        check_bounds(inspect_onnx(onnx_format.as_model(whole).SerializeToString()).graph)
     except UnsafeOnnx as reason:
         raise NotExportable(f"its graph {reason}") from None
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        raise NotExportable(f"its graph is not valid ONNX: {_root_cause(error)}") from None
     return whole, layers
 
 
-def _trace(network: "nn.Module", shape: Shape) -> "ExportedProgram":
-    """The network's computation in evaluation mode, for batches of every size."""
-    import torch
-    from torch.export import Dim, export
-
-    height, width, channels = shape
-    example = torch.zeros(_EXAMPLE_IMAGES, channels, height, width)
-    # A plain copy: torch would write the order of the channels in memory into the graph
-    plain = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+def _export(network: "nn.Module", shape: Shape) -> GraphProto:
+    """The graph that torch makes of a network in evaluation mode, for batches of every size; its weights are inside."""
+    try:
+        # Torch would write the order of the channels in memory into the graph
+        plain = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    except Exception as error:  # whatever the user's code raises
+        raise NotExportable(f"it cannot be copied: {_root_cause(error)}") from None
     reasons = []
-    # Tracing the code itself takes longer, but understands len(images)
+    # Tracing the code line by line takes longer, but understands len(images)
     for strict in (False, True):
         try:
             with _quiet():
-                return export(plain, (example,), dynamic_shapes=({0: Dim("batch")},), strict=strict)
+                model = _translated(plain, shape, strict=strict)
+            break
         except Exception as error:  # whatever the user's code or torch raises
-            reasons.append(_first_line(error))
-    raise NotExportable(f"torch.export cannot trace it: {reasons[0]}")
-
-
-def _as_graph(program: "ExportedProgram") -> GraphProto:
-    """The ONNX graph of a traced network, its weights inside."""
-    import torch
-
-    require("onnxscript", "train")
-    try:
-        with _quiet():
-            exported = torch.onnx.export(
-                program, dynamo=True, opset_version=onnx_format.OPSET, optimize=True, verbose=False
-            )
-            assert exported is not None, "dynamo gives a program"
-            model = exported.model_proto
-    except Exception as error:  # torch's exceptions have no common base class
-        raise NotExportable(f"torch.onnx.export cannot translate it: {_first_line(error)}") from None
+            reasons.append(_root_cause(error))
+    else:
+        raise NotExportable(f"torch.onnx.export cannot translate it: {reasons[0]}")
     if len(model.functions) or any(node.domain not in ("", "ai.onnx") for node in model.graph.node):
         raise NotExportable("torch.onnx.export translates it into operators that are not part of ONNX")
     graph: GraphProto = model.graph
     return graph
+
+
+def _translated(network: "nn.Module", shape: Shape, *, strict: bool) -> ModelProto:
+    height, width, channels = shape
+    example = torch.zeros(_EXAMPLE_IMAGES, channels, height, width)
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=strict)
+    exported = torch.onnx.export(program, dynamo=True, opset_version=onnx_format.OPSET, optimize=True, verbose=False)
+    assert exported is not None, "dynamo gives a program"
+    model: ModelProto = exported.model_proto
+    return model
 
 
 @contextmanager
@@ -169,7 +171,10 @@ def _quiet() -> Iterator[None]:
             logger.disabled = before
 
 
-def _first_line(error: Exception) -> str:
+def _root_cause(error: BaseException) -> str:
+    """Type and first line of the error that led to this one; the outer ones ask to report a bug in PyTorch."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
