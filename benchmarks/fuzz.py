@@ -35,7 +35,7 @@ from foveola.exports.allowlist import encode_field as field_of
 from foveola.exports.allowlist import fields, inspect_onnx
 from foveola.images import Dataset, ImageSet
 from foveola.inputs.decode import decode
-from foveola.models.metadata import parse_metadata
+from foveola.models.metadata import ModelMetadata, parse_metadata
 from foveola.recipe import load_recipe, recipe_names
 from foveola.runs import Run
 from foveola.sealed import seal, unsealed
@@ -45,6 +45,7 @@ SLOW_SECONDS = 5.0  # of processor time: no small input may take so long
 WEIGHTS = {
     "image": 8, "idx": 2, "gzip": 1, "npz": 4, "archive": 2, "cifar": 1, "recipe": 3, "folder": 1,
     "metadata": 3, "model": 2, "run": 3, "evaluation": 2, "history": 2, "onnx": 1, "graph": 2,
+    "network": 2,
 }  # fmt: skip
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 9, 7), dtype=np.uint8)
@@ -312,7 +313,42 @@ def fuzz_onnx(folder: Path, chance: random.Random) -> None:
 
 def fuzz_graph(folder: Path, chance: random.Random) -> None:
     """A damaged graph whose checksum is right."""
-    content = run_files()["exports/model.onnx"]
+    open_damaged_graph(run_files()["exports/model.onnx"], folder, chance)
+
+
+def fuzz_network(folder: Path, chance: random.Random) -> None:
+    """As `fuzz_graph`, of a network with attention that torch has exported."""
+    open_damaged_graph(own_network(), folder, chance)
+
+
+@cache
+def own_network() -> bytes:
+    """The export of a network that is no list of layers."""
+    import torch
+    from torch import nn
+
+    from foveola.exports import own_graph
+    from foveola.models.classifier import Classifier
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(1, 4, 4, 4)
+            self.attention = nn.TransformerEncoderLayer(4, 2, 4, batch_first=True)
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.attention(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+    live = Classifier(Attention(), ModelMetadata(class_names=("a", "b", "c"), image_shape=(8, 8, 1)))
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "model.safetensors", Path(folder) / "model.onnx"
+        live.save(source)
+        own_graph.write(source, live, target)
+        return target.read_bytes()
+
+
+def open_damaged_graph(content: bytes, folder: Path, chance: random.Random) -> None:
     contents = inspect_onnx(content)
     graph = damaged(bytes(contents.graph), chance)
     properties = dict(contents.properties)

@@ -24,6 +24,7 @@ _MAX_SIDE = 2**31
 # int64 constants with more values are no sizes
 _MAX_SIZES = 16
 _OUTSIDE = "exclude_outside"
+_PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 # Of TensorProto.data_type: float, uint8, int8, int32, int64, bool
 _TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_}
@@ -190,7 +191,7 @@ class _Node:
 class _Cost:
     """What a graph takes for an image: values in all nodes, weights that it computes, work; nodes before the resizing.
 
-    `multiply_adds` are those of the layers; `work` also counts one for each value.
+    `multiply_adds` are those of convolutions and dense layers; `work` counts one for each value besides, and sums.
     """
 
     values: int = 0
@@ -199,11 +200,14 @@ class _Cost:
     multiply_adds: int = 0
     raw_nodes: int = 0
 
-    def add(self, size: int, multiply_adds: int, *, constant: bool) -> None:
+    def add(self, size: int, *, constant: bool) -> None:
         self.values += 0 if constant else size
         self.weights += size if constant else 0
-        self.work += multiply_adds + size
-        self.multiply_adds += multiply_adds
+        self.work += size
+
+    def add_work(self, operator: str, count: int) -> None:
+        self.work += count
+        self.multiply_adds += count if operator in _PRODUCTS else 0
 
     def check(self) -> None:
         for count, limit, what in (
@@ -221,7 +225,7 @@ def check_bounds(graph: memoryview) -> int:
 
     Returns
     -------
-    Its multiply-adds for an image
+    The multiply-adds of its convolutions and dense layers for an image
 
     Raises
     ------
@@ -261,7 +265,8 @@ def _add_node(content: memoryview, known: dict[str, _Value | Tensor], cost: _Cos
     size = math.prod(result.shape if isinstance(result, _Constant) else () if result.raw else result.largest)
     if not constant and size > MAX_LAYER_VALUES:
         raise node.refuse(f"that gives {size:,} values for an image, of at most {MAX_LAYER_VALUES:,}")
-    cost.add(size, multiply_adds, constant=constant)
+    cost.add(size, constant=constant)
+    cost.add_work(node.operator, multiply_adds)
     _add(known, node.outputs[0], result)
 
 
@@ -272,9 +277,9 @@ def _add_network_node(content: memoryview, known: dict[str, _Value | Tensor], co
     for name, tensor in zip(node.outputs, result.outputs, strict=True):
         if tensor.depends_on_batch and tensor.values > MAX_LAYER_VALUES:
             raise node.refuse(f"that gives {tensor.values:,} values for an image, of at most {MAX_LAYER_VALUES:,}")
-        cost.add(tensor.values, 0, constant=not tensor.depends_on_batch)
+        cost.add(tensor.values, constant=not tensor.depends_on_batch)
         _add(known, name, tensor)
-    cost.add(0, result.multiply_adds, constant=False)
+    cost.add_work(node.operator, result.work)
 
 
 def _add(known: dict[str, _Value | Tensor], name: str, value: _Value | Tensor) -> None:

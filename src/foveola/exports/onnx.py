@@ -89,7 +89,7 @@ class OnnxModel:
     metadata : class names, preprocessing, training data
     source : the SHA-256, in hexadecimal, of the model.safetensors that was exported
     layers : the layers whose output `feature_maps` returns
-    multiply_adds : of the layers, for an image
+    multiply_adds : of convolutions and dense layers, for an image
     """
 
     def __init__(

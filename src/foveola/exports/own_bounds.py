@@ -68,10 +68,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Result:
-    """The outputs of a node, and its multiply-adds for each image, besides one for each value that it gives."""
+    """The outputs of a node, and its work for each image, besides one for each value that it gives."""
 
     outputs: tuple[Tensor, ...]
-    multiply_adds: int = 0
+    work: int = 0
 
 
 class NetworkNode:
@@ -192,9 +192,9 @@ def apply_rule(node: NetworkNode) -> Result:
     return result
 
 
-def _one(shape: Sequence[Size], multiply_adds: int = 0, numbers: Sequence[Size] | None = None) -> Result:
+def _one(shape: Sequence[Size], work: int = 0, numbers: Sequence[Size] | None = None) -> Result:
     whole = None if numbers is None or len(numbers) > MAX_SIZES else tuple(numbers)
-    return Result((Tensor(tuple(shape), whole),), multiply_adds)
+    return Result((Tensor(tuple(shape), whole),), work)
 
 
 # Elementwise
@@ -558,7 +558,7 @@ def _all(rule: _Rule, operators: str) -> dict[str, _Rule]:
 _RULES: dict[str, _Rule] = {
     **_all(_same, "Relu LeakyRelu Elu Selu Celu Gelu Tanh Sigmoid HardSigmoid HardSwish Mish Softplus Softsign Clip"),
     **_all(_same, "ThresholdedRelu Erf Sqrt Exp Log Abs Neg Reciprocal Floor Ceil Round Sign Sin Cos Not IsNaN IsInf"),
-    **_all(_same, "BatchNormalization QuantizeLinear DequantizeLinear Trilu"),
+    **_all(_same, "BatchNormalization QuantizeLinear DequantizeLinear Trilu CumSum"),
     **_all(_reduced_alike, "Softmax LogSoftmax LayerNormalization InstanceNormalization LpNormalization LRN"),
     **_all(_broadcast, "Add Sub Mul Div Pow PRelu Min Max Sum Mean Where And Or Xor Equal Less LessOrEqual Greater"),
     **_all(_broadcast, "GreaterOrEqual"),
