@@ -190,7 +190,7 @@ def test_another_process_explains_reports_and_compares_both_networks(run, recipe
         assert any(file.startswith("occlusion") for file in found[name]["files"])
         assert found[name]["report"]
         assert found[name]["same"]
-    assert found["compared"] == [
+    assert [tuple(row) for row in found["compared"]] == [
         ("residual", sum(p.numel() for p in ResidualNetwork().parameters()), 139_936),
         ("attention", sum(p.numel() for p in AttentionNetwork().parameters()), found["compared"][1][2]),
     ]
