@@ -25,6 +25,7 @@ from foveola.inputs.prepare import prepare, requested_fixes
 from foveola.inputs.resize import letterbox, resize
 from foveola.predictions import softmax
 from foveola.workflow.export import export
+from own_networks import AttentionNetwork, ResidualNetwork
 
 RECIPE = """
 name = "small"
@@ -156,8 +157,8 @@ def png(image):
 # The same numbers
 
 
-def test_the_runtime_gives_the_same_logits(page, folder):
-    images = foveola.load("digits").train.images[:60]
+def logits_in(page, images):
+    """Logits of images, computed by the runtime in the page."""
     found = ask(
         page,
         """
@@ -170,8 +171,26 @@ def test_the_runtime_gives_the_same_logits(page, folder):
         encoded(images.tobytes()),
         list(images.shape),
     )
-    expected = web.open(folder).predict_logits(images)
-    np.testing.assert_allclose(np.reshape(found, expected.shape), expected, atol=1e-3)
+    return np.reshape(found, (len(images), -1))
+
+
+def test_the_runtime_gives_the_same_logits(page, folder):
+    images = foveola.load("digits").train.images[:60]
+    np.testing.assert_allclose(logits_in(page, images), web.open(folder).predict_logits(images), atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [AttentionNetwork, ResidualNetwork])
+def test_a_network_of_ones_own_gives_the_same_logits(browser, runtime, tmp_path, network):
+    overrides = {"epochs": 1, "pad": 0}
+    run = foveola.train(
+        "digits", network=network(), overrides=overrides, out=tmp_path / "run", report=False, verbose=False
+    )
+    images = foveola.load("digits").train.images[:60]
+    with Host(export(run.path, "web", verbose=False).path) as host:
+        page = opened(browser, host.url)
+        expected = foveola.open(run.path, network=network()).predict_logits(images)
+        np.testing.assert_allclose(logits_in(page, images), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """A network of the user's own: checked before its training, and used afterwards by processes without its code."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx2 as httpx
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from foveola.exports.own_graph import NotExportable
 from foveola.exports.parity import TOLERANCE
 from foveola.files import CHECKSUM_FILE
 from foveola.images import Dataset, ImageSet
+from foveola.predictions import softmax
 from foveola.progress import console
 from foveola.recipe import load_recipe
 from foveola.workflow import own_network
@@ -195,6 +198,31 @@ def test_another_process_explains_reports_and_compares_both_networks(run, recipe
         ("attention", sum(p.numel() for p in AttentionNetwork().parameters()), found["compared"][1][2]),
     ]
     assert found["loaded"] == []
+
+
+@pytest.mark.slow
+def test_the_server_answers_for_it(run, tmp_path):
+    images = foveola.load("digits").train.images
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "image.png")
+    expected = foveola.open(run, network=AttentionNetwork()).predict_logits(images[:1])
+    command = [sys.executable, "-m", "foveola", "serve", str(run), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            lines = iter(server.stderr.readline, "")
+            url = next(found[1] for line in lines if (found := re.search(r"at (http://\S+) ", line)))
+            image = (tmp_path / "image.png").read_bytes()
+            with httpx.Client(base_url=url, timeout=60) as client:
+                answer = client.post("/predict", content=image, headers={"Content-Type": "image/png"}).json()
+                layers = client.post("/look", content=image, headers={"Content-Type": "image/png"}).json()["layers"]
+                page = client.get("/").text
+        finally:
+            server.terminate()
+            server.communicate(timeout=60)
+    (prediction,) = answer["predictions"]
+    assert prediction["class"] == str(expected.argmax())
+    assert prediction["probability"] == pytest.approx(softmax(expected).max(), abs=1e-4)
+    assert [layer["name"] for layer in layers] == ["patches", "features", "logits"]
+    assert "<title>" in page
 
 
 # Before its training
