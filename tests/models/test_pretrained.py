@@ -195,7 +195,7 @@ def test_other_files_are_refused(tmp_path, content, problem):
 def test_a_file_that_is_cut_off_is_refused(file_of):
     path = file_of()
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(ModelError, match="damaged. Download it again"):
+    with pytest.raises(ModelError, match=r"damaged\. Download it again"):
         read_pretrained(ENTRY, path)
 
 
@@ -213,7 +213,7 @@ def test_values_that_cannot_be_computed_with_are_refused(file_of, tensor, proble
 
 
 def test_a_missing_or_huge_file_is_refused(tmp_path, file_of, monkeypatch):
-    with pytest.raises(ModelError, match="missing or damaged. Download it again"):
+    with pytest.raises(ModelError, match=r"missing or damaged\. Download it again"):
         read_pretrained(ENTRY, tmp_path / "none.safetensors")
     path = file_of()
     monkeypatch.setattr("foveola.models.pretrained.MAX_BYTES", 100)

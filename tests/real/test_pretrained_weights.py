@@ -71,6 +71,7 @@ def test_the_export_of_the_published_network_agrees(classifier, photographs, tmp
         assert np.abs(np.concatenate(batches) - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_training_begins_with_the_weights_and_says_so(weights_file, real_data, photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("FOVEOLA_DATA", str(real_data))
     images = np.concatenate([np.roll(photographs[:, ::2, ::2], shift, axis=2) for shift in range(0, 110, 7)])
