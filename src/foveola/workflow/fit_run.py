@@ -268,6 +268,8 @@ def _resume(claim: Claim) -> str:
 def _identity(status: RunStatus) -> str:
     """What makes a checkpoint this training's and no other's."""
     what = f"{status.recipe.model_dump_json()} {status.seed} {status.data.fingerprint} {status.init} {status.freeze}"
+    if status.pretrained is not None:
+        what += f" {status.pretrained.sha256}"
     return hashlib.sha256(what.encode()).hexdigest()
 
 
