@@ -123,7 +123,8 @@ def train(
             "--recipe",
             "-r",
             metavar="RECIPE",
-            help="A recipe's name, or the path of a TOML file. Default: fast; with --budget, the most suitable one.",
+            help="A recipe's name, the path of a TOML file, or auto: a pretrained network for photographs. "
+            "Default: fast; with --budget, the most suitable one.",
         ),
     ] = None,
     epochs: Annotated[

@@ -27,6 +27,7 @@ from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
 from foveola.text import restore_surrogates
+from foveola.workflow.choose_recipe import AUTO, choose_recipe, proposal
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.fit_run import Prepared, fit_run
 from foveola.workflow.launch import check_request, earlier_attempt, launch_name, prepare_in_turn, share_request
@@ -83,7 +84,8 @@ def train(
     Parameters
     ----------
     data : catalog name, path, or a loaded Dataset
-    recipe : name, path of a TOML file, or a Recipe; by default "fast", or with a budget the one that suits it best
+    recipe : name, path of a TOML file, or a Recipe; by default "fast", or with a budget the one that suits it best.
+        "auto" is "efficientnet-lite0", with pretrained weights, for colour photographs of more than 64 pixels
     out : the run's folder; by default a new one under `runs`
     overrides : values by recipe key, such as {"epochs": 3, "augment.shift": 2}
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
@@ -123,9 +125,14 @@ def train(
     from foveola.training.distributed import join
     from foveola.training.stopping import StopSignals
 
-    chosen = (
-        None if budget is not None and recipe is None and network is None else load_recipe(recipe or "fast", overrides)
-    )
+    processes = join(choose_device(device))
+    screen = console(verbose and processes.leads)
+    if recipe == AUTO and network is None:
+        chosen = choose_recipe(data, overrides, groups if isinstance(groups, str) else None, screen)
+    elif budget is not None and recipe is None and network is None:
+        chosen = None
+    else:
+        chosen = load_recipe(recipe or "fast", overrides)
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
     check_weights(weights, init, network)
@@ -148,8 +155,7 @@ def train(
         callbacks=_names(callbacks),
         launch=launch_name(),
     )
-    processes = join(choose_device(device))
-    given, screen = _Given(data, groups, network, callbacks), console(verbose and processes.leads)
+    given = _Given(data, groups, network, callbacks)
     with StopSignals(patient=processes.size > 1) as signals, processes.silent_but_one(), ExitStack() as claims:
         check_request(processes, request)
         claim = None
@@ -339,6 +345,8 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
             f"{dataset.name} has changed since the training began: its fingerprint was {str(request.fingerprint)[:12]} "
             f"and is {dataset.fingerprint[:12]}. Restore the data, or train again with --force."
         )
+    if request.init is None and given.network is None and (sentence := proposal(recipe, dataset)):
+        screen.print(sentence, soft_wrap=True)
     splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
     if request.budget is not None:
         candidates = budget_candidates(request.overrides) if request.recipe is None else [(recipe, 0.0)]
