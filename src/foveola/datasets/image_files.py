@@ -219,17 +219,18 @@ def decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> DecodedI
         return f"{path} is a folder inside a class folder."
     if path.suffix.lower() not in EXTENSIONS:
         return f"{path} does not have the file extension of an image ({', '.join(sorted(EXTENSIONS))})."
+
+    def reduce(height: int, width: int) -> tuple[int, int]:
+        # Resized immediately: a folder of full-size photographs would not fit in memory
+        resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
+        return shape.reduced_size(height, width) if resized else (height, width)
+
     try:
-        image = read_first_frame(path, options.white_level)
+        image = read_first_frame(path, options.white_level, reduce if options.prepare is None else None)
     except DataError as error:
         return str(error)
-    height, width, _ = image.pixels.shape
-    if options.prepare is not None:
-        pixels = options.prepare(image, str(path))
-        return _InMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
-    # Resized immediately: a folder of full-size photographs would not fit in memory.
-    resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
-    pixels = shape.reduce(image.pixels) if resized else image.pixels
+    pixels = image.pixels if options.prepare is None else options.prepare(image, str(path))
+    height, width = image.original_size or image.pixels.shape[:2]
     return _InMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
 
 

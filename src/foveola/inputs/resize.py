@@ -15,6 +15,8 @@ MAX_STRETCH = 1.25
 MAX_STRETCHED = 0.05
 """Largest fraction of the pictures that may be stretched further; if more would be, all are letterboxed."""
 
+RESAMPLING = Image.Resampling.BILINEAR
+
 _MIN_RECTANGLE_SIDE = 0.5  # of the square's side, for data of very long pictures
 
 
@@ -32,7 +34,7 @@ def resize(image: Images, height: int, width: int) -> Images:
     if image.shape[:2] == (height, width):
         return image
     pillow = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    resized = np.array(pillow.resize((width, height), Image.Resampling.BILINEAR))
+    resized = np.array(pillow.resize((width, height), RESAMPLING))
     return resized.reshape(height, width, image.shape[2])
 
 
@@ -69,12 +71,15 @@ class CommonShape:
             return letterbox(image, self.height, self.width, self.fill)
         return resize(image, self.height, self.width)
 
-    def reduce(self, image: Images) -> Images:
-        """An image, uint8 H×W×C, as it is in this size, but with nothing beside it; `fit` gives the same of both."""
+    def reduced_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size that an image of this height and width has in it, with nothing beside it.
+
+        `fit` gives the same of an image and of the image in this size.
+        """
         if self.resize == "letterbox":
-            place = letterbox_place(image.shape[:2], self.height, self.width)
-            return resize(image, place.rows, place.columns)
-        return resize(image, self.height, self.width)
+            place = letterbox_place((height, width), self.height, self.width)
+            return place.rows, place.columns
+        return self.height, self.width
 
 
 def common_size(sizes: Sequence[tuple[int, int]], side: int) -> tuple[int, int]:
