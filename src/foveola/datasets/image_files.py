@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import PIL
 
-from foveola.datasets.reader import ReadOptions
+from foveola.datasets.reader import ReadOptions, physical_memory
 from foveola.errors import DataError
 from foveola.images import Images, Originals, Polarity
 from foveola.inputs import container, decode, resize
@@ -31,6 +31,7 @@ from foveola.lazy import Indices
 
 DEFAULT_SIZE = 64  # pixels a side
 MAX_HEADERS = 500  # files whose size is read before they are decoded, evenly spaced
+IMAGES_PER_CHECK = 100  # after so many, it is checked whether all will fit into memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,9 +197,16 @@ def _resize_notes(training: list[DecodedImage], shape: CommonShape, options: Rea
 def decode_in_threads(
     paths: Sequence[Path], shape: CommonShape, options: ReadOptions
 ) -> tuple[Decoded, dict[int, str]]:
-    """Every image, or None where it cannot be used, and the reasons by index."""
+    """Every image, or None where it cannot be used, and the reasons by index.
+
+    Raises
+    ------
+    DataError
+        If memory would not suffice, as soon as that shows.
+    """
     images: list[DecodedImage | None] = []
     unusable: dict[int, str] = {}
+    size = 0
     # Threads suffice: Pillow releases the interpreter lock while it decodes.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
@@ -206,11 +214,29 @@ def decode_in_threads(
         for index, image_or_reason in enumerate(results):
             if isinstance(image_or_reason, str):
                 unusable[index] = image_or_reason
-            images.append(None if isinstance(image_or_reason, str) else image_or_reason)
+                images.append(None)
+            else:
+                size += image_or_reason.pixels.nbytes
+                images.append(image_or_reason)
+            if len(images) % IMAGES_PER_CHECK == 0:
+                _check_memory(size * len(paths) // len(images), len(paths), shape)
             options.progress(index + 1, len(paths), "images")
     finally:
         pool.shutdown(cancel_futures=True)  # after an interrupt, do not decode the rest
     return images, unusable
+
+
+def _check_memory(size: int, count: int, shape: CommonShape) -> None:
+    """Refuse so many images if the machine has no memory for twice their bytes: decoded, and copied into one array."""
+    memory = physical_memory()
+    if memory is not None and 2 * size > memory:
+        side = f"{shape.height}×{shape.width}"
+        raise DataError(
+            f"{count:,} images of {side} pixels take {2 * size / 2**30:,.1f} GiB of memory while they are read; this "
+            f"machine has {memory / 2**30:,.1f}. Pack them, and train from the packed folder, which is read batch by "
+            f"batch: foveola pack DATA --image-size {side.replace('×', 'x')}. Or choose a smaller size, such as "
+            f"--set image_size={max(shape.height // 2, 1)}."
+        )
 
 
 def decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> DecodedImage | str:

@@ -17,6 +17,9 @@ MAX_STRETCHED = 0.05
 
 RESAMPLING = Image.Resampling.BILINEAR
 
+MIN_REDUCTION = 2.0
+"""Factor by which the sides of pictures may shrink without a word, if nobody asked for a size."""
+
 _MIN_RECTANGLE_SIDE = 0.5  # of the square's side, for data of very long pictures
 
 
@@ -121,10 +124,29 @@ def choose_fill(pictures: Iterable[Images]) -> tuple[int, Polarity]:
 
 
 def describe_resize(sizes: Sequence[tuple[int, int]], shape: CommonShape, *, chosen: bool) -> tuple[str, ...]:
-    """Sentences about what resizing does to pictures of these heights and widths; none if their aspects stay.
+    """Sentences about what resizing does to pictures of these heights and widths.
 
-    `chosen` means that the shape was chosen by the aspects of the pictures.
+    None if their aspects stay and they were not reduced much. `chosen` means that nobody asked for this size: it was
+    chosen by the aspects of the pictures.
     """
+    return (*_describe_aspects(sizes, shape, chosen), *(_describe_reduction(sizes, shape) if chosen else ()))
+
+
+def _describe_reduction(sizes: Sequence[tuple[int, int]], shape: CommonShape) -> tuple[str, ...]:
+    """What is lost if most pictures were larger by MIN_REDUCTION or more."""
+    if not sizes:
+        return ()
+    height, width = (round(float(np.median(sides))) for sides in zip(*sizes, strict=True))
+    if max(height, width) < MIN_REDUCTION * max(shape.height, shape.width):
+        return ()
+    return (
+        f"Images of about {height:,}×{width:,} pixels are reduced to {shape.height}×{shape.width} (height × width). "
+        f"--set image_size={min(max(height, width), 160)} keeps more of them; time and memory grow with the number of "
+        f"pixels.",
+    )
+
+
+def _describe_aspects(sizes: Sequence[tuple[int, int]], shape: CommonShape, chosen: bool) -> tuple[str, ...]:
     target = f"{shape.height}×{shape.width} pixels (height × width)"
     stretched = round(stretched_fraction(sizes, (shape.height, shape.width)) * len(sizes))
     if stretched and shape.resize == "letterbox":
