@@ -33,8 +33,7 @@ def uses_flips(recipe: Recipe, flip_safe: bool, images: int) -> bool:
     if recipe.augment.flip != "auto":
         return recipe.augment.flip
     per_epoch = recipe.steps_per_epoch or math.ceil(images / recipe.batch_size)
-    steps = recipe.steps or max(recipe.epochs * per_epoch, recipe.minimum_steps)
-    return flip_safe and steps * recipe.batch_size >= MIN_FLIP_EPOCHS * images
+    return flip_safe and recipe.count_steps(per_epoch) * recipe.batch_size >= MIN_FLIP_EPOCHS * images
 
 
 def augment_images(

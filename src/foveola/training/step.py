@@ -79,7 +79,9 @@ class TrainStep:
         # A CUDA graph cannot hold mixup, which draws on the CPU, nor reading, nor what processes tell one another, and
         # perhaps not what a user's module does
         capture = device.type == "cuda" and isinstance(images, Tensor) and processes.size == 1
-        capture = capture and not recipe.augment.mixup and classifier.metadata.layers is not None
+        capture = (
+            capture and not recipe.augment.mixup and not recipe.unfreeze and classifier.metadata.layers is not None
+        )
         self.run: TrainBatch = _CudaGraph(self.train_batch, device) if capture else self.train_batch
 
     @property
