@@ -66,6 +66,46 @@ class Augment(BaseModel):
         default=0.0,
         description="alpha of the Beta distribution by which images are mixed (Zhang et al., 2018); 0: none",
     )
+    strength: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
+        default=0.0,
+        description="for photographs: sets crop, brightness, contrast and colour where they are unset, from no change "
+        "at 0 to those that networks for ImageNet are trained with at 1",
+    )
+    crop: Fraction | None = Field(
+        default=None,
+        description="smallest fraction of the area that a random crop keeps, resized to the whole; 0: no crops; unset: "
+        "1 - 0.92 × strength (Szegedy et al., 2015)",
+    )
+    brightness: Fraction | None = Field(
+        default=None,
+        description="maximum change of brightness: 0.2 is up to 20 % darker or lighter; unset: 0.4 × strength (Gross "
+        "and Wilber, 2016)",
+    )
+    contrast: Fraction | None = Field(
+        default=None, description="maximum change of contrast: 0.2 is up to 20 % less or more; unset: 0.4 × strength"
+    )
+    colour: Fraction | None = Field(
+        default=None,
+        description="maximum change of saturation: 0.2 is up to 20 % less or more; hues turn by up to a quarter of it, "
+        "in turns; unset: 0.4 × strength, or 0 if colour alone tells two of the classes apart",
+    )
+
+    def settled(self, *, colour: bool) -> Self:
+        """With a number for every setting that is unset, by the strength; `colour` says whether colours may change.
+
+        >>> from foveola.recipe import Augment
+        >>> settled = Augment(strength=0.5, contrast=0.1).settled(colour=False)
+        >>> settled.crop, settled.brightness, settled.contrast, settled.colour
+        (0.54, 0.2, 0.1, 0.0)
+        """
+        change = round(0.4 * self.strength, 4)
+        by_strength = {
+            "crop": round(1 - 0.92 * self.strength, 4) if self.strength else 0.0,
+            "brightness": change,
+            "contrast": change,
+            "colour": change if colour else 0.0,
+        }
+        return self.model_copy(update={key: value for key, value in by_strength.items() if getattr(self, key) is None})
 
 
 class Recipe(BaseModel):

@@ -64,6 +64,7 @@ class TrainStep:
         self.classifier, self.recipe = classifier, recipe
         self.images, self.labels = images, labels
         self.flip, self.class_weights = flip, class_weights
+        self.augment = recipe.augment.settled(colour=False)
         self.processes = processes
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.deferred = device.type == "cuda" if deferred is None else deferred
@@ -152,7 +153,7 @@ class TrainStep:
 
     def _inputs(self, indices: Tensor, part: BatchPart) -> Tensor:
         """Augmented images of a part of the batch, as the network takes them."""
-        augment, polarity = self.recipe.augment, self.classifier.metadata.polarity
+        augment, polarity = self.augment, self.classifier.metadata.polarity
         images = augment_images(self.images[indices[part.rows]], augment, self.flip, polarity, part)
         x = self.classifier.normalize(images)
         return cutout(x, augment.cutout, part) if augment.cutout else x

@@ -257,8 +257,12 @@ def _build(status: RunStatus, processes: "Processes") -> dict[str, str]:
 
 def _announcement(claim: Claim, status: RunStatus) -> str:
     """The first lines of a training."""
+    from foveola.training.augment import describe
+
+    changes = describe(status.recipe.augment, status.flip)
+    augmentation = [f"augmentation: {changes}"] if changes else []
     model = f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {claim.path}"
-    return "\n".join([*status.data.summary, model])
+    return "\n".join([*status.data.summary, *augmentation, model])
 
 
 def _selection(recipe: Recipe) -> list["Callback"]:

@@ -306,6 +306,7 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     from foveola.training.augment import uses_flips
     from foveola.training.budget import budget_candidates, fit_to_budget
     from foveola.training.build import build_classifier
+    from foveola.training.colour import settle_augmentation
     from foveola.training.loop import choose_precision
 
     device, seed = choose_device(request.device), request.seed  # type: ignore[arg-type]
@@ -329,11 +330,13 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     if recipe.resize == "auto":
         recipe = recipe.model_copy(update={"resize": dataset.resize})
     request.recipe, request.budget, request.fingerprint = recipe, None, dataset.fingerprint
+    recipe, colours = settle_augmentation(recipe, splits.train)
     classifier = build_classifier(
         recipe, splits.train, seed, network=given.network, picture_polarity=dataset.picture_polarity
     )
     earlier = None if request.init is None else _initialise(classifier, Path(request.init), request.freeze, screen)
     recorded = record_data(dataset, splits, overlap, given.data, given.groups)
+    recorded.summary += colours
     learnt = LearntImages.of(splits.train, splits.validation, earlier)
     metadata = data_metadata(dataset, recipe, seed, recorded, learnt)
     classifier.metadata = classifier.metadata.model_copy(update=metadata)
