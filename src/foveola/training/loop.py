@@ -80,6 +80,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     processes: Processes = ALONE,
     checkpoint: Checkpoint | None = None,
+    teacher_logits: Tensor | None = None,
 ) -> Fit:
     """Train a classifier in place.
 
@@ -92,6 +93,7 @@ def fit(
     precision : of matrix products, torch.bfloat16 or torch.float32; weights are float32
     processes : those that train together; all call `fit` with the same arguments
     checkpoint : if it holds the state of an interrupted training, that is gone on with; it saves as training goes on
+    teacher_logits : of the training images, N×K, to learn from as the recipe's `distill` says; None: labels only
 
     Raises
     ------
@@ -107,6 +109,7 @@ def fit(
         classifier, batches.images, batches.labels, recipe,
         precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
         steps=batches.steps, steps_per_epoch=batches.per_epoch, processes=processes,
+        teacher_logits=teacher_logits,
     )  # fmt: skip
     processes.synchronize(list(classifier.network.state_dict().values()))
     _call(callbacks, "on_fit_start", state)

@@ -32,6 +32,7 @@ _NOT_TUNED = {
     "image_size": "data is read once for all trials",
     "resize": "data is read once for all trials",
     "channels": "data is read once for all trials",
+    "distill": "trials have no teacher",
     "reject": "it is chosen after training, and does not change the objective",
     "reject_mode": "it is chosen after training, and does not change the objective",
     "reject_confidence": "it is chosen after training, and does not change the objective",

@@ -49,6 +49,7 @@ class Prepared:
     status: RunStatus
     device: "torch.device"
     precision: "torch.dtype"
+    teacher_logits: "torch.Tensor | None" = None
 
 
 def fit_run(
@@ -169,6 +170,7 @@ def _fit(
                 classifier, splits.train, splits.validation, recipe,
                 seed=status.seed, device=prepared.device, precision=prepared.precision, flip=status.flip,
                 callbacks=every, processes=checkpoint.processes, checkpoint=checkpoint,
+                teacher_logits=prepared.teacher_logits,
             ).best_epoch  # fmt: skip
     except BaseException:
         if run is not None and isinstance(log, CsvLog):
@@ -240,6 +242,8 @@ def _resume(claim: Claim) -> str:
 def _identity(status: RunStatus) -> str:
     """What makes a checkpoint this training's and no other's."""
     what = f"{status.recipe.model_dump_json()} {status.seed} {status.data.fingerprint} {status.init} {status.freeze}"
+    if status.teacher is not None:
+        what += f" {status.teacher.sha256}"
     return hashlib.sha256(what.encode()).hexdigest()
 
 

@@ -68,6 +68,7 @@ def train(
     budget: float | None = None,
     init: str | Path | None = None,
     freeze: bool = False,
+    teacher: str | Path | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
     network: "nn.Module | None" = None,
@@ -91,6 +92,8 @@ def train(
     budget : seconds for everything, from this call to the written run; sets the number of steps
     init : a run or model file to copy weights from, layer by layer while names and shapes agree
     freeze : do not train the layers that `init` gave; the last layer is then not copied, but trained
+    teacher : a run or model file with the same classes, from whose probabilities the training learns besides the
+        labels, as the recipe's `distill` says; it must not have learnt from validation or test images
     skip_bad : how many unreadable images of a folder may be skipped
     groups : keeps images of one patient, object or writer on one side of every split that is drawn: for an image
         folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
@@ -135,6 +138,7 @@ def train(
         budget=budget,
         init=None if init is None else _absolute(init),
         freeze=freeze,
+        teacher=None if teacher is None else _absolute(teacher),
         skip_bad=skip_bad,
         groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
         report=report and budget is None,
@@ -308,11 +312,13 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     from foveola.training.build import build_classifier
     from foveola.training.colour import settle_augmentation
     from foveola.training.loop import choose_precision
+    from foveola.workflow.teach import teach
 
     device, seed = choose_device(request.device), request.seed  # type: ignore[arg-type]
     recipe = request.recipe or load_recipe("fast", request.overrides)
     if request.init is not None:
         model_path(Path(request.init))  # refused before data is read
+    teacher_path = None if request.teacher is None else model_path(Path(request.teacher))
     dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen)
     dataset.check_trainable()
     if request.fingerprint not in (None, dataset.fingerprint):
@@ -321,6 +327,9 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
             f"and is {dataset.fingerprint[:12]}. Restore the data, or train again with --force."
         )
     splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
+    teacher = None
+    if teacher_path is not None:
+        teacher = teach(teacher_path, splits, overlap, device, choose_precision(recipe.precision, device), screen)
     if request.budget is not None:
         candidates = budget_candidates(request.overrides) if request.recipe is None else [(recipe, 0.0)]
         recipe = fit_to_budget(
@@ -337,7 +346,9 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     earlier = None if request.init is None else _initialise(classifier, Path(request.init), request.freeze, screen)
     recorded = record_data(dataset, splits, overlap, given.data, given.groups)
     recorded.summary += colours
-    learnt = LearntImages.of(splits.train, splits.validation, earlier)
+    if teacher is not None:
+        recorded.summary.append(teacher.summary)
+    learnt = LearntImages.of(splits.train, splits.validation, earlier, None if teacher is None else teacher.learnt)
     metadata = data_metadata(dataset, recipe, seed, recorded, learnt)
     classifier.metadata = classifier.metadata.model_copy(update=metadata)
     precision = choose_precision(recipe.precision, device)
@@ -354,9 +365,11 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
         flip=uses_flips(recipe, dataset.flip_safe, len(splits.train)),
         init=request.init,
         freeze=request.freeze,
+        teacher=None if teacher is None else teacher.record,
         precision=str(precision).removeprefix("torch."),
     )
-    return Prepared(classifier, splits, overlap, status, device, precision)
+    logits = None if teacher is None else teacher.logits
+    return Prepared(classifier, splits, overlap, status, device, precision, logits)
 
 
 def load_data(
