@@ -18,8 +18,8 @@ FOLDS = 5
 MAX_IMAGES = 4000
 # Pixels of each image that are looked at, a side
 GRID = 24
-# Bounds of a colour difference, relative to the pixel's brightness: few, and narrow around grey
-BOUNDS = (-0.1, -0.03, -0.01, 0.01, 0.03, 0.1)
+# Bounds of a colour difference, relative to the pixel's brightness: narrow around grey, where most pixels are
+BOUNDS = (-0.4, -0.2, -0.1, -0.03, -0.01, 0.01, 0.03, 0.1, 0.2, 0.4)
 BINS = (len(BOUNDS) + 1) ** 2
 
 Accuracies = NDArray[np.float64]
