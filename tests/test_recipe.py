@@ -168,7 +168,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_known_one():
         ),
         (
             {"layers": [{"type": "Conv2D", "filters": 1, "padding": "full"}]},
-            "layer 1 (Conv2D) padding is 'full'; it should be 'valid' or 'same'.",
+            "layer 1 (Conv2D) padding is 'full'; it should be 'valid', 'same' or 'symmetric'.",
         ),
         (
             {"layers": [{"type": "BatchNorm", "epsilon": math.inf}]},

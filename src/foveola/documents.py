@@ -469,13 +469,14 @@ class Audit(Document):
 
 
 class LayerRow(Part):
-    """One layer of a network."""
+    """One layer of a network; `layers` are those inside it, which its figures include."""
 
     name: str
     type: str
     output_shape: list[int]
     parameters: int
     multiply_adds: int
+    layers: list["LayerRow"] = []
 
 
 class Summary(Document):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 
 from foveola.errors import ModelError, RecipeError, unknown
 from foveola.files import verify_checksum
-from foveola.models.layers import LAYERS, Layer
+from foveola.models.layers import LAYERS, Layer, plain_layers
 
 # Strict: `epochs = true` is a mistake, not one epoch
 Fraction = Annotated[float, Field(ge=0, lt=1, strict=True)]
@@ -158,9 +158,10 @@ class Recipe(BaseModel):
     pad: Annotated[int, Field(ge=0, le=64, strict=True)] = Field(
         default=0, description="black pixels added on each side"
     )
-    scaling: Literal["unit", "standard"] = Field(
+    scaling: Literal["unit", "signed", "standard", "imagenet"] = Field(
         default="standard",
-        description="unit: values from 0 to 1; standard: zero mean and unit variance over the training images",
+        description="unit: values from 0 to 1; signed: from -1 to 1; standard: zero mean and unit variance over the "
+        "training images; imagenet: the same over ImageNet's, for networks that were trained on it",
     )
 
     # Network
@@ -256,7 +257,7 @@ class Recipe(BaseModel):
             raise ValueError(
                 'keep = "best", patience, epoch_auc and reject need validation images; set validation above 0'
             )
-        if self.batch_size == 1 and any(layer.type == "BatchNorm" for layer in self.layers):
+        if self.batch_size == 1 and any(layer.type == "BatchNorm" for layer in plain_layers(self.layers)):
             raise ValueError("batch normalisation needs more than one image per batch; set batch_size to at least 2")
         if self.monitor == "val_auc" and not self.epoch_auc:
             raise ValueError('monitor = "val_auc" needs epoch_auc = true')
@@ -346,7 +347,7 @@ def parse_recipe(document: Mapping[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_describe_errors(error, document)}") from None
+        raise RecipeError(f"{where}: {_describe_errors(error)}") from None
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -390,20 +391,26 @@ def _read(source: str | Path | Recipe) -> tuple[dict[str, Any], str]:
     return {"name": Path(source).stem, **document}, where
 
 
-def _describe_errors(error: ValidationError, document: Mapping[str, Any]) -> str:
+def _describe_errors(error: ValidationError) -> str:
     """One sentence per invalid key, in the terms of the TOML file."""
     problems: dict[str, list[Any]] = {}
     for problem in error.errors(include_url=False):
-        problems.setdefault(_key_in_file(problem["loc"], document), []).append(problem)
+        problems.setdefault(_key_in_file(problem["loc"]), []).append(problem)
     return " ".join(_describe_error(key, alternatives) for key, alternatives in problems.items())
 
 
-def _key_in_file(location: tuple[int | str, ...], document: Mapping[str, Any]) -> str:
+def _layer_at(location: tuple[int | str, ...]) -> tuple[str, tuple[int | str, ...]]:
+    """The layer in the file that a pydantic error location points into; and the rest of the location: type, setting."""
+    if len(location) > 4 and location[2] == "Residual":
+        return f"layers[{location[1]}].{location[3]}[{location[4]}]", location[5:]
+    return f"layer {int(location[1]) + 1}", location[2:]
+
+
+def _key_in_file(location: tuple[int | str, ...]) -> str:
     """The key that a pydantic error location points to, without pydantic's names of types."""
     if location[:1] == ("layers",) and len(location) > 1:
-        layer = document["layers"][location[1]]
-        name = layer.get("type") if isinstance(layer, dict) else None
-        return " ".join([f"layer {int(location[1]) + 1}", *([f"({name})"] if name else []), *map(str, location[3:4])])
+        place, rest = _layer_at(location)
+        return " ".join([place, *(f"({name})" for name in rest[:1]), *map(str, rest[1:2])])
     return ".".join(map(str, location[: 2 if location and location[0] in TABLES else 1]))
 
 
@@ -411,11 +418,14 @@ def _describe_error(key: str, problems: list[Any]) -> str:
     """Why a key cannot be used; `problems` has one entry for each type that its value may have."""
     location, kind, value = (problems[0][item] for item in ("loc", "type", "input"))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return f"Layer {location[1] + 1}: " + unknown("layer", str(value.get("type", "")), LAYERS)
+        place, name = _layer_at(location)[0].replace("layer ", "Layer "), str(value.get("type", ""))
+        if name == "Residual":
+            return f"{place} is a Residual inside a Residual. Put the layers of both into one, or one after the other."
+        return f"{place}: " + unknown("layer", name, LAYERS)
     if kind == "extra_forbidden" and location[0] == "layers":
-        return f"Layer {location[1] + 1}: " + unknown(
-            f"{location[2]} setting", str(location[3]), LAYERS[location[2]].model_fields.keys() - {"type"}
-        )
+        place, (kind, setting) = _layer_at(location)
+        settings = LAYERS[str(kind)].model_fields.keys() - {"type"}
+        return f"{place.replace('layer ', 'Layer ')}: " + unknown(f"{kind} setting", str(setting), settings)
     if kind == "extra_forbidden":
         known = TABLES.get(str(location[0]), Recipe).model_fields if len(location) > 1 else Recipe.model_fields
         return unknown("key", str(location[-1]), known)

@@ -39,7 +39,7 @@ def classifier_of(images_of: Callable[..., np.ndarray]) -> Callable[..., Classif
         names = tuple(f"class {number}" for number in range(classes))
         data = ImageSet(images_of(shape, 60), np.arange(60) % classes, names)
         classifier = build_classifier(custom or load_recipe(recipe, changes), data, seed=0)
-        randomize(classifier.network, sign)
+        randomize(classifier, data.images, sign)
         classifier.metadata = classifier.metadata.model_copy(update={"temperature": 0.7})
         return classifier.eval()
 
@@ -63,16 +63,22 @@ def measuring() -> Callable[..., Classifier]:
 
 
 @torch.no_grad()
-def randomize(network: nn.Module, sign: int) -> None:
+def randomize(classifier: Classifier, images: np.ndarray, sign: int) -> None:
+    """Random scales and biases; statistics near those of these images, without which deep networks forget the image."""
     generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.2, 2, generator=generator)
-            module.weight.uniform_(0.5, 1.5, generator=generator)
-            module.weight.mul_(sign or torch.arange(len(module.weight)) % 2 * 2 - 1)
+    norms = [m for m in classifier.network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.weight.uniform_(0.5, 1.5, generator=generator)
+        norm.weight.mul_(sign or torch.arange(len(norm.weight)) % 2 * 2 - 1)
+        norm.momentum = 1.0
+    for module in classifier.network.modules():
         if isinstance(getattr(module, "bias", None), nn.Parameter):
             module.bias.normal_(0, 0.3, generator=generator)
+    classifier.train()
+    classifier(torch.from_numpy(images))
+    for norm in norms:
+        norm.running_mean += norm.running_var.sqrt() * torch.randn(len(norm.weight), generator=generator) / 5
+        norm.running_var *= torch.empty(len(norm.weight)).uniform_(0.5, 1.5, generator=generator)
 
 
 @pytest.fixture
@@ -99,12 +105,18 @@ def agree(classifier_of, images_of, write) -> Callable[..., Path]:
         expected, actual = classifier.predict_logits(images), model.predict_logits(images)
         assert expected.std(axis=0).min() > 1e-3, "a network with the same logits for every image proves nothing"
         assert actual.dtype == np.float32
-        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=5e-5)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=allowed(expected))
         live, exported = feature_maps(classifier, images[0]), model.feature_maps(images[:1])
         assert list(exported) == [layer.name for layer in model.layers]
-        np.testing.assert_allclose(exported["logits"][0], actual[0], rtol=1e-5, atol=5e-5)
+        np.testing.assert_allclose(exported["logits"][0], actual[0], rtol=1e-5, atol=allowed(expected))
         for name in exported.keys() & live.keys():
-            np.testing.assert_allclose(exported[name][0], live[name], rtol=1e-4, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(
+                exported[name][0], live[name], rtol=1e-4, atol=2 * allowed(live[name]), err_msg=name
+            )
         return path
+
+    def allowed(values: np.ndarray) -> float:
+        """Differences of float32 that sums of values of this size may have."""
+        return max(5e-5, 3e-5 * float(np.abs(values).max()))
 
     return run

@@ -51,6 +51,27 @@ STACKS = {
     "Flatten twice": [CONV, END[0], *END],
     "Flatten last": [{**CONV, "filters": 2, "kernel": 7, "stride": 9}, {"type": "Flatten"}, RELU, NORM],
     "Dense": [END[0], {"type": "Dense", "units": 7, "activation": "relu", "bias": False}, END[1]],
+    "Conv2D symmetric": [{**CONV, "kernel": 4, "stride": 2, "padding": "symmetric"}, *END],
+    "MaxPool2D symmetric": [CONV, {**MAX, "size": 3, "stride": 2, "padding": "symmetric"}, *END],
+    "DepthwiseConv2D": [CONV, {"type": "DepthwiseConv2D", **SAME, "stride": 2, "bias": False}, NORM, RELU, *END],
+    "Residual": [
+        CONV,
+        {"type": "Residual", "activation": "relu6", "layers": [{**CONV, **SAME}, NORM, RELU, {**CONV, **SAME}, NORM]},
+        {
+            "type": "Residual",
+            "layers": [{**CONV, **SAME, "filters": 4, "stride": 2}],
+            "projection": [{**CONV, "filters": 4, "kernel": 1, "stride": 2, "bias": False}, NORM],
+        },
+        NORM,
+        *END,
+    ],
+    "Residual of a vector": [
+        {"type": "GlobalAveragePool2D"},
+        {"type": "Dense", "units": 5},
+        {"type": "Residual", "layers": [{"type": "Dense", "units": 5, "activation": "hard-swish"}]},
+        END[1],
+    ],
+    "Residual last": [*END, {"type": "Residual", "layers": [{"type": "Dropout", "rate": 0.5}]}],
     "Activation last": [*END, {"type": "Activation", "function": "tanh"}],
 }
 

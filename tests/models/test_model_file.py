@@ -144,7 +144,7 @@ HUGE = {
 def test_networks_that_are_too_large_are_refused_before_they_are_built(kind):
     side = 224 if kind == "sum" else 64
     metadata = ModelMetadata(class_names=("a", "b"), image_shape=(side, side, 1), layers=tuple(HUGE[kind]))
-    with pytest.raises(ModelError, match=r"here is not opened: (Layer|The network).* is too large.* at most"):
+    with pytest.raises(ModelError, match=r"here is not opened: The (layer|network).* is too large.* at most"):
         parse_metadata(metadata.model_dump_json(), "here")
     with pytest.raises(RecipeError, match="too large"):
         check_size(infer_shapes(metadata.layers, metadata.network_shape, 2))

@@ -16,10 +16,12 @@ SHAPES = [(7, 7), (8, 8), (5, 9), (6, 5)]
 REFERENCE = {
     "linear": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
     "leaky-relu": lambda x: np.where(x > 0, x, 0.01 * x),
     "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
     "gelu": lambda x: x * (1 + erf(x / math.sqrt(2))) / 2,
     "silu": lambda x: x * expit(x),
+    "hard-swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
     "tanh": np.tanh,
     "sigmoid": expit,
 }

@@ -13,14 +13,17 @@ from foveola.models.layers import (
     BatchNorm,
     Conv2D,
     Dense,
+    DepthwiseConv2D,
     Dropout,
     Flatten,
     GlobalAveragePool2D,
     GlobalMaxPool2D,
     MaxPool2D,
+    Residual,
+    plain_layers,
 )
 from foveola.models.modules import build_network
-from foveola.models.shapes import infer_shapes
+from foveola.models.shapes import all_layers, infer_shapes
 from foveola.recipe import load_recipe, recipe_names
 
 HEAD = (Flatten(), Dense(units="classes"))
@@ -32,6 +35,7 @@ EVERY_LAYER = (
     AveragePool2D(size=3, stride=1, padding="same"),
     Dropout(rate=0.1),
     Activate(function="gelu"),
+    Residual(layers=(DepthwiseConv2D(padding="symmetric"), BatchNorm()), activation="hard-swish"),
     GlobalAveragePool2D(),
     Dense(units=7, activation="tanh"),
     BatchNorm(),
@@ -58,6 +62,64 @@ def test_parameter_counts_are_the_published_ones(name, published):
     recipe = load_recipe(name)
     side = 28 + 2 * recipe.pad
     assert count_parameters(recipe.layers, (side, side, 1)) == (published, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "classes", "parameters", "multiply_adds"),
+    [
+        ("resnet20", 32, 10, 272_282, 41.0e6),  # He et al., 2016: 0.27 M; 41 M multiply-adds
+        ("resnet18", 224, 1000, 11_689_512, 1.82e9),  # torchvision's; He et al.: 1.8 billion
+        ("efficientnet-lite0", 224, 1000, 4_652_008, 0.392e9),  # Google's: 4.7 M, 407 M with their normalisation
+    ],
+)
+def test_costs_of_residual_networks_are_the_published_ones(name, side, classes, parameters, multiply_adds):
+    infos = infer_shapes(load_recipe(name).layers, (side, side, 3), classes)
+    assert sum(info.parameters for info in infos) == parameters
+    assert sum(info.multiply_adds for info in infos) == pytest.approx(multiply_adds, rel=0.005)
+
+
+BLOCK = Residual(
+    layers=(Conv2D(filters=8, padding="same", stride=2), BatchNorm(), DepthwiseConv2D(padding="same")),
+    projection=(Conv2D(filters=8, kernel=1, stride=2),),
+)
+
+
+def test_a_residual_layer_counts_what_is_inside_it():
+    (block, *_) = infer_shapes((BLOCK, *HEAD), (9, 12, 3), 5)
+    assert [info.name for info in all_layers([block])] == [
+        "residual_1",
+        "residual_1.layers.conv2d_1",
+        "residual_1.layers.batchnorm_1",
+        "residual_1.layers.depthwiseconv2d_1",
+        "residual_1.projection.conv2d_1",
+    ]
+    assert block.output_shape == (5, 6, 8)
+    assert block.parameters == (27 * 8 + 8) + 16 + (9 * 8 + 8) + (3 * 8 + 8)
+    assert block.buffers == 16
+    assert block.multiply_adds == 30 * 27 * 8 + 30 * 8 + 30 * 8 * 9 + 30 * 3 * 8
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (
+            Residual(layers=(Conv2D(filters=3), Flatten())),
+            r"Layer 1 \(residual_1\) got the shape 9×12×3: layers\[0\].layers give 210, which cannot be",
+        ),
+        (
+            Residual(layers=(BatchNorm(), Dense(units=5))),
+            r"layers\[0\].layers\[1\] \(Dense\) got the shape 9×12×3: it takes a vector",
+        ),
+        (
+            Residual(layers=(BatchNorm(),), projection=(Flatten(), Conv2D(filters=2))),
+            r"layers\[0\].projection\[1\] \(Conv2D\) got the shape 324: it takes images",
+        ),
+        (Residual(layers=(Dense(units="classes"),)), r'layers\[0\].layers\[0\] \(Dense\) has units = "classes"'),
+    ],
+)
+def test_a_layer_inside_another_is_named_by_its_place(block, message):
+    with pytest.raises(RecipeError, match=message):
+        infer_shapes((block, *HEAD), (9, 12, 3), 5)
 
 
 def test_lenet5_pads_to_32():
@@ -109,7 +171,7 @@ def test_layer_names_are_numbered_by_type():
 
 
 def test_every_layer_is_tested():
-    missing = LAYERS.keys() - {layer.type for layer in EVERY_LAYER}
+    missing = LAYERS.keys() - {layer.type for layer in (*EVERY_LAYER, *plain_layers(EVERY_LAYER))}
     assert missing == {"GlobalMaxPool2D"}  # two global poolings cannot follow each other
 
 
@@ -119,7 +181,7 @@ def test_every_layer_is_tested():
         *((load_recipe(name).layers, (28 + 2 * load_recipe(name).pad,) * 2 + (1,)) for name in recipe_names()),
         *((load_recipe(name).layers, (33, 35, 3)) for name in recipe_names()),
         (EVERY_LAYER, (13, 10, 3)),
-        ((GlobalMaxPool2D(), *EVERY_LAYER[8:]), (13, 10, 3)),
+        ((GlobalMaxPool2D(), *EVERY_LAYER[9:]), (13, 10, 3)),
     ],
 )
 def test_counts_and_shapes_match_pytorch(layers, shape):

@@ -33,7 +33,8 @@ from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.images import shape_text
 from foveola.inputs.checks import proposed_fixes
 from foveola.inputs.prepare import UNFAMILIAR
-from foveola.models.shapes import LayerInfo
+from foveola.models.layers import Residual
+from foveola.models.shapes import LayerInfo, all_layers
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
 from foveola.reports import audit_text
@@ -54,9 +55,11 @@ MAX_SHOWN = 10  # findings of a kind in the terminal; the page has more
 def summary(title: str, infos: Sequence[LayerInfo]) -> RenderableType:
     """The layers of a network with settings, output shapes, parameters and multiply-adds, as in Keras."""
     table = _table("layer", "settings", "output shape", "parameters", "multiply-adds", right=3)
-    for info in infos:
+    for info in all_layers(infos):
+        inside, _, name = info.name.rpartition(".")
         shape, layer = shape_text(info.output_shape), info.layer
-        table.add_row(info.name, layer.settings_text(), shape, f"{info.parameters:,}", f"{info.multiply_adds:,}")
+        name = f"  {inside.rpartition('.')[2]}: {name}" if inside else name
+        table.add_row(name, layer.settings_text(), shape, f"{info.parameters:,}", f"{info.multiply_adds:,}")
     parameters, state = sum(info.parameters for info in infos), sum(info.buffers for info in infos)
     totals = f"Total parameters: {parameters:,}"
     totals += f" (and {state:,} running statistics)" if state else ""
@@ -402,6 +405,9 @@ def settings(recipe: Recipe) -> RenderableType:
     layers = _table("layer", "settings")
     for layer in recipe.layers:
         layers.add_row(layer.type, layer.settings_text())
+        for branch, held in (layer.branches if isinstance(layer, Residual) else {}).items():
+            for inner in held:
+                layers.add_row(f"  {branch}: {inner.type}", inner.settings_text())
     return Group(f"{recipe.name}: {recipe.description}", "", table, "", layers)
 
 

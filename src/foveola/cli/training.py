@@ -26,6 +26,8 @@ from foveola.cli.output import show
 from foveola.errors import UserError
 
 if TYPE_CHECKING:
+    from foveola.documents import LayerRow
+    from foveola.models.shapes import LayerInfo
     from foveola.runs import Run
 
 
@@ -57,7 +59,7 @@ def summary(
     as_json: Json = False,
 ) -> None:
     """Show a recipe's layers, their output shapes, parameters and multiply-adds."""
-    from foveola.documents import LayerRow, Summary
+    from foveola.documents import Summary
     from foveola.models.shapes import infer_shapes
     from foveola.recipe import load_recipe
 
@@ -72,16 +74,7 @@ def summary(
     document = Summary(
         recipe=loaded.name,
         input_shape=list(input_shape),
-        layers=[
-            LayerRow(
-                name=info.name,
-                type=info.layer.type,
-                output_shape=list(info.output_shape),
-                parameters=info.parameters,
-                multiply_adds=info.multiply_adds,
-            )
-            for info in infos
-        ],
+        layers=_layer_rows(infos),
         parameters=sum(info.parameters for info in infos),
         non_trainable=sum(info.buffers for info in infos),
         multiply_adds=sum(info.multiply_adds for info in infos),
@@ -89,6 +82,22 @@ def summary(
     )
     title = f"{loaded.name} on {'×'.join(map(str, input_shape))}, {classes} classes"
     show(document, as_json, lambda tables: tables.summary(title, infos))
+
+
+def _layer_rows(infos: "Sequence[LayerInfo]") -> "list[LayerRow]":
+    from foveola.documents import LayerRow
+
+    return [
+        LayerRow(
+            name=info.name,
+            type=info.layer.type,
+            output_shape=list(info.output_shape),
+            parameters=info.parameters,
+            multiply_adds=info.multiply_adds,
+            layers=[row for branch in info.branches.values() for row in _layer_rows(branch)],
+        )
+        for info in infos
+    ]
 
 
 TrainingData = Annotated[

@@ -27,8 +27,9 @@ def feature_maps(classifier: Classifier, image: Images) -> dict[str, NDArray[np.
     Returns
     -------
     By layer name, in the order of computation: feature maps, float32 height×width×channels, or a vector, float32.
-    In a network written by the user, every innermost module is a layer; the output of its second call is named
-    "name (call 2)", and outputs that are neither feature maps nor a vector are left out.
+    A residual layer has one output: the sum. In a network written by the user, every innermost module is a layer; the
+    output of its second call is named "name (call 2)", and outputs that are neither feature maps nor a vector are left
+    out.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def feature_maps(classifier: Classifier, image: Images) -> dict[str, NDArray[np.
             values = output[0].movedim(0, -1).float().cpu().numpy().copy()
             outputs[name if calls[name] == 1 else f"{name} (call {calls[name]})"] = values
 
-    with classifier.eval_mode(), forward_hooks(classifier.network, keep), torch.no_grad():
+    with classifier.eval_mode(), forward_hooks(classifier, keep), torch.no_grad():
         classifier(torch.from_numpy(image[None].copy()).to(classifier.mean.device))
     return outputs
 
@@ -106,17 +107,22 @@ def first_filters(classifier: Classifier) -> NDArray[np.float32]:
 
 
 @contextmanager
-def forward_hooks(network: nn.Module, hook: Hook) -> Iterator[None]:
-    """Call `hook` after every innermost module inside the block; a network without submodules is named by its type."""
+def forward_hooks(classifier: Classifier, hook: Hook) -> Iterator[None]:
+    """Call `hook` after every layer inside the block: of a user's network, after every innermost module."""
     handles = []
     try:
-        for path, module in network.named_modules():
-            if not any(True for _ in module.children()):
-                name = path or type(module).__name__
-                handles.append(
-                    module.register_forward_hook(lambda layer, _, output, name=name: hook(name, layer, output))
-                )
+        for name, module in _layers(classifier):
+            handles.append(module.register_forward_hook(lambda layer, _, output, name=name: hook(name, layer, output)))
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _layers(classifier: Classifier) -> list[tuple[str, nn.Module]]:
+    """The layers by name; a network without submodules is named by its type."""
+    network = classifier.network
+    if classifier.metadata.layers is not None:
+        return list(network.named_children())
+    modules = ((path or type(module).__name__, module) for path, module in network.named_modules())
+    return [(name, module) for name, module in modules if not any(True for _ in module.children())]

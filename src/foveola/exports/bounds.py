@@ -436,8 +436,11 @@ def _three(node: _Node) -> tuple[int, ...]:
 
 def _conv(node: _Node) -> _Result:
     weights = node.constant(1).shape
-    if len(weights) != 4 or not node.attributes.keys() <= {"strides", "pads"}:
+    (groups,) = node.integers("group", 1, 1, default=1)
+    if len(weights) != 4 or not node.attributes.keys() <= {"strides", "pads", "group"}:
         raise node.refuse("that Foveola never writes")
+    if weights[0] % groups:
+        raise node.refuse("whose weights do not fit its groups")
     sides, _ = _windows(node, weights[2:])
     return _exactly(weights[0], *sides), math.prod(weights) * math.prod(sides)
 
@@ -456,7 +459,9 @@ def _global_pool(node: _Node) -> _Result:
 
 
 _RULES: dict[str, Callable[[_Node], _Result]] = {
-    **dict.fromkeys(("Relu", "LeakyRelu", "Elu", "Gelu", "Tanh", "Sigmoid", "Log", "BatchNormalization"), _same),
+    **dict.fromkeys(
+        ("Relu", "LeakyRelu", "Elu", "Gelu", "Tanh", "Sigmoid", "HardSwish", "Clip", "Log", "BatchNormalization"), _same
+    ),
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _quantize),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max"), _arithmetic),
     **dict.fromkeys(("ReduceMean", "ReduceSumSquare", "ReduceMin", "ReduceLogSumExp"), _reduce),

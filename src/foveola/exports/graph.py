@@ -1,7 +1,7 @@
 """ONNX graph of a trained network: uint8 images N×H×W×C of any size in, logits float32 N×K out.
 
-Every layer has one node, in the order of the layers. Batch normalisation and temperature are folded into the preceding
-weights where that is exact.
+Every layer has one node, in the order of the layers; a residual layer has those of the layers inside it. Batch
+normalisation and temperature are folded into the preceding weights where that is exact.
 
 If the model measures unfamiliarity, the scores, float32 N, are the second output.
 """
@@ -28,6 +28,7 @@ _OPERATORS = {
     "leaky-relu": "LeakyRelu",
     "elu": "Elu",
     "gelu": "Gelu",
+    "hard-swish": "HardSwish",
     "tanh": "Tanh",
     "sigmoid": "Sigmoid",
 }
@@ -103,6 +104,11 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
+    def scalar(self, value: float) -> str:
+        """A constant number, of which there is one for all nodes, and its name."""
+        name = f"{value:g}"
+        return name if any(known.name == name for known in self.constants) else self.constant(name, np.float32(value))
+
     def weights_of(self, info: LayerInfo, *names: str) -> list[str]:
         """Append those of the named weights that a layer has, and return their names."""
         present = [name for name in (f"{info.name}.{name}" for name in names) if name in self.weights]
@@ -146,7 +152,11 @@ def _fold_affine(
     """
     for index, layer in reversed(list(enumerate(graph_layers))):
         match layer.info.layer:
-            case layers.Conv2D(activation="linear") | layers.Dense(activation="linear"):
+            case (
+                layers.Conv2D(activation="linear")
+                | layers.DepthwiseConv2D(activation="linear")
+                | layers.Dense(activation="linear")
+            ):
                 weight, bias = f"{layer.info.name}.weight", f"{layer.info.name}.bias"
                 weights[bias] = weights.get(bias, np.zeros_like(shift)) * scale + shift
                 weights[weight] = weights[weight] * scale.reshape(-1, *[1] * (weights[weight].ndim - 1))
@@ -262,9 +272,11 @@ def _unfamiliarity(
 
 def _conv(graph: _Graph, x: str, info: LayerInfo) -> str:
     layer = info.layer
-    assert isinstance(layer, layers.Conv2D)
+    assert isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D)
     pads = list(layer.pad_widths(info.input_shape))
-    x = graph.node("Conv", x, *graph.weights_of(info, "weight", "bias"), strides=[layer.stride] * 2, pads=pads)
+    group = {"group": info.input_shape[2]} if isinstance(layer, layers.DepthwiseConv2D) else {}
+    weights = graph.weights_of(info, "weight", "bias")
+    x = graph.node("Conv", x, *weights, strides=[layer.stride] * 2, pads=pads, **group)
     return _activate(graph, x, layer.activation)
 
 
@@ -299,9 +311,22 @@ def _activation(graph: _Graph, x: str, info: LayerInfo) -> str:
     return _activate(graph, x, info.layer.function)
 
 
+def _residual(graph: _Graph, x: str, info: LayerInfo) -> str:
+    assert isinstance(info.layer, layers.Residual)
+    ends = []
+    for branch in info.branches.values():
+        end = x
+        for layer in _fold_batch_norm(branch, graph.weights):
+            end = _NODES[layer.info.layer.type](graph, end, layer.info)
+        ends.append(end)
+    return _activate(graph, graph.node("Add", *ends), info.layer.activation)
+
+
 def _activate(graph: _Graph, x: str, function: layers.Activation) -> str:
     if function == "linear":
         return x
+    if function == "relu6":
+        return graph.node("Clip", x, graph.scalar(0), graph.scalar(6))
     if function == "silu":
         return graph.node("Mul", x, graph.node("Sigmoid", x))
     return graph.node(_OPERATORS[function], x)
@@ -309,6 +334,7 @@ def _activate(graph: _Graph, x: str, function: layers.Activation) -> str:
 
 _NODES: dict[str, Callable[[_Graph, str, LayerInfo], str]] = {
     "Conv2D": _conv,
+    "DepthwiseConv2D": _conv,
     "MaxPool2D": _pool,
     "AveragePool2D": _pool,
     "GlobalMaxPool2D": lambda graph, x, info: graph.node("Flatten", graph.node("GlobalMaxPool", x)),
@@ -318,4 +344,5 @@ _NODES: dict[str, Callable[[_Graph, str, LayerInfo], str]] = {
     "Flatten": _flatten,
     "Dense": _dense,
     "Activation": _activation,
+    "Residual": _residual,
 }

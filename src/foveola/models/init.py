@@ -44,8 +44,9 @@ def first_kernel(network: nn.Module) -> Tensor | None:
 
 
 def hidden_kernels(network: nn.Module) -> list[Tensor]:
-    """The kernels of all convolutions except the first, out×in×height×width."""
-    return [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)][1:]
+    """The kernels of all convolutions except the first, out×in×height×width, and except depthwise ones."""
+    kernels = [(module.weight, module.groups) for module in network.modules() if isinstance(module, nn.Conv2d)]
+    return [kernel for kernel, groups in kernels[1:] if groups == 1]
 
 
 @torch.no_grad()

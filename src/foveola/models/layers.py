@@ -1,10 +1,11 @@
 """The layers that a recipe can name: their settings, output shapes and costs.
 
-`foveola.models.modules` builds them in PyTorch. Shapes are those of one image, without the batch: (height, width,
-channels) before `Flatten` or a global pooling, (features,) after it.
+`foveola.models.modules` builds them in PyTorch. A layer may hold others: `Residual` does. Shapes are those of one
+image, without the batch: (height, width, channels) before `Flatten` or a global pooling, (features,) after it.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 Shape = tuple[int, ...]
 # Pixels added above, left of, below and right of an image
 PadWidths = tuple[int, int, int, int]
-Padding = Literal["valid", "same"]
-Activation = Literal["linear", "relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+# "same": as many windows as strides, an odd pixel below and right, as in Keras; "symmetric": half a window on each
+# side, as in PyTorch
+Padding = Literal["valid", "same", "symmetric"]
+Activation = Literal["linear", "relu", "relu6", "leaky-relu", "elu", "gelu", "silu", "hard-swish", "tanh", "sigmoid"]
 Count = Annotated[int, Field(ge=1, le=2**20, strict=True)]
 
 
@@ -80,6 +83,34 @@ class Conv2D(_Layer):
             self.padding,
             self.activation,
         )
+
+
+class DepthwiseConv2D(_Layer):
+    """A convolution of each channel with a kernel of its own (as in MobileNets: Howard et al., 2017)."""
+
+    type: Literal["DepthwiseConv2D"] = "DepthwiseConv2D"
+    kernel: Count = 3
+    stride: Count = 1
+    padding: Padding = "valid"
+    activation: Activation = "linear"
+    bias: bool = True
+
+    def output_shape(self, shape: Shape) -> Shape:
+        height, width, channels = _check_image(shape)
+        return (*_count_windows(height, width, self.kernel, self.stride, self.padding), channels)
+
+    def parameters(self, shape: Shape) -> int:
+        return _check_image(shape)[2] * (self.kernel**2 + self.bias)
+
+    def pad_widths(self, shape: Shape) -> PadWidths:
+        """Pixels that padding adds on each side of an image."""
+        return _pad_widths(shape, self.output_shape(shape), self.kernel, self.stride, self.padding)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(self.output_shape(shape)) * self.kernel**2
+
+    def settings_text(self) -> str:
+        return _join_settings(f"{self.kernel}×{self.kernel}", _stride_text(self.stride), self.padding, self.activation)
 
 
 class _Pool2D(_Layer):
@@ -210,8 +241,9 @@ class Activate(_Layer):
         return self.function
 
 
-Layer = Annotated[
+PlainLayer = Annotated[
     Conv2D
+    | DepthwiseConv2D
     | MaxPool2D
     | AveragePool2D
     | GlobalMaxPool2D
@@ -224,8 +256,60 @@ Layer = Annotated[
     Field(discriminator="type"),
 ]
 
+
+class Residual(_Layer):
+    """Layers whose output is added to their input (He et al., 2016, arXiv:1512.03385).
+
+    Where they change the shape, `projection` holds the layers that the input passes before the addition.
+    """
+
+    type: Literal["Residual"] = "Residual"
+    layers: tuple[PlainLayer, ...] = Field(min_length=1, max_length=100)
+    projection: tuple[PlainLayer, ...] = Field(default=(), max_length=100)
+    activation: Activation = Field(default="linear", description="of the sum")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        outputs = [_follow(branch, layers, shape) for branch, layers in self.branches.items()]
+        if outputs[0] != outputs[1]:
+            given, added = ("×".join(map(str, output)) for output in outputs)
+            raise ShapeMismatch(
+                f"layers give {given}, which cannot be added to {added}; make the shapes equal by stride and filters "
+                f"of projection"
+            )
+        return outputs[0]
+
+    @property
+    def branches(self) -> dict[str, tuple[PlainLayer, ...]]:
+        """What is added up, by the name of the setting."""
+        return {"layers": self.layers, "projection": self.projection}
+
+    def parameters(self, shape: Shape) -> int:
+        return sum(layer.parameters(taken) for layer, taken in self._inner(shape))
+
+    def buffers(self, shape: Shape) -> int:
+        return sum(layer.buffers(taken) for layer, taken in self._inner(shape))
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return sum(layer.multiply_adds(taken) for layer, taken in self._inner(shape))
+
+    def _inner(self, shape: Shape) -> Iterator[tuple[PlainLayer, Shape]]:
+        """All layers inside, each with its input shape."""
+        for layers in self.branches.values():
+            taken = shape
+            for layer in layers:
+                yield layer, taken
+                taken = layer.output_shape(taken)
+
+    def settings_text(self) -> str:
+        projection = f"projection of {len(self.projection)}" if self.projection else ""
+        return _join_settings(f"{len(self.layers)} layers", projection, self.activation)
+
+
+Layer = Annotated[PlainLayer | Residual, Field(discriminator="type")]
+
 LAYERS: dict[str, type[_Layer]] = {
     "Conv2D": Conv2D,
+    "DepthwiseConv2D": DepthwiseConv2D,
     "MaxPool2D": MaxPool2D,
     "AveragePool2D": AveragePool2D,
     "GlobalMaxPool2D": GlobalMaxPool2D,
@@ -235,7 +319,30 @@ LAYERS: dict[str, type[_Layer]] = {
     "Flatten": Flatten,
     "Dense": Dense,
     "Activation": Activate,
+    "Residual": Residual,
 }
+
+
+def plain_layers(layers: Iterable[Layer]) -> Iterator[PlainLayer]:
+    """All layers, with those inside a layer in its place."""
+    for layer in layers:
+        if isinstance(layer, Residual):
+            yield from (*layer.layers, *layer.projection)
+        else:
+            yield layer
+
+
+def _follow(branch: str, layers: Iterable[PlainLayer], shape: Shape) -> Shape:
+    """The shape that a branch of a residual layer gives."""
+    for position, layer in enumerate(layers):
+        place = f"{branch}[{position}] ({layer.type})"
+        if isinstance(layer, Dense) and layer.units == "classes":
+            raise ShapeMismatch(f'{place} has units = "classes", which only the last layer of the network may have')
+        try:
+            shape = layer.output_shape(shape)
+        except ShapeMismatch as reason:
+            raise ShapeMismatch(f"{place} got the shape {'×'.join(map(str, shape))}: {reason}") from None
+    return shape
 
 
 def _check_image(shape: Shape) -> Shape:
@@ -248,6 +355,8 @@ def _count_windows(height: int, width: int, size: int, stride: int, padding: Pad
     """Number of windows along height and width."""
     if padding == "same":
         return -(-height // stride), -(-width // stride)
+    if padding == "symmetric":
+        height, width = height + size // 2 * 2, width + size // 2 * 2
     if min(height, width) < size:
         raise ShapeMismatch(
             f'its {size}×{size} window is larger than the image; use padding = "same" or fewer pooling layers'
@@ -256,9 +365,12 @@ def _count_windows(height: int, width: int, size: int, stride: int, padding: Pad
 
 
 def _pad_widths(before: Shape, after: Shape, size: int, stride: int, padding: Padding) -> PadWidths:
-    """Pixels added by "same" padding: as many as the windows need, an odd one below and right, as in Keras."""
+    """Pixels that padding adds."""
     if padding == "valid":
         return 0, 0, 0, 0
+    if padding == "symmetric":
+        half = size // 2
+        return half, half, half, half
     down, across = (
         max((windows - 1) * stride + size - side, 0) for side, windows in zip(before[:2], after, strict=False)
     )

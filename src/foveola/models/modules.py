@@ -14,25 +14,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveola.models.fast_ops import FastDropout, max_pool_2x2
-from foveola.models.layers import Activation, AveragePool2D, BatchNorm, Conv2D, Dense, MaxPool2D, PadWidths
+from foveola.models.layers import (
+    Activation,
+    AveragePool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    MaxPool2D,
+    PadWidths,
+    Residual,
+)
 from foveola.models.shapes import LayerInfo
 from foveola.models.sync_batch_norm import BatchNorm1d, BatchNorm2d
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
     "relu": F.relu,
+    "relu6": F.relu6,
     "leaky-relu": F.leaky_relu,
     "elu": F.elu,
     "gelu": F.gelu,
     "silu": F.silu,
+    "hard-swish": F.hardswish,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
 
 
 def build_network(infos: Sequence[LayerInfo]) -> nn.Sequential:
-    """Build the network, float N×C×H×W → logits N×K, of layers as `infer_shapes` gives them."""
-    network = nn.Sequential(OrderedDict((info.name, _MODULES[info.layer.type](info.layer, info)) for info in infos))
+    """Build the network, float N×C×H×W → logits N×K, of layers as `infer_shapes` gives them; without layers, x → x."""
+    modules = ((info.name.rpartition(".")[2], _MODULES[info.layer.type](info.layer, info)) for info in infos)
+    network = nn.Sequential(OrderedDict(modules))
     # While training, max pooling computes the ReLU of the convolution before it: the two commute, and 2×2 pooling
     # leaves a quarter of the values. In evaluation mode the convolution computes it, because explanations read its
     # activations.
@@ -43,8 +56,10 @@ def build_network(infos: Sequence[LayerInfo]) -> nn.Sequential:
 
 
 class _Conv2D(nn.Conv2d):
-    def __init__(self, layer: Conv2D, info: LayerInfo) -> None:
-        super().__init__(info.input_shape[2], layer.filters, layer.kernel, layer.stride, bias=layer.bias)
+    def __init__(self, layer: Conv2D | DepthwiseConv2D, info: LayerInfo) -> None:
+        taken, given = info.input_shape[2], info.output_shape[2]
+        groups = taken if isinstance(layer, DepthwiseConv2D) else 1
+        super().__init__(taken, given, layer.kernel, layer.stride, groups=groups, bias=layer.bias)
         self.pad_widths = layer.pad_widths(info.input_shape)
         top, left, bottom, right = self.pad_widths
         if left == right and top == bottom:  # PyTorch pads symmetrically by itself, without a copy
@@ -123,6 +138,16 @@ class _Activation(nn.Module):
         return self.activate(x)
 
 
+class _Residual(nn.Module):
+    def __init__(self, layer: Residual, info: LayerInfo) -> None:
+        super().__init__()
+        self.layers, self.projection = (build_network(info.branches[name]) for name in ("layers", "projection"))
+        self.activate = ACTIVATIONS[layer.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activate(self.layers(x) + self.projection(x))
+
+
 def _batch_norm(layer: BatchNorm, info: LayerInfo) -> nn.Module:
     kind = BatchNorm2d if len(info.input_shape) == 3 else BatchNorm1d
     return kind(info.input_shape[-1], eps=layer.epsilon, momentum=1 - layer.momentum)
@@ -130,6 +155,7 @@ def _batch_norm(layer: BatchNorm, info: LayerInfo) -> nn.Module:
 
 _MODULES: dict[str, Callable[[Any, LayerInfo], nn.Module]] = {
     "Conv2D": _Conv2D,
+    "DepthwiseConv2D": _Conv2D,
     "MaxPool2D": _MaxPool2D,
     "AveragePool2D": _AveragePool2D,
     "GlobalMaxPool2D": lambda layer, info: _GlobalMaxPool2D(),
@@ -139,6 +165,7 @@ _MODULES: dict[str, Callable[[Any, LayerInfo], nn.Module]] = {
     "Flatten": lambda layer, info: _Flatten(),
     "Dense": _Dense,
     "Activation": lambda layer, info: _Activation(layer.function),
+    "Residual": _Residual,
 }
 
 

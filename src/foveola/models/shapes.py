@@ -2,12 +2,22 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from foveola.errors import RecipeError
 from foveola.images import shape_text
-from foveola.models.layers import AveragePool2D, Conv2D, Dense, Layer, MaxPool2D, Shape, ShapeMismatch
+from foveola.models.layers import (
+    AveragePool2D,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Layer,
+    MaxPool2D,
+    Residual,
+    Shape,
+    ShapeMismatch,
+)
 
 # Of a network, at most: 1 GiB of weights
 MAX_PARAMETERS = 2**28
@@ -20,12 +30,16 @@ MAX_MULTIPLY_ADDS = 2**36
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer in its network: name, settings, input and output shape, costs."""
+    """A layer in its network: name, settings, input and output shape, costs.
+
+    `branches` are the layers inside a residual layer, by the name of their setting.
+    """
 
     name: str
     layer: Layer
     input_shape: Shape
     output_shape: Shape
+    branches: dict[str, list["LayerInfo"]] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -52,28 +66,46 @@ def infer_shapes(layers: Sequence[Layer], input_shape: Shape, classes: int) -> l
     Raises
     ------
     RecipeError
-        If a layer cannot take its input shape, or the last one does not give K values.
+        If a layer cannot take its input shape, or the last one does not give K values. Of a layer inside another, the
+        message names the place, as layers[7].layers[2].
     """
-    infos: list[LayerInfo] = []
-    type_counts: Counter[str] = Counter()
-    shape = input_shape
-    for layer in layers:
-        if isinstance(layer, Dense) and layer.units == "classes":
-            layer = layer.model_copy(update={"units": classes})
-        type_counts[layer.type] += 1
-        name = f"{layer.type.lower()}_{type_counts[layer.type]}"
-        try:
-            output_shape = layer.output_shape(shape)
-        except ShapeMismatch as reason:
-            raise RecipeError(f"Layer {len(infos) + 1} ({name}) got the shape {shape_text(shape)}: {reason}.") from None
-        infos.append(LayerInfo(name, layer, shape, output_shape))
-        shape = output_shape
+    infos = _follow(layers, input_shape, classes)
+    shape = infos[-1].output_shape if infos else input_shape
     if shape != (classes,):
         raise RecipeError(
             f"The output shape of the network is {shape_text(shape)}, but there are {classes} classes. "
             f'End the layers with a Dense layer of units = "classes".'
         )
     return infos
+
+
+def _follow(layers: Sequence[Layer], shape: Shape, classes: int, prefix: str = "") -> list[LayerInfo]:
+    """Names and shapes of layers that follow one another; `prefix` is of their names."""
+    infos: list[LayerInfo] = []
+    type_counts: Counter[str] = Counter()
+    for layer in layers:
+        if isinstance(layer, Dense) and layer.units == "classes":
+            layer = layer.model_copy(update={"units": classes})
+        type_counts[layer.type] += 1
+        name = f"{prefix}{layer.type.lower()}_{type_counts[layer.type]}"
+        try:
+            output_shape = layer.output_shape(shape)
+        except ShapeMismatch as reason:
+            place = f"layers[{len(infos)}].{reason}" if isinstance(layer, Residual) else reason
+            raise RecipeError(f"Layer {len(infos) + 1} ({name}) got the shape {shape_text(shape)}: {place}.") from None
+        inner = layer.branches if isinstance(layer, Residual) else {}
+        branches = {branch: _follow(held, shape, classes, f"{name}.{branch}.") for branch, held in inner.items()}
+        infos.append(LayerInfo(name, layer, shape, output_shape, branches))
+        shape = output_shape
+    return infos
+
+
+def all_layers(infos: Iterable[LayerInfo]) -> Iterator[LayerInfo]:
+    """All layers, each followed by those inside it."""
+    for info in infos:
+        yield info
+        for branch in info.branches.values():
+            yield from all_layers(branch)
 
 
 def check_size(infos: Sequence[LayerInfo]) -> None:
@@ -85,16 +117,16 @@ def check_size(infos: Sequence[LayerInfo]) -> None:
         Naming what there is too much of.
     """
     values = 0
-    for number, info in enumerate(infos, 1):
+    for info in all_layers(infos):
         taken, given = math.prod(_padded(info)), math.prod(info.output_shape)
         if max(taken, given) > MAX_LAYER_VALUES:
             raise RecipeError(
-                f"Layer {number} ({info.name}) is too large: it takes {taken:,} values of each image and gives "
+                f"The layer {info.name} is too large: it takes {taken:,} values of each image and gives "
                 f"{given:,}, of at most {MAX_LAYER_VALUES:,}. Use smaller images, fewer filters or larger strides."
             )
         values += given
     parameters = sum(info.parameters + info.buffers for info in infos)
-    multiply_adds = sum(info.multiply_adds + _comparisons(info) for info in infos)
+    multiply_adds = sum(info.multiply_adds for info in infos) + sum(map(_comparisons, all_layers(infos)))
     for count, limit, what in (
         (parameters, MAX_PARAMETERS, "parameters"),
         (values, MAX_VALUES, "values of each image in all layers"),
@@ -109,7 +141,7 @@ def check_size(infos: Sequence[LayerInfo]) -> None:
 
 def _padded(info: LayerInfo) -> Shape:
     """The shape of the layer's input with the pixels that its padding adds."""
-    if not isinstance(info.layer, Conv2D | MaxPool2D | AveragePool2D):
+    if not isinstance(info.layer, Conv2D | DepthwiseConv2D | MaxPool2D | AveragePool2D):
         return info.input_shape
     top, left, bottom, right = info.layer.pad_widths(info.input_shape)
     height, width, channels = info.input_shape

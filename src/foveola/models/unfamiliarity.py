@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.errors import ModelError
-from foveola.models.layers import Conv2D, Dense
+from foveola.models.layers import Conv2D, Dense, DepthwiseConv2D, Residual
 from foveola.models.metadata import ModelMetadata, Unfamiliarity
 from foveola.models.shapes import LayerInfo, infer_shapes
 
@@ -38,6 +38,7 @@ PREFIX = "foveola.unfamiliarity."
 # Added to the variances within the classes, as fractions of the variance of all images: features that hardly vary
 # within a class would need more digits than float32 has
 _RIDGE = 1e-4
+_WEIGHTED = (Conv2D, DepthwiseConv2D, Dense, Residual)
 # Of squared distances
 SMALLEST = 1e-12
 
@@ -174,18 +175,20 @@ def feature_layers(metadata: ModelMetadata) -> tuple[LayerInfo, ...]:
     """The layers whose outputs give the features: for each layer with weights but the first, the one before it.
 
     Flatten and Dropout are skipped, so that a map's channels are averaged. Of more than MAX_FEATURES features the last
-    ones are taken. Empty for a network that the user wrote in PyTorch.
+    ones are taken; before them, an output that has more by itself is left out. A residual layer gives its sum. Empty
+    for a network that the user wrote in PyTorch.
     """
     infos = _layer_infos(metadata)
-    weighted = [position for position, info in enumerate(infos) if isinstance(info.layer, Conv2D | Dense)]
+    weighted = [position for position, info in enumerate(infos) if isinstance(info.layer, _WEIGHTED)]
     chosen: list[LayerInfo] = []
     for position in reversed(weighted[1:]):
         before = position - 1
         while infos[before].layer.type in ("Flatten", "Dropout"):
             before -= 1
-        if sum(map(count_features, chosen)) + count_features(infos[before]) > MAX_FEATURES:
+        if sum(map(count_features, chosen)) + count_features(infos[before]) <= MAX_FEATURES:
+            chosen.insert(0, infos[before])
+        elif chosen:
             break
-        chosen.insert(0, infos[before])
     return tuple(chosen)
 
 

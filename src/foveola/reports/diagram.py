@@ -35,6 +35,8 @@ BLUE, GREEN, ORANGE, WHITE = (
 )
 COLOURS = {
     "Conv2D": BLUE,
+    "DepthwiseConv2D": BLUE,
+    "Residual": BLUE,
     "MaxPool2D": GREEN,
     "AveragePool2D": GREEN,
     "GlobalMaxPool2D": GREEN,

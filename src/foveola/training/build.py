@@ -15,6 +15,8 @@ from foveola.models.modules import build_network
 from foveola.models.shapes import check_size, infer_shapes
 from foveola.recipe import Recipe
 
+# Mean and standard deviation of ImageNet's training images, in colour as torchvision has them, in grey as timm does
+IMAGENET = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.449,), (0.226,))}
 # Pixel values in the patches that whitening uses; more would not change the filters
 MAX_PATCH_VALUES = 2**24
 
@@ -48,11 +50,7 @@ def build_classifier(
             f"Merge classes, or leave the rare ones out."
         )
     common_polarity = picture_polarity or polarity(train.images)
-    channels = train.image_shape[2]
-    if recipe.scaling == "unit":
-        mean, std = (0.0,) * channels, (1.0,) * channels
-    else:
-        mean, std = _channel_statistics(train.images, recipe.pad)
+    mean, std = _scaling(recipe, train)
     metadata = ModelMetadata(
         class_names=train.class_names,
         image_shape=train.image_shape,
@@ -85,6 +83,17 @@ def _whiten(classifier: Classifier, images: Images) -> None:
     count = min(len(images), max(1, MAX_PATCH_VALUES // (height * width * kernel[0].numel())))
     indices = np.linspace(0, len(images) - 1, count).astype(np.int64)
     init.whiten(kernel, classifier.normalize(torch.from_numpy(images[indices])))
+
+
+def _scaling(recipe: Recipe, train: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of pixels that are scaled to 0..1."""
+    channels = train.image_shape[2]
+    if recipe.scaling == "standard":
+        return _channel_statistics(train.images, recipe.pad)
+    if recipe.scaling == "imagenet":
+        return IMAGENET[channels]
+    value = 0.5 if recipe.scaling == "signed" else 0.0
+    return (value,) * channels, (1.0 - value,) * channels
 
 
 def _channel_statistics(images: Images, pad: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
