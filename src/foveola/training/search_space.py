@@ -153,6 +153,8 @@ def default_space(recipe: Recipe) -> SearchSpace:
     space["augment.shift"] = Range(0, max(3, augment.shift))
     space["augment.rotation"] = Range(0.0, max(15.0, augment.rotation))
     space["augment.zoom"] = Range(0.0, max(0.2, augment.zoom))
+    if augment.strength:
+        space["augment.strength"] = Range(0.0, 1.0)
     return SearchSpace(space)
 
 
