@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import foveola
 from foveola.errors import ModelError, UserError
@@ -12,6 +13,7 @@ from foveola.images import Dataset, ImageSet
 from foveola.models.model_file import read_metadata
 from foveola.reports import plots
 from foveola.training import checkpoint
+from foveola.workflow import teach
 
 SHORT = {"epochs": 2, "precision": "float32", "minimum_steps": 0, "batch_size": 16}
 
@@ -70,6 +72,28 @@ def test_images_of_another_size_leave_it_open(toy, teacher, tmp_path, capsys):
     student = train(larger, tmp_path / "s", teacher=teacher.path, verbose=True)
     assert student.status.teacher.unseen is None
     assert "is not known, because its file has no hashes of images of this size" in capsys.readouterr().err
+
+
+def test_a_teacher_of_another_size_gets_the_files_in_its_own(toy, tmp_path, monkeypatch):
+    """Classes lie in single pixels of 16×16, which images of 8×8 blur; the teacher is asked about the sharp ones."""
+    generator = np.random.default_rng(0)
+    for number, image in enumerate(toy.train.images):
+        folder = tmp_path / "images" / toy.class_names[number // 20]
+        folder.mkdir(parents=True, exist_ok=True)
+        large = np.clip(image[..., 0].repeat(2, 0).repeat(2, 1) + generator.integers(-9, 9, (16, 16)), 0, 255)
+        Image.fromarray(large.astype(np.uint8)).save(folder / f"{number}.png")
+    sizes = {"image_size": 16, "scaling": "unit"}
+    teacher = train(tmp_path / "images", tmp_path / "teacher", overrides=sizes)
+    asked = []
+    original = teach.teacher_logits
+    monkeypatch.setattr(teach, "teacher_logits", lambda *given: asked.append(given[1]) or original(*given))
+    student = train(tmp_path / "images", tmp_path / "s", overrides={"image_size": 8}, teacher=teacher.path)
+    assert student.status.teacher.unseen is True
+    assert asked[0].shape == (student.status.data.train, 16, 16, 1)
+    learnt = read_metadata(teacher.model_path).data.learnt
+    assert learnt.seen(asked[0]).training.all()  # the same splits: the same training images
+    with pytest.raises(UserError, match="has learnt from"):
+        train(tmp_path / "images", tmp_path / "t", overrides={"image_size": 8}, teacher=teacher.path, seed=5)
 
 
 def test_other_classes_are_refused(toy, teacher, tmp_path):

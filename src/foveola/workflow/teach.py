@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from foveola.datasets.reload import load_for_model
 from foveola.datasets.splits import Overlap, Splits
 from foveola.documents import TeacherModel
 from foveola.errors import UserError
+from foveola.images import Dataset, ImageSet
 from foveola.models.classifier import Classifier, open_classifier
-from foveola.models.learnt import LearntImages
+from foveola.models.learnt import LearntImages, hash_images
 from foveola.models.metadata import ModelMetadata
+from foveola.progress import show_progress
 from foveola.training.distill import teacher_logits
 
 if TYPE_CHECKING:
@@ -49,14 +53,28 @@ class Teaching:
 
 
 def teach(
-    path: Path, splits: Splits, overlap: Overlap, device: torch.device, precision: torch.dtype, screen: "Console"
+    path: Path,
+    source: str | Path | Dataset,
+    dataset: Dataset,
+    splits: Splits,
+    overlap: Overlap,
+    *,
+    skip_bad: int,
+    device: torch.device,
+    precision: torch.dtype,
+    screen: "Console",
 ) -> Teaching:
     """Ask a teacher about the training images.
+
+    Where the data is known by name or path, the teacher gets the images in its own size, read anew; otherwise those of
+    the student, which its preprocessing resizes.
 
     Parameters
     ----------
     path : the teacher's model file
+    source, dataset : the data as it was given, and as it was loaded for the student
     splits, overlap : of the student
+    skip_bad : how many unreadable images may be skipped
 
     Raises
     ------
@@ -66,6 +84,9 @@ def teach(
         If the teacher has other classes, or has learnt from images that the student is measured by.
     """
     teacher = open_teacher(path, splits.train.class_names)
+    if teacher.metadata.image_shape != dataset.image_shape and not isinstance(source, Dataset):
+        with show_progress(screen) as progress:
+            splits = divide_alike(splits, dataset, load_for_model(teacher.metadata, source, skip_bad, progress))
     unseen = check_unseen(teacher.metadata, path, splits, overlap)
     screen.print(f"Asking the teacher about {len(splits.train):,} training images", soft_wrap=True)
     logits = teacher_logits(teacher, splits.train.images, device, precision)
@@ -97,11 +118,31 @@ def _short(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:5])) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
 
 
+def divide_alike(splits: Splits, dataset: Dataset, loaded: Dataset) -> Splits:
+    """The splits of a data set with the images as they were loaded in another size, in the same order.
+
+    If another number of images was loaded, the splits as they are.
+    """
+    before, after = Splits.of(dataset).together, Splits.of(loaded).together
+    if not np.array_equal(before.labels, after.labels):
+        return splits
+    places = {key: place for place, key in enumerate(hash_images(before.images).tolist())}
+
+    def found(part: ImageSet | None) -> ImageSet | None:
+        if part is None:
+            return None
+        return after.take(np.array([places[key] for key in hash_images(part.images).tolist()]))
+
+    train = found(splits.train)
+    assert train is not None, "there are training images"
+    return Splits(train, found(splits.validation), found(splits.test))
+
+
 def check_unseen(metadata: ModelMetadata, path: Path, splits: Splits, overlap: Overlap) -> bool | None:
     """Whether the teacher has learnt from none of the images that the student is measured by; None: unknown.
 
-    It is known where the teacher's file holds hashes of its images, in the size of the student's. Copies of the
-    student's own training images are not counted: they are reported as leaks anyway.
+    It is known where the teacher's file holds hashes of its images, and these images are of the size that it takes.
+    Copies of the student's own training images are not counted: they are reported as leaks anyway.
 
     Raises
     ------

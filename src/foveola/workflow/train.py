@@ -329,7 +329,10 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
     teacher = None
     if teacher_path is not None:
-        teacher = teach(teacher_path, splits, overlap, device, choose_precision(recipe.precision, device), screen)
+        teacher = teach(
+            teacher_path, given.data, dataset, splits, overlap, skip_bad=request.skip_bad, device=device,
+            precision=choose_precision(recipe.precision, device), screen=screen,
+        )  # fmt: skip
     if request.budget is not None:
         candidates = budget_candidates(request.overrides) if request.recipe is None else [(recipe, 0.0)]
         recipe = fit_to_budget(
