@@ -46,9 +46,10 @@ def page() -> str:
         "`foveola train DATA --recipe fast --teacher RUN` learns from the probabilities of an earlier run (or model "
         "file) besides the labels: distillation, as by Hinton et al. (2015). The loss is the mean of both, by "
         "`distill.weight`. The teacher is asked once about each training image, without its random changes. It needs "
-        "the same classes in the same order. If it takes images of another size, it gets the files in its own. A teacher that has learnt from "
-        "validation or test images is refused, because the student's figures would be too high: train both on the "
-        "same data with the same `--seed`. The run records the teacher's file and checksum. Figures: [lab "
+        "the same classes in the same order. If it takes images of another size, it gets the files in its own. A "
+        "teacher that has learnt from validation or test images is refused, because the student's figures would be "
+        "too high: train both on the same data with the same `--seed`. The run records the teacher's file and "
+        "checksum. Figures: [lab "
         "notes](lab/distillation.md).",
         "## Finding a learning rate",
         "`foveola train DATA --recipe RECIPE --find-rate` trains for 210 batches while the learning rate grows from "
