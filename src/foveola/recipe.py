@@ -173,8 +173,10 @@ class Recipe(BaseModel):
     layers: tuple[Layer, ...] = Field(description="layers of the network, in order; the last gives one value per class")
 
     # Length and batches
-    epochs: Count = Field(default=10, description="passes over the training images")
-    steps: Count | None = Field(
+    epochs: Whole = Field(
+        default=10, description="passes over the training images; 0: only the last layer is fitted, see head_views"
+    )
+    steps: Whole | None = Field(
         default=None, description="number of steps of the whole training, instead of epochs; set by --budget"
     )
     minimum_steps: Whole = Field(
@@ -209,6 +211,25 @@ class Recipe(BaseModel):
     step_epochs: Count = Field(default=10, description="step: epochs between two drops of the learning rate")
     step_factor: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
         default=0.1, description="step: factor by which each drop multiplies the learning rate"
+    )
+    head_views: Whole = Field(
+        default=0,
+        description="fit the last layer first, by logistic regression on the features of so many views of each image: "
+        "the image, and randomly changed ones; 0: do not",
+    )
+    first_layer_rate: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
+        default=1.0,
+        description="learning rate of the first layer, as a fraction of the last one's; in between, it grows by the "
+        "same factor from layer to layer",
+    )
+    unfreeze: Fraction = Field(
+        default=0.0,
+        description="fraction of the steps during which layers begin to train, from the last to the first; 0: all "
+        "train from the first step on",
+    )
+    freeze_statistics: StrictBool = Field(
+        default=False,
+        description="batch normalisation keeps the statistics it has; small batches would blur them",
     )
     label_smoothing: Fraction = Field(
         default=0.0, description="probability taken from the true class and spread over all classes; 0: none"
@@ -257,11 +278,21 @@ class Recipe(BaseModel):
             raise ValueError(
                 'keep = "best", patience, epoch_auc and reject need validation images; set validation above 0'
             )
+        if self.epochs == 0 and not self.head_views:
+            raise ValueError(
+                "nothing would be trained: with epochs = 0, the last layer is fitted as head_views says; set it"
+            )
         if self.batch_size == 1 and any(layer.type == "BatchNorm" for layer in plain_layers(self.layers)):
             raise ValueError("batch normalisation needs more than one image per batch; set batch_size to at least 2")
         if self.monitor == "val_auc" and not self.epoch_auc:
             raise ValueError('monitor = "val_auc" needs epoch_auc = true')
         return self
+
+    def count_steps(self, per_epoch: int) -> int:
+        """The steps of the whole training, with so many in an epoch."""
+        if self.steps is not None:
+            return self.steps
+        return max(self.epochs * per_epoch, self.minimum_steps) if self.epochs else 0
 
     def to_toml(self) -> str:
         """The recipe as TOML; `load_recipe` reads it back unchanged."""

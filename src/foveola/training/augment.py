@@ -49,8 +49,7 @@ def uses_flips(recipe: Recipe, flip_safe: bool, images: int) -> bool:
     if recipe.augment.flip != "auto":
         return recipe.augment.flip
     per_epoch = recipe.steps_per_epoch or math.ceil(images / recipe.batch_size)
-    steps = recipe.steps or max(recipe.epochs * per_epoch, recipe.minimum_steps)
-    return flip_safe and steps * recipe.batch_size >= MIN_FLIP_EPOCHS * images
+    return flip_safe and recipe.count_steps(per_epoch) * recipe.batch_size >= MIN_FLIP_EPOCHS * images
 
 
 def describe(augment: Augment, flip: bool) -> str:
@@ -85,10 +84,10 @@ def augment_images(
 ) -> Tensor:
     """Crop, rotate, zoom, shift and flip images, and change their colours: uint8 N×H×W×C → uint8 N×H×W×C.
 
-    `flip` decides about flips, as `uses_flips` gives it, and `augment.flip` is ignored. Settings that are unset change
-    nothing: `Augment.settled` sets them by the strength.
+    `flip` decides about flips, as `uses_flips` gives it, and `augment.flip` is ignored. What is unset follows the
+    strength, but colours stay: `settle_augmentation` sets them where they may change.
     """
-    fill = BACKGROUND[polarity]
+    augment, fill = augment.settled(colour=False), BACKGROUND[polarity]
     if augment.crop:
         images = random_resized_crop(images, augment.crop, part)
     if augment.rotation or augment.zoom:

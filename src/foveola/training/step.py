@@ -67,7 +67,6 @@ class TrainStep:
         self.classifier, self.recipe = classifier, recipe
         self.images, self.labels = images, labels
         self.flip, self.class_weights = flip, class_weights
-        self.augment = recipe.augment.settled(colour=False)
         self.processes, self.teacher_logits = processes, teacher_logits
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.deferred = device.type == "cuda" if deferred is None else deferred
@@ -83,7 +82,9 @@ class TrainStep:
         # A CUDA graph cannot hold mixup, which draws on the CPU, nor reading, nor what processes tell one another, and
         # perhaps not what a user's module does
         capture = device.type == "cuda" and isinstance(images, Tensor) and processes.size == 1
-        capture = capture and not recipe.augment.mixup and classifier.metadata.layers is not None
+        capture = (
+            capture and not recipe.augment.mixup and not recipe.unfreeze and classifier.metadata.layers is not None
+        )
         self.run: TrainBatch = _CudaGraph(self.train_batch, device) if capture else self.train_batch
 
     @property
@@ -158,7 +159,7 @@ class TrainStep:
 
     def _inputs(self, indices: Tensor, part: BatchPart) -> Tensor:
         """Augmented images of a part of the batch, as the network takes them."""
-        augment, polarity = self.augment, self.classifier.metadata.polarity
+        augment, polarity = self.recipe.augment, self.classifier.metadata.polarity
         images = augment_images(self.images[indices[part.rows]], augment, self.flip, polarity, part)
         x = self.classifier.normalize(images)
         return cutout(x, augment.cutout, part) if augment.cutout else x

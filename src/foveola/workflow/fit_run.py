@@ -6,18 +6,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from foveola.claims import Claim
-from foveola.datasets.splits import Overlap, Splits
+from foveola.datasets.splits import Overlap, Splits, image_keys, joined_groups
 from foveola.documents import RunStatus, TrainingRequest
 from foveola.errors import NonFiniteLoss, OutputError
 from foveola.files import writing
 from foveola.images import ImageSet
 from foveola.predictions import Predictions
+from foveola.progress import show_progress
 from foveola.recipe import Recipe
 from foveola.runs import Run
 from foveola.workflow.calibrate import calibrate
@@ -164,12 +166,13 @@ def _fit(
     log = Callback() if run is None else CsvLog(history, run.history_path)
     auc = [ValidationMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
     every = [*auc, LearningRate(), elapsed, *callbacks, *_selection(recipe), history, log, progress_bar]
+    before = partial(_fit_head, prepared, screen) if recipe.head_views else None
     try:
         with signals.deferred():
             status.chosen_epoch = fit(
                 classifier, splits.train, splits.validation, recipe,
                 seed=status.seed, device=prepared.device, precision=prepared.precision, flip=status.flip,
-                callbacks=every, processes=checkpoint.processes, checkpoint=checkpoint,
+                callbacks=every, processes=checkpoint.processes, checkpoint=checkpoint, before=before,
                 teacher_logits=prepared.teacher_logits,
             ).best_epoch  # fmt: skip
     except BaseException:
@@ -184,6 +187,28 @@ def _fit(
         if history.rows:
             status.epochs, status.steps = int(history.rows[-1]["epoch"]), int(history.rows[-1]["step"])
     signals.end()
+
+
+def _fit_head(prepared: Prepared, screen: "Console") -> None:
+    """Fit the last layer to the features of the others, and say how well that went."""
+    from foveola.training.head import fit_head
+
+    train, status = prepared.splits.train, prepared.status
+    keys = np.concatenate(image_keys(Splits(train, None, None), prepared.overlap.together))
+    joined = joined_groups(train.groups, keys)
+    units = np.arange(len(train)) if joined is None else joined
+    with show_progress(screen) as progress:
+        fitted = fit_head(
+            prepared.classifier, train, status.recipe, units,
+            seed=status.seed, device=prepared.device, precision=prepared.precision, flip=status.flip,
+            announce=lambda done, total: progress(done, total, "features"),
+        )  # fmt: skip
+    views = "" if fitted.views == 1 else f" of {fitted.views} views"
+    screen.print(
+        f"last layer fitted to the features{views} of {fitted.images:,} images in {fitted.seconds:.1f} s; "
+        f"cross-validated accuracy {fitted.accuracy:.4f}",
+        soft_wrap=True,
+    )
 
 
 def _measure(run: Run, prepared: Prepared) -> Predictions | None:
