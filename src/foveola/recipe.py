@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 
 from foveola.errors import ModelError, RecipeError, unknown
 from foveola.files import verify_checksum
 from foveola.models.layers import LAYERS, Layer, plain_layers
+from foveola.models.pretrained import ENTRIES
 
 # Strict: `epochs = true` is a mistake, not one epoch
 Fraction = Annotated[float, Field(ge=0, lt=1, strict=True)]
@@ -43,6 +53,12 @@ def _parse_image_size(value: Any) -> int | tuple[int, int] | None:
 
 
 ImageSize = Annotated[int | tuple[int, int] | None, BeforeValidator(_parse_image_size)]
+
+
+def _check_pretrained(name: str) -> str:
+    if name not in ("none", *ENTRIES):
+        raise ValueError(" or ".join(map(repr, ("none", *ENTRIES))))
+    return name
 
 
 class Augment(BaseModel):
@@ -169,6 +185,11 @@ class Recipe(BaseModel):
         default="glorot-uniform",
         description="initial weights; dirac: he-uniform, but the first filters of hidden convolutions copy their "
         "input; whitened: as dirac, and the first convolution whitens the patches of the training images",
+    )
+    pretrained: Annotated[str, AfterValidator(_check_pretrained)] = Field(
+        default="none",
+        description="published weights that training begins with, all but the last layer's; `foveola recipes` names "
+        "their source and licence; none: random weights",
     )
     layers: tuple[Layer, ...] = Field(description="layers of the network, in order; the last gives one value per class")
 

@@ -38,10 +38,15 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with Foveola, or show the settings of one."""
+    from foveola.models.pretrained import ENTRIES
     from foveola.recipe import load_recipe, recipe_names
 
     loaded = [load_recipe(known) for known in ([name] if name is not None else recipe_names())]
-    document = {"recipes": [recipe.model_dump(mode="json", exclude_none=True) for recipe in loaded]}
+    used = {recipe.pretrained for recipe in loaded}
+    document = {
+        "recipes": [recipe.model_dump(mode="json", exclude_none=True) for recipe in loaded],
+        "pretrained": [entry.description() for entry in ENTRIES.values() if entry.name in used],
+    }
     if name is None:
         show(document, as_json, lambda tables: tables.recipes(loaded))
     else:
@@ -170,6 +175,13 @@ def train(
         ),
     ] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Do not train the layers that --init gave.")] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Pretrained weights, .safetensors, instead of the published ones that the recipe begins with.",
+        ),
+    ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -230,7 +242,8 @@ def train(
 
         curve = find(
             data, recipe or "fast", out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
-            threads=threads, init=init, freeze=freeze, skip_bad=skip_bad, groups=groups, verbose=not quiet,
+            threads=threads, init=init, freeze=freeze, weights=weights, skip_bad=skip_bad, groups=groups,
+            verbose=not quiet,
         )  # fmt: skip
         show(curve, as_json, lambda tables: tables.learning_rate(curve))
         return
@@ -238,7 +251,7 @@ def train(
         data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
         threads=threads, force=force,
         budget=None if budget is None else parse_duration(budget),
-        init=init, freeze=freeze, teacher=teacher, skip_bad=skip_bad, groups=groups, report=report,
+        init=init, freeze=freeze, weights=weights, teacher=teacher, skip_bad=skip_bad, groups=groups, report=report,
         checkpoint_every=parse_duration(checkpoint_every), verbose=not quiet,
     )  # fmt: skip
     _show_training(run, as_json)
@@ -247,8 +260,8 @@ def train(
 # What may be given beside an option with which nothing is trained from the start
 _WITH_RESUME = ("resume", "device", "threads", "as_json", "quiet")
 _WITH_FIND_RATE = (
-    "find_rate", "data", "recipe", "epochs", "overrides", "out", "init", "freeze", "skip_bad", "groups", "seed",
-    "device", "threads", "as_json", "quiet",
+    "find_rate", "data", "recipe", "epochs", "overrides", "out", "init", "freeze", "weights", "skip_bad", "groups",
+    "seed", "device", "threads", "as_json", "quiet",
 )  # fmt: skip
 
 

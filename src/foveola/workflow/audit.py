@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from foveola.datasets.reload import image_paths, load_for_recipe
 from foveola.datasets.series import missing_groups
 from foveola.datasets.splits import Splits
+from foveola.datasets.weights import find_weights
 from foveola.documents import (
     Audit,
     AuditedData,
@@ -280,7 +281,7 @@ class _Trainer:
         for name, learnt in {"all images": part == "train", "without suspects": (part == "train") & sound}.items():
             self.say(f"cost of the suspects: training on {name}")
             images = pool.everything.take(np.flatnonzero(learnt))
-            classifier = build_classifier(self.recipe, images, self.seed)
+            classifier = build_classifier(self.recipe, images, self.seed, pretrained=find_weights(self.recipe))
             fit(
                 classifier, images, None, self.recipe, seed=self.seed, device=self.device,
                 precision=choose_precision(self.recipe.precision, self.device),

@@ -18,6 +18,7 @@ from foveola.documents import RunStatus, TrainingRequest
 from foveola.errors import NonFiniteLoss, OutputError
 from foveola.files import writing
 from foveola.images import ImageSet
+from foveola.models.shapes import count_multiply_adds
 from foveola.predictions import Predictions
 from foveola.progress import show_progress
 from foveola.recipe import Recipe
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from foveola.training.stopping import StopSignals
 
 
+# The training accuracy is measured on at most so many images, and with so many multiply-adds
 MAX_TRAINING_ACCURACY_IMAGES = 1000
+MAX_TRAINING_ACCURACY_MULTIPLY_ADDS = 2**36
 # The packages that decide the last bits of a result
 _COMPUTING = ("foveola", "numpy", "pillow", "torch")
 
@@ -267,6 +270,8 @@ def _resume(claim: Claim) -> str:
 def _identity(status: RunStatus) -> str:
     """What makes a checkpoint this training's and no other's."""
     what = f"{status.recipe.model_dump_json()} {status.seed} {status.data.fingerprint} {status.init} {status.freeze}"
+    if status.pretrained is not None:
+        what += f" {status.pretrained.sha256}"
     if status.teacher is not None:
         what += f" {status.teacher.sha256}"
     return hashlib.sha256(what.encode()).hexdigest()
@@ -328,7 +333,12 @@ def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, over
 
 def _training_accuracy(classifier: "Classifier", train: ImageSet) -> float:
     """Accuracy of the finished network on some of its training images, chosen at random."""
-    some = np.sort(np.random.default_rng(0).permutation(len(train))[:MAX_TRAINING_ACCURACY_IMAGES])
+    count = MAX_TRAINING_ACCURACY_IMAGES
+    metadata = classifier.metadata
+    if metadata.layers is not None:
+        cost = count_multiply_adds(metadata.layers, metadata.network_shape, len(metadata.class_names))
+        count = min(count, MAX_TRAINING_ACCURACY_MULTIPLY_ADDS // max(cost, 1))
+    some = np.sort(np.random.default_rng(0).permutation(len(train))[:count])
     predicted = classifier.predict_logits(train.images[some]).argmax(axis=1)
     return float((predicted == train.labels[some]).mean())
 

@@ -15,6 +15,7 @@ from foveola.claims import Claim
 from foveola.datasets import CATALOG
 from foveola.datasets.reload import GIVEN_GROUPS, load_for_recipe
 from foveola.datasets.splits import Splits, divide
+from foveola.datasets.weights import find_weights
 from foveola.documents import ModelSize, RunStatus, TrainingRequest
 from foveola.errors import DataError, UserError, require
 from foveola.files import check_writable, expanded
@@ -68,6 +69,7 @@ def train(
     budget: float | None = None,
     init: str | Path | None = None,
     freeze: bool = False,
+    weights: str | Path | None = None,
     teacher: str | Path | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
@@ -92,6 +94,7 @@ def train(
     budget : seconds for everything, from this call to the written run; sets the number of steps
     init : a run or model file to copy weights from, layer by layer while names and shapes agree
     freeze : do not train the layers that `init` gave; the last layer is then not copied, but trained
+    weights : a safetensors file of pretrained weights, instead of the published one of a recipe that begins with them
     teacher : a run or model file with the same classes, from whose probabilities the training learns besides the
         labels, as the recipe's `distill` says; it must not have learnt from validation or test images
     skip_bad : how many unreadable images of a folder may be skipped
@@ -128,6 +131,7 @@ def train(
     )
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
+    check_weights(weights, init, network)
     request = TrainingRequest(
         data=_absolute(data),
         recipe=chosen,
@@ -138,6 +142,7 @@ def train(
         budget=budget,
         init=None if init is None else _absolute(init),
         freeze=freeze,
+        weights=None if weights is None else _absolute(weights),
         teacher=None if teacher is None else _absolute(teacher),
         skip_bad=skip_bad,
         groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
@@ -167,6 +172,17 @@ def train(
                 name = f"{prepared.status.data.name}-{prepared.status.recipe.name}"
                 claim = claims.enter_context(Claim.take_new(RUNS / name))
         return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
+
+
+def check_weights(weights: str | Path | None, init: str | Path | None, network: "nn.Module | None") -> None:
+    """Refuse pretrained weights beside something else that gives the weights."""
+    if weights is not None and init is not None:
+        raise UserError("--weights and --init both say which weights to begin with. Give one of them.")
+    if weights is not None and network is not None:
+        raise UserError(
+            "weights are for the layers of a recipe, and you have given a network of your own. Load them into it "
+            "yourself, and leave weights out."
+        )
 
 
 def _claim(out: str | Path | None, force: bool, request: TrainingRequest, claims: ExitStack) -> Claim | Run | None:
@@ -318,6 +334,10 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     recipe = request.recipe or load_recipe("fast", request.overrides)
     if request.init is not None:
         model_path(Path(request.init))  # refused before data is read
+    pretrained = None
+    if request.init is None and given.network is None:
+        with show_progress(screen) as progress:
+            pretrained = find_weights(recipe, request.weights, progress)
     teacher_path = None if request.teacher is None else model_path(Path(request.teacher))
     dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen)
     dataset.check_trainable()
@@ -344,8 +364,11 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     request.recipe, request.budget, request.fingerprint = recipe, None, dataset.fingerprint
     recipe, colours = settle_augmentation(recipe, splits.train)
     classifier = build_classifier(
-        recipe, splits.train, seed, network=given.network, picture_polarity=dataset.picture_polarity
-    )
+        recipe, splits.train, seed,
+        network=given.network, picture_polarity=dataset.picture_polarity, pretrained=pretrained,
+    )  # fmt: skip
+    if pretrained is not None:
+        screen.print(f"Initial weights: {pretrained.origin}", soft_wrap=True)
     earlier = None if request.init is None else _initialise(classifier, Path(request.init), request.freeze, screen)
     recorded = record_data(dataset, splits, overlap, given.data, given.groups)
     recorded.summary += colours
@@ -368,6 +391,8 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
         flip=uses_flips(recipe, dataset.flip_safe, len(splits.train)),
         init=request.init,
         freeze=request.freeze,
+        weights=request.weights,
+        pretrained=classifier.metadata.pretrained,
         teacher=None if teacher is None else teacher.record,
         precision=str(precision).removeprefix("torch."),
     )
@@ -404,8 +429,10 @@ def _initialise(classifier: "Classifier", init: Path, freeze: bool, screen: "Con
     layers = ", ".join(transfer_weights(classifier, path, freeze=freeze))
     text = f"Initialised from {init}; frozen: {layers}" if freeze else f"Initialised from {init}: {layers}"
     screen.print(text, soft_wrap=True)
-    data = read_metadata(path).data
-    return None if data is None else data.learnt
+    earlier = read_metadata(path)
+    if earlier.pretrained is not None:  # what it began with is still in the weights
+        classifier.metadata = classifier.metadata.model_copy(update={"pretrained": earlier.pretrained})
+    return None if earlier.data is None else earlier.data.learnt
 
 
 def time_reporting(splits: Splits) -> float:
