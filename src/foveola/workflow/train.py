@@ -71,6 +71,7 @@ def train(
     init: str | Path | None = None,
     freeze: bool = False,
     weights: str | Path | None = None,
+    teacher: str | Path | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
     network: "nn.Module | None" = None,
@@ -96,6 +97,8 @@ def train(
     init : a run or model file to copy weights from, layer by layer while names and shapes agree
     freeze : do not train the layers that `init` gave; the last layer is then not copied, but trained
     weights : a safetensors file of pretrained weights, instead of the published one of a recipe that begins with them
+    teacher : a run or model file with the same classes, from whose probabilities the training learns besides the
+        labels, as the recipe's `distill` says; it must not have learnt from validation or test images
     skip_bad : how many unreadable images of a folder may be skipped
     groups : keeps images of one patient, object or writer on one side of every split that is drawn: for an image
         folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
@@ -147,6 +150,7 @@ def train(
         init=None if init is None else _absolute(init),
         freeze=freeze,
         weights=None if weights is None else _absolute(weights),
+        teacher=None if teacher is None else _absolute(teacher),
         skip_bad=skip_bad,
         groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
         report=report and budget is None,
@@ -328,7 +332,9 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     from foveola.training.augment import uses_flips
     from foveola.training.budget import budget_candidates, fit_to_budget
     from foveola.training.build import build_classifier
+    from foveola.training.colour import settle_augmentation
     from foveola.training.loop import choose_precision
+    from foveola.workflow.teach import teach
 
     device, seed = choose_device(request.device), request.seed  # type: ignore[arg-type]
     recipe = request.recipe or load_recipe("fast", request.overrides)
@@ -338,6 +344,7 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     if request.init is None and given.network is None:
         with show_progress(screen) as progress:
             pretrained = find_weights(recipe, request.weights, progress)
+    teacher_path = None if request.teacher is None else model_path(Path(request.teacher))
     dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen)
     dataset.check_trainable()
     if request.fingerprint not in (None, dataset.fingerprint):
@@ -348,6 +355,12 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     if request.init is None and given.network is None and (sentence := proposal(recipe, dataset)):
         screen.print(sentence, soft_wrap=True)
     splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
+    teacher = None
+    if teacher_path is not None:
+        teacher = teach(
+            teacher_path, given.data, dataset, splits, overlap, skip_bad=request.skip_bad, device=device,
+            precision=choose_precision(recipe.precision, device), screen=screen,
+        )  # fmt: skip
     if request.budget is not None:
         candidates = budget_candidates(request.overrides) if request.recipe is None else [(recipe, 0.0)]
         recipe = fit_to_budget(
@@ -357,6 +370,7 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     if recipe.resize == "auto":
         recipe = recipe.model_copy(update={"resize": dataset.resize})
     request.recipe, request.budget, request.fingerprint = recipe, None, dataset.fingerprint
+    recipe, colours = settle_augmentation(recipe, splits.train)
     classifier = build_classifier(
         recipe, splits.train, seed,
         network=given.network, picture_polarity=dataset.picture_polarity, pretrained=pretrained,
@@ -365,7 +379,10 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
         screen.print(f"Initial weights: {pretrained.origin}", soft_wrap=True)
     earlier = None if request.init is None else _initialise(classifier, Path(request.init), request.freeze, screen)
     recorded = record_data(dataset, splits, overlap, given.data, given.groups)
-    learnt = LearntImages.of(splits.train, splits.validation, earlier)
+    recorded.summary += colours
+    if teacher is not None:
+        recorded.summary.append(teacher.summary)
+    learnt = LearntImages.of(splits.train, splits.validation, earlier, None if teacher is None else teacher.learnt)
     metadata = data_metadata(dataset, recipe, seed, recorded, learnt)
     classifier.metadata = classifier.metadata.model_copy(update=metadata)
     precision = choose_precision(recipe.precision, device)
@@ -384,9 +401,11 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
         freeze=request.freeze,
         weights=request.weights,
         pretrained=classifier.metadata.pretrained,
+        teacher=None if teacher is None else teacher.record,
         precision=str(precision).removeprefix("torch."),
     )
-    return Prepared(classifier, splits, overlap, status, device, precision)
+    logits = None if teacher is None else teacher.logits
+    return Prepared(classifier, splits, overlap, status, device, precision, logits)
 
 
 def load_data(
