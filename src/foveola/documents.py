@@ -24,7 +24,7 @@ from foveola.evaluation.curves import Curves
 from foveola.evaluation.metrics import METRICS, ClassMetrics
 from foveola.evaluation.rejection import RejectionResult
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
-from foveola.models.metadata import Rejection, first_problem
+from foveola.models.metadata import PretrainedOrigin, Rejection, first_problem
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
 from foveola.text import escape_all_surrogates
@@ -110,11 +110,24 @@ class NetworkGraph(Part):
     missing: str | None = None
 
 
+class TeacherModel(Part):
+    """The model that a training learnt from besides the labels: its file, recipe and checksum.
+
+    `unseen` says whether it has learnt from none of the validation and test images; None if that is not known.
+    """
+
+    path: str
+    recipe: str | None
+    sha256: str
+    unseen: bool | None
+
+
 class RunStatus(Document):
     """`run.json`: what was trained on what, how far it came, and how it ended.
 
     `threads` and `processor` (its vector instructions) decide in which order sums are taken: with others, the same seed
-    gives slightly different weights.
+    gives slightly different weights. `pretrained` are the published weights that it began with, and `weights` is the
+    path of their file, if that was given.
     """
 
     status: Literal["running", "done", "interrupted", "diverged", "failed"]
@@ -134,6 +147,9 @@ class RunStatus(Document):
     flip: bool = False
     init: str | None = None
     freeze: bool = False
+    weights: str | None = None
+    pretrained: PretrainedOrigin | None = None
+    teacher: TeacherModel | None = None
     precision: str | None = None
     training_accuracy: float | None = None
     graph: NetworkGraph | None = None
@@ -163,6 +179,8 @@ class TrainingRequest(Document):
     budget: float | None = None
     init: str | None = None
     freeze: bool = False
+    weights: str | None = None
+    teacher: str | None = None
     skip_bad: int = 0
     groups: str | None = None
     report: bool = True
@@ -532,12 +550,16 @@ class Packed(Document):
 
 
 class Environment(Document):
-    """What `foveola info --json` prints. `threads` and `precision` are known where PyTorch is installed."""
+    """What `foveola info --json` prints. `threads` and `precision` are known where PyTorch is installed.
+
+    `pretrained_weights` says where each file is on this machine, or null.
+    """
 
     versions: dict[str, str]
     platform: str
     data_folder: str | None
     cache_folder: str
+    pretrained_weights: dict[str, str | None]
     processors: int | None
     threads: int | None = None
     device: str

@@ -9,4 +9,8 @@ def info(as_json: Json = False) -> None:
     from foveola.workflow.environment import describe_environment
 
     environment = describe_environment()
-    show(environment, as_json, lambda tables: tables.facts(environment.model_dump(exclude={"format"})))
+    rows = environment.model_dump(exclude={"format"})
+    rows["pretrained_weights"] = {
+        f"weights of {name}": path or "not on this machine" for name, path in environment.pretrained_weights.items()
+    }
+    show(environment, as_json, lambda tables: tables.facts(rows))

@@ -34,6 +34,7 @@ from foveola.images import shape_text
 from foveola.inputs.checks import proposed_fixes
 from foveola.inputs.prepare import UNFAMILIAR
 from foveola.models.layers import Residual
+from foveola.models.pretrained import ENTRIES
 from foveola.models.shapes import LayerInfo, all_layers
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
@@ -391,9 +392,11 @@ def packed(document: Packed) -> RenderableType:
 
 def recipes(found: Sequence[Recipe]) -> RenderableType:
     """A row for each recipe."""
-    table = _table("name", "description")
+    table = _table("name", "description", "pretrained weights")
     for recipe in found:
-        table.add_row(recipe.name, recipe.description)
+        entry = ENTRIES.get(recipe.pretrained)
+        pretrained = "" if entry is None else f"{entry.licence}, {entry.source.removeprefix('https://')}"
+        table.add_row(recipe.name, recipe.description, pretrained)
     return Group(table, "", "foveola recipes NAME shows every setting; foveola summary NAME the layers.")
 
 
@@ -408,7 +411,9 @@ def settings(recipe: Recipe) -> RenderableType:
         for branch, held in (layer.branches if isinstance(layer, Residual) else {}).items():
             for inner in held:
                 layers.add_row(f"  {branch}: {inner.type}", inner.settings_text())
-    return Group(f"{recipe.name}: {recipe.description}", "", table, "", layers)
+    entry = ENTRIES.get(recipe.pretrained)
+    pretrained = [] if entry is None else ["Pretrained weights:", facts(entry.description()), ""]
+    return Group(f"{recipe.name}: {recipe.description}", "", *pretrained, table, "", layers)
 
 
 def facts(rows: Mapping[str, Any]) -> RenderableType:

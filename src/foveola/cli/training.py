@@ -38,10 +38,15 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with Foveola, or show the settings of one."""
+    from foveola.models.pretrained import ENTRIES
     from foveola.recipe import load_recipe, recipe_names
 
     loaded = [load_recipe(known) for known in ([name] if name is not None else recipe_names())]
-    document = {"recipes": [recipe.model_dump(mode="json", exclude_none=True) for recipe in loaded]}
+    used = {recipe.pretrained for recipe in loaded}
+    document = {
+        "recipes": [recipe.model_dump(mode="json", exclude_none=True) for recipe in loaded],
+        "pretrained": [entry.description() for entry in ENTRIES.values() if entry.name in used],
+    }
     if name is None:
         show(document, as_json, lambda tables: tables.recipes(loaded))
     else:
@@ -118,7 +123,8 @@ def train(
             "--recipe",
             "-r",
             metavar="RECIPE",
-            help="A recipe's name, or the path of a TOML file. Default: fast; with --budget, the most suitable one.",
+            help="A recipe's name, the path of a TOML file, or auto: a pretrained network for photographs. "
+            "Default: fast; with --budget, the most suitable one.",
         ),
     ] = None,
     epochs: Annotated[
@@ -170,6 +176,20 @@ def train(
         ),
     ] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Do not train the layers that --init gave.")] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Pretrained weights, .safetensors, instead of the published ones that the recipe begins with.",
+        ),
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Learn from the probabilities of this run or model file, too; it needs the same classes and splits.",
+        ),
+    ] = None,
     find_rate: Annotated[
         bool,
         typer.Option(
@@ -223,7 +243,8 @@ def train(
 
         curve = find(
             data, recipe or "fast", out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
-            threads=threads, init=init, freeze=freeze, skip_bad=skip_bad, groups=groups, verbose=not quiet,
+            threads=threads, init=init, freeze=freeze, weights=weights, skip_bad=skip_bad, groups=groups,
+            verbose=not quiet,
         )  # fmt: skip
         show(curve, as_json, lambda tables: tables.learning_rate(curve))
         return
@@ -231,7 +252,7 @@ def train(
         data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
         threads=threads, force=force,
         budget=None if budget is None else parse_duration(budget),
-        init=init, freeze=freeze, skip_bad=skip_bad, groups=groups, report=report,
+        init=init, freeze=freeze, weights=weights, teacher=teacher, skip_bad=skip_bad, groups=groups, report=report,
         checkpoint_every=parse_duration(checkpoint_every), verbose=not quiet,
     )  # fmt: skip
     _show_training(run, as_json)
@@ -240,8 +261,8 @@ def train(
 # What may be given beside an option with which nothing is trained from the start
 _WITH_RESUME = ("resume", "device", "threads", "as_json", "quiet")
 _WITH_FIND_RATE = (
-    "find_rate", "data", "recipe", "epochs", "overrides", "out", "init", "freeze", "skip_bad", "groups", "seed",
-    "device", "threads", "as_json", "quiet",
+    "find_rate", "data", "recipe", "epochs", "overrides", "out", "init", "freeze", "weights", "skip_bad", "groups",
+    "seed", "device", "threads", "as_json", "quiet",
 )  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """Load a data set: by its catalog name, or from a path in one of the supported formats."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -9,7 +8,7 @@ import numpy as np
 
 from foveola.datasets import cifar, digits, download, folder, folder_cache, idx, npz, packed
 from foveola.datasets.catalog import CATALOG
-from foveola.datasets.download import cache_folder
+from foveola.datasets.download import cache_folder, data_folders
 from foveola.datasets.entry import Entry
 from foveola.datasets.reader import Prepare, Reader, ReadOptions, originals_of
 from foveola.errors import DataError, unknown
@@ -123,13 +122,8 @@ def locate(name: str) -> Path | None:
     if name not in CATALOG:
         raise DataError(unknown("data set", name, CATALOG))
     entry = CATALOG[name]
-    folders = [root / name for root in _data_roots() for name in dict.fromkeys((entry.name, entry.folder))]
+    folders = [root / name for root in data_folders() for name in dict.fromkeys((entry.name, entry.folder))]
     return next((folder for folder in folders if entry.is_in(folder)), None)
-
-
-def _data_roots() -> list[Path]:
-    data_folder = os.environ.get("FOVEOLA_DATA")
-    return [*([Path(data_folder).expanduser()] if data_folder else []), cache_folder()]
 
 
 def height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Downloads of named data sets: checked against the published checksums, cached."""
+"""Downloads: checked against the published checksums, cached."""
 
 import errno
 import os
@@ -15,6 +15,12 @@ def cache_folder() -> Path:
     """The folder for downloads: $FOVEOLA_CACHE, or else the operating system's cache folder for this user."""
     override = os.environ.get("FOVEOLA_CACHE")
     return Path(override).expanduser() if override else platformdirs.user_cache_path("foveola")
+
+
+def data_folders() -> list[Path]:
+    """The folders in which files are looked for by name: $FOVEOLA_DATA, if it is set, then the folder for downloads."""
+    data_folder = os.environ.get("FOVEOLA_DATA")
+    return [*([Path(data_folder).expanduser()] if data_folder else []), cache_folder()]
 
 
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two chunks
@@ -64,29 +70,30 @@ def _try_sources(entry: Entry, file: File, folder: Path, progress: Progress) -> 
         except (OSError, ValueError) as error:  # from requests, derived from OSError; from pooch, for a wrong checksum
             if getattr(error, "errno", None) in _DISK_ERRORS:
                 raise
-            reasons.append(f"{source}{file.name}: {_reason(error)}")
+            reasons.append(f"{source}{file.name}: {reason(error)}")
     return reasons
 
 
-def retrieve(url: str, known_hash: str, path: Path, progress: Progress) -> Path:
+def retrieve(url: str, known_hash: str, path: Path, progress: Progress, max_bytes: int | None = None) -> Path:
     """Download one file to `path`, unless an intact copy is already there.
 
     Parameters
     ----------
     known_hash : `algorithm:hexadecimal digits`
+    max_bytes : more than these are not downloaded
 
     Raises
     ------
     OSError
         If the file cannot be stored, or cannot be downloaded (requests.RequestException).
     ValueError
-        If the checksum differs; nothing is left behind.
+        If the checksum differs, or the file is too large; nothing is left behind.
     """
     import pooch
 
     pooch.get_logger().setLevel("WARNING")  # otherwise it prints a line for each file
     downloader = pooch.HTTPDownloader(
-        progressbar=_ProgressAdapter(progress, path.name),
+        progressbar=_ProgressAdapter(progress, path.name, max_bytes),
         chunk_size=2**16,
         timeout=TIMEOUT,
         headers={"Accept-Encoding": "identity"},  # otherwise some servers send .gz files decompressed
@@ -94,7 +101,8 @@ def retrieve(url: str, known_hash: str, path: Path, progress: Progress) -> Path:
     return Path(pooch.retrieve(url, known_hash, fname=path.name, path=path.parent, downloader=downloader))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a download failed, in a few words."""
     import requests
 
     match error:
@@ -124,13 +132,15 @@ def _failure(entry: Entry, file: File, reasons: list[str], folder: Path) -> str:
 class _ProgressAdapter:
     """Progress bar in the form that pooch expects; forwards to a Progress."""
 
-    def __init__(self, progress: Progress, name: str) -> None:
+    def __init__(self, progress: Progress, name: str, max_bytes: int | None) -> None:
         self.total = 0
-        self._progress, self._name, self._done = progress, name, 0
+        self._progress, self._name, self._done, self._max_bytes = progress, name, 0, max_bytes
 
     def update(self, count: int) -> None:
         # Pooch counts whole chunks: the last one would exceed the total.
         self._done = min(self._done + count, self.total) if self.total else self._done + count
+        if self._max_bytes is not None and max(self.total, self._done - count) > self._max_bytes:
+            raise ValueError(f"the file is larger than {self._max_bytes:,} bytes")
         self._progress(self._done, self.total or None, self._name)
 
     def reset(self) -> None:

@@ -8,7 +8,7 @@ from foveola.exports.allowlist import LayerOutput
 from foveola.exports.onnx import OnnxModel
 from foveola.images import Polarity, Resize
 from foveola.inputs.fixes import FIXES, WITHOUT_STATISTICS
-from foveola.models.metadata import ImageStatistics, OriginalImages, Rejection, Unfamiliarity
+from foveola.models.metadata import ImageStatistics, OriginalImages, PretrainedOrigin, Rejection, Unfamiliarity
 
 
 class ModelLayer(BaseModel):
@@ -56,6 +56,7 @@ class _Description(BaseModel):
     fixes: dict[str, str]
     collect: bool
     data: ModelData | None
+    pretrained: PretrainedOrigin | None
 
 
 class ModelDocument(_Description):
@@ -65,7 +66,7 @@ class ModelDocument(_Description):
     `resize`, with the grey level `fill` beside a letterbox's image; `originals` are the training images before they
     were resized and converted; `white_level` is the value that becomes 255 in files of 16 bits per pixel, null for
     65535; `fixes` are the available changes to an image, each with what it does; `collect` tells whether labelled
-    images are kept.
+    images are kept; `pretrained` are the published weights that the training began with, with their licence.
     """
 
     layers: tuple[ModelLayer, ...]
@@ -109,4 +110,5 @@ def _describe(model: OnnxModel, name: str, *, collect: bool) -> dict[str, Any]:
         "fixes": dict(FIXES) if metadata.statistics else {fix: FIXES[fix] for fix in WITHOUT_STATISTICS},
         "collect": collect,
         "data": metadata.data and ModelData.model_validate(metadata.data, from_attributes=True),
+        "pretrained": metadata.pretrained,
     }

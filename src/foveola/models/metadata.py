@@ -51,6 +51,28 @@ class DataOrigin(BaseModel):
     learnt: LearntImages | None = Field(default=None, repr=False)
 
 
+class PretrainedOrigin(BaseModel):
+    """The published weights that a training began with: their name in `foveola.models.pretrained`, and the file.
+
+    `source` and `licence` are None if the file was given by its path and is not a known one. `verified` says whether
+    the SHA-256 is that of a published file.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    sha256: str
+    source: str | None = None
+    licence: str | None = None
+    verified: bool = False
+
+    def __str__(self) -> str:
+        if self.source is None:
+            return f"{self.name}, from a file of unknown origin and licence, SHA-256 {self.sha256[:12]}…"
+        doubt = "" if self.verified else f"; the file is not a known one, SHA-256 {self.sha256[:12]}…"
+        return f"{self.name}, {self.licence}, {self.source}{doubt}"
+
+
 class Quantiles(BaseModel):
     """The 1 %, 50 % and 99 % quantiles of a measurement over the training images."""
 
@@ -196,7 +218,8 @@ class ModelMetadata(BaseModel):
     older Foveola; `white_level`, the value that became 255 in files of 16 bits per channel, if that was 65535; `reject`
     if the model never reports a prediction as uncertain. `unfamiliarity` is None if the model cannot tell images that
     are unlike its training images: it was trained without validation images or by an older Foveola, or its network is
-    the user's own. `layers` is None for a network that the user wrote in PyTorch.
+    the user's own. `layers` is None for a network that the user wrote in PyTorch. `pretrained` is None if the training
+    began with random weights.
     """
 
     model_config = ConfigDict(frozen=True, serialize_by_alias=True, allow_inf_nan=False)
@@ -220,6 +243,7 @@ class ModelMetadata(BaseModel):
     layers: tuple[Layer, ...] | None = Field(default=None, max_length=_MAX_LAYERS)
     recipe: str | None = None
     data: DataOrigin | None = None
+    pretrained: PretrainedOrigin | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

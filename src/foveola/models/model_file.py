@@ -36,7 +36,7 @@ def read_model_file(path: Path) -> ModelFile:
         If the file is missing, damaged or altered, not a Foveola model, or describes a network out of bounds.
     """
     content = read_verified(path, MAX_BYTES, _CURE)
-    entries = _header_metadata(path, content)
+    entries = header_metadata(path, content)
     if METADATA_KEY not in entries and CHECKSUM_KEY not in entries:
         raise ModelError(
             f"{path} is a safetensors file, but not a Foveola model: it has no class names or preprocessing. "
@@ -56,7 +56,7 @@ def read_metadata(path: Path) -> ModelMetadata:
     return read_model_file(path).metadata
 
 
-def _header_metadata(path: Path, content: bytes) -> dict[str, str]:
+def header_metadata(path: Path, content: bytes) -> dict[str, str]:
     """The texts in the header of a safetensors file."""
     try:
         header = json.loads(header_bytes(content))

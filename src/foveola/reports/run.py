@@ -163,6 +163,7 @@ def _training(data: ReportData, status: RunStatus) -> dict[str, Any]:
     return {
         "facts": {
             "Recipe": f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name,
+            "Initial weights": _initial_weights(status),
             "Length": f"{_count(status.epochs, 'epoch')}, {status.steps:,} steps of {recipe.batch_size} images",
             "Optimizer": f"{recipe.optimizer}, learning rate {recipe.learning_rate:g}, {recipe.schedule} schedule",
             "Weights kept": _kept(recipe.keep, status),
@@ -183,6 +184,13 @@ def _training(data: ReportData, status: RunStatus) -> dict[str, Any]:
         "panels": [svg(figure, f"{title} over the training") for title, figure in panels.items()],
         "toml": recipe.to_toml(),
     }
+
+
+def _initial_weights(status: RunStatus) -> str:
+    if status.init is None:
+        return f"pretrained: {status.pretrained}" if status.pretrained is not None else "random"
+    earlier = f", which began with {status.pretrained}" if status.pretrained is not None else ""
+    return f"copied from {status.init}{earlier}"
 
 
 def _count(number: int, noun: str) -> str:

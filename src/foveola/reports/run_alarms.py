@@ -12,6 +12,8 @@ def repeat_command(status: RunStatus, run: Path) -> str:
     """The command that repeats a training."""
     command = ["foveola", "train", status.data.path or status.data.name]
     command += ["--recipe", str(run / "recipe.toml"), "--seed", str(status.seed)]
+    if status.weights is not None:
+        command += ["--weights", status.weights]
     if status.data.groups not in (None, GIVEN_GROUPS):
         command += ["--groups", str(status.data.groups)]
     return shlex.join(command)

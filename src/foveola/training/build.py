@@ -1,4 +1,4 @@
-"""The untrained classifier: preprocessing from the training images, initial weights from the seed."""
+"""The untrained classifier: preprocessing from the training images, initial weights from the seed or pretrained."""
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from foveola.models import init
 from foveola.models.classifier import Classifier
 from foveola.models.metadata import MAX_CLASSES, ModelMetadata
 from foveola.models.modules import build_network
+from foveola.models.pretrained import PretrainedWeights, load_pretrained
 from foveola.models.shapes import check_size, infer_shapes
 from foveola.recipe import Recipe
 
@@ -28,6 +29,7 @@ def build_classifier(
     *,
     network: nn.Module | None = None,
     picture_polarity: Polarity | None = None,
+    pretrained: PretrainedWeights | None = None,
 ) -> Classifier:
     """Build an untrained classifier for these images.
 
@@ -38,11 +40,12 @@ def build_classifier(
     seed : seed of the initial weights
     network : the user's own module, float N×C×H×W → logits N×K, instead of the recipe's layers
     picture_polarity : of the images without the letterbox in which they lie; None: there is no letterbox
+    pretrained : weights for all layers of the recipe but the last
 
     Raises
     ------
     UserError
-        If the layers do not fit together, or network or number of classes are too large.
+        If the layers do not fit together or not to the weights, or network or number of classes are too large.
     """
     if len(train.class_names) > MAX_CLASSES:
         raise DataError(
@@ -62,14 +65,17 @@ def build_classifier(
         statistics=compute_statistics(train.images) if common_polarity != "mixed" else None,
         layers=recipe.layers if network is None else None,
         recipe=recipe.name,
+        pretrained=None if pretrained is None else pretrained.origin,
     )
     if network is None:
         infos = infer_shapes(recipe.layers, metadata.network_shape, len(train.class_names))
         check_size(infos)
         network = build_network(infos)
         init.initialize(network, recipe.initialization, seed)
+        if pretrained is not None:
+            load_pretrained(network, infos, pretrained)
     classifier = Classifier(network, metadata)
-    if metadata.layers is not None and recipe.initialization == "whitened":
+    if metadata.layers is not None and pretrained is None and recipe.initialization == "whitened":
         _whiten(classifier, train.images)
     return classifier
 

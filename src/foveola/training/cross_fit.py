@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from foveola.datasets.weights import find_weights
 from foveola.errors import DataError
 from foveola.images import ImageSet, Labels
 from foveola.predictions import Predictions, softmax
@@ -61,7 +62,7 @@ def cross_fit(
     """
     # Class weights would bias the probabilities, and cannot be computed if a fold's training images lack a class
     recipe = recipe.model_copy(update={"class_weights": "none"})
-    precision = choose_precision(recipe.precision, device)
+    precision, pretrained = choose_precision(recipe.precision, device), find_weights(recipe)
     mean = np.zeros((len(images), len(images.class_names)))
     judged = np.ones(len(images), dtype=bool)
     for number in range(rounds * folds):
@@ -70,7 +71,7 @@ def cross_fit(
         announce(number)
         held_out = np.flatnonzero(image_folds == number % folds)
         fold_train = images.take(np.flatnonzero((image_folds != number % folds) & learnt))
-        classifier = build_classifier(recipe, fold_train, seed + number)
+        classifier = build_classifier(recipe, fold_train, seed + number, pretrained=pretrained)
         fit(
             classifier, fold_train, None, recipe,
             seed=seed + number, device=device, precision=precision, flip=flip,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from foveola.datasets.weights import find_weights
 from foveola.errors import DataError, NonFiniteLoss
 from foveola.images import ImageSet, Polarity
 from foveola.predictions import Predictions
@@ -111,11 +112,11 @@ def cross_validate(
     NonFiniteLoss
         If a training diverges.
     """
-    precision = choose_precision(recipe.precision, device)
+    precision, pretrained = choose_precision(recipe.precision, device), find_weights(recipe)
     scores = []
     for number, fold in enumerate(folds):
         train, held_out = images.take(fold.train), images.take(fold.held_out)
-        classifier = build_classifier(recipe, train, seed, picture_polarity=picture_polarity)
+        classifier = build_classifier(recipe, train, seed, picture_polarity=picture_polarity, pretrained=pretrained)
         fit(
             classifier, train, held_out, recipe, seed=seed, device=device, precision=precision, flip=flip,
             callbacks=[*callbacks(number), *_selection(recipe)],

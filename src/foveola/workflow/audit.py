@@ -4,7 +4,7 @@ import csv
 import io
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from foveola.datasets.reload import image_paths, load_for_recipe
 from foveola.datasets.series import missing_groups
 from foveola.datasets.splits import Splits
+from foveola.datasets.weights import find_weights
 from foveola.documents import (
     Audit,
     AuditedData,
@@ -113,10 +114,12 @@ def audit(
     from foveola.audits.units import find_units
     from foveola.datasets.duplicates import find_duplicates
     from foveola.evaluation.intervals import grouped_wilson
+    from foveola.training.colour import settle_augmentation
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
     dataset, paths = _read(data, loaded, skip_bad, groups, trainer.screen)
+    trainer = replace(trainer, recipe=settle_augmentation(loaded, dataset.train)[0])
     if as_lazy(dataset.train.images) is not None:
         raise DataError(
             f"The audit compares all images of {dataset.name} with each other, and they are too large to be in memory. "
@@ -278,7 +281,7 @@ class _Trainer:
         for name, learnt in {"all images": part == "train", "without suspects": (part == "train") & sound}.items():
             self.say(f"cost of the suspects: training on {name}")
             images = pool.everything.take(np.flatnonzero(learnt))
-            classifier = build_classifier(self.recipe, images, self.seed)
+            classifier = build_classifier(self.recipe, images, self.seed, pretrained=find_weights(self.recipe))
             fit(
                 classifier, images, None, self.recipe, seed=self.seed, device=self.device,
                 precision=choose_precision(self.recipe.precision, self.device),

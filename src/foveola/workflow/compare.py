@@ -251,6 +251,7 @@ def _trained(run: Run, dataset: Dataset, seed: int, device: Device, verbose: boo
         found = Run.open(folder)
         status = found.status
         fits = status.recipe == run.recipe and status.seed == seed and status.data.fingerprint == dataset.fingerprint
+        fits = fits and status.pretrained == run.status.pretrained
         if not fits or status.status not in ("done", "interrupted"):
             raise _in_the_way(folder, name, seed)
         if status.status == "done":
@@ -258,8 +259,9 @@ def _trained(run: Run, dataset: Dataset, seed: int, device: Device, verbose: boo
         unfinished = True
     console(verbose).print(f"training {name} with seed {seed}")
     return train(
-        dataset, run.recipe, out=folder, seed=seed, device=device, force=unfinished, report=False, verbose=verbose
-    )
+        dataset, run.recipe, out=folder, seed=seed, device=device, weights=run.status.weights, force=unfinished,
+        report=False, verbose=verbose,
+    )  # fmt: skip
 
 
 def _in_the_way(folder: Path, name: str, seed: int) -> OutputError:

@@ -3,9 +3,12 @@
 import os
 import platform
 from importlib import metadata, util
+from pathlib import Path
 
 from foveola.datasets.download import cache_folder
+from foveola.datasets.weights import locate_weights
 from foveola.documents import Environment
+from foveola.models.pretrained import ENTRIES
 
 PACKAGES = ("foveola", "numpy", "pillow", "safetensors", "scikit-learn", "torch", "onnxruntime")
 
@@ -40,11 +43,16 @@ def describe_environment() -> Environment:
         platform=platform.platform(),
         data_folder=os.environ.get("FOVEOLA_DATA"),
         cache_folder=str(cache_folder()),
+        pretrained_weights={name: _path_text(locate_weights(name)) for name in ENTRIES},
         processors=os.cpu_count(),
         threads=threads,
         device=device,
         precision=precision,
     )
+
+
+def _path_text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _package_version(name: str) -> str:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveola.datasets.splits import divide
+from foveola.datasets.weights import find_weights
 from foveola.documents import LearningRateCurve
 from foveola.errors import UserError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset
-from foveola.progress import console
+from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
-from foveola.workflow.train import load_data
+from foveola.workflow.train import check_weights, load_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -34,6 +35,7 @@ def find_rate(
     threads: int | None = None,
     init: str | Path | None = None,
     freeze: bool = False,
+    weights: str | Path | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
     network: "nn.Module | None" = None,
@@ -49,8 +51,8 @@ def find_rate(
     recipe : name, path of a TOML file, or a Recipe
     out : the folder for learning_rate.html and learning_rate.png, which are replaced there; by default
         rates/<name of the data>-<name of the recipe>
-    overrides, seed, device, threads, init, freeze, skip_bad, groups, network : as in `train`; the same ones should be
-        given to it
+    overrides, seed, device, threads, init, freeze, weights, skip_bad, groups, network : as in `train`; the same ones
+        should be given to it
     verbose : report progress on standard error
 
     Returns
@@ -73,6 +75,7 @@ def find_rate(
         require(module, "train")
     from foveola.training.augment import uses_flips
     from foveola.training.build import build_classifier
+    from foveola.training.colour import settle_augmentation
     from foveola.training.find_rate import range_test, suggest
     from foveola.training.loop import choose_precision
     from foveola.training.transfer import transfer_weights
@@ -80,21 +83,28 @@ def find_rate(
     loaded = load_recipe(recipe, overrides)
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
-    weights = None if init is None else model_path(Path(init))  # refused before data is read
+    check_weights(weights, init, network)
+    source = None if init is None else model_path(Path(init))  # refused before data is read
     if out is not None:
         check_writable(Path(out))
     chosen_device, _ = choose_device(device), choose_threads(threads)
     screen = console(verbose)
+    pretrained = None
+    if init is None and network is None:
+        with show_progress(screen) as progress:
+            pretrained = find_weights(loaded, weights, progress)
     dataset = load_data(data, loaded, skip_bad, groups, screen)
     dataset.check_trainable()
     folder = Path(out) if out is not None else Path("rates") / f"{dataset.name}-{loaded.name}"
     check_writable(folder)
     train = divide(dataset, loaded.validation, loaded.test, seed)[0].train
+    loaded, _ = settle_augmentation(loaded, train)
     classifier = build_classifier(
-        loaded, train, seed, network=copy.deepcopy(network), picture_polarity=dataset.picture_polarity
-    )
-    if weights is not None:
-        transfer_weights(classifier, weights, freeze=freeze)
+        loaded, train, seed,
+        network=copy.deepcopy(network), picture_polarity=dataset.picture_polarity, pretrained=pretrained,
+    )  # fmt: skip
+    if source is not None:
+        transfer_weights(classifier, source, freeze=freeze)
     screen.print(f"{dataset.name}, {loaded.name}: range test on {len(train):,} training images", soft_wrap=True)
     test = range_test(
         classifier, train, loaded,

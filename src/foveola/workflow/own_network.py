@@ -18,6 +18,26 @@ if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
 
 
+def examine_network(network: "nn.Module | None", recipe: Recipe, train: ImageSet, screen: "Console") -> float:
+    """Refuse a network that does not fit the data, and say so if it cannot be exported, before the training.
+
+    Returns
+    -------
+    Seconds that an export takes; 0 without a network of the user's own
+
+    Raises
+    ------
+    UserError
+        If the network cannot take the images, or does not give a logit for each class.
+    """
+    if network is None:
+        return 0.0
+    check_network(network, recipe, train)
+    started = time.perf_counter()
+    _rehearse_export(network, _metadata(recipe, train), screen)
+    return time.perf_counter() - started
+
+
 def check_network(network: "nn.Module", recipe: Recipe, train: ImageSet) -> None:
     """Check on two black images that a network takes the data's shape, and gives a logit for each class.
 
@@ -71,14 +91,8 @@ def _metadata(recipe: Recipe, train: ImageSet) -> ModelMetadata:
     return ModelMetadata(class_names=train.class_names, image_shape=train.image_shape, pad=recipe.pad)
 
 
-def rehearse_export(network: "nn.Module", recipe: Recipe, train: ImageSet, screen: "Console") -> float:
-    """Export the untrained network, and say what stands against it before the time of a training is spent.
-
-    Returns
-    -------
-    The seconds that it took
-    """
-    started = time.perf_counter()
+def _rehearse_export(network: "nn.Module", metadata: ModelMetadata, screen: "Console") -> None:
+    """Export the untrained network, and say what stands against it."""
     try:
         require("onnx", "train")
         require("onnxscript", "train")
@@ -88,10 +102,9 @@ def rehearse_export(network: "nn.Module", recipe: Recipe, train: ImageSet, scree
         from foveola.exports.own_graph import NotExportable, build_own_graph
 
         try:
-            build_own_graph(network, _metadata(recipe, train))
+            build_own_graph(network, metadata)
         except NotExportable as reason:
             _announce(f"{reason}.", screen)
-    return time.perf_counter() - started
 
 
 def write_graph(run: Run, classifier: "Classifier", images: Images, screen: "Console") -> NetworkGraph:
