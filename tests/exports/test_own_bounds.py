@@ -150,6 +150,7 @@ REFUSED = {
     "an axis too many": ([("Gather", [X, np.array(0)], {"axis": 4})], "axis that its input lacks"),
     "an absent input": ([("Relu", ["nothing"], {})], "no node before it gives"),
     "an input left out": ([("MatMul", [X, ""], {})], "lacks an input"),
+    "more parts than outputs": ([("Split", [X], {"axis": 1, "num_outputs": 2**40})], "another number of outputs"),
     "nine axes": ([("Reshape", [X, np.array([-1, 1, 1, 1, 1, 1, 1, 1, 192], INT)], {})], "more than 8 axes"),
 }  # fmt: skip
 

@@ -274,12 +274,18 @@ def test_bad_input_is_named_and_nothing_written(toy_run, image_file, tmp_path, o
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_an_export_cannot_be_explained(toy_run, toy, image_file, tmp_path):
+def test_an_export_is_explained_by_occlusion_and_its_layers(toy_run, toy, image_file, tmp_path):
     report = export(toy_run, data=toy, out=tmp_path / "model.onnx", verbose=False)
-    for model in (report.path, foveola.open(report.path)):
-        with pytest.raises(ModelError, match=r"predict.* Give the run that it was exported from"):
-            explain(model, image_file, out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    (expected,) = explain(toy_run, image_file, out=tmp_path / "run")["explanations"]
+    for number, model in enumerate((report.path, foveola.open(report.path))):
+        document = explain(model, image_file, out=tmp_path / str(number))
+        (row,) = document["explanations"]
+        assert row["cam"].startswith("HiResCAM is not possible: it needs gradients")
+        assert row["cam"] in Path(document["page"]).read_text("utf-8")
+        assert document["filters"] is None
+        drops = ([of_class["largest_drop"] for of_class in found["classes"]] for found in (row, expected))
+        np.testing.assert_allclose(*drops, atol=1e-4)
+        assert row["layers"][-1]["name"] == "logits"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (2000, 3000)])

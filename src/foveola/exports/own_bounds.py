@@ -374,11 +374,11 @@ def _concat(node: NetworkNode) -> Result:
 def _split(node: NetworkNode) -> Result:
     shape = node.tensor().shape
     axis = node.axis(node.number("axis", 0), len(shape))
-    count = node.number("num_outputs", 0) or len(node.outputs)
+    count = len(node.outputs)
     if node.has(1):
         parts = list(node.sizes(1))
-    elif shape[axis].power or count < 1:
-        raise node.refuse("that divides the batch")
+    elif shape[axis].power or node.number("num_outputs", count) != count:
+        raise node.refuse("that divides the batch, or gives another number of outputs")
     else:
         part = -(-shape[axis].factor // count)
         parts = [Size(min(part, shape[axis].factor - part * index)) for index in range(count)]
@@ -559,7 +559,7 @@ _RULES: dict[str, _Rule] = {
     **_all(_same, "Relu LeakyRelu Elu Selu Celu Gelu Tanh Sigmoid HardSigmoid HardSwish Mish Softplus Softsign Clip"),
     **_all(_same, "ThresholdedRelu Erf Sqrt Exp Log Abs Neg Reciprocal Floor Ceil Round Sign Sin Cos Not IsNaN IsInf"),
     **_all(_same, "BatchNormalization QuantizeLinear DequantizeLinear Trilu CumSum"),
-    **_all(_reduced_alike, "Softmax LogSoftmax LayerNormalization InstanceNormalization LpNormalization LRN"),
+    **_all(_reduced_alike, "Softmax LogSoftmax LayerNormalization InstanceNormalization LpNormalization"),
     **_all(_broadcast, "Add Sub Mul Div Pow PRelu Min Max Sum Mean Where And Or Xor Equal Less LessOrEqual Greater"),
     **_all(_broadcast, "GreaterOrEqual"),
     **_all(_reduce, "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare"),
