@@ -77,9 +77,11 @@ def class_activation_maps(
     check_cam_method(method)
     check_explained(images, classes, len(classifier.class_names))
     if not isinstance(classifier, Classifier):
+        own = classifier.metadata.layers is None
+        where = "open it from Python, with the code of its network" if own else "explain the run that it comes from"
         raise ModelError(
             f"{CAM_TITLES[method]} is not possible: it needs gradients, which an ONNX graph does not give. Use "
-            f"occlusion, or open the run with its network's code: foveola.open(run, network=YourModule())."
+            f"occlusion, or {where}."
         )
     batches = (slice(start, start + INFERENCE_BATCH) for start in range(0, len(images), INFERENCE_BATCH))
     with classifier.eval_mode(), torch.enable_grad():
