@@ -128,7 +128,8 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_known_one():
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"epochs": 0}, "epochs is 0; it should be greater than or equal to 1."),
+        ({"epochs": -1}, "epochs is -1; it should be greater than or equal to 0."),
+        ({"epochs": 0}, "Nothing would be trained: with epochs = 0, the last layer is fitted as head_views says"),
         ({"epochs": True}, "epochs is True; it should be a valid integer."),
         ({"epochs": "3"}, "epochs is '3'; it should be a valid integer."),
         ({"epochs": 2.5}, "epochs is 2.5; it should be a valid integer."),
@@ -186,8 +187,8 @@ def test_a_missing_key_is_named():
 
 
 def test_several_errors_are_reported_together():
-    message = error_message({**MINIMAL, "epochs": 0, "batch_sise": 3})
-    assert "epochs is 0" in message
+    message = error_message({**MINIMAL, "epochs": -1, "batch_sise": 3})
+    assert "epochs is -1" in message
     assert "Did you mean 'batch_size'?" in message
 
 

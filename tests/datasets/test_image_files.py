@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import foveola
-from foveola.datasets import load
+from foveola.datasets import image_files, load
 from foveola.datasets.reload import load_for_model
 from foveola.errors import DataError
 from foveola.models.model_file import read_metadata
@@ -134,3 +134,25 @@ def test_grey_saved_in_colour_is_grey(tmp_path):
     mixed = load(tmp_path)
     assert mixed.image_shape == (8, 8, 3)
     assert mixed.originals.colour == 1
+
+
+# Memory
+
+
+def test_a_folder_that_memory_cannot_hold_is_refused_early(tmp_path, monkeypatch):
+    count, memory = 3 * image_files.IMAGES_PER_CHECK, 10**6
+    write(tmp_path, [Image.fromarray(noise((4, 4), seed)) for seed in range(count)])
+    monkeypatch.setattr(image_files, "physical_memory", lambda: memory)
+    read = []
+    with pytest.raises(
+        DataError, match=r"300 images of 50×40 pixels take .* foveola pack DATA --image-size 50x40.*=25\."
+    ):
+        load(tmp_path, image_size=(50, 40), progress=lambda done, total, what: read.append(done))
+    assert len(read) < image_files.IMAGES_PER_CHECK
+    assert len(load(tmp_path, image_size=(30, 40)).train) == count  # of grey images: a byte a pixel, twice
+
+
+def test_where_the_system_does_not_tell_its_memory_nothing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "physical_memory", lambda: None)
+    monkeypatch.setattr(image_files, "IMAGES_PER_CHECK", 2)
+    assert len(load(write(tmp_path, [Image.fromarray(noise((4, 4)))] * 4)).train) == 4

@@ -36,6 +36,34 @@ STACK = [
     {"type": "Dense", "units": "classes"},
 ]
 
+# Not on images this small: random weights of 50 layers amplify any difference
+LARGE = ("efficientnet-lite0", "resnet18")
+# As a MobileNet: separable convolutions, and sums with what came before them
+SEPARABLE = [
+    {"type": "Conv2D", "filters": 8, "padding": "same", "bias": False},
+    {"type": "BatchNorm"},
+    {"type": "Activation", "function": "relu6"},
+    {"type": "DepthwiseConv2D", "padding": "same", "bias": False},
+    {"type": "BatchNorm"},
+    {"type": "Activation", "function": "relu6"},
+    {
+        "type": "Residual",
+        "layers": [
+            {"type": "Conv2D", "filters": 24, "kernel": 1, "bias": False},
+            {"type": "BatchNorm"},
+            {"type": "Activation", "function": "relu6"},
+            {"type": "DepthwiseConv2D", "padding": "same", "bias": False},
+            {"type": "BatchNorm"},
+            {"type": "Activation", "function": "relu6"},
+            {"type": "Conv2D", "filters": 8, "kernel": 1, "bias": False},
+            {"type": "BatchNorm"},
+        ],
+    },
+    {"type": "Conv2D", "filters": 16, "kernel": 1, "activation": "hard-swish"},
+    {"type": "GlobalAveragePool2D"},
+    {"type": "Dense", "units": "classes"},
+]
+
 
 @pytest.fixture
 def clock(monkeypatch):
@@ -89,7 +117,13 @@ def run(toy_run, tmp_path):
 
 @pytest.mark.parametrize(
     ("stack", "shape"),
-    [(STACK, (12, 10, 1)), (STACK, (8, 8, 3)), *((recipe, (28, 28, 1)) for recipe in recipe_names())],
+    [
+        (STACK, (12, 10, 1)),
+        (STACK, (8, 8, 3)),
+        (SEPARABLE, (16, 16, 3)),
+        *((recipe, (28, 28, 1)) for recipe in recipe_names() if recipe not in LARGE),
+        pytest.param("resnet18", (28, 28, 1), marks=pytest.mark.slow),
+    ],
 )
 def test_logits_are_close_to_float32(quantize, tmp_path, stack, shape):
     classifier, images, gain = quantize(stack, shape)
@@ -110,6 +144,41 @@ def test_weights_have_7_bits_and_a_scale_for_each_channel(quantize, tmp_path):
         assert 60 < np.abs(values.astype(int)).max() <= 64
         (reader,) = (node for node in graph.node if name in node.input)
         assert (reader.op_type, len(constants[reader.input[1]])) == ("DequantizeLinear", len(values))
+
+
+def test_separable_and_residual_layers_are_computed_in_integers(quantize, tmp_path):
+    """All but the first two convolutions: ONNX Runtime fuses what stands between these nodes into integer operators."""
+    quantize(SEPARABLE, (16, 16, 3))
+    graph = onnx_format.load(tmp_path / "model.onnx").graph
+    writers = {tensor: node.op_type for node in graph.node for tensor in node.output}
+    readers = {}
+    for node in graph.node:
+        for tensor in node.input:
+            readers.setdefault(tensor, set()).add(node.op_type)
+
+    def surroundings(operator):
+        return [
+            ({writers.get(tensor) for tensor in node.input}, readers[node.output[0]])
+            for node in graph.node
+            if node.op_type == operator
+        ]
+
+    integers = ({"DequantizeLinear"}, {"QuantizeLinear"})
+    convolutions = surroundings("Conv")
+    assert [found == integers for found in convolutions] == [False, False, True, True, True, True]
+    assert surroundings("Add") == [integers]
+    assert not [node for node in graph.node if node.op_type == "Clip"][2:]  # the range of the integers clips
+
+
+def test_biases_take_back_what_rounding_the_weights_shifts(quantize, tmp_path, monkeypatch):
+    """In every layer, the mean of each channel is nearer to that of float32; measured where nothing else is rounded."""
+    errors = []
+    for correct in (int8._correct_biases, lambda *arguments: None):
+        monkeypatch.setattr(int8, "_correct_biases", correct)
+        classifier, images, _ = quantize(SEPARABLE, (16, 16, 3))
+        found = onnx.open(tmp_path / "model.onnx").predict_logits(images.images)
+        errors.append(np.abs((found - classifier.predict_logits(images.images)).mean(axis=0)).max())
+    assert errors[0] < 0.7 * errors[1]
 
 
 def test_layers_that_the_graph_still_computes_are_listed(quantize, tmp_path):
@@ -145,6 +214,20 @@ def test_models_are_timed_in_alternation_for_one_image_and_a_batch(classifier_of
     gain = int8.write(tmp_path / "model.safetensors", classifier, tmp_path / "model.onnx", confident(classifier, 5))
     assert sizes == [1] * 2 * int8.REPETITIONS + [onnx.BATCH] * 2 * int8.REPETITIONS
     assert (gain.seconds_float32, gain.seconds) == ((0.004, 0.004), (0.001, 0.001))
+
+
+def test_networks_that_take_long_are_timed_less_often(classifier_of, confident, clock):
+    sizes = clock((4.0, 1.0))
+    classifier = classifier_of(STACK, (12, 10, 1))
+    gain = int8.measure_gain(classifier, classifier, confident(classifier, 5))
+    assert sizes == [1] * 2 * 5 + [onnx.BATCH] * 2 * 5
+    assert (gain.seconds_float32, gain.seconds) == ((4.0, 4.0), (1.0, 1.0))
+
+
+@pytest.mark.parametrize(("side", "count"), [(28, 1000), (64, 1000), (160, 327), (224, 200)])
+def test_larger_images_need_fewer_for_calibration(side, count):
+    images = np.broadcast_to(np.uint8(0), (1500, side, side, 3))
+    assert len(int8._calibration_images(ImageSet(images, np.arange(1500) % 2, ("a", "b")))) == count
 
 
 def test_a_single_slow_repetition_does_not_matter(classifier_of, confident, clock, tmp_path):
@@ -184,8 +267,8 @@ def test_a_less_accurate_export_is_not_kept(run, toy, clock, monkeypatch):
     clock(FASTER)
     quantize = int8._quantize
 
-    def quantize_badly(path, images):
-        graph = quantize(path, images)
+    def quantize_badly(*arguments):
+        graph = quantize(*arguments)
         for tensor in graph.initializer:
             if tensor.name.startswith("dense_1.weight") and tensor.data_type == onnx_format.TensorProto.INT8:
                 values = numpy_helper.to_array(tensor)

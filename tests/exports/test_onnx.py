@@ -18,7 +18,7 @@ import foveola
 from foveola.errors import DataError, ModelError
 from foveola.exports import onnx
 from foveola.exports.onnx import DIGEST_KEY, GOLDEN_KEY, LAYERS_KEY, SOURCE_KEY
-from foveola.models.metadata import METADATA_KEY, DataOrigin, Rejection
+from foveola.models.metadata import METADATA_KEY, DataOrigin, ModelMetadata, Rejection
 
 STACK = [
     {"type": "Conv2D", "filters": 4, "padding": "same", "activation": "relu"},
@@ -45,6 +45,14 @@ def test_an_export_has_the_metadata_of_its_model(export, classifier):
     model = onnx.open(export)
     assert model.metadata == classifier.metadata
     assert model.class_names == classifier.class_names
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((28, 28, 1), 64), ((32, 32, 3), 64), ((64, 64, 3), 16), ((96, 128, 3), 5), ((300, 300, 3), 1)]
+)
+def test_batches_of_large_images_are_small(shape, size):
+    metadata = ModelMetadata.model_construct(image_shape=shape)
+    assert onnx.batch_size(metadata) == size
 
 
 @pytest.mark.parametrize("count", [1, onnx.BATCH, 2 * onnx.BATCH + 5])

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from foveola.errors import DataError
 from foveola.inputs.decode import MAX_PIXELS, decode, decode_first_frame, read_first_frame, read_image
+from foveola.inputs.resize import resize
 
 
 def saved(image, kind, **options):
@@ -437,3 +438,48 @@ def test_read_image_limits_the_file_size(tmp_path):
         file.truncate(2**30)  # sparse
     with pytest.raises(DataError, match=r"huge\.png has 1,073,741,824 bytes"):
         read_image(path)
+
+
+# Resized as soon as they are decoded
+
+
+def sixty_by_ninety(mode):
+    values = np.random.default_rng(2).integers(0, 256, (60, 90, 4), dtype=np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    return Image.fromarray(values).convert("RGB").convert(mode) if mode != "RGBA" else Image.fromarray(values)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *((mode, "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
+        *((mode, "JPEG") for mode in ("L", "RGB", "CMYK")),
+        *((mode, "WEBP") for mode in ("RGB", "RGBA")),
+        *((mode, "BMP") for mode in ("L", "RGB")),
+        *((mode, "GIF") for mode in ("L", "P")),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_reduced_pixels_are_those_of_the_resized_image(mode, kind, orientation):
+    options = {"exif": exif(orientation)} if kind in ("PNG", "JPEG", "WEBP") else {}
+    data = saved(sixty_by_ninety(mode), kind, **options)
+    whole = decode(data, "x")
+    asked = []
+    frame = decode_first_frame(data, "x", reduce=lambda *size: asked.append(size) or (20, 31))
+    np.testing.assert_array_equal(frame.pixels, resize(whole, 20, 31))
+    assert asked == [frame.original_size] == [whole.shape[:2]]
+
+
+@pytest.mark.parametrize("transparency", [7, (1, 2, 3)])
+def test_a_transparent_value_is_made_background_before_the_image_is_reduced(transparency):
+    mode = "L" if transparency == 7 else "RGB"
+    data = saved(sixty_by_ninety(mode), "PNG", transparency=transparency)
+    frame = decode_first_frame(data, "x", reduce=lambda height, width: (height // 3, width // 3))
+    np.testing.assert_array_equal(frame.pixels, resize(decode(data, "x"), 20, 30))
+
+
+def test_an_image_of_the_wanted_size_is_not_resized(rgb):
+    frame = decode_first_frame(saved(Image.fromarray(rgb), "PNG"), "x", reduce=lambda *size: size)
+    np.testing.assert_array_equal(frame.pixels, rgb)
+    assert frame.original_size is None

@@ -93,7 +93,8 @@ def test_an_image_may_be_reduced_before_its_shape_is_complete(mode):
     for _ in range(50):
         image = random.integers(0, 256, (*random.integers(1, 90, 2), 1), dtype=np.uint8)
         shape = CommonShape(*map(int, random.integers(4, 40, 2)), mode, 9)
-        np.testing.assert_array_equal(shape.fit(shape.reduce(image)), shape.fit(image))
+        reduced = resize(image, *shape.reduced_size(*image.shape[:2]))
+        np.testing.assert_array_equal(shape.fit(reduced), shape.fit(image))
 
 
 def test_aspects_decide_the_common_size():
@@ -115,15 +116,27 @@ def test_aspects_decide_between_stretching_and_a_letterbox():
     assert choose_resize([], (64, 64)) == "stretch"
 
 
-def test_what_resizing_does_is_said_only_where_aspects_change():
+def test_what_resizing_does_to_aspects_is_said_where_they_change():
     assert describe_resize([(50, 50), (90, 100)], CommonShape(64, 64), chosen=True) == ()
     assert describe_resize([(20, 60)], CommonShape(20, 60), chosen=True) == ()
-    (note,) = describe_resize([(100, 300)], CommonShape(37, 111), chosen=True)
+    (note,) = describe_resize([(70, 210)], CommonShape(37, 111), chosen=True)
     assert "37×111 pixels (height × width)" in note
     (note,) = describe_resize([(100, 300), (50, 50)], CommonShape(64, 64), chosen=False)
     assert note.startswith("1 of 2 images are stretched to 64×64")
     (note,) = describe_resize([(100, 300), (50, 50)], CommonShape(64, 64, "letterbox", 255), chosen=False)
     assert "grey level 255" in note
+
+
+def test_much_detail_that_nobody_asked_to_lose_is_said():
+    photographs = [(1500, 2000)] * 3 + [(20, 20)]
+    (note,) = describe_resize(photographs, CommonShape(64, 64, "stretch"), chosen=True)[-1:]
+    assert note.startswith(
+        "Images of about 1,500×2,000 pixels are reduced to 64×64 (height × width). --set image_size=160 "
+    )
+    assert describe_resize([(1500, 1500)], CommonShape(64, 64), chosen=False) == ()
+    assert describe_resize([(127, 127)], CommonShape(64, 64), chosen=True) == ()
+    (note,) = describe_resize([(130, 130)], CommonShape(64, 64), chosen=True)
+    assert "--set image_size=130 " in note
 
 
 def test_a_letterbox_takes_the_background_that_images_have_in_common():

@@ -38,7 +38,7 @@ def choose(monkeypatch, images, candidates, seconds, speeds, inferences=(0, 0)):
     monkeypatch.setattr(budget, "measure_speed", lambda recipe, *_: speeds[recipe.name])
     monkeypatch.setattr(budget.time, "perf_counter", lambda: 100.0)
     cpu = torch.device("cpu")
-    return budget.choose_steps(candidates, images, inferences, 100.0 + seconds, device=cpu, flip=False)
+    return budget.choose_steps(candidates, images, lambda recipe: inferences, 100.0 + seconds, device=cpu, flip=False)
 
 
 def test_steps_fill_the_time_that_inference_leaves(monkeypatch, images):

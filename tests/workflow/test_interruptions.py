@@ -88,6 +88,17 @@ def test_a_crash_in_a_callback_loses_nothing(toy, interrupted, uninterrupted):
     assert not (interrupted / "checkpoint").exists()
 
 
+def test_a_last_layer_fitted_first_and_unfreezing_are_gone_on_with(toy, tmp_path):
+    recipe = {"head_views": 2, "unfreeze": 0.6, "first_layer_rate": 0.1, "augment.shift": 1}
+    expected = train(toy, tmp_path / "whole", overrides=recipe)
+    with pytest.raises(Stop):
+        train(toy, tmp_path / "run", overrides=recipe, callbacks=[Crashing(3)])
+    run = resume(tmp_path / "run", toy)
+    assert files(run.path) == files(expected.path)
+    assert [row["epoch"] for row in run.history] == [row["epoch"] for row in expected.history]
+    assert run.history[0]["epoch"] == 0
+
+
 def test_a_callback_that_is_missing_or_another_is_refused(toy, interrupted, uninterrupted):
     with pytest.raises(foveola.UserError, match=r"given its callbacks.*callbacks=…"):
         resume(interrupted, toy, callbacks=())

@@ -34,6 +34,7 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
         training.train: "Examples: foveola train digits · foveola train mnist --recipe lenet5 --seed 98 · "
         "foveola train fashion-mnist --budget 60s · "
         "foveola train my-images --epochs 20 --set augment.flip=true --out runs/mine · "
+        "foveola train photos --set image_size=160 · "
         "foveola train --resume runs/mine · foveola train my-images --find-rate",
         tuning.tune: "Examples: foveola tune digits --trials 20 · foveola tune my-images --budget 10m · "
         "foveola tune my-images --show-space · foveola tune my-images --space space.toml --folds 5 --repeats 3",

@@ -54,7 +54,12 @@ Fixes = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of the recipe, such as image_size=160; may be repeated. `foveola recipes NAME` lists "
+        "them.",
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import PIL
 
-from foveola.datasets.reader import ReadOptions
+from foveola.datasets.reader import ReadOptions, physical_memory
 from foveola.errors import DataError
 from foveola.images import Images, Originals, Polarity
 from foveola.inputs import container, decode, resize
@@ -31,6 +31,7 @@ from foveola.lazy import Indices
 
 DEFAULT_SIZE = 64  # pixels a side
 MAX_HEADERS = 500  # files whose size is read before they are decoded, evenly spaced
+IMAGES_PER_CHECK = 100  # after so many, it is checked whether all will fit into memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,9 +197,16 @@ def _resize_notes(training: list[DecodedImage], shape: CommonShape, options: Rea
 def decode_in_threads(
     paths: Sequence[Path], shape: CommonShape, options: ReadOptions
 ) -> tuple[Decoded, dict[int, str]]:
-    """Every image, or None where it cannot be used, and the reasons by index."""
+    """Every image, or None where it cannot be used, and the reasons by index.
+
+    Raises
+    ------
+    DataError
+        If memory would not suffice, as soon as that shows.
+    """
     images: list[DecodedImage | None] = []
     unusable: dict[int, str] = {}
+    size = 0
     # Threads suffice: Pillow releases the interpreter lock while it decodes.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
@@ -206,11 +214,29 @@ def decode_in_threads(
         for index, image_or_reason in enumerate(results):
             if isinstance(image_or_reason, str):
                 unusable[index] = image_or_reason
-            images.append(None if isinstance(image_or_reason, str) else image_or_reason)
+                images.append(None)
+            else:
+                size += image_or_reason.pixels.nbytes
+                images.append(image_or_reason)
+            if len(images) % IMAGES_PER_CHECK == 0:
+                _check_memory(size * len(paths) // len(images), len(paths), shape)
             options.progress(index + 1, len(paths), "images")
     finally:
         pool.shutdown(cancel_futures=True)  # after an interrupt, do not decode the rest
     return images, unusable
+
+
+def _check_memory(size: int, count: int, shape: CommonShape) -> None:
+    """Refuse so many images if the machine has no memory for twice their bytes: decoded, and copied into one array."""
+    memory = physical_memory()
+    if memory is not None and 2 * size > memory:
+        side = f"{shape.height}×{shape.width}"
+        raise DataError(
+            f"{count:,} images of {side} pixels take {2 * size / 2**30:,.1f} GiB of memory while they are read; this "
+            f"machine has {memory / 2**30:,.1f}. Pack them, and train from the packed folder, which is read batch by "
+            f"batch: foveola pack DATA --image-size {side.replace('×', 'x')}. Or choose a smaller size, such as "
+            f"--set image_size={max(shape.height // 2, 1)}."
+        )
 
 
 def decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> DecodedImage | str:
@@ -219,17 +245,18 @@ def decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> DecodedI
         return f"{path} is a folder inside a class folder."
     if path.suffix.lower() not in EXTENSIONS:
         return f"{path} does not have the file extension of an image ({', '.join(sorted(EXTENSIONS))})."
+
+    def reduce(height: int, width: int) -> tuple[int, int]:
+        # Resized immediately: a folder of full-size photographs would not fit in memory
+        resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
+        return shape.reduced_size(height, width) if resized else (height, width)
+
     try:
-        image = read_first_frame(path, options.white_level)
+        image = read_first_frame(path, options.white_level, reduce if options.prepare is None else None)
     except DataError as error:
         return str(error)
-    height, width, _ = image.pixels.shape
-    if options.prepare is not None:
-        pixels = options.prepare(image, str(path))
-        return _InMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
-    # Resized immediately: a folder of full-size photographs would not fit in memory.
-    resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
-    pixels = shape.reduce(image.pixels) if resized else image.pixels
+    pixels = image.pixels if options.prepare is None else options.prepare(image, str(path))
+    height, width = image.original_size or image.pixels.shape[:2]
     return _InMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
 
 

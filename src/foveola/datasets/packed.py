@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from foveola.datasets.entry import Entry
-from foveola.datasets.reader import ReadOptions, image_set, originals_of
+from foveola.datasets.reader import ReadOptions, image_set, originals_of, physical_memory
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet, Originals, Polarity, Resize, content_hash, know_fingerprint
 from foveola.lazy import Indices, LazyImages, as_images, blocks, select
@@ -151,11 +151,8 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
 
 def fits_in_memory(count: int) -> bool:
     """Whether a data set with so many bytes of pixels is read into memory."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows
-        return count <= MAX_IN_MEMORY
-    return count <= min(MAX_IN_MEMORY, memory // 4)
+    memory = physical_memory()
+    return count <= (MAX_IN_MEMORY if memory is None else min(MAX_IN_MEMORY, memory // 4))
 
 
 @dataclass(frozen=True)

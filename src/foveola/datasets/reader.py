@@ -1,6 +1,7 @@
 """Protocol of the readers, their options, and the functions that they share."""
 
 import io
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,14 @@ class Reader(Protocol):
     def read(self, path: Path, options: ReadOptions, entry: Entry | None = None) -> Dataset:
         """Read the data; with an entry of the catalog, check it against the published files."""
         ...
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory that this machine has; None where the operating system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
 
 
 def read_into(stream: io.BufferedIOBase, array: NDArray[np.uint8]) -> int:

@@ -5,6 +5,7 @@ Only a few formats are accepted: most security advisories about image parsers co
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from PIL.ImageFile import ImageFile
 from foveola.errors import DataError
 from foveola.images import Images
 from foveola.inputs.container import read_container
+from foveola.inputs.resize import RESAMPLING, resize
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 MAX_PIXELS = 64_000_000
@@ -26,8 +28,13 @@ _GREY_MODES = ("1", "L", "LA")
 _PALETTE_MODES = ("P", "PA")
 _16_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_PLAIN_MODES = ("L", "RGB")  # of images that become arrays as they are, if they have no transparency
 _WHITE_LEVELS = (255, 1023, 4095, 16383)
 _MIN_CONTRAST = 12  # grey levels
+
+# From the height and width of an upright image to those that it is resized to as soon as it is decoded
+Reduce = Callable[[int, int], tuple[int, int]]
+
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,13 +51,15 @@ class FirstFrame(NamedTuple):
 
     `pixels` is uint8 H×W×C; `animated`: the file has more frames; `on_black`: transparent pixels became black, because
     on white nothing would be left; `peak`: the largest value in a file of 16 bits per channel, None for 8 bits. Of
-    16-bit colour only the high bytes are known, so its `peak` ends in a byte of ones.
+    16-bit colour only the high bytes are known, so its `peak` ends in a byte of ones. `original_size`: the height and
+    width in the file if the pixels were resized.
     """
 
     pixels: Images
     animated: bool = False
     on_black: bool = False
     peak: int | None = None
+    original_size: tuple[int, int] | None = None
 
 
 def read_image(path: str | Path) -> Images:
@@ -68,8 +77,8 @@ def read_image(path: str | Path) -> Images:
     return read_first_frame(path).pixels
 
 
-def read_first_frame(path: str | Path, white_level: int | None = None) -> FirstFrame:
-    """As `read_image`, with what `decode_first_frame` tells; `white_level` as there."""
+def read_first_frame(path: str | Path, white_level: int | None = None, reduce: Reduce | None = None) -> FirstFrame:
+    """As `read_image`, with what `decode_first_frame` tells; `white_level` and `reduce` as there."""
     path = Path(path)
     try:
         if not path.is_file():
@@ -82,7 +91,7 @@ def read_first_frame(path: str | Path, white_level: int | None = None) -> FirstF
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check the file and its permissions.") from error
-    return decode_first_frame(data, str(path), white_level=white_level)
+    return decode_first_frame(data, str(path), white_level=white_level, reduce=reduce)
 
 
 def read_size(path: Path) -> tuple[int, int] | None:
@@ -133,6 +142,7 @@ def decode_first_frame(
     background: int | None = None,
     max_pixels: int = MAX_PIXELS,
     white_level: int | None = None,
+    reduce: Reduce | None = None,
 ) -> FirstFrame:
     """As `decode`, and what it found on the way.
 
@@ -140,6 +150,9 @@ def decode_first_frame(
     ----------
     white_level : the value in files of 16 bits per channel that becomes 255, such as 4095 for 12 bits; None: 65535. A
         file with larger values has other pixels than those that `white_level` was meant for, and is scaled by 65535
+    reduce : called with height and width of the upright image; returns those to resize it to. The pixels are exactly
+        those of `resize(decode(data, name), …)`, but a photograph is not copied into an array in its full size, which
+        takes longer than decoding it
 
     Raises
     ------
@@ -147,7 +160,7 @@ def decode_first_frame(
         Also if the file has 16-bit colour whose values end at a `white_level` below 65535: too few levels are left.
     """
     try:
-        return _decode(data, name, background, max_pixels, white_level)
+        return _decode(data, name, background, max_pixels, white_level, reduce)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -166,7 +179,9 @@ def decode_first_frame(
         raise DataError(f"{name} cannot be decoded: {reason}. The file is damaged or unusual; replace it.") from error
 
 
-def _decode(data: bytes, name: str, background: int | None, max_pixels: int, white_level: int | None) -> FirstFrame:
+def _decode(
+    data: bytes, name: str, background: int | None, max_pixels: int, white_level: int | None, reduce: Reduce | None
+) -> FirstFrame:
     container = read_container(data, max_pixels)
     if container is None:
         raise UnidentifiedImageError
@@ -184,8 +199,13 @@ def _decode(data: bytes, name: str, background: int | None, max_pixels: int, whi
         raise DataError(f"{name} {few_levels(white)}")
     if any(_opened(continued, "JPEG").tobytes() != image.tobytes() for continued in container.continuations):
         raise ValueError("the file is truncated")
-    pixels, on_black = _on_background(_upright(image, container.orientation), grey, white, background)
-    return FirstFrame(pixels, container.frames > 1, on_black, peak)
+    upright = _upright(image, container.orientation)
+    size = (upright.height, upright.width)
+    target = size if reduce is None else reduce(*size)
+    if upright.mode in _PLAIN_MODES and not upright.has_transparency_data and target != size:
+        upright = upright.resize(target[::-1], RESAMPLING)
+    pixels, on_black = _on_background(upright, grey, white, background)
+    return FirstFrame(resize(pixels, *target), container.frames > 1, on_black, peak, None if target == size else size)
 
 
 def _opened(data: bytes, format: str) -> ImageFile:
@@ -244,7 +264,9 @@ def _to_array(image: Image.Image, grey: bool, white: int, background: int) -> Im
     if image.has_transparency_data:
         behind = Image.new("RGBA", image.size, (background, background, background, 255))
         image = Image.alpha_composite(behind, image.convert("RGBA"))
-    pixels = np.array(image.convert("RGB"))
+    pixels = np.array(image if image.mode in _PLAIN_MODES else image.convert("RGB"))
+    if pixels.ndim == 2:
+        return pixels[..., None]
     if grey or (palette and bool((pixels == pixels[..., :1]).all())):
         pixels = np.ascontiguousarray(pixels[..., :1])
     return pixels

@@ -15,6 +15,11 @@ MAX_STRETCH = 1.25
 MAX_STRETCHED = 0.05
 """Largest fraction of the pictures that may be stretched further; if more would be, all are letterboxed."""
 
+RESAMPLING = Image.Resampling.BILINEAR
+
+MIN_REDUCTION = 2.0
+"""Factor by which the sides of pictures may shrink without a word, if nobody asked for a size."""
+
 _MIN_RECTANGLE_SIDE = 0.5  # of the square's side, for data of very long pictures
 
 
@@ -32,7 +37,7 @@ def resize(image: Images, height: int, width: int) -> Images:
     if image.shape[:2] == (height, width):
         return image
     pillow = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    resized = np.array(pillow.resize((width, height), Image.Resampling.BILINEAR))
+    resized = np.array(pillow.resize((width, height), RESAMPLING))
     return resized.reshape(height, width, image.shape[2])
 
 
@@ -69,12 +74,15 @@ class CommonShape:
             return letterbox(image, self.height, self.width, self.fill)
         return resize(image, self.height, self.width)
 
-    def reduce(self, image: Images) -> Images:
-        """An image, uint8 H×W×C, as it is in this size, but with nothing beside it; `fit` gives the same of both."""
+    def reduced_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size that an image of this height and width has in it, with nothing beside it.
+
+        `fit` gives the same of an image and of the image in this size.
+        """
         if self.resize == "letterbox":
-            place = letterbox_place(image.shape[:2], self.height, self.width)
-            return resize(image, place.rows, place.columns)
-        return resize(image, self.height, self.width)
+            place = letterbox_place((height, width), self.height, self.width)
+            return place.rows, place.columns
+        return self.height, self.width
 
 
 def common_size(sizes: Sequence[tuple[int, int]], side: int) -> tuple[int, int]:
@@ -116,10 +124,29 @@ def choose_fill(pictures: Iterable[Images]) -> tuple[int, Polarity]:
 
 
 def describe_resize(sizes: Sequence[tuple[int, int]], shape: CommonShape, *, chosen: bool) -> tuple[str, ...]:
-    """Sentences about what resizing does to pictures of these heights and widths; none if their aspects stay.
+    """Sentences about what resizing does to pictures of these heights and widths.
 
-    `chosen` means that the shape was chosen by the aspects of the pictures.
+    None if their aspects stay and they were not reduced much. `chosen` means that nobody asked for this size: it was
+    chosen by the aspects of the pictures.
     """
+    return (*_describe_aspects(sizes, shape, chosen), *(_describe_reduction(sizes, shape) if chosen else ()))
+
+
+def _describe_reduction(sizes: Sequence[tuple[int, int]], shape: CommonShape) -> tuple[str, ...]:
+    """What is lost if most pictures were larger by MIN_REDUCTION or more."""
+    if not sizes:
+        return ()
+    height, width = (round(float(np.median(sides))) for sides in zip(*sizes, strict=True))
+    if max(height, width) < MIN_REDUCTION * max(shape.height, shape.width):
+        return ()
+    return (
+        f"Images of about {height:,}×{width:,} pixels are reduced to {shape.height}×{shape.width} (height × width). "
+        f"--set image_size={min(max(height, width), 160)} keeps more of them; time and memory grow with the number of "
+        f"pixels.",
+    )
+
+
+def _describe_aspects(sizes: Sequence[tuple[int, int]], shape: CommonShape, chosen: bool) -> tuple[str, ...]:
     target = f"{shape.height}×{shape.width} pixels (height × width)"
     stretched = round(stretched_fraction(sizes, (shape.height, shape.width)) * len(sizes))
     if stretched and shape.resize == "letterbox":

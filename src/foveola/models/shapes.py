@@ -79,6 +79,11 @@ def infer_shapes(layers: Sequence[Layer], input_shape: Shape, classes: int) -> l
     return infos
 
 
+def count_multiply_adds(layers: Sequence[Layer], input_shape: Shape, classes: int) -> int:
+    """The multiply-adds of a whole network for one image; parameters and errors as of `infer_shapes`."""
+    return sum(info.multiply_adds for info in infer_shapes(layers, input_shape, classes))
+
+
 def _follow(layers: Sequence[Layer], shape: Shape, classes: int, prefix: str = "") -> list[LayerInfo]:
     """Names and shapes of layers that follow one another; `prefix` is of their names."""
     infos: list[LayerInfo] = []

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.errors import ModelError
-from foveola.models.layers import Conv2D, Dense, DepthwiseConv2D, Residual
+from foveola.models.layers import Conv2D, Dense, DepthwiseConv2D, Layer, Residual, Shape
 from foveola.models.metadata import ModelMetadata, Unfamiliarity
-from foveola.models.shapes import LayerInfo, infer_shapes
+from foveola.models.shapes import LayerInfo, count_multiply_adds, infer_shapes
 
 Features = NDArray[np.float32]
 
@@ -28,8 +28,9 @@ Features = NDArray[np.float32]
 FALSE_ALARMS = 0.01
 # Fewer promise too little: of 20 images the largest score is exceeded by one image in 21
 MIN_VALIDATION_IMAGES = 20
-# The covariance is estimated from so many training images
+# The covariance is estimated from at most so many training images, and with so many multiply-adds
 MAX_TRAINING_IMAGES = 5000
+MAX_MULTIPLY_ADDS = 2**38
 # The covariance has the square of this number of values, 4 MB
 MAX_FEATURES = 1024
 
@@ -169,6 +170,12 @@ def energy(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     highest = values.max(axis=1)
     energies: NDArray[np.float64] = -highest - np.log(np.exp(values - highest[:, None]).sum(axis=1))
     return energies
+
+
+def count_training_images(layers: Sequence[Layer], network_shape: Shape, classes: int, images: int) -> int:
+    """From how many of so many training images the covariance is estimated."""
+    cost = count_multiply_adds(layers, network_shape, classes)
+    return min(images, MAX_TRAINING_IMAGES, MAX_MULTIPLY_ADDS // max(cost, 1))
 
 
 def feature_layers(metadata: ModelMetadata) -> tuple[LayerInfo, ...]:

@@ -3,8 +3,9 @@
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from foveola.datasets.splits import Splits
 from foveola.images import ImageSet
-from foveola.models.unfamiliarity import MAX_TRAINING_IMAGES
+from foveola.models.unfamiliarity import count_training_images
 from foveola.recipe import Recipe, load_recipe
 from foveola.training.build import build_classifier
 from foveola.training.callbacks import Callback
@@ -30,6 +31,8 @@ WARM_UP_STEPS = 5
 TIMED_STEPS = 25
 TIMED_IMAGES = 1024
 MIN_STEPS = 20
+# With fewer, a network whose last layer was fitted is left as it is: they would do more harm than good
+MIN_EPOCHS_AFTER_HEAD = 2.0
 
 
 def budget_candidates(overrides: Mapping[str, Any] | None) -> list[tuple[Recipe, float]]:
@@ -58,19 +61,26 @@ def fit_to_budget(
     network : the user's own, instead of the recipes' layers
     """
     reserve = _RESERVE * (deadline - time.perf_counter())
-    validation_images = 0 if splits.validation is None else len(splits.validation)
-    test_images = 0 if splits.test is None else len(splits.test)
-    # At the end, unfamiliarity is measured on training and validation images, too
-    measured_images = min(len(splits.train), MAX_TRAINING_IMAGES) + validation_images
     return choose_steps(
         candidates,
         splits.train,
-        (validation_images, validation_images + test_images + measured_images),
+        partial(_count_inferences, splits),
         deadline - reserve - reporting_seconds,
         device=device,
         flip=flip,
         network=network,
     )
+
+
+def _count_inferences(splits: Splits, recipe: Recipe) -> tuple[int, int]:
+    """Number of images that a recipe's network classifies after every epoch, and once before and after all of them."""
+    validation = 0 if splits.validation is None else len(splits.validation)
+    test = 0 if splits.test is None else len(splits.test)
+    height, width, channels = splits.train.image_shape
+    shape, classes = (height + 2 * recipe.pad, width + 2 * recipe.pad, channels), len(splits.train.class_names)
+    # At the end, unfamiliarity is measured on training and validation images, too
+    measured = count_training_images(recipe.layers, shape, classes, len(splits.train)) + validation
+    return validation, validation + test + measured + recipe.head_views * len(splits.train)
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class TrainingSpeed:
 def choose_steps(
     candidates: Sequence[tuple[Recipe, float]],
     train: ImageSet,
-    inferences: tuple[int, int],
+    inferences: Callable[[Recipe], tuple[int, int]],
     deadline: float,
     *,
     device: torch.device,
@@ -103,13 +113,14 @@ def choose_steps(
     candidates : recipes from the smallest network to the largest, each with the fewest epochs that make it worth its
         time; the largest that gets as many is chosen, or else the smallest
     train : the training images
-    inferences : number of images that are classified after every epoch, and once at the end
+    inferences : gives for a recipe the number of images that are classified after every epoch, and once besides
     deadline : when training and final inference should have ended, by `time.perf_counter`
     network : the user's own, instead of the recipes' layers
 
     Returns
     -------
-    The recipe with `steps` set, so that it can be repeated exactly on a machine of any speed.
+    The recipe with `steps` set, so that it can be repeated exactly on a machine of any speed. If its last layer is
+    fitted first and too little time is left after that, with `epochs` 0.
     """
     chosen, speed, epochs = None, TrainingSpeed(0.0, 0.0), math.inf
     for recipe, min_epochs in candidates:
@@ -117,15 +128,18 @@ def choose_steps(
         if chosen is not None and epochs < min_epochs:
             break
         candidate_speed = measure_speed(recipe, train, device, flip, network)
-        epochs = candidate_speed.epochs(deadline - time.perf_counter(), _steps_per_epoch(recipe, train), inferences)
+        left = deadline - time.perf_counter()
+        epochs = candidate_speed.epochs(left, _steps_per_epoch(recipe, train), inferences(recipe))
         if chosen is not None and epochs < min_epochs:
             break
         chosen, speed = recipe, candidate_speed
     assert chosen is not None, "there is at least one candidate"
     steps_per_epoch = _steps_per_epoch(chosen, train)
     # Computed again, because measuring a candidate that was not chosen has taken time, too
-    steps = int(steps_per_epoch * speed.epochs(deadline - time.perf_counter(), steps_per_epoch, inferences))
-    return chosen.model_copy(update={"steps": max(steps, MIN_STEPS), "minimum_steps": 0})
+    epochs = speed.epochs(deadline - time.perf_counter(), steps_per_epoch, inferences(chosen))
+    if chosen.head_views and epochs < MIN_EPOCHS_AFTER_HEAD:
+        return chosen.model_copy(update={"epochs": 0, "steps": None, "minimum_steps": 0})
+    return chosen.model_copy(update={"steps": max(int(steps_per_epoch * epochs), MIN_STEPS), "minimum_steps": 0})
 
 
 def measure_speed(
@@ -134,7 +148,8 @@ def measure_speed(
     """Measure the speed of training and inference with a throw-away classifier."""
     classifier = build_classifier(recipe, train, 0, network=copy.deepcopy(network))
     timer = _StepTimer()
-    short_recipe = recipe.model_copy(update={"steps": WARM_UP_STEPS + TIMED_STEPS, "minimum_steps": 0})
+    short = {"steps": WARM_UP_STEPS + TIMED_STEPS, "minimum_steps": 0, "unfreeze": 0.0}
+    short_recipe = recipe.model_copy(update=short)
     precision = choose_precision(recipe.precision, device)
     fit(
         classifier, train, None, short_recipe,

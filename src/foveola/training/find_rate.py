@@ -83,7 +83,7 @@ def range_test(
         precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
         steps=STEPS, steps_per_epoch=batches.per_epoch,
     )  # fmt: skip
-    training_mode(classifier)
+    training_mode(classifier, recipe)
     rates = np.geomspace(MIN_RATE, MAX_RATE, STEPS)
     losses: list[float] = []
     diverged = False

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveola.images import ImageSet
 from foveola.lazy import as_lazy
@@ -80,6 +80,8 @@ def fit(
     callbacks: Sequence[Callback] = (),
     processes: Processes = ALONE,
     checkpoint: Checkpoint | None = None,
+    before: Callable[[], None] | None = None,
+    teacher_logits: Tensor | None = None,
 ) -> Fit:
     """Train a classifier in place.
 
@@ -91,7 +93,9 @@ def fit(
     flip : whether training flips images, each with probability 1/2
     precision : of matrix products, torch.bfloat16 or torch.float32; weights are float32
     processes : those that train together; all call `fit` with the same arguments
+    before : sets weights before the first step, as `fit_head` does; validation metrics then belong to epoch 0
     checkpoint : if it holds the state of an interrupted training, that is gone on with; it saves as training goes on
+    teacher_logits : of the training images, N×K, to learn from as the recipe's `distill` says; None: labels only
 
     Raises
     ------
@@ -103,22 +107,31 @@ def fit(
     batches = Batches(train, recipe, seed, device, processes)
     state = Fit(recipe, classifier, train, validation, batches.epochs, batches.steps, batches.per_epoch)
     state.processes = processes
+    unfreezing = Unfreezing(classifier.network, recipe.unfreeze, batches.steps)
     step = TrainStep(
         classifier, batches.images, batches.labels, recipe,
         precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
         steps=batches.steps, steps_per_epoch=batches.per_epoch, processes=processes,
+        teacher_logits=teacher_logits,
     )  # fmt: skip
     processes.synchronize(list(classifier.network.state_dict().values()))
     _call(callbacks, "on_fit_start", state)
     resumed = checkpoint is not None and checkpoint.restore(state, step, callbacks)
+    if before is not None and not resumed:
+        before()
+        processes.synchronize(list(classifier.network.state_dict().values()))
+        _call(callbacks, "on_epoch_start", state)
+        _end_epoch(state, callbacks)
     if resumed and not state.epoch_ended:
         _call([callback for callback in callbacks if not callback.has_state], "on_epoch_start", state)
     while not state.epoch_ended or (state.epoch < state.epochs and not state.stop):
         if state.epoch_ended:
             state.epoch, state.metrics, state.epoch_ended = state.epoch + 1, {}, False
             _call(callbacks, "on_epoch_start", state)
-        training_mode(classifier)
+        training_mode(classifier, recipe)
         for indices in batches.of_epoch(state.epoch, state.step):
+            if unfreezing.at(state.step):
+                training_mode(classifier, recipe)
             seed_step(seed, state.step, device)
             lr_scale = lr_schedule(recipe, state.step, state.steps, state.steps_per_epoch)
             state.learning_rate = lr_scale * recipe.learning_rate
@@ -129,10 +142,7 @@ def fit(
                 checkpoint.after_step(state, step, callbacks)
         loss, accuracy = step.epoch_metrics()
         state.metrics |= {"loss": loss, "accuracy": accuracy}
-        if validation is not None:
-            state.metrics |= _validation_metrics(state.validation_predictions)
-        state.best_epoch = state.epoch
-        _call(callbacks, "on_epoch_end", state)
+        _end_epoch(state, callbacks)
         state.stop = processes.from_leader(b"stop" if state.stop else b"") == b"stop"
         state.epoch_ended = True
     if checkpoint is not None:
@@ -140,6 +150,13 @@ def fit(
     _call(callbacks, "on_fit_end", state)
     classifier.eval()
     return state
+
+
+def _end_epoch(state: Fit, callbacks: Sequence[Callback]) -> None:
+    if state.validation is not None:
+        state.metrics |= _validation_metrics(state.validation_predictions)
+    state.best_epoch = state.epoch
+    _call(callbacks, "on_epoch_end", state)
 
 
 def choose_precision(setting: str, device: torch.device) -> torch.dtype:
@@ -176,7 +193,7 @@ class Batches:
         self.random = recipe.batches == "random"
         self.seed, self.processes = seed, processes
         self.per_epoch = recipe.steps_per_epoch or self._count_batches()
-        self.steps = recipe.steps or max(recipe.epochs * self.per_epoch, recipe.minimum_steps)
+        self.steps = recipe.count_steps(self.per_epoch)
         self.epochs = math.ceil(self.steps / self.per_epoch)
 
     def _count_batches(self) -> int:
@@ -202,9 +219,37 @@ class Batches:
         yield from batches
 
 
-def training_mode(classifier: Classifier) -> None:
+class Unfreezing:
+    """Lets layers train one after another, from the last to the first (Howard and Ruder, 2018, arXiv:1801.06146).
+
+    Layers that are frozen from the start remain so.
+    """
+
+    def __init__(self, network: nn.Module, fraction: float, steps: int) -> None:
+        layers = [[p for p in layer.parameters() if p.requires_grad] for layer in network.children()]
+        self.layers = [parameters for parameters in layers if parameters][::-1]
+        self.span = fraction * steps
+        self.training = len(self.layers)
+
+    def at(self, step: int) -> bool:
+        """Freeze and unfreeze for this step, counted from 0; whether anything changed."""
+        count = len(self.layers)
+        training = count if step >= self.span else 1 + math.floor((count - 1) * step / self.span)
+        changed = training != self.training
+        self.training = training
+        for number, parameters in enumerate(self.layers if changed else ()):
+            for parameter in parameters:
+                parameter.requires_grad_(number < training)
+        return changed
+
+
+def training_mode(classifier: Classifier, recipe: Recipe) -> None:
     """Switch to training mode, except for frozen layers: evaluation mode keeps their running statistics."""
     classifier.train()
+    if recipe.freeze_statistics:
+        for module in classifier.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.eval()
     for layer in classifier.network.children():
         parameters = list(layer.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):

@@ -7,7 +7,7 @@ are not used: creating the first one loads PyTorch's compiler, which takes a sec
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +48,14 @@ def build_optimizers(network: nn.Module, recipe: Recipe, processes: Processes = 
     trainable: list[Tensor] = [parameter for parameter in network.parameters() if parameter.requires_grad]
     hidden = [kernel for kernel in hidden_kernels(network) if kernel.requires_grad and recipe.optimizer == "muon"]
     hidden_ids = {id(kernel) for kernel in hidden}
-    matrices = [parameter for parameter in trainable if parameter.ndim >= 2 and id(parameter) not in hidden_ids]
-    vectors = [parameter for parameter in trainable if parameter.ndim < 2]
-    groups = [
-        ParamGroup(matrices, recipe.learning_rate, recipe.weight_decay),
-        ParamGroup(vectors, recipe.learning_rate, 0.0),
-    ]
+    groups = []
+    for share, parameters in _by_rate(network, trainable, recipe.first_layer_rate):
+        matrices = [parameter for parameter in parameters if parameter.ndim >= 2 and id(parameter) not in hidden_ids]
+        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+        groups += [
+            ParamGroup(matrices, share * recipe.learning_rate, recipe.weight_decay),
+            ParamGroup(vectors, share * recipe.learning_rate, 0.0),
+        ]
     groups = [group for group in groups if group.parameters]
     if recipe.optimizer == "sgd":
         return [SGD(groups, recipe.momentum)]
@@ -61,6 +63,19 @@ def build_optimizers(network: nn.Module, recipe: Recipe, processes: Processes = 
     if not hidden:
         return [adaptive]
     return [adaptive, Muon([ParamGroup(hidden, recipe.muon_learning_rate, 0.0)], recipe.momentum, processes)]
+
+
+def _by_rate(network: nn.Module, trainable: list[Tensor], first: float) -> list[tuple[float, list[Tensor]]]:
+    """The parameters by their share of the learning rate, which grows from `first` to 1 from layer to layer."""
+    layers = [list(layer.parameters()) for layer in network.children()]
+    layers = [parameters for parameters in layers if parameters]
+    if first == 1 or len(layers) < 2:
+        return [(1.0, trainable)]
+    known = {id(parameter) for parameter in trainable}
+    return [
+        (first ** (1 - position / (len(layers) - 1)), [p for p in parameters if id(p) in known])
+        for position, parameters in enumerate(layers)
+    ]
 
 
 class Adam:
@@ -79,9 +94,10 @@ class Adam:
 
     @torch.no_grad()
     def step(self, lr_scale: float | Tensor, skip: Tensor | None = None) -> None:
-        for group, mean, mean_square, steps in zip(self.groups, self.mean, self.mean_square, self.steps, strict=True):
+        for group, *states in zip(self.groups, self.mean, self.mean_square, self.steps, strict=True):
+            parameters, mean, mean_square, steps = _training(group, *states)
             adam(
-                group.parameters, _gradients(group), mean, mean_square, [], steps, fused=True, amsgrad=False,
+                parameters, _gradients(parameters), mean, mean_square, [], steps, fused=True, amsgrad=False,
                 beta1=0.9, beta2=self.beta2, lr=lr_scale * group.lr, weight_decay=group.weight_decay, eps=self.epsilon,
                 decoupled_weight_decay=self.decoupled, found_inf=skip, maximize=False,
             )  # fmt: skip
@@ -103,9 +119,10 @@ class SGD:
 
     @torch.no_grad()
     def step(self, lr_scale: float | Tensor, skip: Tensor | None = None) -> None:
-        for group, velocity in zip(self.groups, self.velocity, strict=True):
+        for group, velocities in zip(self.groups, self.velocity, strict=True):
+            parameters, velocity = _training(group, velocities)
             sgd(
-                group.parameters, _gradients(group), velocity, fused=True, weight_decay=group.weight_decay,
+                parameters, _gradients(parameters), velocity, fused=True, weight_decay=group.weight_decay,
                 momentum=self.momentum, dampening=0.0, nesterov=self.momentum > 0,
                 lr=lr_scale * group.lr,  # type: ignore[arg-type]  # takes a tensor, too
                 found_inf=skip, maximize=False,
@@ -134,16 +151,17 @@ class Muon:
 
     @torch.no_grad()
     def step(self, lr_scale: float | Tensor, skip: Tensor | None = None) -> None:
-        for group, velocities in zip(self.groups, self.velocity, strict=True):
+        for group, all_velocities in zip(self.groups, self.velocity, strict=True):
             lookaheads = []
-            for gradient, velocity in zip(_gradients(group), velocities, strict=True):
+            kernels, velocities = _training(group, all_velocities)
+            for gradient, velocity in zip(_gradients(kernels), velocities, strict=True):
                 if skip is not None:
                     gradient = torch.where(skip > 0, torch.zeros_like(gradient), gradient)
                 velocity.mul_(self.momentum).add_(gradient)
                 # A view, in channels_last
                 lookaheads.append(gradient.add(velocity, alpha=self.momentum).permute(0, 2, 3, 1))
             matrices = self._orthogonalized([lookahead.flatten(1) for lookahead in lookaheads])
-            for kernel, lookahead, matrix in zip(group.parameters, lookaheads, matrices, strict=True):
+            for kernel, lookahead, matrix in zip(kernels, lookaheads, matrices, strict=True):
                 update = matrix.view_as(lookahead).permute(0, 3, 1, 2)
                 updated = kernel * (math.sqrt(len(kernel)) / kernel.norm()) - update * (lr_scale * group.lr)
                 kernel.copy_(updated if skip is None else torch.where(skip > 0, kernel, updated))
@@ -193,6 +211,12 @@ def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
     return orthogonal
 
 
-def _gradients(group: ParamGroup) -> list[Tensor]:
-    """The gradients of a group; zero for a parameter that the loss does not depend on."""
-    return [p.grad if p.grad is not None else torch.zeros_like(p) for p in group.parameters]
+def _training(group: ParamGroup, *states: Sequence[Any]) -> list[list[Any]]:
+    """The parameters of a group that are not frozen at this step, and what the optimizer knows of them."""
+    chosen = [index for index, parameter in enumerate(group.parameters) if parameter.requires_grad]
+    return [[values[index] for index in chosen] for values in (group.parameters, *states)]
+
+
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of parameters; zero for one that the loss does not depend on."""
+    return [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]

@@ -45,17 +45,20 @@ def calibrate(classifier: "Classifier", splits: Splits, recipe: Recipe) -> None:
 def _measure_unfamiliarity(classifier: "Classifier", splits: Splits) -> None:
     """Measure the training images' features, choose a threshold on the validation images; put both into the model."""
     from foveola.models.unfamiliarity import (
-        MAX_TRAINING_IMAGES,
         MIN_VALIDATION_IMAGES,
         FeatureStatistics,
         calibrate_distances,
+        count_training_images,
         feature_layers,
     )
 
     layers = [info.name for info in feature_layers(classifier.metadata)]
     if not layers or splits.validation is None or len(splits.validation) < MIN_VALIDATION_IMAGES:
         return
-    evenly = np.linspace(0, len(splits.train) - 1, min(len(splits.train), MAX_TRAINING_IMAGES)).astype(np.int64)
+    metadata, total = classifier.metadata, len(splits.train)
+    assert metadata.layers is not None, "otherwise no layer gives features"
+    count = count_training_images(metadata.layers, metadata.network_shape, len(metadata.class_names), total)
+    evenly = np.linspace(0, total - 1, count).astype(np.int64)
     train = splits.train.take(evenly)
     statistics = FeatureStatistics.of(classifier.predict_features(train.images, layers)[1], train.labels)
     parts = [

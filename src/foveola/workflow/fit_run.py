@@ -6,18 +6,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from foveola.claims import Claim
-from foveola.datasets.splits import Overlap, Splits
+from foveola.datasets.splits import Overlap, Splits, image_keys, joined_groups
 from foveola.documents import RunStatus, TrainingRequest
 from foveola.errors import NonFiniteLoss, OutputError
 from foveola.files import writing
 from foveola.images import ImageSet
+from foveola.models.shapes import count_multiply_adds
 from foveola.predictions import Predictions
+from foveola.progress import show_progress
 from foveola.recipe import Recipe
 from foveola.runs import Run
 from foveola.workflow.calibrate import calibrate
@@ -34,7 +37,9 @@ if TYPE_CHECKING:
     from foveola.training.stopping import StopSignals
 
 
+# The training accuracy is measured on at most so many images, and with so many multiply-adds
 MAX_TRAINING_ACCURACY_IMAGES = 1000
+MAX_TRAINING_ACCURACY_MULTIPLY_ADDS = 2**36
 # The packages that decide the last bits of a result
 _COMPUTING = ("foveola", "numpy", "pillow", "torch")
 
@@ -49,6 +54,7 @@ class Prepared:
     status: RunStatus
     device: "torch.device"
     precision: "torch.dtype"
+    teacher_logits: "torch.Tensor | None" = None
 
 
 def fit_run(
@@ -163,12 +169,14 @@ def _fit(
     log = Callback() if run is None else CsvLog(history, run.history_path)
     auc = [ValidationMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
     every = [*auc, LearningRate(), elapsed, *callbacks, *_selection(recipe), history, log, progress_bar]
+    before = partial(_fit_head, prepared, screen) if recipe.head_views else None
     try:
         with signals.deferred():
             status.chosen_epoch = fit(
                 classifier, splits.train, splits.validation, recipe,
                 seed=status.seed, device=prepared.device, precision=prepared.precision, flip=status.flip,
-                callbacks=every, processes=checkpoint.processes, checkpoint=checkpoint,
+                callbacks=every, processes=checkpoint.processes, checkpoint=checkpoint, before=before,
+                teacher_logits=prepared.teacher_logits,
             ).best_epoch  # fmt: skip
     except BaseException:
         if run is not None and isinstance(log, CsvLog):
@@ -182,6 +190,28 @@ def _fit(
         if history.rows:
             status.epochs, status.steps = int(history.rows[-1]["epoch"]), int(history.rows[-1]["step"])
     signals.end()
+
+
+def _fit_head(prepared: Prepared, screen: "Console") -> None:
+    """Fit the last layer to the features of the others, and say how well that went."""
+    from foveola.training.head import fit_head
+
+    train, status = prepared.splits.train, prepared.status
+    keys = np.concatenate(image_keys(Splits(train, None, None), prepared.overlap.together))
+    joined = joined_groups(train.groups, keys)
+    units = np.arange(len(train)) if joined is None else joined
+    with show_progress(screen) as progress:
+        fitted = fit_head(
+            prepared.classifier, train, status.recipe, units,
+            seed=status.seed, device=prepared.device, precision=prepared.precision, flip=status.flip,
+            announce=lambda done, total: progress(done, total, "features"),
+        )  # fmt: skip
+    views = "" if fitted.views == 1 else f" of {fitted.views} views"
+    screen.print(
+        f"last layer fitted to the features{views} of {fitted.images:,} images in {fitted.seconds:.1f} s; "
+        f"cross-validated accuracy {fitted.accuracy:.4f}",
+        soft_wrap=True,
+    )
 
 
 def _measure(run: Run, prepared: Prepared) -> Predictions | None:
@@ -242,6 +272,8 @@ def _identity(status: RunStatus) -> str:
     what = f"{status.recipe.model_dump_json()} {status.seed} {status.data.fingerprint} {status.init} {status.freeze}"
     if status.pretrained is not None:
         what += f" {status.pretrained.sha256}"
+    if status.teacher is not None:
+        what += f" {status.teacher.sha256}"
     return hashlib.sha256(what.encode()).hexdigest()
 
 
@@ -259,8 +291,12 @@ def _build(status: RunStatus, processes: "Processes") -> dict[str, str]:
 
 def _announcement(claim: Claim, status: RunStatus) -> str:
     """The first lines of a training."""
+    from foveola.training.augment import describe
+
+    changes = describe(status.recipe.augment, status.flip)
+    augmentation = [f"augmentation: {changes}"] if changes else []
     model = f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {claim.path}"
-    return "\n".join([*status.data.summary, model])
+    return "\n".join([*status.data.summary, *augmentation, model])
 
 
 def _selection(recipe: Recipe) -> list["Callback"]:
@@ -297,7 +333,12 @@ def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, over
 
 def _training_accuracy(classifier: "Classifier", train: ImageSet) -> float:
     """Accuracy of the finished network on some of its training images, chosen at random."""
-    some = np.sort(np.random.default_rng(0).permutation(len(train))[:MAX_TRAINING_ACCURACY_IMAGES])
+    count = MAX_TRAINING_ACCURACY_IMAGES
+    metadata = classifier.metadata
+    if metadata.layers is not None:
+        cost = count_multiply_adds(metadata.layers, metadata.network_shape, len(metadata.class_names))
+        count = min(count, MAX_TRAINING_ACCURACY_MULTIPLY_ADDS // max(cost, 1))
+    some = np.sort(np.random.default_rng(0).permutation(len(train))[:count])
     predicted = classifier.predict_logits(train.images[some]).argmax(axis=1)
     return float((predicted == train.labels[some]).mean())
 

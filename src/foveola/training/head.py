@@ -1,0 +1,204 @@
+"""The head: the last layer, fitted to the features that the layers before it give, by logistic regression.
+
+Where these layers come pretrained, that takes seconds and is accurate with few images (Kornblith et al., 2019,
+arXiv:1805.08974); as the start of a training of the whole network, it keeps the features from being distorted (Kumar et
+al., 2022, arXiv:2202.10054).
+"""
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from foveola.errors import DataError, RecipeError
+from foveola.images import ImageSet
+from foveola.models.classifier import Classifier
+from foveola.models.modules import ACTIVATIONS
+from foveola.recipe import Recipe
+from foveola.training.augment import augment_images
+from foveola.training.cross_fit import assign_folds
+from foveola.training.loop import seed_step
+
+# Inverse strengths of the regularization that are tried, for features of variance 1
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+FOLDS = 4
+MAX_ITERATIONS = 200
+# Images whose features are computed at once
+BATCH = 32
+
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """How the last layer was fitted: `accuracy` is that of images that were left out, in cross-validation."""
+
+    strength: float
+    accuracy: float
+    images: int
+    views: int
+    seconds: float
+
+
+def fit_head(
+    classifier: Classifier,
+    train: ImageSet,
+    recipe: Recipe,
+    units: NDArray[np.int64],
+    *,
+    seed: int,
+    device: torch.device,
+    precision: torch.dtype,
+    flip: bool = False,
+    announce: Callable[[int, int], None] = lambda done, total: None,
+) -> HeadFit:
+    """Fit the last layer of a classifier in place; the other layers stay as they are.
+
+    The strength of the regularization is chosen by cross-validation on the training images, by log loss.
+
+    Parameters
+    ----------
+    classifier : its network ends with a dense layer
+    train : training images, of the classifier's image shape
+    recipe : `head_views` views of each image are used: the image, and others, changed as `augment` says
+    units : a number for each image, N: images with the same one, as copies, are left out together
+    precision : of matrix products; the regression computes in float32
+    flip : whether views are flipped, each with probability 1/2
+    announce : called with the number of views that were computed, and of all
+
+    Raises
+    ------
+    RecipeError
+        If the network does not end with a dense layer.
+    DataError
+        If the images are too few for cross-validation.
+    """
+    started = time.perf_counter()
+    classifier.to(device).eval()
+    head = _last_layer(classifier.network)
+    body = _folded_body(classifier.network)
+    total = recipe.head_views * len(train)
+    features = np.empty((recipe.head_views, len(train), head.in_features), np.float32)
+    for view in range(recipe.head_views):
+        done = 0
+        for values in _features_of_view(classifier, body, train, recipe, view, seed, precision, flip):
+            features[view, done : done + len(values)] = values
+            done += len(values)
+            announce(view * len(train) + done, total)
+    center, spread = features[0].mean(axis=0), features[0].std(axis=0)
+    scale = np.where(spread > 1e-6 * spread.max(), spread, np.inf).astype(np.float32)
+    features -= center
+    features /= scale
+    strength, accuracy = _choose_strength(features, train, units, recipe, seed)
+    weights, bias = _regression(features, train.labels, len(train.class_names), recipe, strength)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weights / scale))
+        head.bias.copy_(torch.from_numpy(bias - (weights / scale) @ center))
+    return HeadFit(strength, accuracy, len(train), recipe.head_views, time.perf_counter() - started)
+
+
+def _last_layer(network: nn.Module) -> nn.Linear:
+    last = list(network.children())[-1:]
+    if not last or not isinstance(last[0], nn.Linear) or last[0].bias is None:
+        raise RecipeError("head_views fits the last layer, which must be a Dense layer with bias. Set head_views = 0.")
+    return last[0]
+
+
+def _folded_body(network: nn.Module) -> nn.Module:
+    """All layers but the last, with batch normalisation folded into the convolutions before it."""
+    body = nn.Sequential(*copy.deepcopy(list(network.children())[:-1])).eval()
+    for module in list(body.modules()):
+        if isinstance(module, nn.Sequential):
+            _fold(module)
+    return body.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _fold(layers: nn.Sequential) -> None:
+    for position in range(1, len(layers)):
+        convolution, norm = layers[position - 1], layers[position]
+        if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        if convolution.activate is ACTIVATIONS["linear"]:
+            layers[position - 1], layers[position] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+
+
+def _features_of_view(
+    classifier: Classifier,
+    body: nn.Module,
+    train: ImageSet,
+    recipe: Recipe,
+    view: int,
+    seed: int,
+    precision: torch.dtype,
+    flip: bool,
+) -> Iterator[Features]:
+    """Features, float32 n×D, of a view of the images, batch by batch; view 0 is the images themselves."""
+    device = classifier.mean.device
+    autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    for number, start in enumerate(range(0, len(train), BATCH)):
+        images = torch.from_numpy(train.images[start : start + BATCH].copy()).to(device)
+        with torch.inference_mode(), autocast:
+            if view:
+                seed_step(seed, 2**32 * view + number, device)
+                images = augment_images(images, recipe.augment, flip, classifier.metadata.polarity)
+            x: Tensor = body(classifier.normalize(classifier.fit_shape(images)))
+        yield x.float().cpu().numpy()
+
+
+def _choose_strength(
+    features: Features, train: ImageSet, units: NDArray[np.int64], recipe: Recipe, seed: int
+) -> tuple[float, float]:
+    """The strength with the smallest log loss on images that are left out, and their accuracy with it."""
+    try:
+        folds = assign_folds(train.labels, FOLDS, seed, units)
+    except DataError as error:
+        raise DataError(f"The regularization of the last layer is chosen by cross-validation: {error}") from None
+    losses, correct = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
+    for fold in range(FOLDS):
+        out = folds == fold
+        labels = train.labels[out]
+        for index, strength in enumerate(STRENGTHS):
+            weights, bias = _regression(features[:, ~out], train.labels[~out], len(train.class_names), recipe, strength)
+            logits = features[0, out] @ weights.T + bias
+            logits -= logits.max(axis=1, keepdims=True)
+            log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            losses[index] -= log_probabilities[np.arange(len(labels)), labels].sum()
+            correct[index] += (logits.argmax(axis=1) == labels).sum()
+    best = int(losses.argmin())
+    return STRENGTHS[best], float(correct[best] / len(train))
+
+
+def _regression(
+    features: Features, labels: NDArray[np.int64], classes: int, recipe: Recipe, strength: float
+) -> tuple[Features, Features]:
+    """Weights, K×D, and biases, K, of a multinomial logistic regression on views of images, V×N×D.
+
+    The strength is per image, whatever the number of views. A class without images gets the smallest bias.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(
+        C=strength / len(features),
+        max_iter=MAX_ITERATIONS,
+        class_weight="balanced" if recipe.class_weights == "balanced" else None,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # as near to the optimum as it pays
+        model.fit(features.reshape(-1, features.shape[2]), np.tile(labels, len(features)))
+    weights, bias = np.zeros((classes, features.shape[2]), np.float32), np.full(classes, -30, np.float32)
+    if len(model.classes_) == 2:  # a single row, for the second class against the first
+        weights[model.classes_], bias[model.classes_] = (
+            np.concatenate([-model.coef_, model.coef_]) / 2,
+            np.concatenate([-model.intercept_, model.intercept_]) / 2,
+        )
+    else:
+        weights[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
+    return weights, bias
