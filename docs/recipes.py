@@ -8,10 +8,10 @@ from pydantic.fields import FieldInfo
 
 from foveola.models.layers import LAYERS
 from foveola.models.shapes import infer_shapes
-from foveola.recipe import Augment, Recipe, load_recipe, recipe_names
+from foveola.recipe import TABLES, Augment, Distill, Recipe, load_recipe, recipe_names
 
 PAGE = Path(__file__).with_suffix(".md")
-APART = ("name", "description", "layers", "augment")
+APART = ("name", "description", "layers", *TABLES)
 
 
 def page() -> str:
@@ -29,6 +29,28 @@ def page() -> str:
         _table(("setting", "values", "default", "meaning"), _settings(Recipe, "")),
         "Random changes to the training images, as `augment.shift` and so on:",
         _table(("setting", "values", "default", "meaning"), _settings(Augment, "augment.")),
+        "How a training with `--teacher RUN` learns from the teacher:",
+        _table(("setting", "values", "default", "meaning"), _settings(Distill, "distill.")),
+        "## Augmentation for photographs",
+        "`augment.strength`, from 0 to 1, sets crops, brightness, contrast and colour where they are unset. At 1 they "
+        "are those with which ResNets were trained on ImageNet (Gross and Wilber, 2016): crops down to 8 % of the "
+        "area, everything else up to ±40 %. What is set on its own stays: `--set augment.strength=0.5 --set "
+        "augment.crop=0`. `foveola train` says which changes are on.",
+        "**Colour changes only where classes do not hang on it.** Before a training with a strength, histograms of "
+        "colour without brightness are compared on the training images: if they alone tell any two classes apart in "
+        "90 % of these, cross-validated, colours stay as they are, and the training names the classes and the figure. "
+        "With few images a class, chance alone reaches 90 %, and colours stay, too. It does not find a colour that "
+        "fills less than about half a percent of the images, such as a small lamp: set `augment.colour=0` there. "
+        "`--set augment.colour=0.2` changes colours in any case. Figures: [lab notes](lab/augmentation.md).",
+        "## Learning from a teacher",
+        "`foveola train DATA --recipe fast --teacher RUN` learns from the probabilities of an earlier run (or model "
+        "file) besides the labels: distillation, as by Hinton et al. (2015). The loss is the mean of both, by "
+        "`distill.weight`. The teacher is asked once about each training image, without its random changes. It needs "
+        "the same classes in the same order. If it takes images of another size, it gets the files in its own. A "
+        "teacher that has learnt from validation or test images is refused, because the student's figures would be "
+        "too high: train both on the same data with the same `--seed`. The run records the teacher's file and "
+        "checksum. Figures: [lab "
+        "notes](lab/distillation.md).",
         "## Finding a learning rate",
         "`foveola train DATA --recipe RECIPE --find-rate` trains for 210 batches while the learning rate grows from "
         "10⁻⁶ to 10 or the loss diverges (the range test of Smith, 2017), plots the training loss over the rate into "
@@ -55,7 +77,7 @@ def _recipes() -> list[tuple[str, ...]]:
     return rows
 
 
-def _settings(model: type[Recipe] | type[Augment], prefix: str) -> list[tuple[str, ...]]:
+def _settings(model: type[Recipe] | type[Augment] | type[Distill], prefix: str) -> list[tuple[str, ...]]:
     return [
         (f"`{prefix}{name}`", _values(field.annotation), _default(field), field.description or "")
         for name, field in model.model_fields.items()

@@ -129,6 +129,22 @@ def test_a_foreign_folder_called_checkpoint_is_left_alone(tmp_path, status, name
     assert mine.read_text() == "two years of work"
 
 
+def test_a_file_that_somebody_puts_there_meanwhile_stays(tmp_path, monkeypatch):
+    looks, look = [], claims._check_free
+
+    def look_twice(path, force):
+        look(path, force)
+        looks.append(path)
+        if len(looks) == 1:  # between the first look and the claim
+            (path / "checkpoint").mkdir(parents=True)
+            (path / "checkpoint" / "theirs.txt").write_text("theirs")
+
+    monkeypatch.setattr(claims, "_check_free", look_twice)
+    with pytest.raises(OutputError, match=r"not Foveola's, which are left alone: theirs.txt"):
+        Claim.take(tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint" / "theirs.txt").read_text() == "theirs"
+
+
 @pytest.mark.parametrize("content", ['{"name": "build"}', "not JSON", "", "[]", '{"format": 1, "status": "done"}'])
 def test_force_takes_only_foveolas_own_run_json_for_a_run(tmp_path, content):
     (tmp_path / "run.json").write_text(content)

@@ -79,7 +79,12 @@ class Claim:
         _check_free(path, force)
         claim = _lock(path)
         try:
-            _check_free(path, force)  # again, now that nobody else can change it
+            _check_free(path, force)  # again, now that no other training can change it
+        except OutputError:
+            claim._leave()
+            claim.release()
+            raise
+        try:
             if claim._holds_training and not force:
                 raise OutputError(
                     f"{path} holds a training that is not finished. Go on with it: foveola train --resume {path}; or "
@@ -231,6 +236,14 @@ class Claim:
         """Remove the checkpoint, and the folders that the claim has made."""
         self._remove()
         for folder in self._created:
+            if is_empty_folder(folder):
+                folder.rmdir()
+
+    def _leave(self) -> None:
+        """Take back what `_lock` has made, and nothing else: what came meanwhile is somebody else's."""
+        if [inner.name for inner in _inside(self.folder)] == [_LOCK]:
+            (self.folder / _LOCK).unlink()
+        for folder in (self.folder, *self._created):
             if is_empty_folder(folder):
                 folder.rmdir()
 

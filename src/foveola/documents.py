@@ -98,6 +98,18 @@ class ModelSize(Part):
     parameters: int
 
 
+class TeacherModel(Part):
+    """The model that a training learnt from besides the labels: its file, recipe and checksum.
+
+    `unseen` says whether it has learnt from none of the validation and test images; None if that is not known.
+    """
+
+    path: str
+    recipe: str | None
+    sha256: str
+    unseen: bool | None
+
+
 class RunStatus(Document):
     """`run.json`: what was trained on what, how far it came, and how it ended.
 
@@ -125,6 +137,7 @@ class RunStatus(Document):
     freeze: bool = False
     weights: str | None = None
     pretrained: PretrainedOrigin | None = None
+    teacher: TeacherModel | None = None
     precision: str | None = None
     training_accuracy: float | None = None
 
@@ -154,6 +167,7 @@ class TrainingRequest(Document):
     init: str | None = None
     freeze: bool = False
     weights: str | None = None
+    teacher: str | None = None
     skip_bad: int = 0
     groups: str | None = None
     report: bool = True

@@ -82,6 +82,62 @@ class Augment(BaseModel):
         default=0.0,
         description="alpha of the Beta distribution by which images are mixed (Zhang et al., 2018); 0: none",
     )
+    strength: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
+        default=0.0,
+        description="for photographs: sets crop, brightness, contrast and colour where they are unset, from no change "
+        "at 0 to those that networks for ImageNet are trained with at 1",
+    )
+    crop: Fraction | None = Field(
+        default=None,
+        description="smallest fraction of the area that a random crop keeps, resized to the whole; 0: no crops; unset: "
+        "1 - 0.92 × strength (Szegedy et al., 2015)",
+    )
+    brightness: Fraction | None = Field(
+        default=None,
+        description="maximum change of brightness: 0.2 is up to 20 % darker or lighter; unset: 0.4 × strength (Gross "
+        "and Wilber, 2016)",
+    )
+    contrast: Fraction | None = Field(
+        default=None, description="maximum change of contrast: 0.2 is up to 20 % less or more; unset: 0.4 × strength"
+    )
+    colour: Fraction | None = Field(
+        default=None,
+        description="maximum change of saturation: 0.2 is up to 20 % less or more; hues turn by up to a quarter of it, "
+        "in turns; unset: 0.4 × strength, or 0 if colour alone tells two of the classes apart",
+    )
+
+    def settled(self, *, colour: bool) -> Self:
+        """With a number for every setting that is unset, by the strength; `colour` says whether colours may change.
+
+        >>> from foveola.recipe import Augment
+        >>> settled = Augment(strength=0.5, contrast=0.1).settled(colour=False)
+        >>> settled.crop, settled.brightness, settled.contrast, settled.colour
+        (0.54, 0.2, 0.1, 0.0)
+        """
+        change = round(0.4 * self.strength, 4)
+        by_strength = {
+            "crop": round(1 - 0.92 * self.strength, 4) if self.strength else 0.0,
+            "brightness": change,
+            "contrast": change,
+            "colour": change if colour else 0.0,
+        }
+        return self.model_copy(update={key: value for key, value in by_strength.items() if getattr(self, key) is None})
+
+
+class Distill(BaseModel):
+    """How a training learns from a teacher besides the labels, if it has one (Hinton et al., 2015)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    weight: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
+        default=0.5,
+        description="weight of the teacher's probabilities in the loss; the labels have the rest",
+    )
+    temperature: Positive = Field(
+        default=4.0,
+        description="divides the logits of teacher and student before they are compared: the higher, the more the "
+        "unlikely classes count",
+    )
 
 
 class Recipe(BaseModel):
@@ -200,6 +256,7 @@ class Recipe(BaseModel):
         default=0.0, description="probability taken from the true class and spread over all classes; 0: none"
     )
     augment: Augment = Field(default=Augment(), description="random changes to the training images")
+    distill: Distill = Field(default=Distill(), description="how to learn from a teacher, with --teacher")
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="number format of the computation; auto: bf16 if the processor supports it natively"
     )
@@ -270,17 +327,16 @@ class Recipe(BaseModel):
         >>> setting.key, setting.value
         ('validation', '0.2')
         """
-        apart = ("name", "description", "layers", "augment")
-        rows = [("", name, getattr(self, name)) for name in Recipe.model_fields if name not in apart]
-        rows += [("augment.", name, getattr(self.augment, name)) for name in Augment.model_fields]
-        return [
-            Setting(
-                prefix + name,
-                _value_text(value),
-                (Augment if prefix else Recipe).model_fields[name].description or "",
-            )
-            for prefix, name, value in rows
-        ]
+        apart = ("name", "description", "layers", *TABLES)
+        rows = [(name, getattr(self, name), field) for name, field in Recipe.model_fields.items() if name not in apart]
+        for table, model in TABLES.items():
+            values = getattr(self, table)
+            rows += [(f"{table}.{name}", getattr(values, name), field) for name, field in model.model_fields.items()]
+        return [Setting(key, _value_text(value), field.description or "") for key, value, field in rows]
+
+
+# Settings that are tables of settings
+TABLES: dict[str, type[Augment] | type[Distill]] = {"augment": Augment, "distill": Distill}
 
 
 def _value_text(value: Any) -> str:
@@ -407,7 +463,7 @@ def _key_in_file(location: tuple[int | str, ...]) -> str:
     if location[:1] == ("layers",) and len(location) > 1:
         place, rest = _layer_at(location)
         return " ".join([place, *(f"({name})" for name in rest[:1]), *map(str, rest[1:2])])
-    return ".".join(map(str, location[: 2 if location[:1] == ("augment",) else 1]))
+    return ".".join(map(str, location[: 2 if location and location[0] in TABLES else 1]))
 
 
 def _describe_error(key: str, problems: list[Any]) -> str:
@@ -423,7 +479,7 @@ def _describe_error(key: str, problems: list[Any]) -> str:
         settings = LAYERS[str(kind)].model_fields.keys() - {"type"}
         return f"{place.replace('layer ', 'Layer ')}: " + unknown(f"{kind} setting", str(setting), settings)
     if kind == "extra_forbidden":
-        known = Augment.model_fields if location[0] == "augment" else Recipe.model_fields
+        known = TABLES.get(str(location[0]), Recipe).model_fields if len(location) > 1 else Recipe.model_fields
         return unknown("key", str(location[-1]), known)
     if kind == "missing":
         return f"{key} is missing."

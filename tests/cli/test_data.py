@@ -63,6 +63,30 @@ def test_recipes_lists_every_recipe_with_its_layers(foveola_command):
     assert all(row["description"] and row["layers"] for row in rows.values())
 
 
+def test_recipes_lists_licence_and_source_of_pretrained_weights(foveola_command):
+    document = json.loads(foveola_command("recipes", "--json").out)
+    listed = {row["name"]: row for row in document["pretrained"]}
+    assert listed["resnet18"]["licence"] == "BSD-3-Clause"
+    assert listed["efficientnet-lite0"].keys() == {"name", "licence", "source", "citation", "trained_on"}
+    used = {row["name"]: row["pretrained"] for row in document["recipes"]}
+    assert (used["efficientnet-lite0"], used["fast"]) == ("efficientnet-lite0", "none")
+    text = foveola_command("recipes", "efficientnet-lite0").out
+    assert "Apache-2.0" in text
+    assert "https://huggingface.co/timm/tf_efficientnet_lite0.in1k" in text
+    assert "Pretrained weights" not in foveola_command("recipes", "fast").out
+
+
+def test_info_says_which_weights_are_on_this_machine(foveola_command, monkeypatch, tmp_path):
+    path = tmp_path / "backbones" / "resnet18" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    monkeypatch.setenv("FOVEOLA_DATA", str(tmp_path))
+    monkeypatch.setenv("FOVEOLA_CACHE", str(tmp_path / "cache"))
+    weights = json.loads(foveola_command("info", "--json").out)["pretrained_weights"]
+    assert weights == {"efficientnet-lite0": None, "resnet18": str(path)}
+    assert "not on this machine" in foveola_command("info").out
+
+
 @pytest.mark.parametrize(("recipe", "parameters"), [("lenet5", 61_706), ("west", 693_962), ("eduonix", 47_090)])
 def test_summary_totals_of_the_tutorials(foveola_command, recipe, parameters):
     document = json.loads(foveola_command("summary", recipe, "--json").out)

@@ -98,6 +98,11 @@ def foreign_safetensors(world: World) -> Path:
     return world.folder / "foreign.safetensors"
 
 
+def other_weights(world: World) -> Path:
+    save_file({"stem.weight": np.ones((4, 3, 3, 3), np.float32)}, world.folder / "other.safetensors")
+    return world.folder / "other.safetensors"
+
+
 def damaged_metadata(world: World) -> Path:
     save_file({"weight": np.zeros(3, np.float32)}, world.folder / "odd.safetensors", {"foveola": '{"format": 99}'})
     return world.folder / "odd.safetensors"
@@ -261,6 +266,34 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     "init-of-other-layers": (
         lambda w: w.train(None, "--init", w.run, recipe="mlp"),
         ("No layer of", "same recipe"),
+    ),
+    "weights-for-a-recipe-without": (
+        lambda w: w.train(None, "--weights", w.file("a.safetensors", b"")),
+        ("begins with random ones", "--recipe efficientnet-lite0", "--init"),
+    ),
+    "weights-missing": (
+        lambda w: w.train(None, "--weights", "none.safetensors", recipe="efficientnet-lite0"),
+        ("none.safetensors", "missing or damaged", "huggingface.co/timm/tf_efficientnet_lite0.in1k"),
+    ),
+    "weights-are-a-pickle": (
+        lambda w: w.train(None, "--weights", w.file("a.pth", b"PK\3\4" + bytes(50)), recipe="resnet18"),
+        ("a.pth", "pickle", "huggingface.co/timm/resnet18.tv_in1k"),
+    ),
+    "weights-are-a-run": (
+        lambda w: w.train(None, "--weights", w.run / "model.safetensors", recipe="resnet18"),
+        ("a model that Foveola has saved", "--init"),
+    ),
+    "weights-of-another-network": (
+        lambda w: w.train(None, "--weights", other_weights(w), recipe="resnet18"),
+        ("conv1.weight is missing", "and 97 more", "recipe resnet18"),
+    ),
+    "weights-and-init": (
+        lambda w: w.train(None, "--weights", "a.safetensors", "--init", w.run),
+        ("--weights and --init", "one of them"),
+    ),
+    "unknown-pretrained-weights": (
+        lambda w: w.train(None, "--set", "pretrained=resnet19"),
+        ("pretrained is 'resnet19'", "'resnet18'"),
     ),
     "freeze-without-init": (lambda w: w.train(None, "--freeze"), ("--freeze", "--init RUN")),
     # Images

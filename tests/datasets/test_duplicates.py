@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foveola.datasets.duplicates import MAX_CONTRAST_FRACTION, MAX_DIFFERENCE, DuplicateGroup, find_duplicates
+from foveola.datasets.duplicates import MAX_CONTRAST_FRACTION, MAX_DIFFERENCE, DuplicateGroup, find_duplicates, reduced
 
 
 def smooth(count, side=16, channels=1, seed=0):
@@ -108,3 +108,15 @@ def test_images_that_differ_only_at_their_edge_are_near_duplicates():
     images[:, 4:12] = 200
     images[1, 0, 0] = 12
     assert find_duplicates(images) == [DuplicateGroup((0, 1), exact=False)]
+
+
+def test_images_are_reduced_to_means_of_squares():
+    images = np.random.default_rng(0).integers(0, 256, (5, 11, 8, 3), dtype=np.uint8)
+    expected = np.empty((5, 3, 2, 3))
+    for row, column in np.ndindex(3, 2):
+        square = images[:, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3].astype(float)
+        expected[:, row, column] = square.mean(axis=(1, 2))
+    found = reduced(images, 3)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.rint(expected))
+    assert reduced(images, 1) is not None and (reduced(images, 1) == images).all()

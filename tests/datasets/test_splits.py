@@ -92,6 +92,17 @@ def test_near_copies_stay_on_one_side():
     assert sum(map(len, sides)) == 60
 
 
+def test_near_copies_are_found_among_large_images_too(monkeypatch):
+    monkeypatch.setattr("foveola.datasets.splits.MAX_SEARCHED_VALUES", 120 * 32 * 32)
+    small = pictures(60, side=32)
+    both = joined(small, near(small))
+    images = replace(both, images=both.images.repeat(2, axis=1).repeat(2, axis=2))
+    _, overlap = divide(Dataset("x", images), 0.2, 0.2, 0)
+    assert (overlap.together, overlap.different) == ("near copies", 60)
+    monkeypatch.setattr("foveola.datasets.splits.MAX_SEARCHED_VALUES", 120 * 31 * 31)
+    assert divide(Dataset("x", images), 0.2, 0.2, 0)[1].together == "copies"
+
+
 def test_what_is_nearly_the_same_throughout_is_split_by_copies():
     base = pictures(4).images
     noise = np.random.default_rng(0).integers(-2, 3, (120, 8, 8, 1))

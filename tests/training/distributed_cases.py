@@ -37,7 +37,12 @@ AUGMENT = {"shift": 1, "rotation": 10, "zoom": 0.1, "cutout": 2}
 TRAININGS = {
     "muon": {"optimizer": "muon", "augment": AUGMENT, "label_smoothing": 0.1},
     "mixup": {"optimizer": "adamw", "augment": AUGMENT | {"mixup": 0.4}, "class_weights": "balanced"},
-    "random batches": {"optimizer": "sgd", "batches": "random", "steps_per_epoch": 3},
+    "random batches": {
+        "optimizer": "sgd",
+        "batches": "random",
+        "steps_per_epoch": 3,
+        "augment": {"strength": 0.5},
+    },
 }
 SHARED = {"name": "shared", "layers": CONVOLUTIONS, "epochs": 3, "batch_size": 16, "learning_rate": 0.01}
 

@@ -7,6 +7,7 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 import torch
+from PIL import Image, ImageEnhance
 
 from foveola.models.batch_part import BatchPart
 from foveola.recipe import Augment, load_recipe
@@ -14,9 +15,12 @@ from foveola.training import augment
 from foveola.training.augment import (
     augment_images,
     cutout,
+    describe,
     draw_mixup,
+    jitter,
     mixup,
     random_flip,
+    random_resized_crop,
     rotate_and_zoom,
     shift,
     uses_flips,
@@ -147,9 +151,10 @@ def test_mixup_draws_its_weight_from_the_beta_distribution_and_an_order():
 
 
 @pytest.mark.parametrize("rows", [slice(3, 9), torch.tensor([11, 0, 4])])
-def test_a_part_of_a_batch_is_changed_as_within_the_whole(rows):
-    images = some_images(12)
-    everything = Augment(shift=2, rotation=10, zoom=0.1)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_part_of_a_batch_is_changed_as_within_the_whole(rows, channels):
+    images = some_images(12, channels=channels)
+    everything = Augment(shift=2, rotation=10, zoom=0.1, strength=0.5).settled(colour=True)
     torch.manual_seed(0)
     whole = cutout(augment_images(images, everything, flip=True).float(), 3)
     torch.manual_seed(0)
@@ -161,6 +166,150 @@ def test_a_part_of_a_batch_is_changed_as_within_the_whole(rows):
 def test_nothing_changes_by_default():
     images = some_images()
     assert augment_images(images, Augment(), flip=False) is images
+    assert augment_images(images, Augment(strength=0.0).settled(colour=True), flip=False) is images
+
+
+def windows_of(images, smallest, monkeypatch):
+    """What `random_resized_crop` crops to: int N×4, as (top, left, rows, columns)."""
+    found = []
+    with monkeypatch.context() as patch:
+        patch.setattr(augment, "_resize_each", lambda images, windows: found.append(windows) or images)
+        random_resized_crop(images, smallest)
+    return found[0].numpy().astype(int)
+
+
+@pytest.mark.parametrize("resize", [augment._resize_each, augment._resize_together])
+@pytest.mark.parametrize(("height", "width", "channels"), [(40, 40, 3), (24, 51, 1)])
+def test_crops_are_resized_as_pillow_resizes_them(resize, height, width, channels, monkeypatch):
+    images = some_images(20, height, width, channels)
+    windows = windows_of(images, 0.2, monkeypatch)
+    resized = resize(images, torch.from_numpy(windows).float()).numpy()
+    for before, after, (top, left, rows, columns) in zip(images.numpy(), resized, windows.tolist(), strict=True):
+        picture = Image.fromarray(before.squeeze()).crop((left, top, left + columns, top + rows))
+        expected = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.int64)
+        assert np.abs(after.squeeze() - expected).max() <= 1  # Pillow rounds twice
+    assert resized.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 200), (100, 300)])
+@pytest.mark.parametrize("smallest", [0.08, 0.5, 0.95])
+def test_crops_keep_the_area_and_nearly_the_aspect_that_they_promise(smallest, height, width, monkeypatch):
+    torch.manual_seed(0)
+    top, left, rows, columns = windows_of(some_images(2000, height, width), smallest, monkeypatch).T
+    assert min(top.min(), left.min()) == 0
+    assert ((top + rows <= height) & (left + columns <= width)).all()
+    area, aspect = rows * columns / (height * width), (columns / width) / (rows / height)
+    assert smallest - 0.01 < area.min() < smallest + 0.02
+    assert area.max() > 0.98
+    assert max(aspect.max(), 1 / aspect.min()) < 4 / 3 + 0.05
+    # Areas are drawn evenly, and places evenly among those that there are
+    assert area.mean() == pytest.approx((1 + smallest) / 2, abs=0.02)
+    assert (left[columns < width] / (width - columns[columns < width])).mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_crop_of_a_small_image_has_at_least_one_pixel():
+    assert random_resized_crop(some_images(50, 4, 4), 0.01).shape == (50, 4, 4, 1)
+
+
+ENHANCERS = {
+    "brightness": (1, lambda picture, factor: ImageEnhance.Brightness(picture).enhance(factor)),
+    "contrast": (2, lambda picture, factor: ImageEnhance.Contrast(picture).enhance(factor)),
+    "saturation": (0, lambda picture, factor: ImageEnhance.Color(picture).enhance(factor)),
+}
+
+
+@pytest.fixture
+def draw_colours(monkeypatch):
+    """Fix what `jitter` draws, each in -1..1: saturation, brightness, contrast, turn of the hue."""
+
+    def fix(**draws):
+        values = iter([draws.get(name, 0.0) for name in ("saturation", "brightness", "contrast", "hue")])
+        monkeypatch.setattr(augment, "_uniform", lambda n, device: torch.full((n,), next(values), dtype=torch.float32))
+
+    return fix
+
+
+@pytest.mark.parametrize("name", ENHANCERS)
+@pytest.mark.parametrize("drawn", [-1, -0.3, 0.6, 1])
+def test_colours_change_as_pillow_changes_them(name, drawn, draw_colours):
+    draw_colours(**{name: drawn})
+    images = some_images(3, 30, 40, 3)
+    amounts = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0} | {name: 0.4}
+    changed = jitter(images, amounts["brightness"], amounts["contrast"], amounts["saturation"]).numpy()
+    for before, after in zip(images.numpy(), changed, strict=True):
+        expected = np.asarray(ENHANCERS[name][1](Image.fromarray(before), 1 + 0.4 * drawn), np.int64)
+        assert np.abs(after - expected).max() <= 1  # Pillow rounds grey levels, and cuts fractions off
+
+
+@pytest.mark.parametrize("drawn", [-1, 0.25, 1])
+def test_the_hue_turns_in_yiq(drawn, draw_colours):
+    draw_colours(hue=drawn)
+    images = some_images(3, 30, 40, 3)
+    changed = jitter(images, 0.0, 0.0, 0.4).numpy()
+    yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    angle = 2 * np.pi * 0.1 * drawn
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    expected = np.clip(images.numpy() @ (np.linalg.inv(yiq) @ turn @ yiq).T, 0, 255)
+    assert np.abs(changed - expected).max() <= 0.51
+
+
+def test_all_changes_of_colour_together_are_one_after_the_other(draw_colours):
+    draws = {"saturation": 0.5, "brightness": -0.4, "contrast": 0.3, "hue": -0.7}
+    draw_colours(**draws)
+    images = (some_images(300, 8, 9, 3) // 4 + 96).to(torch.uint8)  # far from 0 and 255: nothing is cut off
+    together = jitter(images, 0.2, 0.3, 0.4).numpy()
+    expected = images.numpy().astype(np.float64)
+    luma = expected @ (0.299, 0.587, 0.114)
+    expected = luma[..., None] + (expected - luma[..., None]) * 1.2
+    yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    angle = -2 * np.pi * 0.1 * 0.7
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    expected = expected @ (np.linalg.inv(yiq) @ turn @ yiq).T
+    mean = luma.mean(axis=(1, 2))[:, None, None, None]
+    expected = (mean + (expected - mean) * 1.09) * 0.92
+    assert np.abs(together - expected).max() <= 0.51
+
+
+def test_saturation_and_hue_do_nothing_to_grey_images():
+    grey = some_images(40, 12, 12)
+    assert torch.equal(jitter(grey, 0.0, 0.0, 0.9), grey)
+    assert torch.equal(jitter(grey.expand(-1, -1, -1, 3), 0.0, 0.0, 0.9), grey.expand(-1, -1, -1, 3))
+
+
+def test_brightness_and_contrast_change_grey_images_as_those_in_colour():
+    grey = some_images(40, 12, 12)
+    torch.manual_seed(0)
+    changed = jitter(grey, 0.3, 0.3, 0.0)
+    torch.manual_seed(0)
+    assert (jitter(grey.expand(-1, -1, -1, 3), 0.3, 0.3, 0.4).int() - changed.int()).abs().max() <= 1
+    assert len({image.numpy().tobytes() for image in changed}) == 40
+
+
+def test_colours_do_not_depend_on_how_many_images_are_changed_at_once(monkeypatch):
+    images = some_images(13, 10, 10, 3)
+    torch.manual_seed(0)
+    together = jitter(images, 0.3, 0.3, 0.3)
+    monkeypatch.setattr(augment, "CACHED_PIXELS", 200)
+    torch.manual_seed(0)
+    assert torch.equal(jitter(images, 0.3, 0.3, 0.3), together)
+
+
+def test_the_strength_sets_what_is_not_set():
+    settled = Augment(strength=1, contrast=0.1, shift=2).settled(colour=True)
+    assert (settled.crop, settled.brightness, settled.contrast, settled.colour) == (0.08, 0.4, 0.1, 0.4)
+    assert (settled.shift, settled.rotation) == (2, 0.0)
+    assert Augment(strength=1).settled(colour=False).colour == 0
+    assert Augment(strength=1, colour=0.2).settled(colour=False).colour == 0.2
+    assert settled.settled(colour=False) == settled
+
+
+def test_changes_are_described():
+    assert describe(Augment().settled(colour=True), flip=False) == ""
+    text = describe(Augment(strength=0.5, rotation=7.5).settled(colour=True), flip=True)
+    assert text == (
+        "mirror images, rotations up to 7.5°, crops to at least 54 % of the area, brightness up to ±20 %, contrast up "
+        "to ±20 %, saturation up to ±20 %, hue up to ±18°"
+    )
 
 
 @pytest.mark.parametrize(("polarity", "fill"), [("light on dark", 0), ("dark on light", 255), ("mixed", None)])
@@ -183,7 +332,7 @@ def test_the_flip_argument_decides_about_flips():
 
 def test_draws_follow_the_global_seed():
     images = some_images(20)
-    everything = Augment(shift=2, rotation=10, zoom=0.1)
+    everything = Augment(shift=2, rotation=10, zoom=0.1, strength=0.5).settled(colour=True)
 
     def changed(seed):
         torch.manual_seed(seed)

@@ -39,7 +39,12 @@ def train(toy, tmp_path):
     from foveola.training.build import build_classifier
 
     def run(overrides, stop=None, path=tmp_path / "state.safetensors", training="this", build=BUILD):
-        options = {"layers": LAYERS, "epochs": 4, "batch_size": 16, "augment": {"shift": 1, "mixup": 0.2}}
+        options = {
+            "layers": LAYERS,
+            "epochs": 4,
+            "batch_size": 16,
+            "augment": {"shift": 1, "mixup": 0.2, "strength": 0.5},
+        }
         recipe = foveola.load_recipe("mlp", options | overrides)
         training_images, validation = toy(39), toy(21, seed=1)
         classifier = build_classifier(recipe, training_images, 0)

@@ -37,6 +37,12 @@ def test_the_default_space_holds_its_recipe_and_every_bound_is_a_recipe(name, tm
     assert read_space(tmp_path / "space.toml") == space
 
 
+def test_the_strength_is_searched_only_where_a_recipe_has_one():
+    assert "augment.strength" not in default_space(load_recipe("fast")).dimensions
+    space = default_space(load_recipe("fast", {"augment.strength": 0.5}))
+    assert space.dimensions["augment.strength"] == Range(0.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -45,6 +51,7 @@ def test_the_default_space_holds_its_recipe_and_every_bound_is_a_recipe(name, tm
         ({"augment": {"shfit": {"low": 1, "high": 2}}}, "Did you mean 'augment.shift'"),
         ({"layers": {"choices": [1, 2]}}, "layers cannot be tuned: .*foveola compare"),
         ({"validation": {"low": 0.1, "high": 0.2}}, "validation cannot be tuned"),
+        ({"distill": {"weight": {"low": 0.0, "high": 1.0}}}, "distill cannot be tuned: trials have no teacher"),
         ({"epochs": 5}, "epochs is 5; it should be a range"),
         ({"augment": 5}, "Unknown key 'augment'"),
         ({"epochs": {"low": 1}}, "epochs needs low and high"),

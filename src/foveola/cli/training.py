@@ -123,7 +123,8 @@ def train(
             "--recipe",
             "-r",
             metavar="RECIPE",
-            help="A recipe's name, or the path of a TOML file. Default: fast; with --budget, the most suitable one.",
+            help="A recipe's name, the path of a TOML file, or auto: a pretrained network for photographs. "
+            "Default: fast; with --budget, the most suitable one.",
         ),
     ] = None,
     epochs: Annotated[
@@ -180,6 +181,13 @@ def train(
         typer.Option(
             metavar="FILE",
             help="Pretrained weights, .safetensors, instead of the published ones that the recipe begins with.",
+        ),
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Learn from the probabilities of this run or model file, too; it needs the same classes and splits.",
         ),
     ] = None,
     find_rate: Annotated[
@@ -244,7 +252,7 @@ def train(
         data, recipe, out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
         threads=threads, force=force,
         budget=None if budget is None else parse_duration(budget),
-        init=init, freeze=freeze, weights=weights, skip_bad=skip_bad, groups=groups, report=report,
+        init=init, freeze=freeze, weights=weights, teacher=teacher, skip_bad=skip_bad, groups=groups, report=report,
         checkpoint_every=parse_duration(checkpoint_every), verbose=not quiet,
     )  # fmt: skip
     _show_training(run, as_json)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.images import Images
+from foveola.lazy import blocks
 
 Indices = NDArray[np.int64]
 
@@ -57,6 +58,19 @@ def find_duplicates(images: Images) -> list[DuplicateGroup]:
         if len(members) > 1
     ]
     return sorted(duplicates, key=lambda group: group.members)
+
+
+def reduced(images: Images, factor: int) -> Images:
+    """Images, uint8 N×H×W×C, with sides divided by a whole number: means of squares of pixels; a rest is left out."""
+    if factor == 1:
+        return images[:]
+    count, (height, width), channels = len(images), (side // factor for side in images.shape[1:3]), images.shape[3]
+    small, done = np.empty((count, height, width, channels), np.uint8), 0
+    for block in blocks(images):
+        squares = block[:, : height * factor, : width * factor].reshape(-1, height, factor, width, factor, channels)
+        small[done : done + len(block)] = squares.mean(axis=(2, 4), dtype=np.float32).round()
+        done += len(block)
+    return small
 
 
 def first_copies(images: Images) -> Indices:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.datasets.duplicates import find_duplicates
+from foveola.datasets.duplicates import find_duplicates, reduced
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet
 from foveola.inputs.resize import CommonShape, to_channels
@@ -23,9 +23,11 @@ from foveola.stratified import hold_out
 Split = Literal["test", "validation", "train", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-# Near copies are looked for among at most so many images, with so many values in all: about 3 seconds
+# Near copies are looked for among at most so many images, with so many values in all: about 3 seconds. Larger images
+# are reduced for it, to not less than so many pixels a side
 MAX_SEARCHED_IMAGES = 10_000
 MAX_SEARCHED_VALUES = 2**25
+MIN_SEARCHED_SIDE = 32
 
 # The test split depends only on the data, so that runs with different seeds are compared on the same images.
 _TEST_SEED = 0
@@ -132,7 +134,7 @@ def divide(
     if together is not None:
         return divided(image_keys(given, together), together)
     copies = image_keys(given, "copies")
-    if not _is_searched(given):
+    if _reduction(given) is None:
         return divided(copies, "copies")
     near = image_keys(given, "near copies")
     if _keeps_sizes(dataset.train, near[0], *fractions, seed):
@@ -226,18 +228,21 @@ def image_keys(splits: Splits, together: Together) -> list[Indices]:
         keys = np.unique(np.concatenate([hash_images(part) for part in parts]), return_inverse=True)[1]
     else:
         keys = np.arange(sum(sizes))
-        for group in find_duplicates(concatenate(parts)[:]):
+        for group in find_duplicates(reduced(concatenate(parts), _reduction(splits) or 1)):
             keys[list(group.members)] = group.members[0]
     return np.split(keys, np.cumsum(sizes)[:-1])
 
 
-def _is_searched(splits: Splits) -> bool:
-    """Whether near copies are looked for: finding them takes a few seconds at most."""
-    parts = splits.by_name.values()
-    return (
-        sum(len(images) for images in parts) <= MAX_SEARCHED_IMAGES
-        and sum(images.images.size for images in parts) <= MAX_SEARCHED_VALUES
-    )
+def _reduction(splits: Splits) -> int | None:
+    """The factor by which images are reduced where near copies are looked for; None if there are too many images."""
+    count = sum(len(images) for images in splits.by_name.values())
+    height, width, channels = splits.train.image_shape
+    if count > MAX_SEARCHED_IMAGES:
+        return None
+    for factor in range(1, max(min(height, width) // MIN_SEARCHED_SIDE, 1) + 1):
+        if count * (height // factor) * (width // factor) * channels <= MAX_SEARCHED_VALUES:
+            return factor
+    return None
 
 
 def _draw(images: ImageSet, keys: Indices, validation: float, test: float, seed: int) -> NDArray[np.int64]:

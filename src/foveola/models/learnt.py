@@ -78,7 +78,8 @@ class Seen:
 class LearntImages(BaseModel):
     """The hashes of a model's training and validation images: sorted little-endian integers of 8 bytes, in base64.
 
-    `earlier` are the training images of the model that the weights were initialised from. The hashes stand in
+    `earlier` are the training images of models whose weights or answers the training began with: of the model that it
+    was initialised from, and of its teacher. The hashes stand in
     the model file, and not in ONNX and web exports: whoever has an image can find out with them whether the model has
     learnt from it.
     """
@@ -91,12 +92,14 @@ class LearntImages(BaseModel):
     earlier: _Packed = b""
 
     @classmethod
-    def of(cls, train: ImageSet, validation: ImageSet | None, earlier: "LearntImages | None" = None) -> "LearntImages":
-        """The hashes of these images; `earlier` are those of the model that the weights were initialised from."""
+    def of(cls, train: ImageSet, validation: ImageSet | None, *earlier: "LearntImages | None") -> "LearntImages":
+        """The hashes of these images; `earlier` are those of the initial model, and of the teacher, if there are."""
+        training = _packed(train)
+        inherited = b"".join(model.training + model.earlier for model in earlier if model is not None)
         return cls(
-            training=_packed(train),
+            training=training,
             validation=b"" if validation is None else _packed(validation),
-            earlier=b"" if earlier is None else earlier.training + earlier.earlier,
+            earlier=np.setdiff1d(np.frombuffer(inherited, "<u8"), np.frombuffer(training, "<u8")).tobytes(),
         )
 
     @property

@@ -266,7 +266,7 @@ class ProgressBar(Callback):
 
 
 def _epoch_line(epoch: int, epochs: int, metrics: EpochMetrics) -> str:
-    parts = [f"epoch {epoch:>{len(str(epochs))}}/{epochs}"]
+    parts = [f"epoch {epoch:>{len(str(epochs))}}/{epochs}" if epoch else "before the first epoch"]
     if "loss" in metrics:  # not before the first step
         parts.append(f"loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.4f}")
     names = {"val_loss": "loss", "val_accuracy": "accuracy", "val_auc": "AUC"}

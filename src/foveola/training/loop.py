@@ -81,6 +81,7 @@ def fit(
     processes: Processes = ALONE,
     checkpoint: Checkpoint | None = None,
     before: Callable[[], None] | None = None,
+    teacher_logits: Tensor | None = None,
 ) -> Fit:
     """Train a classifier in place.
 
@@ -94,6 +95,7 @@ def fit(
     processes : those that train together; all call `fit` with the same arguments
     before : sets weights before the first step, as `fit_head` does; validation metrics then belong to epoch 0
     checkpoint : if it holds the state of an interrupted training, that is gone on with; it saves as training goes on
+    teacher_logits : of the training images, N×K, to learn from as the recipe's `distill` says; None: labels only
 
     Raises
     ------
@@ -110,6 +112,7 @@ def fit(
         classifier, batches.images, batches.labels, recipe,
         precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
         steps=batches.steps, steps_per_epoch=batches.per_epoch, processes=processes,
+        teacher_logits=teacher_logits,
     )  # fmt: skip
     processes.synchronize(list(classifier.network.state_dict().values()))
     _call(callbacks, "on_fit_start", state)

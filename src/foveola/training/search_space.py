@@ -32,6 +32,7 @@ _NOT_TUNED = {
     "image_size": "data is read once for all trials",
     "resize": "data is read once for all trials",
     "channels": "data is read once for all trials",
+    "distill": "trials have no teacher",
     "reject": "it is chosen after training, and does not change the objective",
     "reject_mode": "it is chosen after training, and does not change the objective",
     "reject_confidence": "it is chosen after training, and does not change the objective",
@@ -152,6 +153,8 @@ def default_space(recipe: Recipe) -> SearchSpace:
     space["augment.shift"] = Range(0, max(3, augment.shift))
     space["augment.rotation"] = Range(0.0, max(15.0, augment.rotation))
     space["augment.zoom"] = Range(0.0, max(0.2, augment.zoom))
+    if augment.strength:
+        space["augment.strength"] = Range(0.0, 1.0)
     return SearchSpace(space)
 
 

@@ -18,6 +18,7 @@ from foveola.models.batch_part import BatchPart, set_batch_part
 from foveola.models.classifier import Classifier
 from foveola.recipe import Recipe
 from foveola.training.augment import augment_images, cutout, draw_mixup, mixup
+from foveola.training.distill import distillation_loss
 from foveola.training.distributed import ALONE, Processes
 from foveola.training.optimizers import build_optimizers
 from foveola.training.read_ahead import ReadAhead
@@ -43,6 +44,7 @@ class TrainStep:
     steps, steps_per_epoch : number of steps in the whole training, and in an epoch
     deferred : whether a non-finite loss is raised only when the metrics are read; by default on a GPU
     processes : those that share every batch
+    teacher_logits : of all training images, N×K, on the device; None: learn from the labels only
     """
 
     def __init__(
@@ -59,12 +61,13 @@ class TrainStep:
         steps_per_epoch: int,
         deferred: bool | None = None,
         processes: Processes = ALONE,
+        teacher_logits: Tensor | None = None,
     ) -> None:
         device = images.device
         self.classifier, self.recipe = classifier, recipe
         self.images, self.labels = images, labels
         self.flip, self.class_weights = flip, class_weights
-        self.processes = processes
+        self.processes, self.teacher_logits = processes, teacher_logits
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.deferred = device.type == "cuda" if deferred is None else deferred
         self.optimizers = build_optimizers(classifier.network, recipe, processes)
@@ -144,12 +147,14 @@ class TrainStep:
         if not self.recipe.augment.mixup:
             logits = self._logits(self._inputs(indices, part), part)
             own = labels[part.rows]
-            return self._loss(logits, own, labels), (logits.detach().argmax(1) == own).sum()
+            return self._loss(logits, indices[part.rows], indices), (logits.detach().argmax(1) == own).sum()
         weight, order = draw_mixup(self.recipe.augment.mixup, len(indices), indices.device)
         x, partners = self._pairs(indices, part, order)
         logits = self._logits(mixup(x, partners, weight), part)
         own, other = labels[part.rows], labels[order[part.rows]]
-        loss = weight * self._loss(logits, own, labels) + (1 - weight) * self._loss(logits, other, labels)
+        others = indices[order[part.rows]]
+        loss = weight * self._loss(logits, indices[part.rows], indices)
+        loss = loss + (1 - weight) * self._loss(logits, others, indices)
         return loss, (logits.detach().argmax(1) == (own if weight >= 0.5 else other)).sum()
 
     def _inputs(self, indices: Tensor, part: BatchPart) -> Tensor:
@@ -178,7 +183,19 @@ class TrainStep:
             set_batch_part(network, None)
         return logits.float()
 
-    def _loss(self, logits: Tensor, labels: Tensor, all_labels: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, indices: Tensor, all_indices: Tensor) -> Tensor:
+        """Mean loss by the labels of images with these indices, mixed with that by the teacher if there is one.
+
+        Of a part of the batch, its summand of the mean over the whole batch.
+        """
+        loss = self._label_loss(logits, self.labels[indices], self.labels[all_indices])
+        if self.teacher_logits is None:
+            return loss
+        distill = self.recipe.distill
+        taught = distillation_loss(logits, self.teacher_logits[indices], distill.temperature) / len(all_indices)
+        return (1 - distill.weight) * loss + distill.weight * taught
+
+    def _label_loss(self, logits: Tensor, labels: Tensor, all_labels: Tensor) -> Tensor:
         """Mean cross-entropy; of a part of the batch, its sum divided by the weight of the whole batch."""
         weights, smoothing = self.class_weights, self.recipe.label_smoothing
         if self.processes.size == 1:

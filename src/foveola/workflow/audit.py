@@ -4,7 +4,7 @@ import csv
 import io
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,10 +114,12 @@ def audit(
     from foveola.audits.units import find_units
     from foveola.datasets.duplicates import find_duplicates
     from foveola.evaluation.intervals import grouped_wilson
+    from foveola.training.colour import settle_augmentation
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
     dataset, paths = _read(data, loaded, skip_bad, groups, trainer.screen)
+    trainer = replace(trainer, recipe=settle_augmentation(loaded, dataset.train)[0])
     if as_lazy(dataset.train.images) is not None:
         raise DataError(
             f"The audit compares all images of {dataset.name} with each other, and they are too large to be in memory. "

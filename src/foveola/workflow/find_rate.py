@@ -75,6 +75,7 @@ def find_rate(
         require(module, "train")
     from foveola.training.augment import uses_flips
     from foveola.training.build import build_classifier
+    from foveola.training.colour import settle_augmentation
     from foveola.training.find_rate import range_test, suggest
     from foveola.training.loop import choose_precision
     from foveola.training.transfer import transfer_weights
@@ -97,6 +98,7 @@ def find_rate(
     folder = Path(out) if out is not None else Path("rates") / f"{dataset.name}-{loaded.name}"
     check_writable(folder)
     train = divide(dataset, loaded.validation, loaded.test, seed)[0].train
+    loaded, _ = settle_augmentation(loaded, train)
     classifier = build_classifier(
         loaded, train, seed,
         network=copy.deepcopy(network), picture_polarity=dataset.picture_polarity, pretrained=pretrained,

@@ -54,6 +54,7 @@ class Prepared:
     status: RunStatus
     device: "torch.device"
     precision: "torch.dtype"
+    teacher_logits: "torch.Tensor | None" = None
 
 
 def fit_run(
@@ -175,6 +176,7 @@ def _fit(
                 classifier, splits.train, splits.validation, recipe,
                 seed=status.seed, device=prepared.device, precision=prepared.precision, flip=status.flip,
                 callbacks=every, processes=checkpoint.processes, checkpoint=checkpoint, before=before,
+                teacher_logits=prepared.teacher_logits,
             ).best_epoch  # fmt: skip
     except BaseException:
         if run is not None and isinstance(log, CsvLog):
@@ -270,6 +272,8 @@ def _identity(status: RunStatus) -> str:
     what = f"{status.recipe.model_dump_json()} {status.seed} {status.data.fingerprint} {status.init} {status.freeze}"
     if status.pretrained is not None:
         what += f" {status.pretrained.sha256}"
+    if status.teacher is not None:
+        what += f" {status.teacher.sha256}"
     return hashlib.sha256(what.encode()).hexdigest()
 
 
@@ -287,8 +291,12 @@ def _build(status: RunStatus, processes: "Processes") -> dict[str, str]:
 
 def _announcement(claim: Claim, status: RunStatus) -> str:
     """The first lines of a training."""
+    from foveola.training.augment import describe
+
+    changes = describe(status.recipe.augment, status.flip)
+    augmentation = [f"augmentation: {changes}"] if changes else []
     model = f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {claim.path}"
-    return "\n".join([*status.data.summary, model])
+    return "\n".join([*status.data.summary, *augmentation, model])
 
 
 def _selection(recipe: Recipe) -> list["Callback"]:

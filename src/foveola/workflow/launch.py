@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from foveola.workflow.fit_run import Prepared
 
 # What may differ: paths on another machine, while the data's fingerprint and the initial weights are compared or sent
-_OWN = {"data", "init", "threads", "launch", "fingerprint"}
+_OWN = {"data", "init", "teacher", "threads", "launch", "fingerprint"}
 # torchrun's, if it is given no --rdzv-id
 _UNNAMED = "none"
 

@@ -27,6 +27,7 @@ from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
 from foveola.text import restore_surrogates
+from foveola.workflow.choose_recipe import AUTO, choose_recipe, proposal
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.fit_run import Prepared, fit_run
 from foveola.workflow.launch import check_request, earlier_attempt, launch_name, prepare_in_turn, share_request
@@ -70,6 +71,7 @@ def train(
     init: str | Path | None = None,
     freeze: bool = False,
     weights: str | Path | None = None,
+    teacher: str | Path | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
     network: "nn.Module | None" = None,
@@ -83,7 +85,8 @@ def train(
     Parameters
     ----------
     data : catalog name, path, or a loaded Dataset
-    recipe : name, path of a TOML file, or a Recipe; by default "fast", or with a budget the one that suits it best
+    recipe : name, path of a TOML file, or a Recipe; by default "fast", or with a budget the one that suits it best.
+        "auto" is "efficientnet-lite0", with pretrained weights, for colour photographs of more than 64 pixels
     out : the run's folder; by default a new one under `runs`
     overrides : values by recipe key, such as {"epochs": 3, "augment.shift": 2}
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
@@ -94,6 +97,8 @@ def train(
     init : a run or model file to copy weights from, layer by layer while names and shapes agree
     freeze : do not train the layers that `init` gave; the last layer is then not copied, but trained
     weights : a safetensors file of pretrained weights, instead of the published one of a recipe that begins with them
+    teacher : a run or model file with the same classes, from whose probabilities the training learns besides the
+        labels, as the recipe's `distill` says; it must not have learnt from validation or test images
     skip_bad : how many unreadable images of a folder may be skipped
     groups : keeps images of one patient, object or writer on one side of every split that is drawn: for an image
         folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
@@ -123,9 +128,14 @@ def train(
     from foveola.training.distributed import join
     from foveola.training.stopping import StopSignals
 
-    chosen = (
-        None if budget is not None and recipe is None and network is None else load_recipe(recipe or "fast", overrides)
-    )
+    processes = join(choose_device(device))
+    screen = console(verbose and processes.leads)
+    if recipe == AUTO and network is None:
+        chosen = choose_recipe(data, overrides, groups if isinstance(groups, str) else None, screen)
+    elif budget is not None and recipe is None and network is None:
+        chosen = None
+    else:
+        chosen = load_recipe(recipe or "fast", overrides)
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
     check_weights(weights, init, network)
@@ -140,6 +150,7 @@ def train(
         init=None if init is None else _absolute(init),
         freeze=freeze,
         weights=None if weights is None else _absolute(weights),
+        teacher=None if teacher is None else _absolute(teacher),
         skip_bad=skip_bad,
         groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
         report=report and budget is None,
@@ -148,8 +159,7 @@ def train(
         callbacks=_names(callbacks),
         launch=launch_name(),
     )
-    processes = join(choose_device(device))
-    given, screen = _Given(data, groups, network, callbacks), console(verbose and processes.leads)
+    given = _Given(data, groups, network, callbacks)
     with StopSignals(patient=processes.size > 1) as signals, processes.silent_but_one(), ExitStack() as claims:
         check_request(processes, request)
         claim = None
@@ -322,7 +332,9 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     from foveola.training.augment import uses_flips
     from foveola.training.budget import budget_candidates, fit_to_budget
     from foveola.training.build import build_classifier
+    from foveola.training.colour import settle_augmentation
     from foveola.training.loop import choose_precision
+    from foveola.workflow.teach import teach
 
     device, seed = choose_device(request.device), request.seed  # type: ignore[arg-type]
     recipe = request.recipe or load_recipe("fast", request.overrides)
@@ -332,6 +344,7 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     if request.init is None and given.network is None:
         with show_progress(screen) as progress:
             pretrained = find_weights(recipe, request.weights, progress)
+    teacher_path = None if request.teacher is None else model_path(Path(request.teacher))
     dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen)
     dataset.check_trainable()
     if request.fingerprint not in (None, dataset.fingerprint):
@@ -339,7 +352,15 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
             f"{dataset.name} has changed since the training began: its fingerprint was {str(request.fingerprint)[:12]} "
             f"and is {dataset.fingerprint[:12]}. Restore the data, or train again with --force."
         )
+    if request.init is None and given.network is None and (sentence := proposal(recipe, dataset)):
+        screen.print(sentence, soft_wrap=True)
     splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
+    teacher = None
+    if teacher_path is not None:
+        teacher = teach(
+            teacher_path, given.data, dataset, splits, overlap, skip_bad=request.skip_bad, device=device,
+            precision=choose_precision(recipe.precision, device), screen=screen,
+        )  # fmt: skip
     if request.budget is not None:
         candidates = budget_candidates(request.overrides) if request.recipe is None else [(recipe, 0.0)]
         recipe = fit_to_budget(
@@ -349,6 +370,7 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
     if recipe.resize == "auto":
         recipe = recipe.model_copy(update={"resize": dataset.resize})
     request.recipe, request.budget, request.fingerprint = recipe, None, dataset.fingerprint
+    recipe, colours = settle_augmentation(recipe, splits.train)
     classifier = build_classifier(
         recipe, splits.train, seed,
         network=given.network, picture_polarity=dataset.picture_polarity, pretrained=pretrained,
@@ -357,7 +379,10 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
         screen.print(f"Initial weights: {pretrained.origin}", soft_wrap=True)
     earlier = None if request.init is None else _initialise(classifier, Path(request.init), request.freeze, screen)
     recorded = record_data(dataset, splits, overlap, given.data, given.groups)
-    learnt = LearntImages.of(splits.train, splits.validation, earlier)
+    recorded.summary += colours
+    if teacher is not None:
+        recorded.summary.append(teacher.summary)
+    learnt = LearntImages.of(splits.train, splits.validation, earlier, None if teacher is None else teacher.learnt)
     metadata = data_metadata(dataset, recipe, seed, recorded, learnt)
     classifier.metadata = classifier.metadata.model_copy(update=metadata)
     precision = choose_precision(recipe.precision, device)
@@ -376,9 +401,11 @@ def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started
         freeze=request.freeze,
         weights=request.weights,
         pretrained=classifier.metadata.pretrained,
+        teacher=None if teacher is None else teacher.record,
         precision=str(precision).removeprefix("torch."),
     )
-    return Prepared(classifier, splits, overlap, status, device, precision)
+    logits = None if teacher is None else teacher.logits
+    return Prepared(classifier, splits, overlap, status, device, precision, logits)
 
 
 def load_data(

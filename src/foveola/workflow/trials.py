@@ -24,6 +24,7 @@ from foveola.predictions import Predictions
 from foveola.recipe import Recipe
 from foveola.training.augment import uses_flips
 from foveola.training.callbacks import Callback, ValidationMetric
+from foveola.training.colour import settle_augmentation
 from foveola.training.cross_validation import Fold, cross_validate, held_out_fold, k_folds, one_fold
 from foveola.training.loop import Fit
 from foveola.training.search_space import SearchSpace
@@ -113,6 +114,7 @@ class Judge:
 
     def scores(self, recipe: Recipe, watch: "_Watch") -> list[float]:
         """The score of each fold."""
+        recipe, _ = settle_augmentation(recipe, self.images)
         flip = uses_flips(recipe, self.dataset_flips, len(self.folds[0].train))
         return cross_validate(
             self.images, self.folds, recipe, self.score, seed=self.seed, device=self.device, flip=flip,

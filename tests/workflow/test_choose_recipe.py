@@ -1,0 +1,83 @@
+"""Which recipe is proposed, and chosen by `--recipe auto`."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import foveola
+from foveola.datasets.photographs import are_photographs, holds_photographs
+from foveola.errors import DataError, DownloadError
+from foveola.images import Dataset, ImageSet
+from foveola.recipe import load_recipe
+from foveola.workflow import choose_recipe as module
+from foveola.workflow.choose_recipe import choose_recipe, proposal
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Function that makes an image folder of two classes, of random colours or grey."""
+
+    def make(side, *, colour=True, count=6):
+        generator = np.random.default_rng(0)
+        for index in range(count):
+            pixels = generator.integers(0, 256, (side, side, 3 if colour else 1), dtype=np.uint8)
+            path = tmp_path / "pictures" / "ab"[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.repeat(1 if colour else 3, axis=2)).save(path)
+        return tmp_path / "pictures"
+
+    return make
+
+
+@pytest.mark.parametrize(("side", "colour", "expected"), [(65, True, True), (64, True, False), (200, False, False)])
+def test_photographs_are_large_and_in_colour(folder, side, colour, expected):
+    data = folder(side, colour=colour)
+    assert holds_photographs(data) is expected
+    assert are_photographs(foveola.load(data)) is expected
+
+
+def test_arrays_are_photographs_by_their_shape():
+    images = ImageSet(np.zeros((4, 96, 70, 3), np.uint8), np.arange(4) % 2, ("a", "b"))
+    assert holds_photographs(Dataset("x", images))
+    assert not holds_photographs("digits")
+
+
+def test_data_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no file or folder at that path"):
+        holds_photographs(tmp_path / "nothing")
+
+
+def test_photographs_get_a_pretrained_network_if_its_weights_are_at_hand(folder, monkeypatch):
+    data = folder(80)
+    monkeypatch.setattr(module, "find_weights", lambda recipe, progress: None)
+    chosen = choose_recipe(data, {"epochs": 3}, None, QUIET)
+    assert (chosen.name, chosen.pretrained, chosen.epochs) == ("efficientnet-lite0", "efficientnet-lite0", 3)
+
+    def offline(recipe, progress):
+        raise DownloadError("no network. Put the file there.")
+
+    monkeypatch.setattr(module, "find_weights", offline)
+    screen = Console(record=True, width=200)
+    assert choose_recipe(data, {"epochs": 3}, None, screen).name == "fast"
+    assert "although these are colour photographs: no network. Put the file there." in screen.export_text()
+
+
+def test_other_data_is_trained_from_the_start():
+    assert choose_recipe("digits", {"epochs": 3}, None, QUIET) == load_recipe("fast", {"epochs": 3})
+
+
+def test_a_better_start_is_proposed_for_photographs_only(folder):
+    photographs = foveola.load(folder(80))
+    assert "--recipe efficientnet-lite0" in (proposal(load_recipe("fast"), photographs) or "")
+    assert proposal(load_recipe("efficientnet-lite0"), photographs) is None
+    assert proposal(load_recipe("fast"), foveola.load("digits")) is None
+
+
+def test_auto_trains_what_it_has_chosen_and_records_it(tmp_path, capsys):
+    settings = {"epochs": 1, "minimum_steps": 0}
+    run = foveola.train("digits", "auto", out=tmp_path / "run", overrides=settings, report=False)
+    assert run.status.recipe.name == "fast"
+    assert "no colour photographs" in capsys.readouterr().err
