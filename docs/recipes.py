@@ -49,7 +49,8 @@ def page() -> str:
         "the same classes in the same order. If it takes images of another size, it gets the files in its own. A "
         "teacher that has learnt from validation or test images is refused, because the student's figures would be "
         "too high: train both on the same data with the same `--seed`. The run records the teacher's file and "
-        "checksum. Figures: [lab "
+        "checksum. On Fashion-MNIST, `fast` gained 0.3 to 0.6 points of accuracy from `strong`, and its calibration "
+        "got worse (ECE 0.010 to 0.020): where probabilities matter, train on labels alone. Figures: [lab "
         "notes](lab/distillation.md).",
         "## Finding a learning rate",
         "`foveola train DATA --recipe RECIPE --find-rate` trains for 210 batches while the learning rate grows from "

@@ -92,6 +92,11 @@ class Augment(BaseModel):
         description="smallest fraction of the area that a random crop keeps, resized to the whole; 0: no crops; unset: "
         "1 - 0.92 × strength (Szegedy et al., 2015)",
     )
+    crop_size: Count | None = Field(
+        default=None,
+        description="side in pixels of random crops; smaller ones than the network's images train faster, and networks "
+        "see objects as large as they are in whole images (Touvron et al., 2019); unset: the size of the images",
+    )
     brightness: Fraction | None = Field(
         default=None,
         description="maximum change of brightness: 0.2 is up to 20 % darker or lighter; unset: 0.4 × strength (Gross "

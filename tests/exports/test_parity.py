@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from foveola.errors import ExportError
-from foveola.exports.parity import BATCH_SIZES, IMAGES, check_parity
+from foveola.exports.parity import BATCH_SIZES, IMAGES, _count_images, check_parity
+from foveola.models.metadata import ModelMetadata
+from foveola.recipe import load_recipe
 
 # The numbers 0 to 199 as images of 2×2
 NUMBERED_IMAGES = np.arange(200, dtype=np.uint8).repeat(4).reshape(200, 2, 2, 1)
@@ -14,6 +16,8 @@ class FakePredictor:
     """A predictor whose logits are a function of the image's number and of the batch size."""
 
     class_names = ("a", "b", "c")
+
+    metadata = ModelMetadata(class_names=("a", "b"), image_shape=(1, 1, 1))
 
     def __init__(self, logits_of):
         self.logits_of = logits_of
@@ -93,3 +97,13 @@ def test_the_predicted_class_may_not_differ_beyond_a_tie():
 
     with pytest.raises(ExportError, match="image 8:"):
         check_parity(FakePredictor(nearly_tied(0.0015)), FakePredictor(other), NUMBERED_IMAGES)
+
+
+def test_large_networks_are_compared_on_fewer_images():
+    def count(recipe, side):
+        layers = load_recipe(recipe).layers
+        return _count_images(ModelMetadata(class_names=("a", "b"), image_shape=(side, side, 3), layers=layers))
+
+    assert count("fast", 28) == IMAGES
+    assert max(BATCH_SIZES) < count("efficientnet-lite0", 224) < 200
+    assert count("resnet18", 224) == max(BATCH_SIZES)

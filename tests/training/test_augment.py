@@ -173,7 +173,7 @@ def windows_of(images, smallest, monkeypatch):
     """What `random_resized_crop` crops to: int N×4, as (top, left, rows, columns)."""
     found = []
     with monkeypatch.context() as patch:
-        patch.setattr(augment, "_resize_each", lambda images, windows: found.append(windows) or images)
+        patch.setattr(augment, "_resize_each", lambda images, windows, shape: found.append(windows) or images)
         random_resized_crop(images, smallest)
     return found[0].numpy().astype(int)
 
@@ -183,7 +183,7 @@ def windows_of(images, smallest, monkeypatch):
 def test_crops_are_resized_as_pillow_resizes_them(resize, height, width, channels, monkeypatch):
     images = some_images(20, height, width, channels)
     windows = windows_of(images, 0.2, monkeypatch)
-    resized = resize(images, torch.from_numpy(windows).float()).numpy()
+    resized = resize(images, torch.from_numpy(windows).float(), (height, width)).numpy()
     for before, after, (top, left, rows, columns) in zip(images.numpy(), resized, windows.tolist(), strict=True):
         picture = Image.fromarray(before.squeeze()).crop((left, top, left + columns, top + rows))
         expected = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.int64)
@@ -205,6 +205,18 @@ def test_crops_keep_the_area_and_nearly_the_aspect_that_they_promise(smallest, h
     # Areas are drawn evenly, and places evenly among those that there are
     assert area.mean() == pytest.approx((1 + smallest) / 2, abs=0.02)
     assert (left[columns < width] / (width - columns[columns < width])).mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_smaller_crops_are_resized_as_pillow_resizes_them(monkeypatch):
+    images = some_images(20, 60, 60, 3)
+    windows = windows_of(images, 0.5, monkeypatch)
+    resized = augment._resize_each(images, torch.from_numpy(windows).float(), (24, 24)).numpy()
+    for before, after, (top, left, rows, columns) in zip(images.numpy(), resized, windows.tolist(), strict=True):
+        picture = Image.fromarray(before).crop((left, top, left + columns, top + rows))
+        expected = np.asarray(picture.resize((24, 24), Image.Resampling.BILINEAR), np.int64)
+        assert np.abs(after - expected).max() <= 1
+    settings = Augment(crop_size=24, shift=2)
+    assert augment_images(images, settings, flip=True).shape == (20, 24, 24, 3)
 
 
 def test_a_crop_of_a_small_image_has_at_least_one_pixel():

@@ -1,10 +1,12 @@
 """The untrained classifier: initial weights and preprocessing of the training images."""
 
 import numpy as np
+import pytest
 import torch
 
+from foveola.errors import RecipeError
 from foveola.images import ImageSet
-from foveola.recipe import parse_recipe
+from foveola.recipe import load_recipe, parse_recipe
 from foveola.training.build import build_classifier
 
 CLASS_NAMES = ("a", "b", "c")
@@ -62,3 +64,24 @@ def test_images_without_variance_can_be_scaled():
     data = ImageSet(np.full((6, 8, 8, 1), 7, np.uint8), np.arange(6) % 3, CLASS_NAMES)
     classifier = build_classifier(recipe_of(scaling="standard"), data, 0)
     assert np.isfinite(classifier.predict_logits(data.images)).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [(96, None), (100, "conv2d_1 has other weights or padding"), (2, "cannot be")]
+)
+def test_crops_must_suit_the_layers_of_whole_images(size, message):
+    strided = {"type": "Conv2D", "filters": 4, "stride": 8, "kernel": 9, "padding": "same"}
+    head = [{"type": "MaxPool2D", "size": 1}, {"type": "GlobalAveragePool2D"}, {"type": "Dense", "units": "classes"}]
+    recipe = parse_recipe({"name": "x", "layers": [strided, *head], "augment": {"crop_size": size}})
+    images = ImageSet(np.zeros((4, 128, 128, 1), np.uint8), np.arange(4) % 2, ("a", "b"))
+    if message is None:
+        build_classifier(recipe, images, 0)
+    else:
+        with pytest.raises(RecipeError, match=rf"augment.crop_size = {size} .*{message}"):
+            build_classifier(recipe, images, 0)
+
+
+def test_crops_need_a_global_pooling():
+    recipe = load_recipe("fast", {"augment.crop_size": 16})
+    with pytest.raises(RecipeError, match="layer dense_1 has other weights"):
+        build_classifier(recipe, ImageSet(np.zeros((4, 32, 32, 1), np.uint8), np.arange(4) % 2, ("a", "b")), 0)

@@ -89,7 +89,7 @@ def test_every_image_has_held_out_predictions_that_follow_the_seed(fitted, toy):
 class Memory:
     """A network that predicts class 0 for the images it was trained on, and class 1 for all others."""
 
-    def __init__(self, recipe, train, seed):
+    def __init__(self, recipe, train, seed, pretrained=None):
         self.known = set(train.images[:, 0, 0, 0].tolist())
 
     def predict_logits(self, images):
@@ -122,7 +122,7 @@ class Counting(Memory):
 
     made = 0
 
-    def __init__(self, recipe, train, seed):
+    def __init__(self, recipe, train, seed, pretrained=None):
         Counting.made += 1
         self.logits = np.where(np.arange(3) == Counting.made % 3, 99.0, 0)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foveola.errors import ModelError
 from foveola.images import Images, check_images
-from foveola.models.classifier import INFERENCE_BATCH, Classifier
+from foveola.models.classifier import Classifier
 from foveola.predictions import Exported
 
 # Called with a layer's name, the layer and its output
@@ -83,8 +83,8 @@ def penultimate_features(model: Classifier | Exported, images: Images) -> NDArra
     handle = dense[-1].register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1).float().cpu()))
     try:
         with model.eval_mode(), torch.no_grad():
-            for start in range(0, len(images), INFERENCE_BATCH):
-                batch = torch.from_numpy(images[start : start + INFERENCE_BATCH].copy())
+            for start in range(0, len(images), model.inference_batch):
+                batch = torch.from_numpy(images[start : start + model.inference_batch].copy())
                 model(batch.to(model.mean.device))
     finally:
         handle.remove()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from foveola.errors import ModelError, UserError, unknown
 from foveola.explanation.occlusion import check_explained
 from foveola.images import Images, Labels, letterbox_place
-from foveola.models.classifier import INFERENCE_BATCH, Classifier
+from foveola.models.classifier import Classifier
 from foveola.predictions import Predictor
 
 CamMethod = Literal["hires-cam", "grad-cam"]
@@ -83,7 +83,8 @@ def class_activation_maps(
             f"{CAM_TITLES[method]} is not possible: it needs gradients, which an ONNX graph does not give. Use "
             f"occlusion, or {where}."
         )
-    batches = (slice(start, start + INFERENCE_BATCH) for start in range(0, len(images), INFERENCE_BATCH))
+    size = classifier.inference_batch
+    batches = (slice(start, start + size) for start in range(0, len(images), size))
     with classifier.eval_mode(), torch.enable_grad():
         maps = [_maps_of_batch(classifier, images[batch], classes[batch], method) for batch in batches]
     return torch.cat(maps).cpu().numpy()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from foveola.errors import ExportError, ModelError, OutputError, UserError, require, unknown
 from foveola.exports import int8, onnx, safetensors, web
-from foveola.exports.parity import BATCH_SIZES, IMAGES, Parity, check_parity
+from foveola.exports.parity import Parity, check_parity
 from foveola.files import has_checksum, is_empty_folder, record_checksum, write_atomically, writing
 from foveola.images import Images, ImageSet
 from foveola.models.model_file import read_metadata
@@ -37,8 +37,6 @@ __all__ = [
 
 # Written beside model.onnx, which it does not replace
 INT8_NAME = f"model.int8{onnx.SUFFIX}"
-# A network that the user has written is compared at the end of its training, on fewer images the more it computes
-_COMPARED_MULTIPLY_ADDS = 2 * 10**10
 
 
 class Format(Protocol):
@@ -99,9 +97,7 @@ def export_network(source: Path, live: "Classifier", images: Images) -> ExportRe
     still = live if live.mean.device.type == "cpu" else copy.deepcopy(live).cpu()
     with _temporary_path(target, onnx.SUFFIX) as temporary:
         own_graph.write(source, still, temporary)
-        export = onnx.open(temporary)
-        count = min(max(_COMPARED_MULTIPLY_ADDS // max(export.multiply_adds, 1), max(BATCH_SIZES)), IMAGES)
-        compared = check_parity(still, export, images, count=count)
+        compared = check_parity(still, onnx.open(temporary), images)
         size = _move(temporary, target, source)
     return ExportReport(target, "onnx", size, compared)
 

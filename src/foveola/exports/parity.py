@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from foveola.errors import ExportError, ModelError
 from foveola.images import Images
 from foveola.models.metadata import ModelMetadata
+from foveola.models.shapes import count_multiply_adds
 from foveola.predictions import Predictor, predict_outputs
 
 Logits = NDArray[np.float32]
@@ -27,7 +28,9 @@ TOLERANCE = 1e-3
 UNFAMILIARITY_TOLERANCE = 0.01
 # Runtimes compute a single image, a pair, an odd number and full registers in different ways
 BATCH_SIZES = (1, 2, 7, 64)
+# As many images, but of a large network no more than so many multiply-adds take, and at least a full batch
 IMAGES = 1000
+MULTIPLY_ADDS = 2**36
 
 # Golden images are noise: grains of one pixel excite the filters, coarser grains the layers after pooling
 _GRAINS = (1, 2, 4, 8)
@@ -45,16 +48,14 @@ class Parity:
     batch_sizes: tuple[int, ...]
 
 
-def check_parity(
-    live: Predictor, export: Predictor, images: Images, tolerance: float = TOLERANCE, count: int = IMAGES
-) -> Parity:
-    """Compare the logits of `count` images, evenly spread, in batches of several sizes.
+def check_parity(live: Predictor, export: Predictor, images: Images, tolerance: float = TOLERANCE) -> Parity:
+    """Compare the logits of 1,000 images, evenly spread, in batches of several sizes; of a large network fewer.
 
     Parameters
     ----------
     live : the model that was evaluated
     export : the same model, reopened from its export
-    images : uint8 N×H×W×C; fewer than `count` are repeated, with other neighbours in their batch
+    images : uint8 N×H×W×C; too few are repeated, with other neighbours in their batch
     tolerance : largest difference allowed between two logits of an image
 
     Raises
@@ -64,6 +65,7 @@ def check_parity(
         the model's logits of the two classes are further apart than the tolerance; or if a score of unfamiliarity
         differs by more than UNFAMILIARITY_TOLERANCE, unless the tolerance is infinite.
     """
+    count = _count_images(export, live.metadata)
     indices = np.arange(count) * max(len(images) // count, 1) % len(images)
     outputs = predict_outputs(live, images[indices])
     expected, scores = outputs.logits, outputs.unfamiliarity
@@ -75,6 +77,15 @@ def check_parity(
     if scores is not None and tolerance < math.inf:
         _check_unfamiliarity(scores, predict_outputs(export, images[indices]).unfamiliarity)
     return Parity(largest, count, BATCH_SIZES)
+
+
+def _count_images(export: Predictor, metadata: ModelMetadata) -> int:
+    """On how many images a model and its export are compared."""
+    if metadata.layers is None:  # an own network's graph says what it computes
+        cost = int(getattr(export, "multiply_adds", 0))
+    else:
+        cost = count_multiply_adds(metadata.layers, metadata.network_shape, len(metadata.class_names))
+    return min(IMAGES, max(MULTIPLY_ADDS // max(cost, 1), max(BATCH_SIZES)))
 
 
 def _check_unfamiliarity(expected: Scores, actual: Scores | None) -> None:

@@ -31,8 +31,8 @@ from foveola.sealed import seal, unsealed
 
 # ITU-R BT.601 luma, as in Pillow's conversion to grey
 LUMA = (0.299, 0.587, 0.114)
-# Small enough to keep the activations in the CPU's cache
-INFERENCE_BATCH = 256
+# Images in a batch, and their pixels: activations take hundreds of bytes a pixel
+INFERENCE_BATCH, _INFERENCE_PIXELS = 256, 2**21
 # Images whose features are in memory at once
 FEATURE_PART = 8192
 
@@ -168,9 +168,15 @@ class Classifier(nn.Module):
 
     def _batches(self, images: Images) -> Iterator[Tensor]:
         check_images(images)
-        for start in range(0, len(images), INFERENCE_BATCH):
+        for start in range(0, len(images), self.inference_batch):
             # Copied, because PyTorch takes neither read-only arrays nor views with negative strides
-            yield torch.from_numpy(images[start : start + INFERENCE_BATCH].copy()).to(self.mean.device)
+            yield torch.from_numpy(images[start : start + self.inference_batch].copy()).to(self.mean.device)
+
+    @property
+    def inference_batch(self) -> int:
+        """How many images are computed together, by the size that the network gets them in."""
+        height, width, _ = self.metadata.image_shape
+        return max(min(INFERENCE_BATCH, _INFERENCE_PIXELS // (height * width)), 1)
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:

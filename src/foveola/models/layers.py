@@ -38,6 +38,10 @@ class _Layer(BaseModel):
         """Number of values that are stored but not trained (the running statistics of batch normalisation)."""
         return 0
 
+    def pad_widths(self, shape: Shape) -> PadWidths:
+        """Pixels that padding adds on each side of an image."""
+        return 0, 0, 0, 0
+
     def multiply_adds(self, shape: Shape) -> int:
         """Number of multiplications, each with its addition, for one image."""
         return 0
@@ -66,7 +70,6 @@ class Conv2D(_Layer):
         return self._weights(shape) + self.filters * self.bias
 
     def pad_widths(self, shape: Shape) -> PadWidths:
-        """Pixels that padding adds on each side of an image."""
         return _pad_widths(shape, self.output_shape(shape), self.kernel, self.stride, self.padding)
 
     def multiply_adds(self, shape: Shape) -> int:
@@ -103,7 +106,6 @@ class DepthwiseConv2D(_Layer):
         return _check_image(shape)[2] * (self.kernel**2 + self.bias)
 
     def pad_widths(self, shape: Shape) -> PadWidths:
-        """Pixels that padding adds on each side of an image."""
         return _pad_widths(shape, self.output_shape(shape), self.kernel, self.stride, self.padding)
 
     def multiply_adds(self, shape: Shape) -> int:
@@ -127,7 +129,6 @@ class _Pool2D(_Layer):
         return (*_count_windows(height, width, self.size, self.window_stride, self.padding), channels)
 
     def pad_widths(self, shape: Shape) -> PadWidths:
-        """Pixels that padding adds on each side of an image."""
         return _pad_widths(shape, self.output_shape(shape), self.size, self.window_stride, self.padding)
 
     def settings_text(self) -> str:

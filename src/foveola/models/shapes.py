@@ -9,11 +9,10 @@ from foveola.errors import RecipeError
 from foveola.images import shape_text
 from foveola.models.layers import (
     AveragePool2D,
-    Conv2D,
     Dense,
-    DepthwiseConv2D,
     Layer,
     MaxPool2D,
+    PadWidths,
     Residual,
     Shape,
     ShapeMismatch,
@@ -52,6 +51,11 @@ class LayerInfo:
     @property
     def multiply_adds(self) -> int:
         return self.layer.multiply_adds(self.input_shape)
+
+    @property
+    def pad_widths(self) -> PadWidths:
+        """Pixels that padding adds on each side of the input."""
+        return self.layer.pad_widths(self.input_shape)
 
 
 def infer_shapes(layers: Sequence[Layer], input_shape: Shape, classes: int) -> list[LayerInfo]:
@@ -146,9 +150,9 @@ def check_size(infos: Sequence[LayerInfo]) -> None:
 
 def _padded(info: LayerInfo) -> Shape:
     """The shape of the layer's input with the pixels that its padding adds."""
-    if not isinstance(info.layer, Conv2D | DepthwiseConv2D | MaxPool2D | AveragePool2D):
+    if len(info.input_shape) != 3:
         return info.input_shape
-    top, left, bottom, right = info.layer.pad_widths(info.input_shape)
+    top, left, bottom, right = info.pad_widths
     height, width, channels = info.input_shape
     return height + top + bottom, width + left + right, channels
 

@@ -66,6 +66,7 @@ def describe(augment: Augment, flip: bool) -> str:
         f"rotations up to {augment.rotation:g}°": augment.rotation,
         f"zoom up to ±{_percent(augment.zoom)}": augment.zoom,
         f"crops to at least {_percent(augment.crop)} of the area": augment.crop,
+        f"trained on {augment.crop_size}×{augment.crop_size} pixels": augment.crop_size,
         f"brightness up to ±{_percent(augment.brightness)}": augment.brightness,
         f"contrast up to ±{_percent(augment.contrast)}": augment.contrast,
         f"saturation up to ±{_percent(augment.colour)}, hue up to ±{90 * (augment.colour or 0):.0f}°": augment.colour,
@@ -88,8 +89,8 @@ def augment_images(
     strength, but colours stay: `settle_augmentation` sets them where they may change.
     """
     augment, fill = augment.settled(colour=False), BACKGROUND[polarity]
-    if augment.crop:
-        images = random_resized_crop(images, augment.crop, part)
+    if augment.crop or augment.crop_size:
+        images = random_resized_crop(images, augment.crop or 1.0, augment.crop_size, part)
     if augment.rotation or augment.zoom:
         images = rotate_and_zoom(images, augment.rotation, augment.zoom, fill, part)
     if augment.shift:
@@ -101,8 +102,12 @@ def augment_images(
     return images
 
 
-def random_resized_crop(images: Tensor, smallest: float, part: BatchPart | None = None) -> Tensor:
-    """Crop each image to a random window, and resize that to the whole image, bilinearly (Szegedy et al., 2015).
+def random_resized_crop(
+    images: Tensor, smallest: float, size: int | None = None, part: BatchPart | None = None
+) -> Tensor:
+    """Crop each image to a random window, and resize that to the image's size, or to size × size pixels, bilinearly.
+
+    See Szegedy et al. (2015).
 
     The window has between `smallest` and all of the area, its aspect changes by up to a factor of 4/3, and lies
     anywhere. Aspects that would not fit into the image at this area are not drawn.
@@ -116,38 +121,43 @@ def random_resized_crop(images: Tensor, smallest: float, part: BatchPart | None 
     rows, columns = rows.clamp(1, height), columns.clamp(1, width)
     top, left = (down * (height - rows + 1)).floor(), (across * (width - columns + 1)).floor()
     windows = torch.stack((top, left, rows, columns), 1)
-    return _resize_each(images, windows) if images.device.type == "cpu" else _resize_together(images, windows)
+    shape = (height, width) if size is None else (size, size)
+    resize = _resize_each if images.device.type == "cpu" else _resize_together
+    return resize(images, windows, shape)
 
 
-def _resize_each(images: Tensor, windows: Tensor) -> Tensor:
-    """Resize a window of each image to the whole image, N×4 as (top, left, rows, columns).
+def _resize_each(images: Tensor, windows: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Resize a window of each image, N×4 as (top, left, rows, columns), to a height and width.
 
     One after the other, as bytes: on a CPU ten times as fast as all together.
     """
-    height, width = images.shape[1:3]
-    resized = torch.empty_like(images, memory_format=torch.contiguous_format)
+    resized = images.new_empty((len(images), *shape, images.shape[3]))
     for image, target, (top, left, rows, columns) in zip(images, resized, windows.int().tolist(), strict=True):
         window = image[top : top + rows, left : left + columns].permute(2, 0, 1)[None]
-        target.copy_(F.interpolate(window, (height, width), mode="bilinear")[0].permute(1, 2, 0))
+        smaller = rows > shape[0] or columns > shape[1]
+        target.copy_(F.interpolate(window, shape, mode="bilinear", antialias=smaller)[0].permute(1, 2, 0))
     return resized
 
 
-def _resize_together(images: Tensor, windows: Tensor) -> Tensor:
+def _resize_together(images: Tensor, windows: Tensor, shape: tuple[int, int]) -> Tensor:
     """As `_resize_each`, without a number that leaves the device."""
     n, height, width = images.shape[:3]
     top, left, rows, columns = windows.unbind(1)
-    y = _sources(top, rows, height)[:, :, None].expand(n, height, width)
-    x = _sources(left, columns, width)[:, None, :].expand(n, height, width)
+    y = _sources(top, rows, height, shape[0])[:, :, None].expand(n, *shape)
+    x = _sources(left, columns, width, shape[1])[:, None, :].expand(n, *shape)
     planes = images.permute(0, 3, 1, 2).float()
     planes = F.grid_sample(planes, torch.stack((x, y), 3), padding_mode="border", align_corners=False)
     return planes.round_().byte().permute(0, 2, 3, 1)
 
 
-def _sources(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Where the pixels of a resized side come from, N×size, in units of half the side; not from beyond the window."""
-    pixels = torch.arange(size, device=start.device) + 0.5
-    inside = (pixels * (length / size)[:, None]).clamp(min=0.5).minimum(length[:, None] - 0.5)
-    return 2 * (start[:, None] + inside) / size - 1
+def _sources(start: Tensor, length: Tensor, given: int, wanted: int) -> Tensor:
+    """Where the `wanted` pixels of a resized side come from, N×wanted, in units of half the `given` side.
+
+    Never from beyond the window.
+    """
+    pixels = torch.arange(wanted, device=start.device) + 0.5
+    inside = (pixels * (length / wanted)[:, None]).clamp(min=0.5).minimum(length[:, None] - 0.5)
+    return 2 * (start[:, None] + inside) / given - 1
 
 
 def jitter(images: Tensor, brightness: float, contrast: float, colour: float, part: BatchPart | None = None) -> Tensor:

@@ -1,11 +1,13 @@
 """The untrained classifier: preprocessing from the training images, initial weights from the seed or pretrained."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
 
-from foveola.errors import DataError
-from foveola.images import Images, ImageSet, Polarity, polarity
+from foveola.errors import DataError, RecipeError
+from foveola.images import Images, ImageSet, Polarity, polarity, shape_text
 from foveola.inputs.checks import compute_statistics
 from foveola.lazy import blocks
 from foveola.models import init
@@ -13,7 +15,7 @@ from foveola.models.classifier import Classifier
 from foveola.models.metadata import MAX_CLASSES, ModelMetadata
 from foveola.models.modules import build_network
 from foveola.models.pretrained import PretrainedWeights, load_pretrained
-from foveola.models.shapes import check_size, infer_shapes
+from foveola.models.shapes import LayerInfo, all_layers, check_size, infer_shapes
 from foveola.recipe import Recipe
 
 # Mean and standard deviation of ImageNet's training images, in colour as torchvision has them, in grey as timm does
@@ -70,6 +72,7 @@ def build_classifier(
     if network is None:
         infos = infer_shapes(recipe.layers, metadata.network_shape, len(train.class_names))
         check_size(infos)
+        _check_crop_size(recipe, infos, len(train.class_names))
         network = build_network(infos)
         init.initialize(network, recipe.initialization, seed)
         if pretrained is not None:
@@ -78,6 +81,24 @@ def build_classifier(
     if metadata.layers is not None and pretrained is None and recipe.initialization == "whitened":
         _whiten(classifier, train.images)
     return classifier
+
+
+def _check_crop_size(recipe: Recipe, infos: Sequence[LayerInfo], classes: int) -> None:
+    """Refuse crops that the layers, built for whole images, would compute otherwise than layers built for crops."""
+    size = recipe.augment.crop_size
+    if size is None:
+        return
+    try:
+        smaller = infer_shapes(recipe.layers, (size, size, infos[0].input_shape[2]), classes)
+    except RecipeError as error:
+        raise RecipeError(f"augment.crop_size = {size} cannot be used: {error}") from None
+    for whole, crop in zip(all_layers(infos), all_layers(smaller), strict=True):
+        if whole.parameters != crop.parameters or whole.pad_widths != crop.pad_widths:
+            raise RecipeError(
+                f"augment.crop_size = {size} cannot be used: the layer {whole.name} has other weights or padding than "
+                f"for images of {shape_text(infos[0].input_shape[:2])}. Choose a size that differs from it by a "
+                f"multiple of 32, for a network that ends with a global pooling; or leave crop_size out."
+            )
 
 
 def _whiten(classifier: Classifier, images: Images) -> None:

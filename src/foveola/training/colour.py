@@ -132,7 +132,8 @@ def settle_augmentation(recipe: Recipe, train: ImageSet) -> tuple[Recipe, list[s
 
 def _sentence(evidence: ColourEvidence, names: tuple[str, ...]) -> str:
     first, second = (printable(names[index]) for index in (evidence.first, evidence.second))
-    told = f"{first} from {second} in {100 * evidence.colour:.0f} % of the images (grey levels: {100 * evidence.grey:.0f} %)"
+    colour, grey = (f"{100 * accuracy:.0f} %" for accuracy in (evidence.colour, evidence.grey))
+    told = f"{first} from {second} in {colour} of the images (grey levels: {grey})"
     if evidence.tells_apart:
         return f"colour: alone, it tells {told}, so that it is not changed; --set augment.colour=0.2 changes it"
     return f"colour: alone, it tells no classes apart; at best {told}; --set augment.colour=0 leaves it as it is"

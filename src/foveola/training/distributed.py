@@ -25,7 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from foveola.errors import Failure, FoveolaError, ProcessLost, UserError
 from foveola.images import Images
 from foveola.models.batch_part import BatchPart, connected, sum_over_processes
-from foveola.models.classifier import INFERENCE_BATCH, Classifier
+from foveola.models.classifier import Classifier
 from foveola.training.stopping import StopSignals
 
 # How long one process waits for the others, which may be reading data or measuring. A process that has ended is noticed
@@ -68,8 +68,9 @@ class Processes:
         """Logits, float32 N×K, as of `Classifier.predict_logits`, by all processes: each computes whole batches."""
         if self.size == 1:
             return classifier.predict_logits(images)
-        batches = -(-len(images) // INFERENCE_BATCH)
-        ends = [min(INFERENCE_BATCH * (batches * rank // self.size), len(images)) for rank in range(self.size + 1)]
+        size = classifier.inference_batch
+        batches = -(-len(images) // size)
+        ends = [min(size * (batches * rank // self.size), len(images)) for rank in range(self.size + 1)]
         own = images[ends[self.rank] : ends[self.rank + 1]]
         longest = max(np.diff(ends))
         padded = torch.zeros(int(longest), len(classifier.class_names))

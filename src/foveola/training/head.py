@@ -142,12 +142,13 @@ def _features_of_view(
     """Features, float32 n×D, of a view of the images, batch by batch; view 0 is the images themselves."""
     device = classifier.mean.device
     autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    augment = recipe.augment.model_copy(update={"crop_size": None})  # features are those of whole images
     for number, start in enumerate(range(0, len(train), BATCH)):
         images = torch.from_numpy(train.images[start : start + BATCH].copy()).to(device)
         with torch.inference_mode(), autocast:
             if view:
                 seed_step(seed, 2**32 * view + number, device)
-                images = augment_images(images, recipe.augment, flip, classifier.metadata.polarity)
+                images = augment_images(images, augment, flip, classifier.metadata.polarity)
             x: Tensor = body(classifier.normalize(classifier.fit_shape(images)))
         yield x.float().cpu().numpy()
 
