@@ -15,7 +15,7 @@ from foveola.images import Dataset
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
-from foveola.workflow.train import check_weights, load_data
+from foveola.workflow.prepare_run import check_weights, load_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

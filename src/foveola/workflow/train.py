@@ -1,61 +1,38 @@
 """Train: data → splits → training → temperature → one look at the test split → run; and go on after an interruption."""
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from foveola.claims import Claim
 from foveola.datasets import CATALOG
-from foveola.datasets.reload import GIVEN_GROUPS, load_for_recipe
-from foveola.datasets.splits import Splits, divide
-from foveola.datasets.weights import find_weights
-from foveola.documents import ModelSize, RunStatus, TrainingRequest
-from foveola.errors import DataError, UserError, require
+from foveola.datasets.reload import GIVEN_GROUPS
+from foveola.documents import TrainingRequest
+from foveola.errors import UserError, require
 from foveola.files import check_writable, expanded
 from foveola.images import Dataset
-from foveola.models.learnt import LearntImages
-from foveola.models.model_file import read_metadata
-from foveola.predictions import Predictions
-from foveola.progress import console, show_progress
+from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
 from foveola.text import restore_surrogates
-from foveola.workflow.choose_recipe import AUTO, choose_recipe, proposal
-from foveola.workflow.environment import processor, versions
-from foveola.workflow.fit_run import Prepared, fit_run
+from foveola.workflow.choose_recipe import AUTO, choose_recipe
+from foveola.workflow.fit_run import fit_run
 from foveola.workflow.launch import check_request, earlier_attempt, launch_name, prepare_in_turn, share_request
-from foveola.workflow.open import Device, choose_device, choose_threads, model_path
-from foveola.workflow.own_network import examine_network
-from foveola.workflow.record import data_metadata, record_data
+from foveola.workflow.open import Device, choose_device, choose_threads
+from foveola.workflow.prepare_run import Given, check_weights, prepare
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-    from rich.console import Console
     from torch import nn
 
-    from foveola.models.classifier import Classifier
     from foveola.training.callbacks import Callback
 
 
 RUNS = Path("runs")
 CHECKPOINT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What a training was given as objects, of which its request only says that they are needed."""
-
-    data: str | Path | Dataset
-    groups: "str | ArrayLike | None"
-    network: "nn.Module | None"
-    callbacks: Sequence["Callback"]
 
 
 def train(
@@ -161,7 +138,7 @@ def train(
         callbacks=_names(callbacks),
         launch=launch_name(),
     )
-    given = _Given(data, groups, network, callbacks)
+    given = Given(data, groups, network, callbacks)
     with StopSignals(patient=processes.size > 1) as signals, processes.silent_but_one(), ExitStack() as claims:
         check_request(processes, request)
         claim = None
@@ -174,23 +151,12 @@ def train(
         threads = request.threads
         request = share_request(processes, claim.request if claim is not None and claim.begun else request)
         request.threads = threads
-        prepared = prepare_in_turn(processes, lambda: _prepare(request, given, screen, started))
+        prepared = prepare_in_turn(processes, lambda: prepare(request, given, screen, started))
         with processes.together():
             if processes.leads and claim is None:
                 name = f"{prepared.status.data.name}-{prepared.status.recipe.name}"
                 claim = claims.enter_context(Claim.take_new(RUNS / name))
         return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
-
-
-def check_weights(weights: str | Path | None, init: str | Path | None, network: "nn.Module | None") -> None:
-    """Refuse pretrained weights beside something else that gives the weights."""
-    if weights is not None and init is not None:
-        raise UserError("--weights and --init both say which weights to begin with. Give one of them.")
-    if weights is not None and network is not None:
-        raise UserError(
-            "weights are for the layers of a recipe, and you have given a network of your own. Load them into it "
-            "yourself, and leave weights out."
-        )
 
 
 def _claim(out: str | Path | None, force: bool, request: TrainingRequest, claims: ExitStack) -> Claim | Run | None:
@@ -273,7 +239,7 @@ def resume(
         request.threads = choose_threads(threads or request.threads)
         with processes.together():
             given = _given_again(request, data, groups, network, callbacks)
-        prepared = prepare_in_turn(processes, lambda: _prepare(request, given, screen, started))
+        prepared = prepare_in_turn(processes, lambda: prepare(request, given, screen, started))
         return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
 
 
@@ -294,7 +260,7 @@ def _given_again(
     groups: "ArrayLike | None",
     network: "nn.Module | None",
     callbacks: Sequence["Callback"],
-) -> _Given:
+) -> Given:
     """What has to be given from Python, if it was.
 
     Raises
@@ -326,144 +292,4 @@ def _given_again(
     assert source is not None, "either is there"
     if isinstance(source, str) and source not in CATALOG:
         source = restore_surrogates(source)
-    return _Given(source, groups if groups is not None else request.groups, network, callbacks)
-
-
-def _prepare(request: TrainingRequest, given: _Given, screen: "Console", started: float) -> Prepared:
-    """Read the data, split it, settle the recipe, and build the untrained network."""
-    from foveola.training.augment import uses_flips
-    from foveola.training.budget import budget_candidates, fit_to_budget
-    from foveola.training.build import build_classifier
-    from foveola.training.colour import settle_augmentation
-    from foveola.training.loop import choose_precision
-    from foveola.workflow.teach import teach
-
-    device, seed = choose_device(request.device), request.seed  # type: ignore[arg-type]
-    recipe = request.recipe or load_recipe("fast", request.overrides)
-    if request.init is not None:
-        model_path(Path(request.init))  # refused before data is read
-    pretrained = None
-    if request.init is None and given.network is None:
-        with show_progress(screen) as progress:
-            pretrained = find_weights(recipe, request.weights, progress)
-    teacher_path = None if request.teacher is None else model_path(Path(request.teacher))
-    dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen)
-    dataset.check_trainable()
-    if request.fingerprint not in (None, dataset.fingerprint):
-        raise DataError(
-            f"{dataset.name} has changed since the training began: its fingerprint was {str(request.fingerprint)[:12]} "
-            f"and is {dataset.fingerprint[:12]}. Restore the data, or train again with --force."
-        )
-    if request.init is None and given.network is None and (sentence := proposal(recipe, dataset)):
-        screen.print(sentence, soft_wrap=True)
-    splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
-    export_seconds = examine_network(given.network, recipe, splits.train, screen)
-    teacher = None
-    if teacher_path is not None:
-        teacher = teach(
-            teacher_path, given.data, dataset, splits, overlap, skip_bad=request.skip_bad, device=device,
-            precision=choose_precision(recipe.precision, device), screen=screen,
-        )  # fmt: skip
-    if request.budget is not None:
-        candidates = budget_candidates(request.overrides) if request.recipe is None else [(recipe, 0.0)]
-        recipe = fit_to_budget(
-            candidates, splits, started + request.budget - export_seconds, time_reporting(splits),
-            device=device, flip=dataset.flip_safe, network=given.network,
-        )  # fmt: skip
-    if recipe.resize == "auto":
-        recipe = recipe.model_copy(update={"resize": dataset.resize})
-    request.recipe, request.budget, request.fingerprint = recipe, None, dataset.fingerprint
-    recipe, colours = settle_augmentation(recipe, splits.train)
-    classifier = build_classifier(
-        recipe, splits.train, seed,
-        network=given.network, picture_polarity=dataset.picture_polarity, pretrained=pretrained,
-    )  # fmt: skip
-    if pretrained is not None:
-        screen.print(f"Initial weights: {pretrained.origin}", soft_wrap=True)
-    earlier = None if request.init is None else _initialise(classifier, Path(request.init), request.freeze, screen)
-    recorded = record_data(dataset, splits, overlap, given.data, given.groups)
-    recorded.summary += colours
-    if teacher is not None:
-        recorded.summary.append(teacher.summary)
-    learnt = LearntImages.of(splits.train, splits.validation, earlier, None if teacher is None else teacher.learnt)
-    metadata = data_metadata(dataset, recipe, seed, recorded, learnt)
-    classifier.metadata = classifier.metadata.model_copy(update=metadata)
-    precision = choose_precision(recipe.precision, device)
-    status = RunStatus(
-        status="running",
-        recipe=recipe,
-        data=recorded,
-        model=ModelSize(parameters=classifier.parameter_count),
-        versions=versions(),
-        seed=seed,
-        device=device.type,
-        threads=request.threads,
-        processor=processor(),
-        flip=uses_flips(recipe, dataset.flip_safe, len(splits.train)),
-        init=request.init,
-        freeze=request.freeze,
-        weights=request.weights,
-        pretrained=classifier.metadata.pretrained,
-        teacher=None if teacher is None else teacher.record,
-        precision=str(precision).removeprefix("torch."),
-    )
-    logits = None if teacher is None else teacher.logits
-    return Prepared(classifier, splits, overlap, status, device, precision, logits)
-
-
-def load_data(
-    data: str | Path | Dataset, recipe: Recipe, skip_bad: int, groups: "str | ArrayLike | None", screen: "Console"
-) -> Dataset:
-    """The data in the size and with the channels that the recipe asks for, and with its groups."""
-    pattern = groups if isinstance(groups, str) else None
-    if isinstance(data, Dataset):
-        if pattern is not None:
-            raise UserError(
-                f"groups is {pattern!r}, a pattern over file names, which a loaded data set does not have. "
-                f"Give it to foveola.load, or give an array with a number for each training image."
-            )
-        dataset = data
-    else:
-        with show_progress(screen) as progress:
-            dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress)
-    if groups is None or pattern is not None:
-        return dataset
-    numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
-    return replace(dataset, train=replace(dataset.train, groups=numbers))
-
-
-def _initialise(classifier: "Classifier", init: Path, freeze: bool, screen: "Console") -> LearntImages | None:
-    """Copy weights from a run or model file; the images that these have learnt from, if that is known."""
-    from foveola.training.transfer import transfer_weights
-
-    path = model_path(init)
-    layers = ", ".join(transfer_weights(classifier, path, freeze=freeze))
-    text = f"Initialised from {init}; frozen: {layers}" if freeze else f"Initialised from {init}: {layers}"
-    screen.print(text, soft_wrap=True)
-    earlier = read_metadata(path)
-    if earlier.pretrained is not None:  # what it began with is still in the weights
-        classifier.metadata = classifier.metadata.model_copy(update={"pretrained": earlier.pretrained})
-    return None if earlier.data is None else earlier.data.learnt
-
-
-def time_reporting(splits: Splits) -> float:
-    """Seconds that metrics and plots take, measured on random predictions; the test images stay unseen.
-
-    The first round, on a few images, pays for imports; the second one is timed.
-    """
-    from foveola.evaluation.metrics import compute_metrics
-    from foveola.reports.plots import plot_run
-
-    history = [{"epoch": n, "step": n, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1} for n in (1.0, 2.0)]
-    size = 0 if splits.test is None else len(splits.test)
-    for count in (min(size, 100), size):
-        start = time.perf_counter()
-        images = predictions = None
-        if count:
-            images = splits.train.take(np.arange(count) % len(splits.train))
-            logits = np.random.default_rng(0).normal(size=(count, len(images.class_names))).astype(np.float32)
-            predictions = Predictions(logits, images.labels, images.class_names, held_out=False)
-            compute_metrics(predictions)
-        with tempfile.TemporaryDirectory() as folder:
-            plot_run(Path(folder), history, splits.train, images, predictions)
-    return time.perf_counter() - start
+    return Given(source, groups if groups is not None else request.groups, network, callbacks)
