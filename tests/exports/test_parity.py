@@ -102,8 +102,16 @@ def test_the_predicted_class_may_not_differ_beyond_a_tie():
 def test_large_networks_are_compared_on_fewer_images():
     def count(recipe, side):
         layers = load_recipe(recipe).layers
-        return _count_images(ModelMetadata(class_names=("a", "b"), image_shape=(side, side, 3), layers=layers))
+        metadata = ModelMetadata(class_names=("a", "b"), image_shape=(side, side, 3), layers=layers)
+        return _count_images(FakePredictor(plain), metadata)
 
     assert count("fast", 28) == IMAGES
     assert max(BATCH_SIZES) < count("efficientnet-lite0", 224) < 200
     assert count("resnet18", 224) == max(BATCH_SIZES)
+
+
+@pytest.mark.parametrize(("multiply_adds", "expected"), [(0, IMAGES), (10**6, IMAGES), (10**12, max(BATCH_SIZES))])
+def test_the_graph_of_an_own_network_says_what_it_computes(multiply_adds, expected):
+    export = FakePredictor(plain)
+    export.multiply_adds = multiply_adds
+    assert _count_images(export, ModelMetadata(class_names=("a", "b"), image_shape=(8, 8, 1))) == expected
