@@ -51,6 +51,7 @@ def test_lenet5_learns_in_a_few_batches(train):
     assert accuracy(run) > 0.3
 
 
+@pytest.mark.slow
 def test_kmnist_recipe_in_one_epoch(train, real_data):
     run = train(real_data / "kmnist-from-test", "kmnist", epochs=1, validation=0.8)
     assert run.history[0]["val_auc"] > 0.8
