@@ -254,6 +254,15 @@ def test_it_may_lose_a_fifth_of_a_point_of_accuracy(accuracy, worth):
     assert int8.Gain(1000, accuracy, 0.98, (1, 64), (0.5, 0.5), (1.0, 1.0)).is_worth_it is worth
 
 
+@pytest.mark.parametrize(
+    ("images", "changed", "allowed"),
+    [(10_000, 30, 0.002), (200, 1, 0.005), (200, 3, 3**0.5 / 200), (20, 2, 0.01), (1000, 0, 0.002)],
+)
+def test_few_images_allow_what_they_cannot_tell_and_never_more_than_a_point(images, changed, allowed):
+    gain = int8.Gain(images, 0.9, 0.9, (1,), (0.5,), (1.0,), changed)
+    assert gain.allowed_loss == pytest.approx(allowed)
+
+
 def test_a_slower_export_is_not_kept(run, toy, clock):
     clock(SLOWER)
     before = sorted(run.rglob("*"))

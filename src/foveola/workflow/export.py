@@ -41,7 +41,7 @@ def export(
     run : run directory
     format : a key of `foveola.exports.FORMATS`
     int8 : compute in 8-bit integers, calibrated on the validation images; kept only if that is faster on this
-        machine and loses at most 0.2 points of accuracy on them
+        machine and loses at most 0.2 points of accuracy on them; of few images one standard error, at most 1 point
     out : the file or folder to write; by default RUN/exports/model with the format's suffix (model.int8.onnx with
         int8), or RUN/exports/FORMAT for a folder
     data : images to compare on; by default the run's own data
