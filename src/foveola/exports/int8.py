@@ -11,6 +11,7 @@ Rounding the weights shifts the mean of each channel, which adds up over many la
 correction: Nagel et al., 2019, arXiv:1906.04721, section 4.2).
 """
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class Gain:
     @property
     def allowed_loss(self) -> float:
         """Largest loss of accuracy; the standard error of a paired difference is √changed / images."""
-        return max(MAX_ACCURACY_LOSS, min(self.changed**0.5 / self.images, MAX_UNCERTAIN_LOSS))
+        return max(MAX_ACCURACY_LOSS, min(math.sqrt(self.changed) / self.images, MAX_UNCERTAIN_LOSS))
 
     @property
     def is_worth_it(self) -> bool:
