@@ -143,7 +143,7 @@ def explanation_page(
         image_shape=shape_text(metadata.image_shape),
         network_shape=shape_text(metadata.network_shape),
         pad=metadata.pad,
-        scaled=any(metadata.mean) or any(std != 1 for std in metadata.std),
+        scaling=_scaling_text(metadata),
         most=MAX_MAPS,
         filters=[html.image_uri(tile) for tile in filter_tiles(filters)] if filters is not None else [],
         filter_shape=None if filters is None else shape_text(filters.shape[1:3]),
@@ -190,6 +190,17 @@ def filter_grid(filters: Array) -> bytes:
     labels = [str(number) for number in range(len(filters))]
     title = f"First convolution: {len(filters)} filters of {shape_text(filters.shape[1:3])}"
     return png_bytes(labelled_grid(filter_tiles(filters), labels, title))
+
+
+def _scaling_text(metadata: ModelMetadata) -> str:
+    """How the values of the network's input are scaled."""
+    values = {*zip(metadata.mean, metadata.std, strict=True)}
+    if values == {(0.0, 1.0)}:
+        return "scaled to 0–1"
+    if values == {(0.5, 0.5)}:
+        return "scaled to −1–1"
+    numbers = ", ".join(f"{mean:.3f} ± {std:.3f}" for mean, std in zip(metadata.mean, metadata.std, strict=True))
+    return f"standardised by mean and standard deviation of each channel ({numbers})"
 
 
 def shown_layers(metadata: ModelMetadata, maps: Mapping[str, Array]) -> list[Layer]:
