@@ -18,6 +18,7 @@ import foveola
 from foveola.errors import DataError, ModelError
 from foveola.exports import onnx
 from foveola.exports.onnx import DIGEST_KEY, GOLDEN_KEY, LAYERS_KEY, SOURCE_KEY
+from foveola.lazy import LazyImages
 from foveola.models.metadata import METADATA_KEY, DataOrigin, ModelMetadata, Rejection
 
 STACK = [
@@ -471,3 +472,17 @@ def test_real_images_are_not_exported(export, classifier_of, write):
 
 def test_foveola_open_recognises_exports_by_their_suffix(export):
     assert isinstance(foveola.open(export), onnx.OnnxModel)
+
+
+@pytest.mark.parametrize("count", [3, onnx.BATCH + 3])
+def test_images_that_are_read_when_they_are_indexed_give_the_same_logits(classifier_of, images_of, write, count):
+    class Source:
+        hashes, image_shape = None, (8, 8, 1)
+
+        def read(self, rows):
+            return images[rows]
+
+    images = images_of((8, 8, 1), count)
+    model = onnx.open(write(classifier_of([{"type": "Flatten"}, {"type": "Dense", "units": "classes"}], (8, 8, 1))))
+    lazy = LazyImages(Source(), np.arange(count))
+    np.testing.assert_array_equal(model.predict_logits(lazy), model.predict_logits(images))

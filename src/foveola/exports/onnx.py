@@ -194,7 +194,7 @@ class OnnxModel:
         """The outputs for images of any size, in batches; raises as `predict_logits`."""
         images = self._with_channels(images)
         if len(images) <= batch_size(self.metadata):
-            return _run_batch(session, outputs, images)
+            return _run_batch(session, outputs, images[:])
         with ThreadPoolExecutor(self.threads) as pool:
             batches = list(pool.map(partial(_run_batch, session, outputs), self._batches(images)))
         return [np.concatenate(values) for values in zip(*batches, strict=True)]
