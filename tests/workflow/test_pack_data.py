@@ -98,7 +98,7 @@ def test_lazy_images_are_reported_exported_and_compared(tmp_path, tiny, monkeypa
     assert (runs[0].path / "report.html").is_file()
     exported = export(runs[0].path, verbose=False)
     assert foveola.evaluate(exported.path, tmp_path / "out", verbose=False).n > 0
-    foveola.compare([run.path for run in runs], out=tmp_path / "comparison.html", verbose=False)
+    foveola.compare(*(run.path for run in runs), out=tmp_path / "comparison.html", verbose=False)
     assert foveola.resume(runs[0].path, verbose=False).status.status == "done"
 
 
