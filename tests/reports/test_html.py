@@ -32,8 +32,8 @@ def decoded(uri):
     ],
 )
 def test_a_page_shows_a_name_with_characters_that_html_cannot_hold(name, shown):
-    page = render("explanation.html", model=name, image_shape="", network_shape="", pad=0, scaled=False, filters=[],
-                  explanations=[])  # fmt: skip
+    page = render("explanation.html", model=name, image_shape="", network_shape="", pad=0, scaling="",
+                  filters=[], explanations=[])  # fmt: skip
     assert f"<h1>Explanations of {shown}</h1>" in page
     page.encode()
 
