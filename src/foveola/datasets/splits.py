@@ -233,6 +233,12 @@ def image_keys(splits: Splits, together: Together) -> list[Indices]:
     return np.split(keys, np.cumsum(sizes)[:-1])
 
 
+def unit_numbers(splits: Splits, together: Together) -> Indices:
+    """A number for each image of all splits, N: the same for images of a group, and for those that count as one."""
+    joined = joined_groups(splits.together.groups, np.concatenate(image_keys(splits, together)))
+    return np.arange(sum(map(len, splits.by_name.values()))) if joined is None else joined
+
+
 def _reduction(splits: Splits) -> int | None:
     """The factor by which images are reduced where near copies are looked for; None if there are too many images."""
     count = sum(len(images) for images in splits.by_name.values())

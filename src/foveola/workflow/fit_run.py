@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foveola.claims import Claim
-from foveola.datasets.splits import Overlap, Splits, image_keys, joined_groups
+from foveola.datasets.splits import Overlap, Splits, unit_numbers
 from foveola.documents import RunStatus, TrainingRequest
 from foveola.errors import NonFiniteLoss, OutputError
 from foveola.files import writing
@@ -198,9 +198,7 @@ def _fit_head(prepared: Prepared, screen: "Console") -> None:
     from foveola.training.head import fit_head
 
     train, status = prepared.splits.train, prepared.status
-    keys = np.concatenate(image_keys(Splits(train, None, None), prepared.overlap.together))
-    joined = joined_groups(train.groups, keys)
-    units = np.arange(len(train)) if joined is None else joined
+    units = unit_numbers(Splits(train, None, None), prepared.overlap.together)
     with show_progress(screen) as progress:
         fitted = fit_head(
             prepared.classifier, train, status.recipe, units,

@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from foveola.datasets.splits import Splits, divide, image_keys, joined_groups
+from foveola.datasets.splits import Splits, divide, unit_numbers
 from foveola.documents import Objective
 from foveola.errors import NonFiniteLoss, RecipeError
 from foveola.evaluation.auc import auc_macro_ovr
@@ -82,9 +82,7 @@ class Judge:
         splits, overlap = divide(dataset, recipe.validation, recipe.test, seed)
         seen = Splits(splits.train, splits.validation, None)
         images = seen.together
-        keys = np.concatenate(image_keys(seen, overlap.together))
-        joined = joined_groups(images.groups, keys)
-        units = np.arange(len(images)) if joined is None else joined
+        units = unit_numbers(seen, overlap.together)
         given = dataset.validation is not None
         size = len(dataset.validation) if dataset.validation is not None else round(HELD_OUT * len(images))
         count = folds or (FOLDS if size < MIN_HELD_OUT else None)
