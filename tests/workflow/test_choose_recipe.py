@@ -6,12 +6,11 @@ from PIL import Image
 from rich.console import Console
 
 import foveola
-from foveola.datasets.photographs import are_photographs, holds_photographs
 from foveola.errors import DataError, DownloadError
 from foveola.images import Dataset, ImageSet
 from foveola.recipe import load_recipe
 from foveola.workflow import choose_recipe as module
-from foveola.workflow.choose_recipe import choose_recipe, proposal
+from foveola.workflow.choose_recipe import are_photographs, choose_recipe, holds_photographs, proposal
 
 QUIET = Console(quiet=True)
 
