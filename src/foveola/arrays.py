@@ -1,7 +1,7 @@
 """Arrays as people have them: taken where their meaning is plain, refused with a cure elsewhere."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,63 @@ def to_labels(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.int64)
 
 
+def label_matrix(array: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Several labels an image, bool N×K: a column for each label; None if an array is something else.
+
+    Zeros and ones of which every row has a single one are taken for the one-hot form of one class an image, unless they
+    are booleans.
+
+    >>> label_matrix(np.array([[1, 1, 0], [0, 0, 0]])).tolist(), label_matrix(np.array([[0, 1], [1, 0]])) is None
+    ([[True, True, False], [False, False, False]], True)
+    """
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "uifb" or not array.size:
+        return None
+    if array.dtype.kind == "b":
+        return array
+    if not bool(np.isin(array, (0, 1)).all()) or bool((array.sum(axis=1) == 1).all()):
+        return None
+    return array.astype(bool)
+
+
+def labels_of_lists(
+    lists: Iterable[str | Iterable[str]], names: Sequence[str] = (), separator: str = ";"
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Several labels an image, bool N×K, from a list of names for each image, and the K names.
+
+    Parameters
+    ----------
+    lists : for each image its labels, as a list or as one text; spaces around a name do not count, nor do empty ones
+    names : all labels, in the order of the columns; by default those that occur, sorted
+    separator : between the names of a text
+
+    Raises
+    ------
+    DataError
+        If a label is not among the names.
+
+    Examples
+    --------
+    >>> matrix, names = labels_of_lists(["cat; dog", "", "dog"])
+    >>> matrix.tolist(), names
+    ([[True, True], [False, False], [False, True]], ('cat', 'dog'))
+    """
+    texts = [
+        [class_name(text) for part in (one.split(separator) if isinstance(one, str) else one) if (text := part.strip())]
+        for one in lists
+    ]
+    found = {text for row in texts for text in row}
+    known = tuple(map(class_name, names)) or tuple(sorted(found))
+    if unknown := sorted(found.difference(known)):
+        raise DataError(
+            f"Labels {', '.join(map(repr, unknown[:5]))} are not among the names ({', '.join(known[:10])}). Name all."
+        )
+    column = {name: number for number, name in enumerate(known)}
+    matrix = np.zeros((len(texts), len(known)), bool)
+    for row, own in zip(matrix, texts, strict=True):
+        row[[column[text] for text in own]] = True
+    return matrix, known
+
+
 def _labels_cure(array: NDArray[Any]) -> str:
     """Why labels with several values an image cannot be used, and what to save instead."""
     shape = shape_text(array.shape)
@@ -114,8 +171,7 @@ def _labels_cure(array: NDArray[Any]) -> str:
                 return f"labels are one-hot, {shape}: one number per image is needed. Save labels.argmax(axis=1)."
             return (
                 f"labels are {shape} zeros and ones with {int(ones.min())} to {int(ones.max())} ones a row: several "
-                f"labels an image. A classifier gives each image one class. Save one column, labels[:, k], and train a "
-                f"classifier for it; or keep the images with a single one: labels.sum(axis=1) == 1."
+                f"labels an image, while other labels of the data are one class an image. Save all in one form."
             )
         if array.dtype.kind == "f" and bool((array >= 0).all()) and np.allclose(ones, 1, atol=1e-3):
             return (

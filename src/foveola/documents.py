@@ -21,12 +21,14 @@ from foveola.errors import FoveolaError, ModelError
 from foveola.evaluation.comparison import McNemar
 from foveola.evaluation.costs import ParametersByImageSize
 from foveola.evaluation.curves import Curves
-from foveola.evaluation.metrics import METRICS, ClassMetrics
+from foveola.evaluation.metrics import ClassMetrics, metrics_of
+from foveola.evaluation.multilabel import LabelMetrics
 from foveola.evaluation.rejection import RejectionResult
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.models.metadata import PretrainedOrigin, Rejection, first_problem
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
+from foveola.tasks import Task
 from foveola.text import escape_all_surrogates
 
 FORMAT = 1
@@ -234,6 +236,9 @@ class Evaluation(Document):
     an export does not know its training images. `weighted` is there if the images have weights, `without_copies` if the
     model has seen some images, not all.
 
+    Of several labels an image, `labels` has a row for each label; `per_class` and `confusion` are empty, and there are
+    no curves, no calibration error and no rejection.
+
     In JSON, `metrics` and `curves` are spread out: `accuracy`, `auc_macro_ovr`, …, `roc`, `reliability`, ….
 
     >>> import foveola
@@ -246,6 +251,7 @@ class Evaluation(Document):
 
     split: str
     n: int
+    task: Task = "multiclass"
     held_out: bool
     seen: SeenImages | None = None
     weighted: WeightedImages | None = None
@@ -253,6 +259,7 @@ class Evaluation(Document):
     metrics: dict[str, Estimate]
     per_class: list[ClassMetrics]
     confusion: list[list[int]]
+    labels: list[LabelMetrics] | None = None
     ece_uncalibrated: Estimate | None = None
     log_loss_uncalibrated: Estimate | None = None
     rejection: RejectionResult | None = None
@@ -269,7 +276,8 @@ class Evaluation(Document):
         """Metrics and curves from the keys of the JSON document."""
         if not isinstance(document, dict) or "metrics" in document:
             return document
-        gathered = {**document, "metrics": {name: document[name] for name in METRICS if name in document}}
+        keys = metrics_of(document.get("task", "multiclass"))
+        gathered = {**document, "metrics": {name: document[name] for name in keys if name in document}}
         if "roc" in document:
             gathered["curves"] = {name: document[name] for name in Curves.model_fields if name in document}
         if "accuracy" not in gathered["metrics"]:

@@ -4,18 +4,19 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveola.arrays import Images as Images
 from foveola.arrays import Labels as Labels
-from foveola.arrays import shape_cure, to_labels, to_pixels
+from foveola.arrays import label_matrix, shape_cure, to_labels, to_pixels
 from foveola.arrays import shape_text as shape_text
 from foveola.errors import DataError
 from foveola.lazy import LazyImages, blocks, select
 from foveola.stratified import hold_out
+from foveola.tasks import Task, label_pairs, task_of
 from foveola.text import class_name, escape_surrogates
 
 Polarity = Literal["light on dark", "dark on light", "mixed"]
@@ -30,7 +31,8 @@ class ImageSet:
     ----------
     images : uint8 array, N×H×W×C, C = 1 (grey) or 3 (RGB), 0 = black; floats from 0 to 1 are scaled. In its place,
         `LazyImages` are read when they are indexed
-    labels : integer array, N, each an index into `class_names`; or strings, each one of `class_names`
+    labels : integer array, N, each an index into `class_names`; or strings, each one of `class_names`. For several
+        labels an image, N×K zeros and ones, or booleans: which of `class_names` each image has
     class_names : K names, unique
     groups : integer array, N: images with the same number show the same patient, object or writer, and stay together
         when the set is split. None: every image stands for itself
@@ -61,14 +63,19 @@ class ImageSet:
         names = tuple(class_name(str(name)) for name in self.class_names)
         images = to_pixels(self.images) if isinstance(self.images, np.ndarray) else self.images
         check_images(images)
-        labels = _to_indices(np.asarray(self.labels), names)
-        _check_labels(labels, len(images), names)
+        labels = np.asarray(self.labels)
+        if (matrix := label_matrix(labels)) is not None:
+            _check_matrix(matrix, len(images), names)
+            labels = cast(Labels, matrix)
+        else:
+            labels = _to_indices(labels, names).astype(np.int64, copy=False)
+            _check_labels(labels, len(images), names)
         object.__setattr__(self, "images", images)
         if self.groups is not None:
             object.__setattr__(self, "groups", _checked_groups(np.asarray(self.groups), len(images)))
         if self.weights is not None:
             object.__setattr__(self, "weights", _checked_weights(np.asarray(self.weights), len(images)))
-        object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
+        object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "class_names", names)
 
     def __len__(self) -> int:
@@ -81,9 +88,14 @@ class ImageSet:
         return height, width, channels
 
     @property
+    def task(self) -> Task:
+        """Whether each image has one class (multiclass), or any number of labels (multilabel)."""
+        return task_of(self.labels)
+
+    @property
     def class_counts(self) -> NDArray[np.int64]:
-        """Number of images of each class, K."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
+        """Number of images of each class, or with each label, K."""
+        return np.bincount(label_pairs(self.labels)[1], minlength=len(self.class_names))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -126,7 +138,9 @@ def content_hash(images: ImageSet, parts: Iterable[Images]) -> str:
     digest.update(repr((images.images.shape, images.class_names)).encode())
     for part in parts:
         digest.update(np.ascontiguousarray(part).data)
-    digest.update(np.ascontiguousarray(images.labels, dtype="<i8").data)
+    if images.task == "multilabel":
+        digest.update(b"multilabel")
+    digest.update(np.ascontiguousarray(images.labels, dtype="<i8" if images.task == "multiclass" else "|u1").data)
     if images.weights is not None:
         digest.update(np.ascontiguousarray(images.weights, dtype="<f8").data)
     return digest.hexdigest()
@@ -158,13 +172,13 @@ class Originals:
 class Dataset:
     """A data set: its training images, and its validation and test images if it has such splits.
 
-    All splits have the same image shape and class names. A model can be measured on any data set; `check_trainable`
-    tells whether one can be trained on it. `flip_safe` means that a mirrored image keeps its class; it
-    is never assumed, only declared by the catalog. `skipped` lists the unreadable files that were left out. `originals`
-    is None where the training images are as they came. `resize` tells how images of another size were brought to this
-    one, with the grey level `fill` beside a letterbox's image; `picture_polarity` is that of the training images
-    without what lies beside them, None where there is no letterbox. `notes` are sentences of the reader about what it
-    converted or assumed, for the user to read.
+    All splits have the same image shape and class names, and one class an image or several labels. A model can be
+    measured on any data set; `check_trainable` tells whether one can be trained on it. `flip_safe` means that a
+    mirrored image keeps its class; it is never assumed, only declared by the catalog. `skipped` lists the unreadable
+    files that were left out. `originals` is None where the training images are as they came. `resize` tells how images
+    of another size were brought to this one, with the grey level `fill` beside a letterbox's image; `picture_polarity`
+    is that of the training images without what lies beside them, None where there is no letterbox. `notes` are
+    sentences of the reader about what it converted or assumed, for the user to read.
     """
 
     name: str
@@ -186,6 +200,11 @@ class Dataset:
         for split in (self.validation, self.test):
             if split is None:
                 continue
+            if split.task != self.train.task:
+                raise DataError(
+                    f"One split of {self.name} has one class an image, another several labels. Give all splits labels "
+                    f"of one form."
+                )
             if split.class_names != self.train.class_names:
                 raise DataError(
                     f"The splits of {self.name} have different classes; every split must have the same ones."
@@ -195,6 +214,11 @@ class Dataset:
                     f"The splits of {self.name} have images of {shape_text(self.train.image_shape)} and "
                     f"{shape_text(split.image_shape)}; every split must have the same shape."
                 )
+
+    @property
+    def task(self) -> Task:
+        """Whether each image has one class (multiclass), or any number of labels (multilabel)."""
+        return self.train.task
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -211,9 +235,13 @@ class Dataset:
         Raises
         ------
         DataError
-            If there are images of fewer than two classes, or a class has no training image.
+            If there are images of fewer than two classes, a class has no training image, or every training image has
+            a label.
         """
         counts = self.train.class_counts
+        if self.task == "multilabel":
+            _check_labels_vary(self.name, self.train)
+            return
         if np.count_nonzero(counts) < 2:
             raise DataError(
                 f"{self.name} has training images of {np.count_nonzero(counts)} class; a classifier needs at least two "
@@ -230,6 +258,21 @@ class Dataset:
         """SHA-256 over the fingerprints of all splits."""
         splits = (self.train, self.validation, self.test)
         return hashlib.sha256(repr([s and s.fingerprint for s in splits]).encode()).hexdigest()
+
+
+def check_one_class(dataset: Dataset, purpose: str) -> None:
+    """Refuse data with several labels an image where that has no meaning yet; `purpose` begins the message.
+
+    Raises
+    ------
+    DataError
+        If the images have several labels.
+    """
+    if dataset.task == "multilabel":
+        raise DataError(
+            f"{purpose} on images of one class each, but those of {dataset.name} have several labels. Give one column "
+            f"of the labels at a time: ImageSet(images, labels[:, k], …)."
+        )
 
 
 class LetterboxPlace(NamedTuple):
@@ -356,6 +399,28 @@ def _to_indices(labels: NDArray[Any], names: tuple[str, ...]) -> Labels:
         )
     index = {name: number for number, name in enumerate(names)}
     return np.array([index[label] for label in texts], np.int64)
+
+
+def _check_matrix(labels: NDArray[np.bool_], image_count: int, names: tuple[str, ...]) -> None:
+    if labels.shape != (image_count, len(names)):
+        raise DataError(
+            f"Labels are {shape_text(labels.shape)}, but there are {image_count} images and {len(names)} names of "
+            f"labels: give {image_count}×{len(names)}, a row for each image and a column for each name."
+        )
+    if len(set(names)) != len(names):
+        raise DataError(f"Names of labels must be unique; these are {', '.join(names)}. Rename the repeated ones.")
+
+
+def _check_labels_vary(name: str, images: ImageSet) -> None:
+    """Refuse labels that no training image has, or every one: there is nothing to tell apart."""
+    counts = images.class_counts
+    for label, count in zip(images.class_names, counts, strict=True):
+        if count in (0, len(images)):
+            which = "no" if count == 0 else "every"
+            raise DataError(
+                f"In {name}, {which} training image has the label {label!r}, so that it cannot be learnt. Add images, "
+                f"or remove the label."
+            )
 
 
 def _check_labels(labels: Labels, image_count: int, names: tuple[str, ...]) -> None:

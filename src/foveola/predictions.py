@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, PlainSerializer
 from foveola.images import Images, Labels
 from foveola.models.metadata import ModelMetadata
 from foveola.models.unfamiliarity import Outputs
+from foveola.tasks import Task, decide, probabilities, task_of
+from foveola.tasks import softmax as softmax
 
 
 class Predictor(Protocol):
@@ -57,11 +59,12 @@ class Predictions:
     Parameters
     ----------
     logits : float array, N×K
-    labels : integer array, N
+    labels : integer array, N; or bool N×K, which labels each image has
     class_names : K names
     held_out : True if the model has never learnt from these images
     groups : integer array, N: images with the same number show the same object. None: every image stands for itself
     weights : float array, N: how much each image counts in the metrics. None: all count the same
+    thresholds : K, of several labels an image: the probabilities from which on labels are predicted. None: 0.5 each
     """
 
     logits: NDArray[np.float32]
@@ -70,6 +73,7 @@ class Predictions:
     held_out: bool
     groups: NDArray[np.int64] | None = None
     weights: NDArray[np.float64] | None = None
+    thresholds: tuple[float, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,22 +82,35 @@ class Predictions:
         """The predictions of the images at these indices."""
         groups = None if self.groups is None else self.groups[indices]
         weights = None if self.weights is None else self.weights[indices]
-        return Predictions(self.logits[indices], self.labels[indices], self.class_names, held_out, groups, weights)
+        logits, labels = self.logits[indices], self.labels[indices]
+        return Predictions(logits, labels, self.class_names, held_out, groups, weights, self.thresholds)
 
     def mean(self, values: NDArray[np.floating | np.bool_]) -> float:
         """The mean of a value of each image, N, by the images' weights."""
         return float(np.average(values, weights=self.weights))
 
+    @property
+    def task(self) -> Task:
+        """Whether each image has one class (multiclass), or any number of labels (multilabel)."""
+        return task_of(self.labels)
+
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
-        """Softmax of the logits, float64 N×K."""
-        return softmax(self.logits)
+        """Of classes or of labels, float64 N×K."""
+        return probabilities(self.logits, self.task)
 
     @cached_property
     def predicted(self) -> Labels:
-        """The most probable class of each image, N."""
-        predicted: Labels = self.logits.argmax(axis=1).astype(np.int64)
-        return predicted
+        """The most probable class of each image, N; or which labels reach their thresholds, bool N×K."""
+        values = self.logits if self.task == "multiclass" else self.probabilities
+        return decide(values, self.task, self.thresholds)
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether what is predicted of each image is true, N; of several labels, all of them."""
+        same = np.equal(self.predicted, self.labels).reshape(len(self), -1)
+        right: NDArray[np.bool_] = np.asarray(same.all(axis=1))
+        return right
 
 
 # In JSON, which has no NaN, a value that is not defined is null
@@ -127,11 +144,3 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.4f} (95 % CI {self.low:.4f}–{self.high:.4f})"
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities, float64 N×K, that do not overflow."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities

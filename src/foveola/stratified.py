@@ -1,6 +1,7 @@
 """A random part of labelled images that has every class in proportion, and keeps groups together."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,10 @@ def target_counts(class_counts: Indices, fraction: float) -> Indices:
 
 
 def hold_out(
-    labels: Indices, groups: Indices | None, class_names: Sequence[str], fraction: float, seed: int
+    labels: NDArray[Any], groups: Indices | None, class_names: Sequence[str], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Choose a stratified random part. Images of one group stay together.
+    """Choose a stratified random part. Images of one group stay together; for several labels an image, see
+    `hold_out_multilabel`.
 
     Of every class, round(fraction × its count) images are held out, or as near to it as whole groups come; at least
     one image is held out, and at least one is kept. A group is held out if that brings the classes nearer to their
@@ -29,7 +31,7 @@ def hold_out(
 
     Parameters
     ----------
-    labels : int64 N, each an index into the K class names
+    labels : int64 N, each an index into the K class names; or bool N×K
     groups : int64 N, the same number for images that stay together; None: every image stands for itself
     fraction : fraction to hold out, 0 < fraction < 1
     seed : the same seed gives the same part
@@ -45,6 +47,8 @@ def hold_out(
     """
     if not 0 < fraction < 1:
         raise DataError(f"The fraction to hold out is {fraction}; it must be between 0 and 1.")
+    if labels.ndim == 2:
+        return hold_out_multilabel(labels, groups, class_names, fraction, seed)
     generator, class_count = np.random.default_rng(seed), len(class_names)
     class_counts = np.bincount(labels, minlength=class_count)
     group = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -114,7 +118,7 @@ def _choose_groups(
 
 
 def _check_divisible(units: Indices, class_counts: Indices, class_names: Sequence[str]) -> None:
-    """Refuse a class with one unit: a group, or an image that stands for itself."""
+    """Refuse a class, or label, with one unit: a group, or an image that stands for itself."""
     for label in map(int, np.flatnonzero(units == 1)):
         count, name = class_counts[label], class_names[label]
         if count == 1:
@@ -126,3 +130,78 @@ def _check_divisible(units: Indices, class_counts: Indices, class_names: Sequenc
             f"The {count:,} images of class {name!r} are of a single group, which cannot be both in the training "
             f"images and in the held-out images. Add images of another group, make smaller groups, or remove the class."
         )
+
+
+def hold_out_multilabel(
+    labels: NDArray[np.bool_], groups: Indices | None, class_names: Sequence[str], fraction: float, seed: int
+) -> NDArray[np.bool_]:
+    """Choose a random part of images with several labels that has every label in proportion; groups stay together.
+
+    Iterative stratification (Sechidis et al. 2011): images, or groups, are dealt out label by label, the rarest of
+    those that are left first, each to the side that lacks the label most; images without a label fill up. Every label
+    is on both sides.
+
+    Parameters
+    ----------
+    labels : bool N×K
+    groups, class_names, fraction, seed : as of `hold_out`
+
+    Returns
+    -------
+    Whether each image is held out, bool N
+
+    Raises
+    ------
+    DataError
+        If a label has a single image, or its images are of a single group: it cannot be in both parts.
+    """
+    generator = np.random.default_rng(seed)
+    group = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(group)
+    counts = np.zeros((len(sizes), labels.shape[1]), np.int64)
+    np.add.at(counts, group, labels)
+    has, totals = counts > 0, counts.sum(axis=0)
+    _check_divisible(has.sum(axis=0), totals, class_names)
+    side = _deal(counts, sizes, target_counts(totals, fraction), fraction, generator)
+    for label in map(int, np.flatnonzero(totals)):
+        for part in (0, 1):
+            if not has[side == part, label].any():
+                side[_movable(has, side, 1 - part, label, class_names[label])] = part
+    held_out: NDArray[np.bool_] = side[group] == 1
+    return held_out
+
+
+def _deal(
+    counts: Indices, sizes: Indices, targets: Indices, fraction: float, generator: np.random.Generator
+) -> Indices:
+    """The side of each unit, U, 1: held out; units have so many images of each label, U×K, and in all, U."""
+    wanted = np.stack([counts.sum(axis=0) - targets, targets])  # what each side lacks of each label
+    room = np.array([1 - fraction, fraction]) * sizes.sum()
+    side, has = np.full(len(sizes), -1), counts > 0
+    order = generator.permutation(len(sizes))
+    while len(left := order[(side[order] < 0) & has[order].any(axis=1)]):
+        units = has[left].sum(axis=0)
+        label = int(np.where(units > 0, units, units.max() + 1).argmin())
+        for unit in left[has[left, label]]:
+            lacking = wanted[:, label]
+            part = int(lacking[1] > lacking[0] or (lacking[1] == lacking[0] and room[1] > room[0]))
+            side[unit] = part
+            wanted[part] -= counts[unit]
+            room[part] -= sizes[unit]
+    for unit in order[side[order] < 0]:
+        side[unit] = int(room[1] > room[0])
+        room[side[unit]] -= sizes[unit]
+    return side
+
+
+def _movable(has: NDArray[np.bool_], side: Indices, part: int, label: int, name: str) -> int:
+    """A unit with this label on this side that leaves the side no label short; that with the fewest labels."""
+    units = np.flatnonzero((side == part) & has[:, label])
+    left = has[side == part].sum(axis=0)
+    free = [unit for unit in units if not (has[unit] & (left < 2)).any()]
+    if not free:
+        raise DataError(
+            f"The label {name!r} cannot be on both sides of a split: each of its images is the last one of another "
+            f"label. Add images of it, or leave the label out."
+        )
+    return int(min(free, key=lambda unit: has[unit].sum()))

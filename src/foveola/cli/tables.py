@@ -26,7 +26,8 @@ from foveola.documents import (
 )
 from foveola.evaluation.comparison import p_text
 from foveola.evaluation.costs import ParametersByImageSize
-from foveola.evaluation.metrics import METRICS
+from foveola.evaluation.metrics import METRICS, MULTILABEL_METRICS, metrics_of
+from foveola.evaluation.multilabel import LabelMetrics
 from foveola.evaluation.overfitting import guessing_text, is_guessing
 from foveola.evaluation.rejection import RejectionResult, promise
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
@@ -72,7 +73,8 @@ def evaluation(document: Evaluation) -> RenderableType:
     metrics = _table("metric", "value", "95 % interval", right=1)
     for key, estimate in document.metrics.items():
         value = f"{estimate.value:.4f}" if estimate.is_defined else "–"
-        metrics.add_row(METRICS[key].title, value, _interval(estimate) if estimate.is_defined else estimate.method)
+        title = metrics_of(document.task)[key].title
+        metrics.add_row(title, value, _interval(estimate) if estimate.is_defined else estimate.method)
     if document.without_copies is not None:
         others = document.without_copies.accuracy
         metrics.add_row(
@@ -80,16 +82,35 @@ def evaluation(document: Evaluation) -> RenderableType:
         )
     for title, estimate in (_rejection(document.rejection) | _unfamiliarity(document.unfamiliar)).items():
         metrics.add_row(title, f"{estimate.value:.4f}", _interval(estimate))
+    classes = _classes(document) if document.labels is None else _labels(document.labels)
+    name = document.split if document.split in ("all", "unseen") else f"{document.split} split"
+    weighted = "" if document.weighted is None else f", weighted: they count as {document.weighted.effective:,.1f}"
+    title = f"{document.n:,} images ({name}){weighted}{_seen(document)}"
+    return Group(title, *_guessing(document), "", metrics, "", classes)
+
+
+def _classes(document: Evaluation) -> Table:
     classes = _table("class", "precision", "recall", "95 % interval", "F1", "images", right=1)
     for row in document.per_class:
         interval = f"{row.recall_low:.4f} – {row.recall_high:.4f}"
         classes.add_row(
             row.name, f"{row.precision:.4f}", f"{row.recall:.4f}", interval, f"{row.f1:.4f}", f"{row.support:,}"
         )
-    name = document.split if document.split in ("all", "unseen") else f"{document.split} split"
-    weighted = "" if document.weighted is None else f", weighted: they count as {document.weighted.effective:,.1f}"
-    title = f"{document.n:,} images ({name}){weighted}{_seen(document)}"
-    return Group(title, *_guessing(document), "", metrics, "", classes)
+    return classes
+
+
+def _labels(rows: Sequence[LabelMetrics]) -> Table:
+    labels = _table(
+        "label", "average precision", "95 % interval", "precision", "recall", "F1", "threshold", "images", right=1
+    )
+    for row in rows:
+        interval = _interval(row.average_precision) if row.average_precision.is_defined else "–"
+        ratios = (_optional(one.value) for one in (row.precision, row.recall, row.f1))
+        labels.add_row(
+            row.name, _optional(row.average_precision.value), interval, *ratios, f"{row.threshold:.3f}",
+            f"{row.support:,}",
+        )  # fmt: skip
+    return labels
 
 
 def _seen(document: Evaluation) -> str:
@@ -163,11 +184,12 @@ def training(document: TrainedRun) -> RenderableType:
     evaluation, path = document.evaluation, Path(document.run)
     rows: dict[str, Any] = {"test accuracy": "not measured: the recipe has no test images"}
     if evaluation is not None:
+        second = METRICS["auc_macro_ovr"] if evaluation.labels is None else MULTILABEL_METRICS["mean_average_precision"]
         rows = {
-            "test accuracy": str(evaluation.accuracy),
+            "test accuracy" if evaluation.labels is None else "test accuracy, all labels": str(evaluation.accuracy),
             **_without_copies(evaluation),
             "test images": f"{evaluation.n:,}, evaluated once",
-            "AUC (one-vs-rest, macro)": _optional(evaluation.metrics["auc_macro_ovr"].value),
+            second.title: _optional(evaluation.metrics[second.key].value),
             "log loss": _optional(evaluation.metrics["log_loss"].value),
         }
         rows |= {title: str(estimate) for title, estimate in _rejection(evaluation.rejection).items()}
@@ -243,13 +265,13 @@ def predictions(found: Sequence["Prediction"], out: Path | None = None) -> Rende
 
 def _shown_class(prediction: "Prediction") -> str:
     doubts = ["uncertain"] * prediction.uncertain + ["unfamiliar"] * bool(prediction.unfamiliar)
-    name = prediction.class_name
+    name = prediction.text
     return f"{', '.join(doubts)} (most likely {name})" if doubts else name
 
 
 def _prediction_counts(found: Sequence["Prediction"]) -> Table:
     table = _table("class", "images", right=1)
-    for name, count in Counter(prediction.class_name for prediction in found).most_common():
+    for name, count in Counter(prediction.text for prediction in found).most_common():
         table.add_row(name, f"{count:,}")
     table.add_row("in all", f"{len(found):,}")
     table.add_row("of these uncertain", f"{sum(prediction.uncertain for prediction in found):,}")

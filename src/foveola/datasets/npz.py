@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.arrays import to_labels, to_pixels
+from foveola.arrays import label_matrix, to_labels, to_pixels
 from foveola.datasets.catalog import identify_by_checksum
 from foveola.datasets.entry import Entry, file_digests
 from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, ReadOptions, classes_of_labels, image_set, read_into
@@ -74,8 +74,9 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
     """Read an NPZ file, or a folder of NPZ files as KMNIST is published.
 
     Images: N×H×W or N×H×W×C, whole numbers from 0 to 255, floats from 0 to 1, which are scaled to 0 to 255 and rounded,
-    or booleans. Labels: whole numbers or names of classes, N or N×1. If the file has no class names, labels that are
-    numbers name their classes themselves.
+    or booleans. Labels: whole numbers or names of classes, N or N×1; or, for several labels an image, N×K zeros and
+    ones. If the file has no class names, labels that are numbers name their classes themselves, and columns are
+    numbered.
 
     Raises
     ------
@@ -125,10 +126,8 @@ def _read_file(path: Path) -> _Saved:
             if not saved_keys.issuperset((images_key, labels_key)):
                 raise DataError(f"{path} has only one of {images_key} and {labels_key}. Save both or neither.")
             images, labels = (_read_array(archive, key, f"{path}, {key}") for key in (images_key, labels_key))
-            splits[split] = (
-                _to_images(images, f"{path}, {images_key}"),
-                _to_labels(labels, f"{path}, {labels_key}"),
-            )
+            splits[split] = _to_images(images, f"{path}, {images_key}"), labels
+        splits = _with_labels(splits, {split: f"{path}, {keys[split][1]}" for split in splits})
         groups, weights = (
             {split: _read_column(archive, key, path) for split in splits for key in keys[split] if key in saved_keys}
             for keys in (_GROUP_KEYS, _WEIGHT_KEYS)
@@ -250,6 +249,23 @@ def _to_images(array: NDArray[Any], where: str) -> Images:
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     return images[..., None] if images.ndim == 3 and images.shape[2] != 1 else images
+
+
+def _with_labels(splits: dict[str, ImagesAndLabels], where: Mapping[str, str]) -> dict[str, ImagesAndLabels]:
+    """The splits, with numbers or names of classes, N; or, if any split has several labels an image, all bool N×K."""
+    every = [labels for _, labels in splits.values()]
+    if any(map(_has_several, every)) and all(map(_is_flags, every)):
+        return {split: (images, labels.astype(bool)) for split, (images, labels) in splits.items()}
+    return {split: (images, _to_labels(labels, where[split])) for split, (images, labels) in splits.items()}
+
+
+def _has_several(labels: NDArray[Any]) -> bool:
+    """Whether labels are zeros and ones, N×K, and not one-hot."""
+    return label_matrix(labels.astype(np.uint8) if labels.dtype.kind == "b" else labels) is not None
+
+
+def _is_flags(labels: NDArray[Any]) -> bool:
+    return labels.ndim == 2 and labels.dtype.kind in "uifb" and bool(np.isin(labels, (0, 1)).all())
 
 
 def _to_labels(array: NDArray[Any], where: str) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 pack.json      name, classes, shape, splits with their fingerprints, what the reader said; checksums of the files below
 images.npy     uint8 N×H×W×C: training, validation, test images
-labels.npy     int64 N
+labels.npy     int64 N; uint8 N×K of several labels an image
 groups.npy     int64 N, if the images have groups
 weights.npy    float64 N, if the images have weights
 hashes.npy     uint64 N, as `foveola.models.learnt.hash_images` computes them: find copies without reading the images
@@ -36,6 +36,7 @@ from foveola.images import Dataset, Images, ImageSet, Originals, Polarity, Resiz
 from foveola.lazy import Indices, LazyImages, as_images, blocks, select
 from foveola.models.learnt import hash_images
 from foveola.progress import Progress, no_progress
+from foveola.tasks import Task
 from foveola.text import escape_all_surrogates
 
 UNFINISHED = ".packing"
@@ -90,6 +91,7 @@ class PackInfo(_Part):
     groups: str | None = None
     colour: Annotated[int, Field(ge=0)] = 0
     white_level: Annotated[int, Field(ge=1, le=65535)] | None = None
+    task: Task = "multiclass"
     resize: Resize = "stretch"
     fill: Annotated[int, Field(ge=0, le=255)] = 0
     picture_polarity: Polarity | None = None
@@ -115,7 +117,7 @@ class PackInfo(_Part):
         count = self.images
         arrays: dict[str, tuple[str, tuple[int, ...]]] = {
             IMAGES: ("|u1", (count, *self.image_shape)),
-            LABELS: ("<i8", (count,)),
+            LABELS: ("<i8", (count,)) if self.task == "multiclass" else ("|u1", (count, len(self.class_names))),
             HASHES: ("<u8", (count,)),
             ORIGINALS: ("<i8", (2, self.splits["train"].images)),
         }
@@ -253,6 +255,8 @@ class Pack:
         start, stop = self._ranges()[name]
         split = self.info.splits[name]
         own, labels = select(images, slice(start, stop)), self.arrays[LABELS][start:stop]
+        if self.info.task == "multilabel":
+            labels = labels.astype(bool)
         groups = self.arrays[GROUPS][start:stop] if split.grouped else None
         weights = self.arrays[WEIGHTS][start:stop] if split.weighted else None
         made = image_set(own, labels, self.info.class_names, f"{self.path}, {name}", groups, weights)
@@ -432,6 +436,7 @@ def write(
         },
         files={},
         groups=groups,
+        task=dataset.task,
         colour=before.colour,
         white_level=before.white_level,
         resize=dataset.resize,

@@ -17,6 +17,7 @@ from foveola.images import Dataset, Images, ImageSet, Labels, Originals, Resize
 from foveola.inputs.decode import FirstFrame
 from foveola.inputs.resize import is_colour
 from foveola.progress import Progress, no_progress
+from foveola.tasks import task_of
 
 if TYPE_CHECKING:
     from foveola.datasets.image_files import Decoded
@@ -100,9 +101,11 @@ def classes_of_labels(
     Without given names, names of classes are sorted naturally, and numbers are their own names, so that no class is
     invented: 1, 2, 3 are the classes "1", "2", "3". Given names belong to labels from 0, or else from 1.
 
+    Several labels an image, bool N×K, have the given names, or "0", "1", ….
+
     Parameters
     ----------
-    labels : split → integers or strings, N
+    labels : split → integers or strings, N, or bool N×K
     names : class names saved with the data; empty if there are none
 
     Raises
@@ -110,6 +113,9 @@ def classes_of_labels(
     DataError
         If numbers and strings are mixed, a number is below 0, or there are more classes than images can show.
     """
+    if all(task_of(array) == "multilabel" for array in labels.values()):
+        count = next(iter(labels.values())).shape[1]
+        return dict(labels), tuple(names) or tuple(map(str, range(count)))
     kinds = {array.dtype.kind for array in labels.values()}
     if len(kinds) > 1:
         raise DataError(f"{where}: labels are numbers in one split and names in another. Save all in the same form.")

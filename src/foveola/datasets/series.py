@@ -7,6 +7,7 @@ from pathlib import Path
 
 from foveola.errors import DataError
 from foveola.images import Dataset
+from foveola.tasks import label_numbers
 
 _FOLDER = r"^([^/]+)/"
 _EXAMPLE = r"Example: --groups '(.+)_\d+' groups car7_001.png, car7_002.png, … as car7."
@@ -74,7 +75,7 @@ def missing_groups(dataset: Dataset, paths: Mapping[str, Sequence[str]]) -> str 
     names = [Path(path).name for path in paths.get("train", [])]
     if dataset.train.groups is not None or len(names) != len(dataset.train):
         return None
-    return series_pattern(names, dataset.train.labels.tolist())
+    return series_pattern(names, label_numbers(dataset.train.labels).tolist())
 
 
 def series_pattern(paths: Sequence[str], labels: Sequence[int] | None = None) -> str | None:

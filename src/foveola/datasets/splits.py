@@ -19,6 +19,7 @@ from foveola.lazy import concatenate
 from foveola.models.learnt import LearntImages, Seen, hash_images
 from foveola.models.metadata import DataOrigin, ModelMetadata, Together
 from foveola.stratified import hold_out
+from foveola.tasks import label_numbers, label_pairs
 
 Split = Literal["test", "validation", "train", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -302,18 +303,21 @@ def joined_groups(groups: Indices | None, keys: Indices) -> Indices | None:
 
 
 def _has_too_few(images: ImageSet, keys: Indices, parts: int) -> NDArray[np.bool_]:
-    """Whether the class of each image, N, has fewer different images than there are splits."""
-    pairs = np.unique(np.stack([images.labels, keys], axis=1), axis=0)
+    """Whether the class, or a label, of each image, N, has fewer different images than there are splits."""
+    members, labels = label_pairs(images.labels)
+    pairs = np.unique(np.stack([labels, keys[members]], axis=1), axis=0)
     different = np.bincount(pairs[:, 0], minlength=len(images.class_names))
-    few: NDArray[np.bool_] = (different < parts)[images.labels]
+    few = np.zeros(len(images), bool)
+    few[members[(different < parts)[labels]]] = True
     return few
 
 
 def _check_classes(images: ImageSet, groups: Indices | None, parts: int) -> None:
-    """Refuse a class that is in some splits, but not in all."""
+    """Refuse a class, or label, that is in some splits, but not in all."""
     units, what = (np.arange(len(images)), "images") if groups is None else (groups, "groups of images")
+    members, labels = label_pairs(images.labels)
     for label, name in enumerate(images.class_names):
-        count = len(np.unique(units[images.labels == label]))
+        count = len(np.unique(units[members[labels == label]]))
         if 1 < count < parts:
             raise DataError(
                 f"Class {name!r} has {count} {what}, too few to be among the training, the validation and the test "
@@ -333,7 +337,7 @@ def _keeps_sizes(images: ImageSet, keys: Indices, validation: float, test: float
         return False
     for split, fraction in ((TEST, test), (VALIDATION, (1 - test) * validation)):
         wanted = fraction * images.class_counts
-        found = np.bincount(images.labels[part == split], minlength=len(wanted))
+        found = np.bincount(label_pairs(images.labels[part == split])[1], minlength=len(wanted))
         if fraction and not ((found >= np.floor(wanted / 2)) & (found <= np.ceil(2 * wanted) + 1)).all():
             return False
     return True
@@ -381,9 +385,9 @@ def _shared(groups: Indices | None, training: Indices | None) -> int:
 
 
 def _conflicting(given: Splits, keys: list[Indices]) -> int:
-    """Number of images whose key is also that of an image of another class."""
+    """Number of images whose key is also that of an image of another class, or with other labels."""
     key = np.unique(np.concatenate(keys), return_inverse=True)[1]
-    label = np.concatenate([images.labels for images in given.by_name.values()])
+    label = label_numbers(np.concatenate([images.labels for images in given.by_name.values()]))
     pairs = np.unique(np.stack([key, label], axis=1), axis=0)
     return int((np.bincount(pairs[:, 0]) > 1)[key].sum())
 

@@ -1,7 +1,5 @@
 """What a training says of its data first: splits, classes, images, copies and groups, in plain sentences."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from foveola.datasets.splits import Overlap, Splits
@@ -15,7 +13,7 @@ def summarize(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
     """The sentences, each a line."""
     lines = [
         _sizes(dataset, splits, overlap),
-        _classes(dataset.class_names),
+        _classes(dataset),
         *_images(dataset),
         _origin_of_splits(dataset, splits),
         *_copies(dataset, splits, overlap),
@@ -33,13 +31,17 @@ def _sizes(dataset: Dataset, splits: Splits, overlap: Overlap) -> str:
     train, validation, test = (0 if part is None else len(part) for part in vars(splits).values())
     return (
         f"{dataset.name}: {train:,} training, {validation:,} validation, {test:,} test{held_out}; "
-        f"{len(dataset.class_names)} classes"
+        f"{len(dataset.class_names)} {'classes' if dataset.task == 'multiclass' else 'labels'}"
     )
 
 
-def _classes(names: Sequence[str]) -> str:
+def _classes(dataset: Dataset) -> str:
+    names = dataset.class_names
     shown = ", ".join(name.replace("\n", " ") for name in names[:MAX_CLASSES])
-    return f"classes: {shown}" + (f", … and {len(names) - MAX_CLASSES:,} more" if len(names) > MAX_CLASSES else "")
+    shown += f", … and {len(names) - MAX_CLASSES:,} more" if len(names) > MAX_CLASSES else ""
+    if dataset.task == "multiclass":
+        return f"classes: {shown}"
+    return f"labels: {shown}; {dataset.train.labels.sum(axis=1).mean():.2g} an image on average"
 
 
 def _images(dataset: Dataset) -> list[str]:

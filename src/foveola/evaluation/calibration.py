@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from foveola.evaluation.intervals import NORMAL_95, effective_number, fraction
 from foveola.images import Labels
 from foveola.predictions import Estimate
+from foveola.tasks import log_losses as log_losses
+from foveola.tasks import task_of
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 PRIOR_SCALE, PRIOR_FREEDOM = 0.1, 10
@@ -22,7 +24,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels, weights: NDArr
     Parameters
     ----------
     logits : float array, N×K, of images that the network has not learnt from
-    labels : integer array, N
+    labels : integer array, N; or bool N×K, of which every label counts as an image does
     weights : float array, N, of the losses; beside the prior they count as their effective number of images
 
     Returns
@@ -33,8 +35,10 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels, weights: NDArr
 
     scaled = None if weights is None or not weights.any() else weights * weights.sum() / np.square(weights).sum()
 
+    many = 1 if task_of(labels) == "multiclass" else labels.shape[1]  # the loss is a mean over the labels
+
     def objective(log_temperature: float) -> float:
-        each = log_losses(logits / np.exp(log_temperature), labels)
+        each = many * log_losses(logits / np.exp(log_temperature), labels)
         losses = each.sum() if scaled is None else each @ scaled
         return float(losses + (PRIOR_FREEDOM + 1) / 2 * np.log1p((log_temperature / PRIOR_SCALE) ** 2 / PRIOR_FREEDOM))
 
@@ -44,15 +48,6 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels, weights: NDArr
     best = int(np.argmin([objective(log_temperature) for log_temperature in grid]))
     around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
     return float(np.exp(minimize_scalar(objective, bounds=around, method="bounded").x))
-
-
-def log_losses(logits: NDArray[np.floating], labels: Labels) -> NDArray[np.float64]:
-    """Negative log-likelihood of each image's true class in nats, float64 N; finite for all finite logits."""
-    from scipy.special import logsumexp
-
-    exact = logits.astype(np.float64)
-    losses: NDArray[np.float64] = logsumexp(exact, axis=1) - exact[np.arange(len(labels)), labels]
-    return losses
 
 
 def calibration_error(

@@ -115,7 +115,11 @@ def metric_differences(
     """
     models = [*first, *second]
     n = _right(models).shape[1]
-    weighted = {key: metric.weighted(models) for key, metric in METRICS.items() if key != "accuracy"}
+    weighted = {
+        key: metric.weighted(models)
+        for key, metric in METRICS.items()
+        if key != "accuracy" and metric.weighted is not None
+    }
     found = {key: metric(np.ones(n)) for key, metric in weighted.items()}
     drawn = {key: np.empty((resamples, len(models))) for key in weighted}
     generator = np.random.default_rng(0)
@@ -200,6 +204,8 @@ def p_text(p: float) -> str:
 
 def _right(models: Sequence[Predictions]) -> NDArray[np.bool_]:
     """Which images each model gets right, M×N."""
+    if models[0].task == "multilabel":
+        raise DataError("Models of several labels an image are not compared in pairs yet; compare their metrics.")
     labels = models[0].labels
     if not all(np.array_equal(model.labels, labels) for model in models):
         raise DataError(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, computed_field
 
 from foveola.errors import DataError, ModelError
+from foveola.evaluation import multilabel
 from foveola.evaluation.auc import auc_macro_ovr, bootstrap_auc
 from foveola.evaluation.calibration import calibration_error, calibration_gaps, log_losses
 from foveola.evaluation.intervals import (
@@ -20,6 +21,7 @@ from foveola.evaluation.intervals import (
     wilson_bounds,
 )
 from foveola.predictions import Estimate, Predictions
+from foveola.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Metric:
     meaning : one line for readers who do not know it
     better : which direction is better
     compute : the value with its 95 % interval, of N predictions
-    weighted : of M models on the same images, for paired resampling
+    weighted : of M models on the same images, for paired resampling; None where models are not compared by it
     """
 
     key: str
@@ -41,7 +43,7 @@ class Metric:
     meaning: str
     better: Literal["higher", "lower"]
     compute: Callable[[Predictions], Estimate]
-    weighted: Callable[[Sequence[Predictions]], WeightedMetric]
+    weighted: Callable[[Sequence[Predictions]], WeightedMetric] | None = None
 
 
 class ClassMetrics(BaseModel):
@@ -78,7 +80,7 @@ class ClassMetrics(BaseModel):
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, Estimate]:
-    """Every metric of METRICS by its key; by the images' weights, where they have some.
+    """Every metric of the task by its key; by the images' weights, where they have some.
 
     Raises
     ------
@@ -106,7 +108,12 @@ def compute_metrics(predictions: Predictions) -> dict[str, Estimate]:
             f"All {len(predictions):,} images to measure on weigh 0, so that nothing can be measured. Give some of "
             f"them a weight above 0."
         )
-    return {key: metric.compute(predictions) for key, metric in METRICS.items()}
+    return {key: metric.compute(predictions) for key, metric in metrics_of(predictions.task).items()}
+
+
+def metrics_of(task: Task) -> dict[str, "Metric"]:
+    """The rows of METRICS, or those of several labels an image."""
+    return MULTILABEL_METRICS if task == "multilabel" else METRICS
 
 
 def accuracy(predictions: Predictions) -> Estimate:
@@ -360,4 +367,45 @@ _ROWS = (
 )
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ROWS}
-"""Every metric by its key in JSON, in the order in which tables and pages show them."""
+"""Every metric of one class an image by its key in JSON, in the order in which tables and pages show them."""
+
+_MULTILABEL_ROWS = (
+    Metric(
+        "mean_average_precision",
+        "mean average precision (mAP)",
+        "mean over the labels of the area under the curve of precision over recall; 1 is perfect",
+        "higher",
+        multilabel.mean_average_precision,
+    ),
+    Metric(
+        "macro_f1",
+        "macro F1",
+        "mean over the labels of the harmonic mean of precision and recall",
+        "higher",
+        multilabel.macro_f1,
+    ),
+    Metric(
+        "micro_f1",
+        "micro F1",
+        "harmonic mean of precision and recall over all pairs of image and label",
+        "higher",
+        multilabel.micro_f1,
+    ),
+    Metric(
+        "accuracy",
+        "subset accuracy",
+        "fraction of images of which exactly the true labels are predicted",
+        "higher",
+        multilabel.subset_accuracy,
+    ),
+    Metric(
+        "log_loss",
+        "log loss",
+        "mean negative log-likelihood of a label, in nats; 0 is perfect, 0.69 what a coin reaches",
+        "lower",
+        multilabel.log_loss,
+    ),
+)
+
+MULTILABEL_METRICS: dict[str, Metric] = {metric.key: metric for metric in _MULTILABEL_ROWS}
+"""Every metric of several labels an image, in the same way."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from foveola.errors import DataError
 from foveola.images import Images, Labels, Polarity, check_images
-from foveola.predictions import Predictor, softmax
+from foveola.predictions import Predictor
+from foveola.tasks import probabilities
 
 # By default, a square covers a fiftieth of the image
 SQUARES_PER_SIDE = 7
@@ -106,7 +107,8 @@ def _starts(side: int, size: int, stride: int) -> list[int]:
 
 def _probabilities(predictor: Predictor, images: Images, classes: Labels) -> NDArray[np.float64]:
     """Probability of the given class for each image, float64 N."""
-    return softmax(predictor.predict_logits(images))[np.arange(len(images)), classes]
+    every = probabilities(predictor.predict_logits(images), predictor.metadata.task)
+    return every[np.arange(len(images)), classes]
 
 
 def _cover(image: Images, squares: Sequence[tuple[slice, slice]], polarity: Polarity) -> Images:

@@ -9,6 +9,7 @@ from foveola.exports.onnx import OnnxModel
 from foveola.images import Polarity, Resize
 from foveola.inputs.fixes import FIXES, WITHOUT_STATISTICS
 from foveola.models.metadata import ImageStatistics, OriginalImages, PretrainedOrigin, Rejection, Unfamiliarity
+from foveola.tasks import Task
 
 
 class ModelLayer(BaseModel):
@@ -43,6 +44,8 @@ class Limits(BaseModel):
 class _Description(BaseModel):
     name: str
     class_names: tuple[str, ...]
+    task: Task
+    thresholds: tuple[float, ...] | None
     image_shape: tuple[int, int, int]
     channels: Literal["data", "grey", "rgb"]
     resize: Resize
@@ -62,6 +65,7 @@ class _Description(BaseModel):
 class ModelDocument(_Description):
     """The model and what the server does with it.
 
+    `task` says whether an image has one class or any number of labels, each from its probability in `thresholds` on;
     `image_shape` is height, width and channels of the network's input; images of another size are brought to it by
     `resize`, with the grey level `fill` beside a letterbox's image; `originals` are the training images before they
     were resized and converted; `white_level` is the value that becomes 255 in files of 16 bits per pixel, null for
@@ -97,6 +101,8 @@ def _describe(model: OnnxModel, name: str, *, collect: bool) -> dict[str, Any]:
     return {
         "name": name,
         "class_names": metadata.class_names,
+        "task": metadata.task,
+        "thresholds": metadata.thresholds,
         "image_shape": metadata.image_shape,
         "channels": metadata.channels,
         "resize": metadata.resize,

@@ -14,6 +14,7 @@ from foveola.inputs.decode import FirstFrame, white_level_of
 from foveola.inputs.fixes import WITHOUT_STATISTICS, Fix, apply_fixes, check_fixes
 from foveola.inputs.resize import is_colour, to_channels
 from foveola.models.metadata import ModelMetadata
+from foveola.tasks import decide
 
 UNFAMILIAR = "unlike anything the model was trained on, so class and probability mean little"
 
@@ -37,7 +38,8 @@ class Prediction:
     `top` holds (class, probability), most probable first. `findings` describe how the original image differs from the
     training images; `fixes` are those applied before prediction. `uncertain` means that the probability is below the
     model's threshold. `unfamiliar` means that what the network got is unlike anything it was trained on: its
-    `unfamiliarity` is above `unfamiliarity_threshold`; None if the model does not measure it.
+    `unfamiliarity` is above `unfamiliarity_threshold`; None if the model does not measure it. `labels` are those that
+    reach their thresholds, most probable first, of a model that gives any number of labels; None of one class an image.
     """
 
     image: str
@@ -47,6 +49,7 @@ class Prediction:
     uncertain: bool = False
     unfamiliarity: float | None = None
     unfamiliarity_threshold: float | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def unfamiliar(self) -> bool | None:
@@ -57,6 +60,11 @@ class Prediction:
     @property
     def class_name(self) -> str:
         return self.top[0][0]
+
+    @property
+    def text(self) -> str:
+        """What is predicted, in words: the class, or all labels."""
+        return self.class_name if self.labels is None else ", ".join(self.labels) or "no label"
 
     @property
     def probability(self) -> float:
@@ -167,23 +175,28 @@ def make_prediction(
     Parameters
     ----------
     name : of the image
-    probabilities : float64 K, softmax of the logits of `prepared.pixels`
+    probabilities : float64 K, of classes or labels, from the logits of `prepared.pixels`
     prepared : the image
     metadata : of the model, with its thresholds for uncertain predictions and unfamiliar images
     class_names : K names
     top : number of classes to list, most probable first
     unfamiliarity : the model's score of `prepared.pixels`, if it measures it
     """
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    best = [(class_names[k], float(probabilities[k])) for k in order]
+    order = np.argsort(-probabilities, kind="stable")
+    best = [(class_names[k], float(probabilities[k])) for k in order[:top]]
+    labels = None
+    if metadata.task == "multilabel":
+        reached = decide(probabilities[None], metadata.task, metadata.thresholds)[0]
+        labels = tuple(class_names[k] for k in order if reached[k])
     uncertain = metadata.reject is not None and not metadata.reject.is_confident(probabilities[None])[0]
     threshold = metadata.unfamiliarity.threshold if metadata.unfamiliarity else None
-    return Prediction(name, best, prepared.findings, prepared.fixes, uncertain, unfamiliarity, threshold)
+    return Prediction(name, best, prepared.findings, prepared.fixes, uncertain, unfamiliarity, threshold, labels)
 
 
 def prediction_document(prediction: Prediction) -> dict[str, Any]:
     """A prediction as plain values for JSON, without the name of the image."""
-    return {
+    labels = {} if prediction.labels is None else {"labels": list(prediction.labels)}
+    return labels | {
         "class": prediction.class_name,
         "probability": prediction.probability,
         "uncertain": prediction.uncertain,

@@ -13,6 +13,7 @@ from foveola.images import Polarity, Resize
 from foveola.models.layers import Layer
 from foveola.models.learnt import LearntImages
 from foveola.models.shapes import check_size, infer_shapes
+from foveola.tasks import Task
 
 METADATA_KEY = "foveola"
 
@@ -212,6 +213,8 @@ class ModelMetadata(BaseModel):
     letterboxed, with the grey level `fill` beside the image (see `foveola.inputs.resize`). Then `pad` black pixels
     are added on each side, values are scaled to 0..1, `mean` is subtracted and the result divided by `std`, by channel.
     Logits are divided by `temperature`.
+    `task` says what logits mean: one class an image, by softmax, or, by sigmoid, any number of labels, each of which is
+    given from its probability in `thresholds` on (None: 0.5 each).
     `channels` is the recipe's setting: with "grey" or "rgb", images of the other kind are converted; with "data", a
     colour model takes grey images, too, but a grey model refuses colour images.
     `statistics` is None if the training images have no common background, as photographs; `originals` in models of an
@@ -226,6 +229,8 @@ class ModelMetadata(BaseModel):
 
     format: Literal[1] = 1
     class_names: tuple[str, ...] = Field(min_length=1, max_length=MAX_CLASSES)
+    task: Task = "multiclass"
+    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
     image_shape: tuple[Side, Side, int]
     channels: Literal["data", "grey", "rgb"] = "data"
     resize: Resize = "stretch"
@@ -251,6 +256,10 @@ class ModelMetadata(BaseModel):
             raise ValueError(f"image_shape has {self.image_shape[2]} channels; images have 1 or 3")
         if len(set(self.class_names)) < len(self.class_names):
             raise ValueError("two classes have the same name")
+        if self.thresholds is not None and (self.task != "multilabel" or len(self.thresholds) != len(self.class_names)):
+            raise ValueError(
+                f"there are {len(self.thresholds)} thresholds of labels for {len(self.class_names)} labels"
+            )
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (1, self.image_shape[2]):
                 raise ValueError(f"{name} needs one value, or one for each of {self.image_shape[2]} channels")

@@ -26,6 +26,7 @@ from foveola.reports.style import (
     short,
     style_axes,
 )
+from foveola.tasks import label_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def plot_run(
     *,
     x: str = "epoch",
 ) -> None:
-    """Plot curves and samples, and, if the test split was measured, mistakes and confusion matrix.
+    """Plot curves and samples; of a measured test split, mistakes and, of one class an image, the confusion matrix.
 
     Parameters
     ----------
@@ -72,7 +73,8 @@ def plot_run(
     plot_samples(train, folder / "samples.png")
     if test is not None and predictions is not None:
         plot_mistakes(test, predictions, folder / "mistakes.png")
-        plot_confusion(confusion(predictions), predictions.class_names, folder / "confusion.png")
+        if predictions.task == "multiclass":
+            plot_confusion(confusion(predictions), predictions.class_names, folder / "confusion.png")
 
 
 def plot_curves(history: Sequence[Mapping[str, Any]], path: str | Path, x: str = "epoch") -> None:
@@ -144,7 +146,8 @@ def plot_samples(
     """
     n = len(image_set)
     chosen = np.arange(n) if n <= count else np.random.default_rng(seed).choice(n, count, replace=False)
-    readable, fonts = drawable_names([*image_set.class_names, *(predicted or ())])
+    trues = {index: label_text(image_set.labels[index], image_set.class_names) for index in chosen}
+    readable, fonts = drawable_names([*image_set.class_names, *trues.values(), *(predicted or ())])
     across = math.ceil(math.sqrt(len(chosen)))
     rows = math.ceil(len(chosen) / across)
     figure = new_figure(1.65 * across, 1.9 * rows)
@@ -153,7 +156,7 @@ def plot_samples(
         axes.imshow(image_set.images[index], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        true = image_set.class_names[image_set.labels[index]]
+        true = trues[index]
         given = true if predicted is None else predicted[index]
         caption = short(readable[true]) if given == true else f"{short(readable[true])}\n→ {short(readable[given])}"
         axes.set_xlabel(
@@ -164,9 +167,9 @@ def plot_samples(
 
 def plot_mistakes(image_set: ImageSet, predictions: Predictions, path: str | Path, count: int = 25) -> None:
     """Plot the first images, at most `count`, whose prediction is wrong; `predictions` are those of `image_set`."""
-    first = np.flatnonzero(predictions.predicted != image_set.labels)[:count]
+    first = np.flatnonzero(~predictions.right)[:count]
     if len(first) > 0:
-        predicted = [predictions.class_names[label] for label in predictions.predicted[first]]
+        predicted = [label_text(label, predictions.class_names) for label in predictions.predicted[first]]
         plot_samples(image_set.take(first), path, count, predicted=predicted)
     else:
         figure = new_figure(5, 1.5)

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from foveola.errors import UserError
+from foveola.errors import OutputError, UserError
 from foveola.exports.model_document import Limits, ModelDocument, model_document
 from foveola.exports.onnx import OnnxModel
 from foveola.serving import collect, explain, inference_protocol, predict, static_files
@@ -103,6 +103,11 @@ def create_app(
         exception_handlers=dict.fromkeys((Refused, UserError, RequestValidationError, HTTPException), _refuse),
     )
     app.state.service = service
+    if settings.collect is not None and model.metadata.task == "multilabel":
+        raise OutputError(
+            "Images are collected in a folder for each class, but this model gives any number of labels an image. "
+            "Serve it without --collect."
+        )
     if settings.collect is not None:
         app.state.collection = collect.Collection(settings.collect, model.class_names)
     _add_routes(app, settings)

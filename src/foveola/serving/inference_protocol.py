@@ -18,7 +18,6 @@ from pydantic_core import to_json
 
 from foveola.errors import DataError
 from foveola.images import Images, shape_text
-from foveola.predictions import softmax
 from foveola.serving import schemas
 from foveola.serving.bodies import QUICK_BYTES
 from foveola.serving.json_bodies import check_values, pixels_of
@@ -26,6 +25,7 @@ from foveola.serving.openapi import accepts, refusals
 from foveola.serving.refusals import Refused, described
 from foveola.serving.schemas import HEADER_LENGTH, InferRequest, InputTensor, Parameters
 from foveola.serving.service import Service, service_of
+from foveola.tasks import Task, probabilities
 
 Result = TypeVar("Result")
 
@@ -154,7 +154,8 @@ async def infer(
     except DataError as error:
         raise Refused(400, str(error)) from None
     large = logits.size > QUICK_BYTES // 8
-    return await _in_thread_if(large, service, _response, service.settings.name, asked, outputs, logits)
+    name, task = service.settings.name, service.model.metadata.task
+    return await _in_thread_if(large, service, _response, name, task, asked, outputs, logits)
 
 
 router.include_router(models)
@@ -237,14 +238,16 @@ def _check_parameters(parameters: Parameters) -> None:
             raise DataError(f"The parameter {name} belongs to an extension that is not offered. Leave it out.")
 
 
-def _response(name: str, asked: InferRequest, outputs: dict[str, bool], logits: NDArray[np.float32]) -> Response:
+def _response(
+    name: str, task: Task, asked: InferRequest, outputs: dict[str, bool], logits: NDArray[np.float32]
+) -> Response:
     """An InferResponse, followed by binary tensors if some are requested."""
     document: dict[str, Any] = {"model_name": name, "model_version": VERSION, "outputs": []}
     if asked.id is not None:
         document["id"] = asked.id
     buffers = []
     for output, binary in outputs.items():
-        values = logits if output == "logits" else softmax(logits).astype(np.float32)
+        values = logits if output == "logits" else probabilities(logits, task).astype(np.float32)
         tensor: dict[str, Any] = {"name": output, "datatype": "FP32", "shape": values.shape}
         if binary:
             buffers.append(values.astype("<f4", copy=False).tobytes())

@@ -13,11 +13,11 @@ from foveola.images import Images
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document, requested_fixes
 from foveola.models.metadata import ModelMetadata
 from foveola.models.unfamiliarity import Outputs
-from foveola.predictions import softmax
 from foveola.serving.json_bodies import JSON_SCHEMA
 from foveola.serving.openapi import IMAGE_FILE, PIXELS, accepts, refusals
 from foveola.serving.schemas import PredictionsDocument, PredictQuery
 from foveola.serving.service import parameters, service_of
+from foveola.tasks import probabilities
 
 router = APIRouter()
 
@@ -56,7 +56,7 @@ def _documents(
 ) -> list[dict[str, Any]]:
     scores = [None] * len(prepared) if outputs.unfamiliarity is None else outputs.unfamiliarity.tolist()
     documents = []
-    for image, row, score in zip(prepared, softmax(outputs.logits), scores, strict=True):
+    for image, row, score in zip(prepared, probabilities(outputs.logits, metadata.task), scores, strict=True):
         prediction = make_prediction("", row, image, metadata, metadata.class_names, query.top, score)
         document = prediction_document(prediction)
         documents.append(document | {"seen": seen_document(image.pixels)} if query.seen else document)

@@ -102,8 +102,12 @@ class UnfamiliarityDocument(BaseModel):
 
 
 class PredictionDocument(BaseModel):
-    """The prediction for one image."""
+    """The prediction for one image; a model of several labels an image gives `labels`, too."""
 
+    labels: Annotated[
+        list[str] | None,
+        Field(description="The labels that reach their thresholds, most probable first; of several labels an image."),
+    ] = None
     name: str = Field(alias="class")
     probability: Annotated[float, Field(ge=0, le=1)]
     uncertain: Annotated[bool, Field(description="The probability is below the model's threshold.")]

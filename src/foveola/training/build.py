@@ -58,6 +58,7 @@ def build_classifier(
     mean, std = _scaling(recipe, train)
     metadata = ModelMetadata(
         class_names=train.class_names,
+        task=train.task,
         image_shape=train.image_shape,
         channels=recipe.channels,
         pad=recipe.pad,

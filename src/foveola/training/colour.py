@@ -124,6 +124,9 @@ def settle_augmentation(recipe: Recipe, train: ImageSet) -> tuple[Recipe, list[s
         return recipe, []
     if recipe.augment.colour is not None:
         return recipe.model_copy(update={"augment": recipe.augment.settled(colour=False)}), []
+    if train.task == "multilabel":
+        sentence = "colour: not changed, because labels may hang on it; --set augment.colour=0.2 changes it"
+        return recipe.model_copy(update={"augment": recipe.augment.settled(colour=False)}), [sentence]
     evidence = colour_evidence(train)
     augment = recipe.augment.settled(colour=evidence is not None and not evidence.tells_apart)
     said = [] if evidence is None else [_sentence(evidence, train.class_names)]

@@ -17,6 +17,7 @@ from foveola.lazy import as_lazy
 from foveola.models.classifier import Classifier
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
+from foveola.tasks import label_pairs, log_losses
 from foveola.training.callbacks import Callback, EpochMetrics
 from foveola.training.checkpoint import Checkpoint
 from foveola.training.distributed import ALONE, Processes
@@ -192,7 +193,8 @@ class Batches:
         else:
             # Copied only if necessary: PyTorch takes neither read-only arrays nor views with negative strides
             self.images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(device)
-        self.labels = torch.from_numpy(train.labels).to(device)
+        labels = torch.from_numpy(train.labels)
+        self.labels = (labels if train.task == "multiclass" else labels.float()).to(device)
         self.weights = None if train.weights is None else torch.tensor(train.weights, dtype=torch.float32).to(device)
         self.size = min(recipe.batch_size, len(train))
         self.random = recipe.batches == "random"
@@ -264,25 +266,24 @@ def training_mode(classifier: Classifier, recipe: Recipe) -> None:
 def class_weights(train: ImageSet, recipe: Recipe, device: torch.device) -> Tensor | None:
     """Class weights, K: inverse to the class frequencies, 1 on average over the images (King and Zeng, 2001).
 
+    Of several labels an image, they are of the images that have a label: the number of those without it by theirs.
     Where images have weights, the frequency of a class is the sum of those of its images.
     """
     if recipe.class_weights == "none":
         return None
-    sums = train.class_counts.astype(np.float64)
-    if train.weights is not None:
-        sums = np.bincount(train.labels, train.weights, minlength=len(sums)).astype(np.float64)
+    images, labels = label_pairs(train.labels)
+    image_weights = np.ones(len(train)) if train.weights is None else train.weights
+    sums = np.bincount(labels, image_weights[images], minlength=len(train.class_names)).astype(np.float64)
     with np.errstate(divide="ignore"):
-        weights = sums.sum() / (len(sums) * sums)
+        one_class = train.task == "multiclass"
+        weights = sums.sum() / (len(sums) * sums) if one_class else (image_weights.sum() - sums) / sums
     weights[sums == 0] = 0
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def _validation_metrics(predictions: Predictions) -> EpochMetrics:
-    true_class = predictions.probabilities[np.arange(len(predictions)), predictions.labels]
-    # The smallest normal number stands for a probability that underflowed to 0
-    losses = -np.log(np.maximum(true_class, np.finfo(np.float64).tiny))
-    right = predictions.predicted == predictions.labels
-    return {"val_loss": predictions.mean(losses), "val_accuracy": predictions.mean(right)}
+    losses = log_losses(predictions.logits, predictions.labels)
+    return {"val_loss": predictions.mean(losses), "val_accuracy": predictions.mean(predictions.right)}
 
 
 def seed_step(seed: int, step: int, device: torch.device) -> None:

@@ -7,7 +7,6 @@ every step, and raised at once.
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NoReturn
 
 import torch
@@ -21,6 +20,7 @@ from foveola.recipe import Recipe
 from foveola.training.augment import augment_images, cutout, draw_mixup, mixup
 from foveola.training.distill import distillation_loss
 from foveola.training.distributed import ALONE, Processes
+from foveola.training.losses import is_right, label_losses
 from foveola.training.optimizers import build_optimizers
 from foveola.training.read_ahead import ReadAhead
 from foveola.training.schedules import lr_schedule
@@ -40,8 +40,8 @@ class TrainStep:
     Parameters
     ----------
     classifier : its network is trained
-    images, labels : all training images, uint8 N×H×W×C, and their labels, N, on the device; images may be read there
-        batch by batch
+    images, labels : all training images, uint8 N×H×W×C, and their labels, N, or float N×K, on the device; images may be
+        read there batch by batch
     precision : of matrix products
     flip : whether training flips images, each with probability 1/2
     class_weights : K, or None
@@ -166,7 +166,7 @@ class TrainStep:
 
     def _correct(self, logits: Tensor, indices: Tensor) -> Tensor:
         """The weight of the images with these indices whose most probable class is the true one."""
-        right = logits.detach().argmax(1) == self.labels[indices]
+        right = is_right(logits.detach(), self.labels[indices])
         return right.sum() if self.image_weights is None else self.image_weights[indices] @ right.float()
 
     def _inputs(self, indices: Tensor, part: BatchPart) -> Tensor:
@@ -212,21 +212,17 @@ class TrainStep:
         return (1 - distill.weight) * loss + distill.weight * taught
 
     def _label_loss(self, logits: Tensor, indices: Tensor, all_indices: Tensor) -> Tensor:
-        """Mean cross-entropy; of a part of the batch, its sum divided by the weight of the whole batch."""
-        loss = partial(
-            F.cross_entropy, logits, self.labels[indices], self.class_weights,
-            label_smoothing=self.recipe.label_smoothing,
-        )  # fmt: skip
-        if self.image_weights is not None:
-            return self.image_weights[indices] @ loss(reduction="none") / self._total(all_indices)
-        if self.processes.size == 1:
-            return loss()
-        return loss(reduction="sum") / self._total(all_indices)
+        """Mean loss by the labels; of a part of the batch, its sum divided by the weight of the whole batch."""
+        labels, smoothing, weights = self.labels[indices], self.recipe.label_smoothing, self.image_weights
+        if self.processes.size == 1 and weights is None and labels.ndim == 1:
+            return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=smoothing)
+        losses = label_losses(logits, labels, self.class_weights, smoothing)
+        return (losses.sum() if weights is None else weights[indices] @ losses) / self._total(all_indices)
 
     def _total(self, indices: Tensor, *, by_class: bool = True) -> Tensor | int:
         """The weight of a whole batch, above 0, with that of the classes or without."""
         weights = self.image_weights
-        if by_class and self.class_weights is not None:
+        if by_class and self.class_weights is not None and self.labels.ndim == 1:
             of_class = self.class_weights[self.labels[indices]]
             return of_class.sum() if weights is None else (weights[indices] * of_class).sum().clamp_min(_TINY)
         return len(indices) if weights is None else weights[indices].sum().clamp_min(_TINY)

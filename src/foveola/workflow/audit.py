@@ -30,7 +30,7 @@ from foveola.documents import (
 )
 from foveola.errors import DataError, require
 from foveola.files import check_writable, write_atomically, writing
-from foveola.images import Dataset, ImageSet
+from foveola.images import Dataset, ImageSet, check_one_class
 from foveola.lazy import as_lazy
 from foveola.predictions import Estimate, Predictions
 from foveola.progress import console, show_progress
@@ -308,9 +308,11 @@ def _read(
     if isinstance(data, Dataset):
         if groups is not None:
             raise DataError("Groups are read from file names. A loaded Dataset has its own: ImageSet(groups=…).")
+        check_one_class(data, "Labels are audited")
         return data, {}
     with show_progress(screen) as progress:
         dataset = load_for_recipe(recipe, data, groups, skip_bad, progress)
+    check_one_class(dataset, "Labels are audited")
     return dataset, image_paths(data, dataset)
 
 

@@ -8,13 +8,14 @@ from foveola.datasets.splits import Splits
 from foveola.errors import NonFiniteLoss
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
+from foveola.tasks import sigmoid
 
 if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
 
 
 def calibrate(classifier: "Classifier", splits: Splits, recipe: Recipe) -> None:
-    """Choose temperature, rejection threshold and unfamiliarity threshold; without validation images, nothing.
+    """Choose temperature and thresholds, of rejection, labels and unfamiliarity; without validation images, nothing.
 
     Raises
     ------
@@ -22,6 +23,7 @@ def calibrate(classifier: "Classifier", splits: Splits, recipe: Recipe) -> None:
         If the network's outputs are not finite.
     """
     from foveola.evaluation.calibration import fit_temperature
+    from foveola.evaluation.multilabel import best_thresholds
     from foveola.evaluation.rejection import choose_threshold
 
     if splits.validation is None:
@@ -34,6 +36,11 @@ def calibrate(classifier: "Classifier", splits: Splits, recipe: Recipe) -> None:
             "lower the learning rate with --set learning_rate=…"
         )
     temperature = fit_temperature(logits, labels, validation.weights)
+    if validation.task == "multilabel":
+        thresholds = best_thresholds(sigmoid(logits / np.float32(temperature)), labels, validation.weights)
+        chosen = {"temperature": temperature, "thresholds": thresholds}
+        classifier.metadata = classifier.metadata.model_copy(update=chosen)
+        return
     reject = None
     if recipe.reject is not None:
         calibrated = Predictions(logits / np.float32(temperature), labels, classifier.class_names, held_out=True)

@@ -35,7 +35,7 @@ from foveola.evaluation.comparison import (
 from foveola.evaluation.costs import Speed, device_name, measure_speeds, multiply_adds, parameters_by_image_size
 from foveola.evaluation.metrics import accuracy
 from foveola.files import write_atomically, writing
-from foveola.images import Dataset, ImageSet
+from foveola.images import Dataset, ImageSet, check_one_class
 from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictions, Predictor
 from foveola.progress import console, show_progress
@@ -112,6 +112,7 @@ def compare(
     with show_progress(screen) as progress:
         dataset = data if isinstance(data, Dataset) else _read(opened[0], data, progress)
     check_fingerprint(opened[0].status.data, opened[0].path, dataset)
+    check_one_class(dataset, "Runs are compared")
     unique = {run.path: run for run in opened}
     classifiers = {path: open_model(run.path, device=device) for path, run in unique.items()}
     test = _common_test_images(dataset, classifiers)

@@ -1,6 +1,6 @@
 """Evaluate: a model measured on data."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,7 @@ def evaluate(
     with show_progress(console(verbose)) as progress:
         dataset = data if isinstance(data, Dataset) else load_for_model(metadata, data, skip_bad, progress)
         selected = select_split(dataset, metadata, split)
-        labels = _match_classes(selected.images, predictor.class_names, dataset.name)
+        labels = match_classes(selected.images, metadata, dataset.name)
         images = selected.images.images
         if set(fix) - {"grey"}:
             fixed = None
@@ -78,7 +78,7 @@ def evaluate(
             images = _in_channels(images, metadata.image_shape[2], grey="grey" in requested, name=dataset.name)
     outputs = predict_outputs(predictor, images)
     names, groups, weights = tuple(predictor.class_names), selected.images.groups, selected.images.weights
-    predictions = Predictions(outputs.logits, labels, names, selected.held_out, groups, weights)
+    predictions = Predictions(outputs.logits, labels, names, selected.held_out, groups, weights, metadata.thresholds)
     return evaluate_predictions(
         predictions, selected.name, metadata, outputs.unfamiliarity, seen=selected.seen, left_out=selected.left_out
     )
@@ -137,28 +137,32 @@ def evaluate_predictions(
     """
     from foveola.evaluation.curves import curves
     from foveola.evaluation.intervals import effective_number
-    from foveola.evaluation.metrics import METRICS, compute_metrics, confusion, per_class
+    from foveola.evaluation.metrics import METRICS, compute_metrics, confusion, metrics_of, per_class
+    from foveola.evaluation.multilabel import per_label
     from foveola.evaluation.rejection import evaluate_rejection
     from foveola.evaluation.unfamiliarity import evaluate_unfamiliarity
 
     measure, weights = metadata.unfamiliarity, predictions.weights
     metrics = compute_metrics(predictions)
+    one_class = predictions.task == "multiclass"
     uncalibrated = replace(predictions, logits=predictions.logits * np.float32(metadata.temperature))
     return Evaluation(
         split=split,
         n=len(predictions),
+        task=predictions.task,
         held_out=bool(predictions.held_out),
         seen=None if seen is None else _count_seen(seen, left_out),
         without_copies=None if seen is None else _without_copies(predictions, seen),
         weighted=None if weights is None else WeightedImages(effective=effective_number(weights)),
         metrics=metrics,
-        per_class=per_class(predictions),
-        confusion=confusion(predictions).tolist(),
-        ece_uncalibrated=METRICS["ece"].compute(uncalibrated),
-        log_loss_uncalibrated=METRICS["log_loss"].compute(uncalibrated),
+        per_class=per_class(predictions) if one_class else [],
+        confusion=confusion(predictions).tolist() if one_class else [],
+        labels=None if one_class else per_label(predictions),
+        ece_uncalibrated=METRICS["ece"].compute(uncalibrated) if one_class else None,
+        log_loss_uncalibrated=metrics_of(predictions.task)["log_loss"].compute(uncalibrated),
         rejection=None if metadata.reject is None else evaluate_rejection(predictions, metadata.reject),
         unfamiliar=None if measure is None or unfamiliarity is None else evaluate_unfamiliarity(unfamiliarity, measure),
-        curves=curves(predictions, metadata.temperature),
+        curves=curves(predictions, metadata.temperature) if one_class else None,
     )
 
 
@@ -168,7 +172,7 @@ def _count_seen(seen: Seen, left_out: int) -> SeenImages:
 
 def _without_copies(predictions: Predictions, seen: Seen) -> WithoutCopies | None:
     """Metrics of the images that the model has not seen, if it has seen some of them, but not all."""
-    from foveola.evaluation.metrics import METRICS
+    from foveola.evaluation.metrics import metrics_of
 
     others = np.flatnonzero(~seen.any)
     if len(others) in (0, len(predictions)):
@@ -176,18 +180,41 @@ def _without_copies(predictions: Predictions, seen: Seen) -> WithoutCopies | Non
     unseen = predictions.take(others, held_out=True)
     if unseen.weights is not None and not unseen.weights.any():
         return None
-    return WithoutCopies(n=len(others), **{name: METRICS[name].compute(unseen) for name in ("accuracy", "log_loss")})
+    return WithoutCopies(
+        n=len(others), **{name: metrics_of(unseen.task)[name].compute(unseen) for name in ("accuracy", "log_loss")}
+    )
 
 
-def _match_classes(images: ImageSet, class_names: Sequence[str], data_name: str) -> Labels:
-    """The images' labels as indices into the model's classes, matched by name."""
+def match_classes(images: ImageSet, metadata: ModelMetadata, data_name: str) -> Labels:
+    """The images' labels as those of the model, matched by the names of classes or labels: N, or bool N×K.
+
+    Raises
+    ------
+    DataError
+        If the data has classes or labels that the model does not know, lacks labels that it gives, or has one class an
+        image while the model gives several labels, or the other way round.
+    """
+    names = metadata.class_names
+    if images.task != metadata.task:
+        forms = {"multiclass": "one class", "multilabel": "any number of labels"}
+        raise DataError(
+            f"The images of {data_name} have {forms[images.task]} each, but the model gives {forms[metadata.task]}. "
+            f"Evaluate on data with labels of that form."
+        )
     occurring = [name for name, count in zip(images.class_names, images.class_counts, strict=True) if count]
-    unknown = [name for name in occurring if name not in class_names]
+    unknown = [name for name in occurring if name not in names]
     if unknown:
         raise DataError(
             f"{data_name} has classes that the model does not know: {', '.join(unknown[:10])}. "
-            f"The model knows: {', '.join(class_names[:20])}. Evaluate on data with these class names."
+            f"The model knows: {', '.join(names[:20])}. Evaluate on data with these class names."
         )
-    positions = {name: position for position, name in enumerate(class_names)}
+    if images.task == "multilabel":
+        if missing := [name for name in names if name not in images.class_names]:
+            raise DataError(
+                f"{data_name} does not say which images have the labels {', '.join(missing[:10])}, which the model "
+                f"gives. Add a column for each."
+            )
+        return images.labels[:, [images.class_names.index(name) for name in names]]
+    positions = {name: position for position, name in enumerate(names)}
     to_model = np.array([positions.get(name, -1) for name in images.class_names], dtype=np.int64)
     return to_model[images.labels]

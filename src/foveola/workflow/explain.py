@@ -16,8 +16,8 @@ from foveola.images import Images, Labels
 from foveola.inputs.find import ImageFile, find_images
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document
 from foveola.models.metadata import ModelMetadata
-from foveola.predictions import softmax
 from foveola.progress import console, show_progress
+from foveola.tasks import probabilities
 from foveola.workflow.open import Device, open_model
 from foveola.workflow.predict import read_images, unfixed
 
@@ -178,8 +178,8 @@ def _explanation(
     classes = np.array(list(dict.fromkeys([int(logits.argmax()), *requested])), np.int64)
     heatmaps, reason = _heatmaps(classifier, seen, logits, classes, method)
     maps = feature_maps(classifier, seen)
-    (probabilities,) = softmax(logits[None])
-    prediction = make_prediction(name, probabilities, prepared, metadata, classifier.class_names, TOP)
+    (values,) = probabilities(logits[None], metadata.task)
+    prediction = make_prediction(name, values, prepared, metadata, classifier.class_names, TOP)
     without_fixes = unfixed(given, prepared, metadata)
     return Explanation(prediction, given, without_fixes, seen, maps, heatmaps, method, reason)
 
@@ -200,11 +200,9 @@ def _heatmaps(
     except ModelError as error:
         cams, reason = [(None, None)] * len(classes), str(error)
     drops = occlusion(classifier, classifier.metadata.polarity, copies, classes)
-    probabilities = softmax(logits[None])[0]
+    values = probabilities(logits[None], classifier.metadata.task)[0]
     heatmaps = [
-        ClassHeatmaps(
-            label, classifier.class_names[label], float(probabilities[label]), float(logits[label]), *cam, drop
-        )
+        ClassHeatmaps(label, classifier.class_names[label], float(values[label]), float(logits[label]), *cam, drop)
         for label, cam, drop in zip(classes.tolist(), cams, drops, strict=True)
     ]
     return heatmaps, reason

@@ -17,7 +17,7 @@ from foveola.exports import (
 )
 from foveola.exports.onnx import OnnxModel
 from foveola.exports.parity import BATCH_SIZES
-from foveola.images import Dataset, ImageSet
+from foveola.images import Dataset, ImageSet, check_one_class
 from foveola.models.metadata import ModelMetadata
 from foveola.progress import console, show_progress
 from foveola.runs import Run
@@ -86,6 +86,7 @@ def export(
     # Only an evaluation reads the test images
     images = select_split(data, live.metadata, "train").images
     if int8:
+        check_one_class(data, "8-bit integers are measured")
         return export_int8(source, live, images.images, _validation_images(opened, data, live.metadata), target)
     return export_run(source, live, images.images, target, format)
 

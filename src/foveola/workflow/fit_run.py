@@ -327,8 +327,9 @@ def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, over
     outputs = classifier.predict_outputs(splits.test.images)
     test = splits.test
     predictions = Predictions(
-        outputs.logits, test.labels, test.class_names, not seen.any.any(), test.groups, test.weights
-    )
+        outputs.logits, test.labels, test.class_names, not seen.any.any(), test.groups, test.weights,
+        classifier.metadata.thresholds,
+    )  # fmt: skip
     evaluation = evaluate_predictions(predictions, "test", classifier.metadata, outputs.unfamiliarity, seen=seen)
     run.write_evaluation(evaluation)
     return predictions
@@ -342,9 +343,12 @@ def _training_accuracy(classifier: "Classifier", train: ImageSet) -> float:
         cost = count_multiply_adds(metadata.layers, metadata.network_shape, len(metadata.class_names))
         count = min(count, MAX_TRAINING_ACCURACY_MULTIPLY_ADDS // max(cost, 1))
     some = np.sort(np.random.default_rng(0).permutation(len(train))[:count])
-    predicted = classifier.predict_logits(train.images[some]).argmax(axis=1)
+    logits, thresholds = classifier.predict_logits(train.images[some]), metadata.thresholds
     weights = None if train.weights is None or not train.weights[some].any() else train.weights[some]
-    return float(np.average(predicted == train.labels[some], weights=weights))
+    predictions = Predictions(
+        logits, train.labels[some], train.class_names, held_out=False, weights=weights, thresholds=thresholds
+    )
+    return predictions.mean(predictions.right)
 
 
 def _write_page(

@@ -16,8 +16,9 @@ from foveola.inputs.find import ImageFile, find_images
 from foveola.inputs.fixes import Fix, apply_fixes
 from foveola.inputs.prepare import Prediction, PreparedImage, make_prediction, prepare, requested_fixes
 from foveola.models.metadata import ModelMetadata
-from foveola.predictions import Predictor, predict_outputs, softmax
+from foveola.predictions import Predictor, predict_outputs
 from foveola.progress import console, show_progress
+from foveola.tasks import probabilities
 from foveola.workflow.open import metadata_of, open_model
 
 # Side, in pixels, to which the network's input is enlarged by whole multiples
@@ -121,7 +122,7 @@ def predict_each(
                     if inputs is not None:
                         inputs.write(number, file.name, unfixed(given, prepared, metadata), prepared)
                 progress(number, len(files), "images")
-            outputs = _outputs(predictor, [ready for _, ready in batch if isinstance(ready, PreparedImage)])
+            outputs = _outputs(predictor, metadata, [ready for _, ready in batch if isinstance(ready, PreparedImage)])
             for name, ready in batch:
                 if isinstance(ready, Refusal):
                     yield ready
@@ -131,13 +132,13 @@ def predict_each(
 
 
 def _outputs(
-    predictor: Predictor, prepared: Sequence[PreparedImage]
+    predictor: Predictor, metadata: ModelMetadata, prepared: Sequence[PreparedImage]
 ) -> Iterator[tuple[NDArray[np.float64], float | None]]:
     """Probabilities, K, and score of unfamiliarity of each image."""
     if prepared:
         outputs = predict_outputs(predictor, np.stack([image.pixels for image in prepared]))
         scores = [None] * len(prepared) if outputs.unfamiliarity is None else outputs.unfamiliarity.tolist()
-        yield from zip(softmax(outputs.logits), scores, strict=True)
+        yield from zip(probabilities(outputs.logits, metadata.task), scores, strict=True)
 
 
 def read_images(
@@ -192,7 +193,7 @@ class _Inputs:
 
 
 def predictions_table(answers: Sequence[Prediction | Refusal]) -> str:
-    """CSV with COLUMNS, a row for each image; several findings or fixes are separated by semicolons."""
+    """CSV with COLUMNS, a row for each image; several labels, findings or fixes are separated by semicolons."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
@@ -203,7 +204,7 @@ def predictions_table(answers: Sequence[Prediction | Refusal]) -> str:
         table.writerow(
             {
                 "image": answer.image,
-                "class": answer.class_name,
+                "class": answer.class_name if answer.labels is None else "; ".join(answer.labels),
                 "probability": f"{answer.probability:.6f}",
                 "uncertain": str(answer.uncertain).lower(),
                 "unfamiliar": "" if answer.unfamiliar is None else str(answer.unfamiliar).lower(),

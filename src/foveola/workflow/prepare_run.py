@@ -80,6 +80,7 @@ def prepare(request: TrainingRequest, given: Given, screen: "Console", started: 
     recipe = request.recipe or load_recipe("fast", request.overrides)
     pretrained = _find_weights(request, given, recipe, screen)  # refused before data is read
     dataset = _read_data(request, given, recipe, screen)
+    _check_task(recipe, request, dataset)
     splits, overlap = divide(dataset, recipe.validation, recipe.test, request.seed)
     export_seconds = examine_network(given.network, recipe, splits.train, screen)
     teacher = _teach(request, given, recipe, dataset, splits, overlap, device, screen)
@@ -126,6 +127,18 @@ def _read_data(request: TrainingRequest, given: Given, recipe: Recipe, screen: "
     if request.init is None and given.network is None and (sentence := proposal(recipe, dataset)):
         screen.print(sentence, soft_wrap=True)
     return dataset
+
+
+def _check_task(recipe: Recipe, request: TrainingRequest, dataset: Dataset) -> None:
+    """Refuse what means something for one class an image only, if images have several labels."""
+    settings = {"reject": recipe.reject is not None, "epoch_auc": recipe.epoch_auc, "head_views": recipe.head_views > 0}
+    used = [f"the recipe's {name}" for name, is_set in settings.items() if is_set]
+    used += ["--teacher"] if request.teacher is not None else []
+    if dataset.task == "multilabel" and used:
+        raise UserError(
+            f"The images of {dataset.name} have several labels each, and {used[0]} is for one class an image. Train "
+            f"without it, or with another recipe."
+        )
 
 
 def _teach(

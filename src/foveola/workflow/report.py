@@ -72,8 +72,9 @@ def report(
     if splits.test is not None and written.evaluation_path.is_file():
         logits = classifier.predict_logits(splits.test.images)
         predictions = Predictions(
-            logits, splits.test.labels, splits.test.class_names, held_out=True, weights=splits.test.weights
-        )
+            logits, splits.test.labels, splits.test.class_names, held_out=True, weights=splits.test.weights,
+            thresholds=classifier.metadata.thresholds,
+        )  # fmt: skip
     return write_page(written, classifier, splits, predictions, out=out)
 
 
@@ -122,5 +123,8 @@ def _unmeasured(classifier: "Classifier | Exported", splits: Splits) -> tuple[st
     return (
         name,
         some,
-        Predictions(logits, some.labels, some.class_names, held_out=name == "validation", weights=some.weights),
-    )
+        Predictions(
+            logits, some.labels, some.class_names, held_out=name == "validation", weights=some.weights,
+            thresholds=classifier.metadata.thresholds,
+        ),
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from foveola.datasets.reload import load_for_recipe
 from foveola.documents import Objective, TunedTrial, Tuning
 from foveola.errors import DataError, Failure, OutputError, UserError, require
 from foveola.files import check_writable, write_atomically, writing
-from foveola.images import Dataset
+from foveola.images import Dataset, check_one_class
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import STATUS_FILE, Run
@@ -111,6 +111,7 @@ def tune(
     screen, chosen = console(verbose), choose_device(device)
     choose_threads(threads)
     dataset = _load(data, start, groups, skip_bad, screen)
+    check_one_class(dataset, "Recipes are tuned")
     if start.resize == "auto":
         start = start.model_copy(update={"resize": dataset.resize})
     judge = Judge.of(dataset, start, folds, repeats, objective, seed, chosen)
