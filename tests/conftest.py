@@ -87,6 +87,45 @@ def toy_run(toy_npz: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory)
     return foveola.train(toy_npz, tiny, out=tmp_path_factory.mktemp("runs") / "toy", verbose=False).path
 
 
+def bars(count: int, seed: int) -> ImageSet:
+    """Grey images of 8×8 with up to three bright bars, which are their labels: left, in the middle, right."""
+    random = np.random.default_rng(seed)
+    labels = random.random((count, 3)) < (0.5, 0.4, 0.3)
+    images = random.integers(0, 60, (count, 8, 8, 1), dtype=np.uint8)
+    for image, row in zip(images, labels, strict=True):
+        for k in np.flatnonzero(row):
+            image[2:6, 1 + 2 * k : 3 + 2 * k] += 180
+    return ImageSet(images, labels, ("left", "middle", "right"))
+
+
+@pytest.fixture(scope="session")
+def make_bars() -> Callable[[int, int], ImageSet]:
+    """Makes images with several labels, so many and with this seed."""
+    return bars
+
+
+@pytest.fixture(scope="session")
+def bars_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images with several labels as a file of arrays, with a test split."""
+    path = tmp_path_factory.mktemp("data") / "bars.npz"
+    train, test = bars(160, 0), bars(60, 1)
+    np.savez(
+        path, x_train=train.images, y_train=train.labels.astype(np.uint8), x_test=test.images,
+        y_test=test.labels.astype(float), class_names=np.array(train.class_names),
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="session")
+def bars_run(bars_npz: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A finished run on images with several labels, to be read only."""
+    import foveola
+
+    out = tmp_path_factory.mktemp("runs") / "bars"
+    settings = {"epochs": 30, "label_smoothing": 0.02, "validation": 0.25}
+    return foveola.train(bars_npz, tiny, out=out, overrides=settings, report=False, verbose=False)
+
+
 @pytest.fixture
 def foveola_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run a command in this process."""

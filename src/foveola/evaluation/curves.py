@@ -200,9 +200,15 @@ def confused_pairs(counts: NDArray[np.int64]) -> list[ConfusedPair]:
 
 
 def worst_mistakes(predictions: Predictions) -> NDArray[np.int64]:
-    """Indices of the wrong predictions, the most confident first: either the model or the label is badly wrong."""
-    wrong = np.flatnonzero(predictions.predicted != predictions.labels)
-    sure = predictions.probabilities[wrong].max(axis=1)
+    """Indices of the wrong predictions, the most confident first: either the model or the label is badly wrong.
+
+    Of several labels an image, those of the largest loss come first.
+    """
+    wrong = np.flatnonzero(~predictions.right)
+    if predictions.task == "multiclass":
+        sure = predictions.probabilities[wrong].max(axis=1)
+    else:
+        sure = log_losses(predictions.logits[wrong], predictions.labels[wrong])
     order: NDArray[np.int64] = wrong[(-sure).argsort(kind="stable")]
     return order
 

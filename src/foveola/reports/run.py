@@ -18,7 +18,7 @@ from foveola.evaluation.curves import (
     principal_plane,
     worst_mistakes,
 )
-from foveola.evaluation.metrics import METRICS
+from foveola.evaluation.metrics import METRICS, metrics_of
 from foveola.evaluation.rejection import promise
 from foveola.images import Images, shape_text
 from foveola.models.shapes import infer_shapes
@@ -27,6 +27,8 @@ from foveola.reports.html import image_uri, render, svg
 from foveola.reports.run_alarms import alarms, repeat_command
 from foveola.reports.run_data import ReportData, predicted_image
 from foveola.reports.run_explanation import explanation_section
+from foveola.reports.run_labels import labels_section
+from foveola.tasks import label_text
 
 SAMPLES, FAILURES, PAIRS, EXAMPLES = 25, 12, 4, 4
 MIN_MAP_IMAGES, MAX_MAP_IMAGES = 10, 1000
@@ -51,6 +53,7 @@ def run_page(data: ReportData) -> str:
         training=_training(data, status),
         quality=_quality(data, colours),
         failures=_failures(data),
+        labels=labels_section(data),
         explanation=explanation_section(data),
         plane=_plane(data, colours),
         repeat=_repeat(data, status),
@@ -62,7 +65,7 @@ def _colours(data: ReportData) -> dict[int, str]:
     """A colour for each class, or, if there are too many to tell apart, for those with the lowest F1."""
     most = len(plots.CLASS_COLOURS)
     chosen = list(range(len(data.class_names)))
-    if len(chosen) > most and data.evaluation is not None:
+    if len(chosen) > most and data.evaluation is not None and data.evaluation.labels is None:
         scores = np.array([row.f1 for row in data.evaluation.per_class])
         chosen = sorted(scores.argsort(kind="stable")[:most].tolist())
     return dict(zip(chosen, plots.CLASS_COLOURS, strict=False))
@@ -71,14 +74,23 @@ def _colours(data: ReportData) -> dict[int, str]:
 def _summary(data: ReportData) -> dict[str, Any]:
     """The values of the sentences at the top."""
     evaluation = data.evaluation
+    if evaluation is not None and evaluation.labels is not None:
+        return {
+            "measured": True,
+            "labels": True,
+            "accuracy": evaluation.accuracy,
+            "n": evaluation.n,
+            **evaluation.metrics,
+        }
     if evaluation is None or evaluation.curves is None:
-        return {"measured": False}
+        return {"measured": False, "labels": False}
     curves = evaluation.curves
     ece = evaluation.metrics["ece"]
     confused = curves.confused_pairs[:1]
     supports = [row.support for row in evaluation.per_class]
     return {
         "measured": True,
+        "labels": False,
         "accuracy": evaluation.accuracy,
         "n": evaluation.n,
         "baseline": max(supports) / sum(supports),
@@ -107,8 +119,9 @@ def _warnings(data: ReportData, status: RunStatus) -> list[str]:
     counts = data.splits["train"].class_counts
     if counts.max() > 10 * counts.min():
         few, many = data.class_names[counts.argmin()], data.class_names[counts.argmax()]
+        kind = "classes" if data.predictions.task == "multiclass" else "labels"
         found.append(
-            f"The classes are imbalanced: {counts.min():,} training images of {few}, {counts.max():,} of {many}."
+            f"The {kind} are imbalanced: {counts.min():,} training images of {few}, {counts.max():,} of {many}."
         )
     if "validation" not in data.splits:
         found.append("Without validation images, no temperature was fitted: probabilities are the network's own.")
@@ -119,10 +132,14 @@ def _cards(data: ReportData, status: RunStatus) -> list[tuple[str, str, str]]:
     """The facts at a glance: value, name, remark."""
     cards = []
     if data.evaluation is not None:
-        accuracy, auc = data.evaluation.accuracy, data.evaluation.metrics["auc_macro_ovr"]
-        cards.append((f"{100 * accuracy.value:.1f} %", "accuracy", f"of {data.evaluation.n:,} test images"))
-        cards.append((f"{auc.value:.4f}" if auc.is_defined else "–", "AUC", "one-vs-rest, macro"))
-    cards.append((f"{status.data.train:,}", "training images", f"of {len(data.class_names)} classes"))
+        keys, several = metrics_of(data.evaluation.task), data.evaluation.labels is not None
+        accuracy = data.evaluation.accuracy
+        second = data.evaluation.metrics["mean_average_precision" if several else "auc_macro_ovr"]
+        cards.append((f"{100 * accuracy.value:.1f} %", keys["accuracy"].title, f"of {data.evaluation.n:,} test images"))
+        name, remark = ("mAP", "mean average precision") if several else ("AUC", "one-vs-rest, macro")
+        cards.append((f"{second.value:.4f}" if second.is_defined else "–", name, remark))
+    kind = "classes" if data.predictions.task == "multiclass" else "labels"
+    cards.append((f"{status.data.train:,}", "training images", f"of {len(data.class_names)} {kind}"))
     cards.append((f"{status.model.parameters:,}", "parameters", status.recipe.name))
     cards.append((f"{status.seconds.training:.1f} s", "of training", f"{status.steps:,} steps"))
     return cards
@@ -140,7 +157,7 @@ def _data(data: ReportData, status: RunStatus) -> dict[str, Any]:
         "summary": status.data.summary[1:],
         "shape": shape_text(train.image_shape),
         "splits": {name: len(images) for name, images in data.splits.items()},
-        "samples": [_captioned(train.images[i], train.class_names[train.labels[i]]) for i in chosen],
+        "samples": [_captioned(train.images[i], label_text(train.labels[i], train.class_names)) for i in chosen],
         "balance": [
             {"name": name, "counts": [int(counts[part][label]) for part in counts], "share": share}
             for label, (name, share) in enumerate(
@@ -255,7 +272,7 @@ def _matrix(counts: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _failures(data: ReportData) -> dict[str, Any] | None:
-    if data.evaluation is None:
+    if data.evaluation is None or data.evaluation.labels is not None:
         return None
     predictions = data.predictions
     pairs = confused_pairs(np.array(data.evaluation.confusion))
@@ -290,7 +307,7 @@ def _plane(data: ReportData, colours: Mapping[int, str]) -> dict[str, Any] | Non
     from foveola.explanation.activations import penultimate_features
 
     chosen = _random_indices(len(data.images), MAX_MAP_IMAGES)
-    if len(chosen) < MIN_MAP_IMAGES:
+    if len(chosen) < MIN_MAP_IMAGES or data.predictions.task == "multilabel":  # several labels have no one colour
         return None
     images, labels = data.images.images[chosen], data.predictions.labels[chosen]
     stride = -(-max(images.shape[1:3]) // pixels.MAX_SIDE)

@@ -10,6 +10,7 @@ from foveola.predictions import Exported, Predictions
 from foveola.reports import pixels
 from foveola.reports.html import image_uri
 from foveola.runs import Run
+from foveola.tasks import label_text
 
 if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
@@ -38,13 +39,12 @@ class ReportData:
 
 
 def predicted_image(data: ReportData, index: int) -> dict[str, Any]:
-    """An image with its true class, its predicted class, and the probability of that one."""
+    """An image with its true class, its predicted class, and the probability of that one; or with its labels."""
     predictions, names = data.predictions, data.class_names
-    true, given = int(predictions.labels[index]), int(predictions.predicted[index])
     return {
         "source": image_uri(pixels.thumbnail(data.images.images[index])),
-        "true": names[true],
-        "given": names[given],
-        "right": true == given,
-        "probability": float(predictions.probabilities[index, given]),
+        "true": label_text(predictions.labels[index], names),
+        "given": label_text(predictions.predicted[index], names),
+        "right": bool(predictions.right[index]),
+        "probability": float(predictions.probabilities[index].max()),
     }

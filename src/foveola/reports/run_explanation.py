@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from foveola.errors import ModelError
 from foveola.evaluation.curves import worst_mistakes
 from foveola.images import Images, Labels, shape_text
-from foveola.predictions import Exported
+from foveola.predictions import Exported, Predictions
 from foveola.reports import pixels
 from foveola.reports.explanation import filter_tiles
 from foveola.reports.html import image_uri
 from foveola.reports.pixels import overlay
 from foveola.reports.run_data import ReportData, predicted_image
+from foveola.tasks import label_numbers
 
 if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
@@ -45,8 +46,8 @@ def _images_to_explain(data: ReportData) -> tuple[Labels, Labels]:
     """Images to explain: random correct predictions of different classes, and the worst mistakes."""
     predictions = data.predictions
     shuffled = np.random.default_rng(0).permutation(len(predictions))
-    right = shuffled[predictions.predicted[shuffled] == predictions.labels[shuffled]]
-    _, first_of_class = np.unique(predictions.labels[right], return_index=True)
+    right = shuffled[predictions.right[shuffled]]
+    _, first_of_class = np.unique(label_numbers(predictions.labels[right]), return_index=True)
     return right[np.sort(first_of_class)][:MAX_EXPLAINED], worst_mistakes(predictions)[:MAX_EXPLAINED]
 
 
@@ -120,7 +121,7 @@ def _heatmaps(data: ReportData, indices: Labels, heat: HeatmapMethod) -> list[di
     if not len(indices):
         return []
     images, predictions = data.images.images[indices], data.predictions
-    predicted, true = predictions.predicted[indices], predictions.labels[indices]
+    predicted, true = _explained_classes(predictions, indices)
     for_predicted, for_true = (heat(data.classifier, images, classes) for classes in (predicted, true))
     rows = []
     for row, index in enumerate(indices):
@@ -130,6 +131,16 @@ def _heatmaps(data: ReportData, indices: Labels, heat: HeatmapMethod) -> list[di
         heatmaps = [_heatmap(name, images[row], hot) for name, hot in heats]
         rows.append({"image": predicted_image(data, index), "heatmaps": heatmaps})
     return rows
+
+
+def _explained_classes(predictions: Predictions, indices: Labels) -> tuple[Labels, Labels]:
+    """The predicted and the true class; of several labels, the most probable one, and the one that is most wrong."""
+    if predictions.task == "multiclass":
+        return predictions.predicted[indices], predictions.labels[indices]
+    probabilities, labels = predictions.probabilities[indices], predictions.labels[indices]
+    best = probabilities.argmax(axis=1)
+    wrong = np.where(predictions.predicted[indices] != labels, np.abs(probabilities - labels), 0).argmax(axis=1)
+    return best, np.where(predictions.right[indices], best, wrong)
 
 
 def _heatmap(name: str, image: Images, heat: NDArray[np.float32]) -> dict[str, Any]:

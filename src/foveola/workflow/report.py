@@ -103,7 +103,7 @@ def write_page(
     by_name = splits.by_name
     if predictions is not None:
         evaluation = run.evaluation
-        if evaluation.curves is None:  # written before there were reports
+        if evaluation.curves is None and evaluation.labels is None:  # written before there were reports
             evaluation.curves = curves(predictions, classifier.metadata.temperature)
             run.write_evaluation(evaluation)
         report_data = ReportData(run, classifier, by_name, "test", by_name["test"], predictions, evaluation)

@@ -43,11 +43,12 @@ export async function predict(blob, { fixes = [], signal } = {}) {
   const { seen, findings, applied } = await prepare(blob, fixes);
   signal?.throwIfAborted();
   const { logits, unfamiliarity } = await session.run(batch([seen.data]));
-  const probabilities = softmax(logits.data), unfamiliar = familiarity(unfamiliarity?.data[0]);
+  const probabilities = probabilitiesOf(logits.data), unfamiliar = familiarity(unfamiliarity?.data[0]);
   const order = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
   const top = order.map(index => ({ class: model.class_names[index], probability: probabilities[index] }));
   const uncertain = isUncertain(top[0].probability);
-  return { ...top[0], uncertain, ...unfamiliar, top, findings, fixes: applied, seen: seenDocument(seen) };
+  const labels = model.task === "multilabel" ? { labels: labelsOf(probabilities, order) } : {};
+  return { ...labels, ...top[0], uncertain, ...unfamiliar, top, findings, fixes: applied, seen: seenDocument(seen) };
 }
 
 export async function look(blob, { fixes = [], class: name, signal } = {}) {
@@ -98,13 +99,24 @@ function familiarity(score) {
 async function classify(images) {
   const { logits } = await session.run(batch(images));
   const classes = model.class_names.length;
-  return images.map((_, index) => softmax(logits.data.subarray(index * classes, (index + 1) * classes)));
+  return images.map((_, index) => probabilitiesOf(logits.data.subarray(index * classes, (index + 1) * classes)));
 }
 
 function batch(images) {
   const data = new Uint8Array(images.length * images[0].length);
   images.forEach((image, index) => data.set(image, index * image.length));
   return { images: new ort.Tensor("uint8", data, [images.length, ...model.image_shape]) };
+}
+
+/** Of one class an image, softmax; of several labels, the logistic function of each. */
+function probabilitiesOf(logits) {
+  return model.task === "multilabel" ? Float64Array.from(logits, logit => 1 / (1 + Math.exp(-logit))) : softmax(logits);
+}
+
+/** The labels that reach their thresholds, most probable first. */
+function labelsOf(probabilities, order) {
+  return order.filter(index => probabilities[index] >= (model.thresholds?.[index] ?? 0.5))
+    .map(index => model.class_names[index]);
 }
 
 function softmax(logits) {

@@ -129,5 +129,6 @@ function describe(model) {
   const origin = model.data ? `A model of ${model.data.name}` : "A model";
   const polarity = model.polarity === "mixed" ? "" : `, ${model.polarity}`;
   const colour = channels === 1 ? "grey" : "in colour";
-  find("model").textContent = `${origin}: ${count} classes, images of ${height}×${width} pixels, ${colour}${polarity}.`;
+  const kind = model.task === "multilabel" ? "labels, any number an image" : "classes";
+  find("model").textContent = `${origin}: ${count} ${kind}, images of ${height}×${width} pixels, ${colour}${polarity}.`;
 }

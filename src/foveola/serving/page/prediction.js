@@ -26,15 +26,17 @@ export function predictionView(model, choose) {
   return {
     /** `fixes` as requested; `shownFixes` are those applied, except for those that every image gets. */
     show(prediction, fixes, shownFixes) {
-      const confidence = percent(prediction.probability);
-      const doubt = doubtOf(prediction);
-      const parts = [element("b", prediction.class), element("span", confidence)];
+      const given = givenOf(prediction);
+      const doubt = doubtOf(prediction), text = textOf(given);
+      const parts = given.length ? given.flatMap(({ class: name, probability }) =>
+        [element("b", name), element("span", percent(probability))]) : [element("span", text)];
       find("answer").replaceChildren(...(doubt ? [element("em", doubt)] : []), ...parts);
       find("answer").classList.toggle("uncertain", doubt !== "");
       find("remark").textContent = reasons(model, prediction);
-      find("glance").textContent = `${prediction.class}${doubt ? "?" : ""} ${confidence}`;
-      announce(`${doubt && `${doubt} `}${prediction.class}, ${confidence}`);
-      bars.show(prediction.top);
+      find("glance").textContent = prediction.labels ? text
+        : `${prediction.class}${doubt ? "?" : ""} ${percent(prediction.probability)}`;
+      announce(`${doubt && `${doubt} `}${text}`);
+      bars.show(prediction.top, given);
       findingsAndFixes.show(prediction, fixes);
       showInput("after", prediction.seen, shownFixes.length ? `after ${shownFixes.join(", ")}` : "without fixes");
       if (!shownFixes.length) hideInput("before");
@@ -42,7 +44,7 @@ export function predictionView(model, choose) {
     },
     showBefore(prediction) {
       find("before").classList.remove("stale");
-      showInput("before", prediction.seen, `without fixes: ${prediction.class}, ${percent(prediction.probability)}`);
+      showInput("before", prediction.seen, `without fixes: ${textOf(givenOf(prediction))}`);
     },
     clear({ hint, fixes }) {
       find("answer").replaceChildren(element("span", hint, "wait"));
@@ -56,6 +58,15 @@ export function predictionView(model, choose) {
       hideInput("after");
     },
   };
+}
+
+/** What is predicted: the most probable class, or the labels that reach their thresholds. */
+function givenOf({ labels, top }) {
+  return labels ? top.filter(({ class: name }) => labels.includes(name)) : top.slice(0, 1);
+}
+
+function textOf(given) {
+  return given.map(({ class: name, probability }) => `${name}, ${percent(probability)}`).join("; ") || "No label";
 }
 
 /** What precedes the class in the answer; "" if nothing speaks against it. */
@@ -107,12 +118,13 @@ function probabilityTable(names) {
 
   update();
   return {
-    /** `top`: every class, most probable first; empty without a prediction. */
-    show(top) {
+    /** `top`: every class, most probable first, and those that are `given`; empty without a prediction. */
+    show(top, given = []) {
+      const first = given.map(({ class: name }) => name);
       const shown = top.length ? top : names.map(name => ({ class: name, probability: null }));
-      shown.forEach(({ class: name, probability }, rank) => {
+      shown.forEach(({ class: name, probability }) => {
         const { line, bar, number } = rows.get(name);
-        line.classList.toggle("first", probability !== null && rank === 0);
+        line.classList.toggle("first", first.includes(name));
         bar.style.width = `${100 * (probability ?? 0)}%`;
         number.textContent = probability === null ? "–" : percent(probability);
         if (!unsorted) body.append(line);

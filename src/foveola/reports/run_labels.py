@@ -1,0 +1,32 @@
+"""The part of a run's page for several labels an image: metrics, a row for each label, mistakes."""
+
+from typing import Any
+
+import numpy as np
+
+from foveola.evaluation.curves import worst_mistakes
+from foveola.evaluation.metrics import metrics_of
+from foveola.reports.run_data import ReportData, predicted_image
+
+FAILURES = 12
+
+
+def labels_section(data: ReportData) -> dict[str, Any] | None:
+    """None if images have one class each, or nothing was measured."""
+    evaluation, predictions = data.evaluation, data.predictions
+    if evaluation is None or evaluation.labels is None:
+        return None
+    rows = metrics_of(evaluation.task)
+    metadata = data.classifier.metadata
+    return {
+        "metrics": [{"metric": rows[key], "estimate": one} for key, one in evaluation.metrics.items()],
+        "rows": [
+            {"metrics": row, "training": int(count)}
+            for row, count in zip(evaluation.labels, data.splits["train"].class_counts, strict=True)
+        ],
+        "temperature": metadata.temperature,
+        "chosen": metadata.thresholds is not None,
+        "wrong": int((~predictions.right).sum()),
+        "worst": [predicted_image(data, index) for index in worst_mistakes(predictions)[:FAILURES]],
+        "per_image": float(np.mean(predictions.labels.sum(axis=1))),
+    }
