@@ -24,6 +24,7 @@ from foveola.inputs.decode import FirstFrame, decode_first_frame
 from foveola.inputs.prepare import prepare, requested_fixes
 from foveola.inputs.resize import letterbox, resize
 from foveola.predictions import softmax
+from foveola.tasks import sigmoid
 from foveola.workflow.export import export
 from own_networks import AttentionNetwork, ResidualNetwork
 
@@ -345,6 +346,24 @@ def test_models_of_colour_images_predict_alike(browser, colour_folder):
     )
     drop = occlusion(model, "mixed", expected.pixels[None], probabilities.argmax()[None])[0]
     np.testing.assert_allclose(levels(looked["saliency"]), drop, atol=np.ptp(drop) / 255 + 1e-4)
+
+
+def test_models_of_several_labels_predict_alike(browser, runtime, bars_run, make_bars, tmp_path):
+    model = web.open(export(bars_run.path, "web", out=tmp_path / "labels", verbose=False).path)
+    images = make_bars(6, 5).images
+    with Host(tmp_path / "labels") as host:
+        opened(browser, host.url)
+        code = 'return (await load("page/backend.js")).predict(blob(given[0]))'
+        found = [ask(browser, code, encoded(png(image))) for image in images]
+    probabilities = sigmoid(model.predict_logits(images))
+    given = probabilities >= np.array(model.metadata.thresholds)
+    for document, row, has in zip(found, probabilities, given, strict=True):
+        assert {each["class"]: each["probability"] for each in document["top"]} == pytest.approx(
+            dict(zip(model.class_names, row, strict=True)), abs=1e-4
+        )
+        assert set(document["labels"]) == set(np.array(model.class_names)[has])
+    assert given.any()
+    assert not given.all()
 
 
 # Letterboxes

@@ -5,7 +5,10 @@ from torch import Tensor
 
 
 def label_losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float) -> Tensor:
-    """The loss of each image, N: cross-entropy, or the mean over the labels of the binary cross-entropy.
+    """The loss of each image, N: cross-entropy, or the sum over the labels of the binary cross-entropy.
+
+    Both are negative log-likelihoods, and their gradients by the logits are alike in size, so that a recipe's learning
+    rate fits both.
 
     Parameters
     ----------
@@ -18,7 +21,7 @@ def label_losses(logits: Tensor, labels: Tensor, class_weights: Tensor | None, s
         return F.cross_entropy(logits, labels, class_weights, label_smoothing=smoothing, reduction="none")
     targets = labels * (1 - smoothing) + smoothing / 2
     losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=class_weights, reduction="none")
-    return losses.mean(dim=1)
+    return losses.sum(dim=1)
 
 
 def is_right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -118,6 +118,8 @@ class TrainStep:
     def epoch_metrics(self) -> tuple[float, float]:
         """Mean loss and accuracy over the images since the last call, by their weights.
 
+        Of several labels an image, the loss is the mean over the labels, too, as in the metric log loss.
+
         Raises
         ------
         NonFiniteLoss
@@ -127,7 +129,8 @@ class TrainStep:
             self._raise()
         loss, correct, seen = self.sums.tolist()
         self.sums.zero_()
-        return (loss / seen, correct / seen) if seen else (0.0, 0.0)  # of images that weigh 0
+        seen = seen or 1.0  # of images that weigh 0
+        return loss / seen / (1 if self.labels.ndim == 1 else self.labels.shape[1]), correct / seen
 
     def train_batch(self, indices: Tensor, lr_scale: float | Tensor) -> None:
         """Do one step; if deferred, without synchronising with the device."""
