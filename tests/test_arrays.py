@@ -96,7 +96,7 @@ def test_the_cure_of_values_gives_pixels(array, pixels):
     ("array", "message"),
     [
         (np.eye(3), r"one-hot, 3×3.*argmax\(axis=1\)"),
-        (np.array([[1, 1, 0], [0, 0, 0]]), r"several labels an image.*labels\[:, k\]"),
+        (np.array([[1, 1, 0], [0, 0, 0]]), r"several labels an image.*all in one form"),
         (np.array([[1, 0, 0], [0, 0, 0]]), "with 0 to 1 ones a row"),
         (np.array([[0.2, 0.8]]), "probabilities"),
         (np.array([[3, 4]]), "shape 1×2"),

@@ -144,10 +144,17 @@ def test_classes_of_all_splits_are_known(save):
 
 
 @pytest.mark.parametrize("kind", ["bool", "uint8", "float32"])
-def test_several_labels_an_image_are_named(save, kind):
-    several = (np.random.default_rng(0).random((12, 14)) < 0.2).astype(kind)
+def test_several_labels_an_image_are_read(save, kind):
+    several = np.random.default_rng(0).random((12, 14)) < 0.2
+    found = load(save(y_train=several.astype(kind), x_test=pixels(), y_test=several.astype(kind)))
+    np.testing.assert_array_equal(found.train.labels, several)
+    assert found.class_names == tuple(map(str, range(14)))
+
+
+def test_several_labels_in_one_split_and_one_class_in_another_are_refused(save):
+    several = np.random.default_rng(0).random((12, 14)) < 0.2
     with pytest.raises(DataError, match=r"y_train: labels are 12×14 zeros and ones with \d to \d ones a row: several"):
-        load(save(y_train=several))
+        load(save(y_train=several.astype(int), x_test=pixels(), y_test=labels()))
 
 
 def test_labels_that_are_probabilities_are_named(save):
