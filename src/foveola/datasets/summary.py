@@ -66,8 +66,9 @@ def _size_text(found: Originals) -> str:
 
 
 def _origin_of_splits(dataset: Dataset, splits: Splits) -> str:
+    drawn = f"drawn at random, every {'class' if dataset.task == 'multiclass' else 'label'} in proportion"
     origins = {
-        name: "none" if used is None else "drawn at random, every class in proportion" if given is None else "as given"
+        name: "none" if used is None else drawn if given is None else "as given"
         for name, given, used in (
             ("test", dataset.test, splits.test),
             ("validation", dataset.validation, splits.validation),

@@ -39,12 +39,12 @@ class ReportData:
 
 
 def predicted_image(data: ReportData, index: int) -> dict[str, Any]:
-    """An image with its true class, its predicted class, and the probability of that one; or with its labels."""
+    """An image with its true class, its predicted class, and the probability of that one; or only with its labels."""
     predictions, names = data.predictions, data.class_names
     return {
         "source": image_uri(pixels.thumbnail(data.images.images[index])),
         "true": label_text(predictions.labels[index], names),
         "given": label_text(predictions.predicted[index], names),
         "right": bool(predictions.right[index]),
-        "probability": float(predictions.probabilities[index].max()),
+        "probability": float(predictions.probabilities[index].max()) if predictions.task == "multiclass" else None,
     }

@@ -35,7 +35,7 @@ export function collection(model, image, keep) {
   return {
     /** Propose the predicted class, unless the user has chosen one for this image. */
     show(name) {
-      form.hidden = false;
+      form.hidden = model.task === "multilabel"; // an image of several labels belongs into no folder of a class
       if (!corrected) choice.value = name;
     },
     clear() {
