@@ -34,7 +34,8 @@ def main():
             for weights in WEIGHTS:
                 for worse in (False, True):
                     generator = np.random.default_rng(0)
-                    truth = np.average(*draw(generator, 400_000, accuracy, weights, worse)[::-1])
+                    everyone, rates = draw(generator, 400_000, accuracy, weights, worse)
+                    truth = np.average(rates, weights=everyone)
                     covered = np.zeros(3)
                     for _ in range(DRAWS):
                         own, rates = draw(generator, n, accuracy, weights, worse)
