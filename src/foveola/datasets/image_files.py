@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import PIL
@@ -16,7 +16,7 @@ from foveola.datasets.reader import ReadOptions, physical_memory
 from foveola.errors import DataError
 from foveola.images import Images, Originals, Polarity
 from foveola.inputs import container, decode, resize
-from foveola.inputs.decode import read_first_frame, read_size, white_level_of
+from foveola.inputs.decode import Reduce, read_first_frame, read_size, white_level_of
 from foveola.inputs.find import EXTENSIONS
 from foveola.inputs.resize import (
     CommonShape,
@@ -32,6 +32,8 @@ from foveola.lazy import Indices
 DEFAULT_SIZE = 64  # pixels a side
 MAX_HEADERS = 500  # files whose size is read before they are decoded, evenly spaced
 IMAGES_PER_CHECK = 100  # after so many, it is checked whether all will fit into memory
+
+Source = TypeVar("Source")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ class DecodedImage(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class _InMemory:
+class ImageInMemory:
     """A decoded image in memory."""
 
     pixels: Images
@@ -134,11 +136,30 @@ def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadO
     DataError
         If files have 16 bits per colour and use so few that too few levels would be left.
     """
-    shape = _choose_shape([path for path, learnt in zip(paths, training, strict=True) if learnt], options)
-    decoded, unusable = (options.decode or decode_in_threads)(paths, shape, options)
+    return decode_images(paths, training, options, sizes=_file_sizes, decode=options.decode or decode_in_threads)
+
+
+def decode_images(
+    sources: Sequence[Source],
+    training: Sequence[bool],
+    options: ReadOptions,
+    *,
+    sizes: Callable[[Sequence[Source]], list[tuple[int, int]]],
+    decode: Callable[[Sequence[Source], CommonShape, ReadOptions], tuple[Decoded, dict[int, str]]],
+) -> ImageFiles:
+    """As `decode_files`, of whatever images come from.
+
+    Parameters
+    ----------
+    sources : N files, or whatever `sizes` and `decode` take
+    sizes : heights and widths of some of the training images, before they are decoded
+    decode : every image, or None where it cannot be used, and the reasons by index
+    """
+    shape = _choose_shape([source for source, learnt in zip(sources, training, strict=True) if learnt], options, sizes)
+    decoded, unusable = decode(sources, shape, options)
     white_level = options.white_level or _white_level(_chosen(decoded, training))
     if white_level != options.white_level:
-        decoded = _decode_deep(paths, decoded, shape, replace(options, white_level=white_level))
+        decoded = _decode_deep(sources, decoded, shape, replace(options, white_level=white_level), decode)
     used = _chosen(decoded, training)
     shape, polarity = _settle_shape(shape, {image.size for image in decoded if image is not None}, used, options)
     notes = *_notes(used, white_level), *_resize_notes(used, shape, options)
@@ -168,14 +189,24 @@ def files_state(files: Iterable[Path], settings: str) -> str:
     return digest.hexdigest()
 
 
-def _choose_shape(paths: Sequence[Path], options: ReadOptions) -> CommonShape:
-    """The shape that large images get when they are decoded, from the sizes of at most MAX_HEADERS files."""
-    sizes = []
-    if options.image_size is None or options.resize is None:
-        sample = [path for path in paths if path.suffix.lower() in EXTENSIONS]
-        sizes = [size for path in sample[:: -(-len(sample) // MAX_HEADERS) or 1] if (size := read_size(path))]
-    height, width = options.image_size or common_size(sizes, DEFAULT_SIZE)
-    return CommonShape(height, width, options.resize or choose_resize(sizes, (height, width)))
+def _choose_shape(
+    sources: Sequence[Source], options: ReadOptions, sizes: Callable[[Sequence[Source]], list[tuple[int, int]]]
+) -> CommonShape:
+    """The shape that large images get when they are decoded, from the sizes of some of them."""
+    known = [] if options.image_size is not None and options.resize is not None else sizes(sources)
+    height, width = options.image_size or common_size(known, DEFAULT_SIZE)
+    return CommonShape(height, width, options.resize or choose_resize(known, (height, width)))
+
+
+def _file_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Heights and widths by the headers of at most MAX_HEADERS files."""
+    files = [path for path in paths if path.suffix.lower() in EXTENSIONS]
+    return [size for path in evenly_spaced(files) if (size := read_size(path))]
+
+
+def evenly_spaced(sources: Sequence[Source]) -> Sequence[Source]:
+    """At most MAX_HEADERS of them."""
+    return sources[:: -(-len(sources) // MAX_HEADERS) or 1]
 
 
 def _settle_shape(
@@ -219,14 +250,14 @@ def decode_in_threads(
                 size += image_or_reason.pixels.nbytes
                 images.append(image_or_reason)
             if len(images) % IMAGES_PER_CHECK == 0:
-                _check_memory(size * len(paths) // len(images), len(paths), shape)
+                check_memory(size * len(paths) // len(images), len(paths), shape)
             options.progress(index + 1, len(paths), "images")
     finally:
         pool.shutdown(cancel_futures=True)  # after an interrupt, do not decode the rest
     return images, unusable
 
 
-def _check_memory(size: int, count: int, shape: CommonShape) -> None:
+def check_memory(size: int, count: int, shape: CommonShape) -> None:
     """Refuse so many images if the machine has no memory for twice their bytes: decoded, and copied into one array."""
     memory = physical_memory()
     if memory is not None and 2 * size > memory:
@@ -246,18 +277,27 @@ def decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> DecodedI
     if path.suffix.lower() not in EXTENSIONS:
         return f"{path} does not have the file extension of an image ({', '.join(sorted(EXTENSIONS))})."
 
-    def reduce(height: int, width: int) -> tuple[int, int]:
-        # Resized immediately: a folder of full-size photographs would not fit in memory
-        resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
-        return shape.reduced_size(height, width) if resized else (height, width)
-
+    reduce = reduction(shape, options) if options.prepare is None else None
     try:
-        image = read_first_frame(path, options.white_level, reduce if options.prepare is None else None)
+        image = read_first_frame(path, options.white_level, reduce)
     except DataError as error:
         return str(error)
     pixels = image.pixels if options.prepare is None else options.prepare(image, str(path))
     height, width = image.original_size or image.pixels.shape[:2]
-    return _InMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
+    return ImageInMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
+
+
+def reduction(shape: CommonShape, options: ReadOptions) -> Reduce:
+    """The size in which an image is kept until the shape of all is settled.
+
+    Resized immediately: a folder of full-size photographs would not fit in memory.
+    """
+
+    def reduce(height: int, width: int) -> tuple[int, int]:
+        resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
+        return shape.reduced_size(height, width) if resized else (height, width)
+
+    return reduce
 
 
 def _chosen(decoded: Decoded, training: Sequence[bool]) -> list[DecodedImage]:
@@ -270,10 +310,16 @@ def _white_level(training: list[DecodedImage]) -> int | None:
     return white_level_of(max(peaks)) if peaks else None
 
 
-def _decode_deep(paths: Sequence[Path], decoded: Decoded, shape: CommonShape, options: ReadOptions) -> Decoded:
+def _decode_deep(
+    sources: Sequence[Source],
+    decoded: Decoded,
+    shape: CommonShape,
+    options: ReadOptions,
+    decode: Callable[[Sequence[Source], CommonShape, ReadOptions], tuple[Decoded, dict[int, str]]],
+) -> Decoded:
     """The images, those of 16 bits decoded again, because the training images turned out to use fewer."""
     deep = [index for index, image in enumerate(decoded) if image is not None and image.peak is not None]
-    again, refused = (options.decode or decode_in_threads)([paths[index] for index in deep], shape, options)
+    again, refused = decode([sources[index] for index in deep], shape, options)
     if refused:
         raise DataError(next(iter(refused.values())))
     replaced = dict(zip(deep, again, strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from foveola.datasets import CATALOG, Progress, folder, load, reader_of
+from foveola.datasets import CATALOG, Progress, Source, as_source, folder, load, reader_of
 from foveola.datasets.reader import Prepare
 from foveola.errors import DataError, DownloadError
 from foveola.files import expanded
@@ -59,7 +59,7 @@ class RecordedData(BaseModel):
     summary: list[str] = []
 
 
-def load_for_recipe(recipe: Recipe, data: str | Path, groups: str | None, skip_bad: int, progress: Progress) -> Dataset:
+def load_for_recipe(recipe: Recipe, data: Source, groups: str | None, skip_bad: int, progress: Progress) -> Dataset:
     """Load data in the size and with the channels that a recipe asks for; `groups` as of `load`."""
     channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
     return load(
@@ -69,7 +69,7 @@ def load_for_recipe(recipe: Recipe, data: str | Path, groups: str | None, skip_b
 
 
 def load_for_model(
-    metadata: ModelMetadata, data: str | Path, skip_bad: int, progress: Progress, prepare: Prepare | None = None
+    metadata: ModelMetadata, data: Source, skip_bad: int, progress: Progress, prepare: Prepare | None = None
 ) -> Dataset:
     """Load data in the image shape of a model, and with the groups of its training where they fit the data.
 
@@ -100,7 +100,7 @@ def reload_data(
     recorded: RecordedData,
     run: Path,
     metadata: ModelMetadata,
-    data: str | Path | None,
+    data: object,
     purpose: str,
     progress: Progress,
     *,
@@ -113,7 +113,7 @@ def reload_data(
     recorded : what the run records about its data
     run : path of the run, for messages
     metadata : of the run's model
-    data : catalog name or path; None for the run's own data
+    data : catalog name, path or objects; None for the run's own data
     purpose : why the images are needed, such as "The report shows images"; begins the error message
     skip_bad : maximum number of unreadable images to leave out; None: as many as when the run was trained
 
@@ -122,7 +122,11 @@ def reload_data(
     DataError
         If the data is no longer there, or cannot be used.
     """
-    source = data or _data_source(recorded.name, recorded.path)
+    source: Source | None
+    if data is not None:
+        source = as_source(data, known_names=recorded.classes)
+    else:
+        source = _data_source(recorded.name, recorded.path)
     if source is None:
         raise DataError(
             f"{purpose}, but the data that {run} was trained on ({recorded.path or recorded.name}) is no longer "
@@ -164,13 +168,15 @@ def _data_source(name: str | None, path: str | None) -> str | None:
     return next((source for source in sources if expanded(source).exists()), None)
 
 
-def image_paths(source: str | Path, dataset: Dataset) -> dict[str, list[str]]:
+def image_paths(source: Source, dataset: Dataset) -> dict[str, list[str]]:
     """The files of an image folder by split, in the order of the images; empty for other formats.
 
     Parameters
     ----------
-    source : the catalog name or path that `dataset` was loaded from
+    source : the catalog name, path or objects that `dataset` was loaded from
     """
+    if not isinstance(source, str | Path):
+        return {}
     root = expanded(source)
     in_catalog = isinstance(source, str) and source in CATALOG
     if in_catalog or reader_of(root) is not folder:

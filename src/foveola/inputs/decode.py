@@ -5,7 +5,8 @@ Only a few formats are accepted: most security advisories about image parsers co
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,14 +160,50 @@ def decode_first_frame(
     DataError
         Also if the file has 16-bit colour whose values end at a `white_level` below 65535: too few levels are left.
     """
-    try:
+    with _problems_named(name, max_pixels, data[:8]):
         return _decode(data, name, background, max_pixels, white_level, reduce)
+
+
+def from_pillow(
+    image: Image.Image, name: str, *, white_level: int | None = None, reduce: Reduce | None = None
+) -> FirstFrame:
+    """The pixels of a Pillow image, the same as `decode_first_frame` gives of its file; the image stays as it is.
+
+    Parameters
+    ----------
+    name : name of the image in messages
+    white_level, reduce : as of `decode_first_frame`
+
+    Raises
+    ------
+    DataError
+        If it has too many pixels, its file is damaged, or its mode is not one of images, such as "F".
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from_pillow(Image.new("LA", (6, 4)), "glyph").pixels.shape
+    (4, 6, 1)
+    """
+    with _problems_named(name, MAX_PIXELS):
+        if not 0 < image.width * image.height <= MAX_PIXELS:
+            raise Image.DecompressionBombError
+        with warnings.catch_warnings(action="ignore"):
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return _first_frame(image, name, orientation, None, white_level, reduce)
+
+
+@contextmanager
+def _problems_named(name: str, max_pixels: int, start: bytes = b"") -> Iterator[None]:
+    """Say what is wrong with an image where Pillow raises an exception of whatever type."""
+    try:
+        yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        start = data[:8].hex(" ") or "nothing"
         raise DataError(
-            f"{name} is not an image of an accepted format, or is damaged: it starts with {start}. "
+            f"{name} is not an image of an accepted format, or is damaged: it starts with "
+            f"{start.hex(' ') or 'nothing'}. "
             f"Accepted formats are {_FORMAT_NAMES}; convert or replace the file."
         ) from error
     except Image.DecompressionBombError as error:
@@ -190,22 +227,37 @@ def _decode(
     image = _opened(container.data, container.format)
     if not 0 < image.width * image.height <= max_pixels:
         raise Image.DecompressionBombError
+    if any(_opened(continued, "JPEG").tobytes() != image.tobytes() for continued in container.continuations):
+        raise ValueError("the file is truncated")
+    frame = _first_frame(image, name, container.orientation, background, white_level, reduce)
+    return frame._replace(animated=container.frames > 1)
+
+
+def _first_frame(
+    image: Image.Image,
+    name: str,
+    orientation: int,
+    background: int | None,
+    white_level: int | None,
+    reduce: Reduce | None,
+) -> FirstFrame:
     # Pillow opens 16-bit grey with alpha as RGBA, and 16-bit colour as RGB; only the raw data layout shows it.
-    layouts = {tile.args for tile in image.tile if isinstance(tile.args, str)}
+    layouts = {tile.args for tile in getattr(image, "tile", ()) if isinstance(tile.args, str)}
     grey = image.mode in _GREY_MODES or "LA;16B" in layouts
-    peak = _peak(image) if any(layout.endswith(";16B") for layout in layouts) else None
+    deep = image.mode in _16_BIT_MODES or any(layout.endswith(";16B") for layout in layouts)
+    peak = _peak(image) if deep else None
     white = white_level if white_level and peak is not None and peak <= white_level else MAX_WHITE_LEVEL
     if white < MAX_WHITE_LEVEL and image.mode not in _16_BIT_MODES:
         raise DataError(f"{name} {few_levels(white)}")
-    if any(_opened(continued, "JPEG").tobytes() != image.tobytes() for continued in container.continuations):
-        raise ValueError("the file is truncated")
-    upright = _upright(image, container.orientation)
+    upright = _upright(image, orientation)
     size = (upright.height, upright.width)
     target = size if reduce is None else reduce(*size)
     if upright.mode in _PLAIN_MODES and not upright.has_transparency_data and target != size:
         upright = upright.resize(target[::-1], RESAMPLING)
     pixels, on_black = _on_background(upright, grey, white, background)
-    return FirstFrame(resize(pixels, *target), container.frames > 1, on_black, peak, None if target == size else size)
+    return FirstFrame(
+        resize(pixels, *target), on_black=on_black, peak=peak, original_size=None if target == size else size
+    )
 
 
 def _opened(data: bytes, format: str) -> ImageFile:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.datasets import CATALOG, folder, load, reader_of
+from foveola.datasets import CATALOG, Source, folder, load, reader_of
 from foveola.datasets.image_files import decode_files
 from foveola.datasets.reader import ReadOptions
 from foveola.datasets.weights import find_weights
@@ -27,9 +27,7 @@ LARGEST_OTHER = 64
 SAMPLE = 48
 
 
-def choose_recipe(
-    data: str | Path | Dataset, overrides: Mapping[str, Any] | None, groups: str | None, screen: "Console"
-) -> Recipe:
+def choose_recipe(data: Source, overrides: Mapping[str, Any] | None, groups: str | None, screen: "Console") -> Recipe:
     """The recipe of `--recipe auto`, which it says, with the reason.
 
     Raises
@@ -75,7 +73,7 @@ def are_photographs(dataset: Dataset) -> bool:
     return channels == 3 and max(height, width) > LARGEST_OTHER
 
 
-def holds_photographs(data: str | Path | Dataset, groups: str | None = None) -> bool:
+def holds_photographs(data: Source, groups: str | None = None) -> bool:
     """As `are_photographs`, before the data is read: of an image folder, a few files are looked at.
 
     Raises
@@ -83,8 +81,8 @@ def holds_photographs(data: str | Path | Dataset, groups: str | None = None) -> 
     DataError
         If the data cannot be read.
     """
-    if isinstance(data, Dataset):
-        return are_photographs(data)
+    if not isinstance(data, str | Path):
+        return are_photographs(load(data))
     is_name = isinstance(data, str) and data in CATALOG
     if is_name or reader_of(expanded(data)) is not folder:
         return are_photographs(load(data))

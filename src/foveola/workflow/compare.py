@@ -63,7 +63,7 @@ class _Side:
 
 def compare(
     *runs: str | Path,
-    data: str | Path | Dataset | None = None,
+    data: object = None,
     seeds: int = 1,
     out: str | Path | None = None,
     device: Device = "auto",
@@ -74,7 +74,7 @@ def compare(
     Parameters
     ----------
     runs : at least two run directories
-    data : the runs' data; by default found again by its name or its recorded path
+    data : the runs' data, as of `foveola.load`; by default found again by its name or its recorded path
     seeds : trainings per run; with more than one, each run's recipe is trained with the next seeds, into folders
         beside it (RUN-seed1, …), and those that exist already are used again
     out : an HTML file to write, with the images that the models disagree on
@@ -110,7 +110,7 @@ def compare(
     page = _writable(out)
     screen = console(verbose)
     with show_progress(screen) as progress:
-        dataset = data if isinstance(data, Dataset) else _read(opened[0], data, progress)
+        dataset = _read(opened[0], data, progress)
     check_fingerprint(opened[0].status.data, opened[0].path, dataset)
     unique = {run.path: run for run in opened}
     classifiers = {path: open_model(run.path, device=device) for path, run in unique.items()}
@@ -194,7 +194,7 @@ def _writable(out: str | Path | None) -> Path | None:
     return path
 
 
-def _read(run: Run, data: str | Path | None, progress: Progress) -> Dataset:
+def _read(run: Run, data: object, progress: Progress) -> Dataset:
     metadata, purpose = read_metadata(model_path(run.path)), "Runs are compared on their test images"
     return reload_data(run.status.data, run.path, metadata, data, purpose, progress)
 

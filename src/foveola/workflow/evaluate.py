@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.datasets import as_source
 from foveola.datasets.reader import Prepare
 from foveola.datasets.reload import image_paths, load_for_model
 from foveola.datasets.splits import Split, Splits, select_split
@@ -27,12 +28,16 @@ from foveola.workflow.open import metadata_of, open_model
 
 def evaluate(
     model: str | Path | Predictor,
-    data: str | Path | Dataset,
+    data: object,
+    y: object = None,
     *,
     split: Split = "test",
     grey: bool = False,
     fix: Collection[str] = (),
     skip_bad: int = 0,
+    class_names: Sequence[str] | None = None,
+    channels_first: bool | None = None,
+    name: str | None = None,
     verbose: bool = True,
 ) -> Evaluation:
     """Measure a model on data.
@@ -40,12 +45,14 @@ def evaluate(
     Parameters
     ----------
     model : run directory, model file or predictor
-    data : catalog name, path or Dataset; classes are matched by name
+    data, y : as of `foveola.load`: catalog name, path, or objects, such as images with their labels. Classes are
+        matched by name; labels that are numbers, and no names of the model's classes, count these from 0 on
     split : data without a test split of its own is split as in the training, if the model was trained on it; other
         data is used whole, without the images that the model has seen in training
     grey : convert colour images to grey for a model of grey images; the same as the fix of that name
     fix : fixes to apply to every image, as of `predict`
     skip_bad : how many unreadable images of a folder may be skipped
+    class_names, channels_first, name : as of `foveola.load`, of data given as objects
     verbose : report progress on standard error
 
     Raises
@@ -59,20 +66,27 @@ def evaluate(
     >>> evaluation = foveola.evaluate(run.path, "digits", verbose=False)
     >>> evaluation.split, evaluation.n, 0 < evaluation.accuracy.value <= 1
     ('test', 359, True)
+
+    >>> digits = foveola.load("digits").train
+    >>> foveola.evaluate(run.path, digits.images, digits.labels, verbose=False).n
+    359
     """
     predictor = model if not isinstance(model, str | Path) else open_model(model)
     metadata = metadata_of(predictor)
     requested = requested_fixes(fix, grey, metadata)
     fix_one = partial(_pixels, metadata=metadata, requested=requested, auto="auto" in fix)
+    source = as_source(
+        data, y, class_names=class_names, channels_first=channels_first, name=name, known_names=predictor.class_names
+    )
     with show_progress(console(verbose)) as progress:
-        dataset = data if isinstance(data, Dataset) else load_for_model(metadata, data, skip_bad, progress)
+        dataset = load_for_model(metadata, source, skip_bad, progress)
         selected = select_split(dataset, metadata, split)
         labels = _match_classes(selected.images, predictor.class_names, dataset.name)
         images = selected.images.images
         if set(fix) - {"grey"}:
             fixed = None
-            if not isinstance(data, Dataset) and image_paths(data, dataset):
-                fixed = load_for_model(metadata, data, skip_bad, progress, fix_one)
+            if image_paths(source, dataset):
+                fixed = load_for_model(metadata, source, skip_bad, progress, fix_one)
             images = _fixed(selected.images, dataset, fixed, fix_one)
         elif metadata.channels == "data":
             images = _in_channels(images, metadata.image_shape[2], grey="grey" in requested, name=dataset.name)

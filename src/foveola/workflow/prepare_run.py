@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foveola.datasets import Source
 from foveola.datasets.reload import RecordedData, load_for_recipe
 from foveola.datasets.splits import Overlap, Splits, divide
 from foveola.datasets.weights import find_weights
@@ -43,10 +44,36 @@ if TYPE_CHECKING:
 class Given:
     """What a training was given as objects, of which its request only says that they are needed."""
 
-    data: str | Path | Dataset
+    data: Source
     groups: "str | ArrayLike | None"
     network: "nn.Module | None"
     callbacks: Sequence["Callback"]
+
+
+def labels_and_recipe(y: object, recipe: str | Path | Recipe | None) -> tuple[object, str | Path | Recipe | None]:
+    """The labels and the recipe of a call, in which the recipe comes second where the data has its own labels.
+
+    Raises
+    ------
+    UserError
+        If there are two recipes, or the recipe is nothing that names one.
+    """
+    if isinstance(y, str | Path | Recipe):
+        if recipe is None:
+            return None, y
+        if isinstance(recipe, str | Path | Recipe):
+            raise UserError(f"There are two recipes, {_recipe_text(y)} and {_recipe_text(recipe)}. Give one.")
+        raise UserError("Labels come before the recipe: (images, labels, recipe).")
+    if recipe is not None and not isinstance(recipe, str | Path | Recipe):
+        raise UserError(
+            f"recipe is a {type(recipe).__name__}; it must be the name of a recipe, the path of a TOML file, or a "
+            f"Recipe."
+        )
+    return y, recipe
+
+
+def _recipe_text(recipe: str | Path | Recipe) -> str:
+    return repr(recipe.name if isinstance(recipe, Recipe) else str(recipe))
 
 
 def check_weights(weights: str | Path | None, init: str | Path | None, network: "nn.Module | None") -> None:
@@ -229,20 +256,17 @@ def _status(
 
 
 def load_data(
-    data: str | Path | Dataset, recipe: Recipe, skip_bad: int, groups: "str | ArrayLike | None", screen: "Console"
+    data: Source, recipe: Recipe, skip_bad: int, groups: "str | ArrayLike | None", screen: "Console"
 ) -> Dataset:
     """The data in the size and with the channels that the recipe asks for, and with its groups."""
     pattern = groups if isinstance(groups, str) else None
-    if isinstance(data, Dataset):
-        if pattern is not None:
-            raise UserError(
-                f"groups is {pattern!r}, a pattern over file names, which a loaded data set does not have. "
-                f"Give it to foveola.load, or give an array with a number for each training image."
-            )
-        dataset = data
-    else:
-        with show_progress(screen) as progress:
-            dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress)
+    if isinstance(data, Dataset) and pattern is not None:
+        raise UserError(
+            f"groups is {pattern!r}, a pattern over file names, which a loaded data set does not have. "
+            f"Give it to foveola.load, or give an array with a number for each training image."
+        )
+    with show_progress(screen) as progress:
+        dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress)
     if groups is None or pattern is not None:
         return dataset
     numbers = np.unique(np.asarray(groups), return_inverse=True)[1]

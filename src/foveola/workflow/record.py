@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveola.datasets import CATALOG
+from foveola.datasets import CATALOG, Source
 from foveola.datasets.reader import originals_of
 from foveola.datasets.reload import GIVEN_GROUPS, Leaks, RecordedData, image_paths
 from foveola.datasets.series import missing_groups
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def record_data(
-    dataset: Dataset, splits: Splits, overlap: Overlap, source: str | Path | Dataset, groups: "str | ArrayLike | None"
+    dataset: Dataset, splits: Splits, overlap: Overlap, source: Source, groups: "str | ArrayLike | None"
 ) -> RecordedData:
     """What `run.json` says of the data.
 
@@ -41,7 +41,7 @@ def record_data(
     )
     is_drawn = splits.train is not dataset.train
     series = None
-    if is_drawn and not isinstance(source, Dataset):
+    if is_drawn and isinstance(source, str | Path):
         series = missing_groups(dataset, image_paths(source, dataset))
     summary = summarize(dataset, splits, overlap)
     if series is not None:
@@ -69,9 +69,9 @@ def record_data(
     )
 
 
-def _path(data: str | Path | Dataset) -> str | None:
+def _path(data: Source) -> str | None:
     """The absolute path of data that was given by its path, else None."""
-    if isinstance(data, Dataset) or (isinstance(data, str) and data in CATALOG):
+    if not isinstance(data, str | Path) or (isinstance(data, str) and data in CATALOG):
         return None
     return escape_surrogates(str(expanded(data).resolve()))
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foveola.datasets import Source
 from foveola.datasets.reload import load_for_model
 from foveola.datasets.splits import Overlap, Splits
 from foveola.documents import TeacherModel
@@ -54,7 +55,7 @@ class Teaching:
 
 def teach(
     path: Path,
-    source: str | Path | Dataset,
+    source: Source,
     dataset: Dataset,
     splits: Splits,
     overlap: Overlap,
@@ -66,8 +67,7 @@ def teach(
 ) -> Teaching:
     """Ask a teacher about the training images.
 
-    Where the data is known by name or path, the teacher gets the images in its own size, read anew; otherwise those of
-    the student, which its preprocessing resizes.
+    The teacher gets the images in its own size, read anew.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def teach(
         If the teacher has other classes, or has learnt from images that the student is measured by.
     """
     teacher = open_teacher(path, splits.train.class_names)
-    if teacher.metadata.image_shape != dataset.image_shape and not isinstance(source, Dataset):
+    if teacher.metadata.image_shape != dataset.image_shape:
         with show_progress(screen) as progress:
             splits = divide_alike(splits, dataset, load_for_model(teacher.metadata, source, skip_bad, progress))
     unseen = check_unseen(teacher.metadata, path, splits, overlap)
