@@ -2,6 +2,7 @@
 
 >>> import foveola
 >>> run = foveola.train("digits")              # doctest: +SKIP
+>>> run = foveola.train(images, labels, "strong", epochs=5)   # doctest: +SKIP
 >>> run.evaluation.accuracy.value          # doctest: +SKIP
 >>> model = foveola.open(run.path)             # doctest: +SKIP
 >>> logits = model.predict_logits(images)      # doctest: +SKIP
@@ -41,6 +42,7 @@ _PUBLIC = {
     "load_recipe": "foveola.recipe",
     "Run": "foveola.runs",
     "Classifier": "foveola.models.classifier",
+    "FoveolaClassifier": "foveola.estimator",
     "Callback": "foveola.training.callbacks",
     "FoveolaError": "foveola.errors",
     "UserError": "foveola.errors",
@@ -51,6 +53,7 @@ __all__ = [
     "Classifier",
     "Dataset",
     "Estimate",
+    "FoveolaClassifier",
     "FoveolaError",
     "ImageSet",
     "Predictions",
@@ -78,6 +81,7 @@ __all__ = [
 if TYPE_CHECKING:
     from foveola.datasets import load
     from foveola.errors import FoveolaError, UserError
+    from foveola.estimator import FoveolaClassifier
     from foveola.images import Dataset, ImageSet
     from foveola.models.classifier import Classifier
     from foveola.predictions import Estimate, Predictions, Predictor

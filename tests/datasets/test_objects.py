@@ -358,8 +358,10 @@ def test_columns_that_are_not_clear_are_refused():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the library itself
-def test_the_library_datasets(files):
+def test_the_library_datasets(files, monkeypatch):
     datasets = pytest.importorskip("datasets")
+    # Its hashes of tables fail with some versions of pyarrow
+    monkeypatch.setattr(datasets.fingerprint.Hasher, "hash", classmethod(lambda cls, value: "0" * 16))
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})
     data = datasets.Dataset.from_dict({"image": pillows, "label": LABELS.tolist()}, features=features)
     assert foveola.load(data).fingerprint == files

@@ -29,6 +29,7 @@ from foveola.predictions import Predictions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from foveola.recipe import Recipe
     from foveola.training.loop import Fit
 
 EpochMetrics = dict[str, float]
@@ -208,6 +209,14 @@ class EarlyStopping(BestWeights):
         super().on_epoch_end(fit)
         if fit.epoch - self.epoch >= self.patience:
             fit.stop = True
+
+
+def selection(recipe: "Recipe") -> list[Callback]:
+    """Early stopping and best weights, as the recipe asks for them."""
+    best = recipe.keep == "best"
+    if recipe.patience is not None:
+        return [EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta, restore=best)]
+    return [BestWeights(recipe.monitor, recipe.min_delta)] if best else []
 
 
 def _score(monitor: str, metrics: EpochMetrics) -> float:

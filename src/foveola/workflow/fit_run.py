@@ -21,7 +21,6 @@ from foveola.images import ImageSet
 from foveola.models.shapes import count_multiply_adds
 from foveola.predictions import Predictions
 from foveola.progress import show_progress
-from foveola.recipe import Recipe
 from foveola.runs import Run
 from foveola.workflow.calibrate import calibrate
 from foveola.workflow.evaluate import evaluate_predictions
@@ -161,6 +160,7 @@ def _fit(
         LearningRate,
         ProgressBar,
         ValidationMetric,
+        selection,
     )
     from foveola.training.loop import fit
 
@@ -169,7 +169,7 @@ def _fit(
     history, elapsed, progress_bar = History(), ElapsedTime(), ProgressBar(screen)
     log = Callback() if run is None else CsvLog(history, run.history_path)
     auc = [ValidationMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
-    every = [*auc, LearningRate(), elapsed, *callbacks, *_selection(recipe), history, log, progress_bar]
+    every = [*auc, LearningRate(), elapsed, *callbacks, *selection(recipe), history, log, progress_bar]
     before = partial(_fit_head, prepared, screen) if recipe.head_views else None
     try:
         with signals.deferred():
@@ -298,16 +298,6 @@ def _announcement(claim: Claim, status: RunStatus) -> str:
     augmentation = [f"augmentation: {changes}"] if changes else []
     model = f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {claim.path}"
     return "\n".join([*status.data.summary, *augmentation, model])
-
-
-def _selection(recipe: Recipe) -> list["Callback"]:
-    """Early stopping and best weights, as the recipe asks for them."""
-    from foveola.training.callbacks import BestWeights, EarlyStopping
-
-    best = recipe.keep == "best"
-    if recipe.patience is not None:
-        return [EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta, restore=best)]
-    return [BestWeights(recipe.monitor, recipe.min_delta)] if best else []
 
 
 def _validation_auc(predictions: Predictions) -> float:
