@@ -97,7 +97,7 @@ def fit_head(
     features -= center
     features /= scale
     strength, accuracy = _choose_strength(features, train, units, recipe, seed)
-    weights, bias = _regression(features, train.labels, len(train.class_names), recipe, strength)
+    weights, bias = _regression(features, train, np.ones(len(train), bool), recipe, strength)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weights / scale))
         head.bias.copy_(torch.from_numpy(bias - (weights / scale) @ center))
@@ -161,25 +161,26 @@ def _choose_strength(
         folds = assign_folds(train.labels, FOLDS, seed, units)
     except DataError as error:
         raise DataError(f"The regularization of the last layer is chosen by cross-validation: {error}") from None
+    image_weights = np.ones(len(train)) if train.weights is None else train.weights
     losses, correct = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
     for fold in range(FOLDS):
         out = folds == fold
         labels = train.labels[out]
         for index, strength in enumerate(STRENGTHS):
-            weights, bias = _regression(features[:, ~out], train.labels[~out], len(train.class_names), recipe, strength)
+            weights, bias = _regression(features, train, ~out, recipe, strength)
             logits = features[0, out] @ weights.T + bias
             logits -= logits.max(axis=1, keepdims=True)
             log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            losses[index] -= log_probabilities[np.arange(len(labels)), labels].sum()
-            correct[index] += (logits.argmax(axis=1) == labels).sum()
+            losses[index] -= log_probabilities[np.arange(len(labels)), labels] @ image_weights[out]
+            correct[index] += (logits.argmax(axis=1) == labels) @ image_weights[out]
     best = int(losses.argmin())
-    return STRENGTHS[best], float(correct[best] / len(train))
+    return STRENGTHS[best], float(correct[best] / image_weights.sum())
 
 
 def _regression(
-    features: Features, labels: NDArray[np.int64], classes: int, recipe: Recipe, strength: float
+    features: Features, train: ImageSet, chosen: NDArray[np.bool_], recipe: Recipe, strength: float
 ) -> tuple[Features, Features]:
-    """Weights, K×D, and biases, K, of a multinomial logistic regression on views of images, V×N×D.
+    """Weights, K×D, and biases, K, of a multinomial logistic regression on views, V×N×D, of the chosen images, N.
 
     The strength is per image, whatever the number of views. A class without images gets the smallest bias.
     """
@@ -193,7 +194,10 @@ def _regression(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # as near to the optimum as it pays
-        model.fit(features.reshape(-1, features.shape[2]), np.tile(labels, len(features)))
+        labels, views = train.labels[chosen], features if chosen.all() else features[:, chosen]
+        own = None if train.weights is None else np.tile(train.weights[chosen], len(views))
+        model.fit(views.reshape(-1, views.shape[2]), np.tile(labels, len(views)), sample_weight=own)
+    classes = len(train.class_names)
     weights, bias = np.zeros((classes, features.shape[2]), np.float32), np.full(classes, -30, np.float32)
     if len(model.classes_) == 2:  # a single row, for the second class against the first
         weights[model.classes_], bias[model.classes_] = (
