@@ -52,8 +52,8 @@ def choose_recipe(
         screen.print(f"recipe: {FOR_OTHERS}, although these are colour photographs: {error}", soft_wrap=True)
         return load_recipe(FOR_OTHERS, overrides)
     screen.print(
-        f"recipe: {FOR_PHOTOGRAPHS} with image_size={recipe.image_size}, because these are colour photographs of {side} "
-        "pixels"
+        f"recipe: {FOR_PHOTOGRAPHS}, with images of {recipe.image_size} pixels, because these are colour photographs "
+        f"of {side} pixels"
     )
     return recipe
 
