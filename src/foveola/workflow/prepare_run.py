@@ -261,9 +261,9 @@ def load_data(
     """The data in the size and with the channels that the recipe asks for, and with its groups."""
     pattern = groups if isinstance(groups, str) else None
     if isinstance(data, Dataset) and pattern is not None:
-        raise UserError(
-            f"groups is {pattern!r}, a pattern over file names, which a loaded data set does not have. "
-            f"Give it to foveola.load, or give an array with a number for each training image."
+        raise DataError(
+            f"groups is {pattern!r}, a pattern over file names, which a loaded data set does not have. Give it to "
+            f"foveola.load; or give an array with a number for each training image, here or as ImageSet(groups=…)."
         )
     with show_progress(screen) as progress:
         dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress)
