@@ -117,17 +117,18 @@ class FoveolaClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         require("torch", "train")
         recipe = self._recipe()
-        X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric")
-        check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        array, targets = cast("tuple[NDArray[Any], NDArray[Any]]", validate_data(self, X, y, allow_nd=True))
+        check_classification_targets(targets)
+        self.classes_, labels = np.unique(targets, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y holds one class, {self.classes_[0]!r}; a classifier needs at least two.")
-        self.image_shape_ = self._find_image_shape(X)
+        self.image_shape_ = self._find_image_shape(array)
         self.n_features_in_ = int(np.prod(self.image_shape_))
-        self.value_range_ = self._find_value_range(X)
+        self.value_range_ = self._find_value_range(array)
         numbers = None if groups is None else np.unique(column_or_1d(groups), return_inverse=True)[1]
         names = tuple(map(str, self.classes_.tolist()))
-        images = ImageSet(self._pixels(X), labels, names, numbers, self._weights(sample_weight, X, y))
+        weights = self._weights(sample_weight, array, targets)
+        images = ImageSet(self._pixels(array), labels, names, numbers, weights)
         dataset, seed = Dataset("estimator", images), self._seed()
         if self.run is None:
             self.classifier_ = fit_classifier(dataset, recipe, seed=seed, device=choose_device(self.device))
@@ -160,10 +161,10 @@ class FoveolaClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _like_fitted(self, X: ArrayLike) -> NDArray[Any]:
         """X as a finite array, of the shape that was fitted."""
-        if np.ndim(cast(Any, X)) <= 2:
-            return np.asarray(validate_data(self, X, reset=False, dtype="numeric"))
         array: NDArray[Any] = check_array(X, allow_nd=True, dtype="numeric")
-        if _image_shape(array) != self.image_shape_:
+        if array.ndim == 2:
+            validate_data(self, X, reset=False, skip_check_array=True)  # the number and the names of the columns
+        elif _image_shape(array) != self.image_shape_:
             raise ValueError(
                 f"X has images of {shape_text(array.shape[1:])}, but {type(self).__name__} is expecting images of "
                 f"{shape_text(self.image_shape_)}, as it was fitted with."

@@ -32,11 +32,8 @@ def test_the_recipe_comes_after_the_data(train, tiny, toy, toy_npz, arrays):
     images, labels = arrays
     runs = [
         train(toy_npz, tiny),
-        train(str(toy_npz), recipe=tiny),
-        train(toy, tiny),
         train(toy.train, tiny),
         train((images, labels), tiny, class_names=toy.class_names),
-        train(images, labels, tiny, class_names=toy.class_names),
         train(images, y=labels, recipe=tiny, class_names=toy.class_names),
         train(images, np.array(toy.class_names)[labels], tiny),
     ]

@@ -1,7 +1,7 @@
 """Fit a classifier to images without a run: validation images → training → temperature. Nothing is written."""
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foveola.datasets.reload import load_for_recipe
 from foveola.datasets.splits import Overlap, Splits, divide, unit_numbers
@@ -49,7 +49,7 @@ def fit_classifier(dataset: Dataset, recipe: Recipe, *, seed: int, device: "torc
     classifier = build_classifier(
         recipe, splits.train, seed, picture_polarity=dataset.picture_polarity, pretrained=find_weights(recipe)
     )
-    options = {
+    options: dict[str, Any] = {
         "seed": seed,
         "device": device,
         "precision": choose_precision(recipe.precision, device),
