@@ -1,6 +1,5 @@
 """Fit a classifier to images without a run: validation images → training → temperature. Nothing is written."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from foveola.datasets.reload import load_for_recipe
@@ -55,11 +54,13 @@ def fit_classifier(dataset: Dataset, recipe: Recipe, *, seed: int, device: "torc
         "precision": choose_precision(recipe.precision, device),
         "flip": uses_flips(recipe, dataset.flip_safe, len(splits.train)),
     }
-    before = None
-    if recipe.head_views:
+
+    def fit_last_layer() -> None:
         units = unit_numbers(Splits(splits.train, None, None), overlap.together)
-        before = partial(fit_head, classifier, splits.train, recipe, units, **options)
-    fit(classifier, splits.train, splits.validation, recipe, callbacks=selection(recipe), before=before, **options)
+        fit_head(classifier, splits.train, recipe, units, **options)
+
+    before, callbacks = fit_last_layer if recipe.head_views else None, selection(recipe)
+    fit(classifier, splits.train, splits.validation, recipe, callbacks=callbacks, before=before, **options)
     calibrate(classifier, splits, recipe)
     return classifier
 
