@@ -26,7 +26,8 @@ _KINDS = "an array, a PIL image, the path of an image file, or a list of these"
 
 def predict_classes(predictor: Predictor, images: object) -> NDArray[np.str_]:
     """The most probable class of each image, N names; `images` as of `network_inputs`."""
-    return np.array(predictor.class_names)[_predict_logits(predictor, images).argmax(axis=1)]
+    names: NDArray[np.str_] = np.array(predictor.class_names)[_predict_logits(predictor, images).argmax(axis=1)]
+    return names
 
 
 def predict_probabilities(predictor: Predictor, images: object) -> NDArray[np.float64]:
@@ -128,8 +129,8 @@ def _one(array: NDArray[Any], name: str) -> NDArray[Any]:
 
 def _shape_problem(name: str, shape: Sequence[int]) -> str:
     return (
-        f"{name} has the shape {shape_text(shape) or '()'}. Give images as N×H×W×C with C = 1 (grey) or 3 (RGB), N×H×W, "
-        f"or one as H×W×C or H×W. {shape_cure(shape)}"
+        f"{name} has the shape {shape_text(shape) or '()'}. Give images as N×H×W×C with C = 1 (grey) or 3 (RGB), or "
+        f"N×H×W, or one as H×W×C or H×W. {shape_cure(shape)}"
     )
 
 

@@ -121,7 +121,10 @@ def _confusion(evaluation: Evaluation) -> list[Table]:
     counts: NDArray[np.int64] = np.array(evaluation.confusion)
     shades = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)) * 0.8
     rows = [
-        [name, *(Cell(f"{count:,}" if count else "", round(float(shade), 3)) for count, shade in zip(*row, strict=True))]
+        [
+            name,
+            *(Cell(f"{count:,}" if count else "", round(float(shade), 3)) for count, shade in zip(*row, strict=True)),
+        ]
         for name, *row in zip(names, counts.tolist(), shades, strict=True)
     ]
     return [Table(("true, predicted", *names), rows, "Confusion matrix")]
@@ -193,7 +196,9 @@ def _size(splits: Mapping[str, ImageSet]) -> str:
 def _class_counts(splits: Mapping[str, ImageSet]) -> Table:
     names = next(iter(splits.values())).class_names
     columns = [images.class_counts[:MAX_ROWS].tolist() for images in splits.values()]
-    rows = [(name, *(f"{count:,}" for count in counts)) for name, *counts in zip(names[:MAX_ROWS], *columns, strict=True)]
+    rows = [
+        (name, *(f"{count:,}" for count in counts)) for name, *counts in zip(names[:MAX_ROWS], *columns, strict=True)
+    ]
     return Table(("class", *splits), rows, _first_of(names, "classes"))
 
 

@@ -1,6 +1,6 @@
 """A server in a process of its own, which ends with the process that started it: for notebooks and scripts.
 
-    python -m foveola.serving.background MODEL    settings as a line of JSON on standard input, whose end ends the server
+python -m foveola.serving.background MODEL    settings as a line of JSON on standard input, whose end ends the server
 """
 
 import atexit

@@ -54,7 +54,7 @@ def explain(
 
     Parameters
     ----------
-    model : run, its directory, model file, export or live classifier; an export, which has no gradients, is explained by
+    model : run or its directory, model file, export, or live classifier; an export, without gradients, is explained by
         occlusion and the layers that its graph names
     images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
         standard input; 100 images at most
