@@ -42,7 +42,7 @@ def console(verbose: bool) -> Console:
             markup=False,
             force_jupyter=False,
             force_terminal=False if _of_jupyter() else None,
-        )  # fmt: skip
+        )
     )
 
 
