@@ -28,7 +28,7 @@ from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.models.metadata import PretrainedOrigin, Rejection, first_problem
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
-from foveola.text import escape_all_surrogates
+from foveola.text import escape_all_surrogates, printable
 
 FORMAT = 1
 
@@ -375,7 +375,7 @@ class Comparison(Displayed, Document):
         several = len(self.pairs) > 1
         verdicts = [(f"{pair.first} and {pair.second}: " if several else "") + pair.verdict for pair in self.pairs]
         images = f"{self.n:,} {self.split} images of {self.data.name}"
-        return f"Comparison({len(self.runs)} runs on {images}: {'; '.join(verdicts)})"
+        return printable(f"Comparison({len(self.runs)} runs on {images}: {'; '.join(verdicts)})")
 
 
 # An audit

@@ -14,6 +14,7 @@ from foveola.errors import FoveolaError, ModelError
 from foveola.files import CHECKSUM_FILE, has_checksum, read_verified, record_checksum, write_atomically
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
+from foveola.text import printable
 
 if TYPE_CHECKING:
     from foveola.models.image_predictor import ImagePredictor
@@ -53,7 +54,7 @@ class Run(Displayed):
         return str(self.path)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}{self._in_short()})"
+        return f"Run({str(self.path)!r}{printable(self._in_short())})"
 
     def _in_short(self) -> str:
         """Data, recipe and accuracy, as far as there are any, for one line; nothing is kept in memory."""

@@ -27,7 +27,7 @@ def test_a_server_answers_until_it_is_stopped(exported, toy):
         assert repr(server) == f"BackgroundServer({server.url})"
         request = urllib.request.Request(f"{server.url}/model", headers={"X-API-Key": "opensesame"})  # noqa: S310
         with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310  # of our own server
-            assert json.load(response)["classes"] == list(toy.class_names)
+            assert json.load(response)["class_names"] == list(toy.class_names)
     assert server._process.poll() is not None
     assert repr(server).endswith(", stopped)")
     server.stop()
