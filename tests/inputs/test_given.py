@@ -182,6 +182,7 @@ def test_many_images_are_prepared_in_batches(classifier):
     [
         ([], "There are no images: the list is empty"),
         (np.empty((0, 8, 8, 1), np.uint8), "There are no images"),
+        (np.empty((5, 0)), "There are no images"),
         (None, "images cannot be of the type NoneType. Give an array, a PIL image"),
         (7, "of the type int"),
         (b"\x89PNG", "of the type bytes"),
@@ -189,6 +190,7 @@ def test_many_images_are_prepared_in_batches(classifier):
         ([np.zeros((8, 8)), None], r"images\[1\] cannot be of the type NoneType"),
         ([[0, 1], [2]], "images cannot become an array"),
         (np.zeros((5, 64), np.uint8), r"rows of flattened images of 8×8×1.*images.reshape\(-1, 8, 8, 1\)"),
+        (np.zeros((1000, 784), np.uint8), r"1000×784: one grey image, or rows of pixels\? .*reshape\(-1, 28, 28, 1\)"),
         (np.zeros((2, 1, 8, 8), np.uint8), r"2×1×8×8.*transpose\(0, 2, 3, 1\)"),
         (np.zeros((2, 8, 8, 4), np.uint8), "transparency"),
         (np.zeros(64, np.uint8), "the shape 64"),

@@ -20,6 +20,7 @@ from foveola.documents import (
     LabelSuspect,
     Significance,
 )
+from foveola.errors import UserError
 from foveola.evaluation.comparison import McNemar
 from foveola.images import Dataset, ImageSet
 from foveola.predictions import Estimate, Predictions
@@ -191,6 +192,12 @@ def test_suspects_that_say_nothing_are_not_listed():
     audit = audit_of("no better than guessing")
     assert "30 label suspects (no better than guessing)" in repr(audit)
     assert "suggested class" not in checked(audit).text
+
+
+def test_what_is_wrong_with_the_input_is_one_message(toy_run):
+    with pytest.raises(UserError) as caught:
+        foveola.open(toy_run / "nothing")
+    assert caught.value._render_traceback_() == [f"ModelError: {caught.value}"]
 
 
 def test_layers():

@@ -103,12 +103,10 @@ def _array(images: object, name: str) -> NDArray[Any]:
 def _many(array: NDArray[Any], image_shape: tuple[int, int, int]) -> Images:
     """An array of one or several images as uint8 N×H×W×C; C is not checked here."""
     shape = array.shape
-    if array.ndim == 2 and shape[1] == np.prod(image_shape):
-        flat = shape_text(image_shape)
-        raise DataError(
-            f"images have the shape {shape_text(shape)}: one grey image, or rows of flattened images of {flat}. "
-            f"Say which: images[None, ..., None], or images.reshape(-1, {flat.replace('×', ', ')})."
-        )
+    if 0 in shape:
+        raise DataError(f"There are no images: the array has the shape {shape_text(shape)}.")
+    if array.ndim == 2:
+        _refuse_rows(shape, image_shape)
     if array.ndim == 2 or (array.ndim == 3 and shape[2] in (1, 3)):
         return to_pixels(_one(array, "images")[None])
     if array.ndim == 3 and not (shape[0] == image_shape[2] == 3):  # three grey images, or one in colour?
@@ -116,6 +114,22 @@ def _many(array: NDArray[Any], image_shape: tuple[int, int, int]) -> Images:
     if array.ndim != 4:
         raise DataError(_shape_problem("images", shape))
     return to_pixels(array)
+
+
+def _refuse_rows(shape: Sequence[int], image_shape: tuple[int, int, int]) -> None:
+    """Refuse an array of two axes that may hold a flattened image in each row, as tables of pixels do."""
+    rows, columns = shape
+    if columns == np.prod(image_shape):
+        flat = shape_text(image_shape)
+        raise DataError(
+            f"images have the shape {shape_text(shape)}: one grey image, or rows of flattened images of {flat}. "
+            f"Say which: images[None, ..., None], or images.reshape(-1, {flat.replace('×', ', ')})."
+        )
+    if "each row" in (cure := shape_cure(shape)) and not 1 / 3 < rows / columns < 3:
+        raise DataError(
+            f"images have the shape {shape_text(shape)}: one grey image, or rows of pixels? {cure} If this is one "
+            f"image: images[None, ..., None]."
+        )
 
 
 def _one(array: NDArray[Any], name: str) -> NDArray[Any]:

@@ -120,14 +120,15 @@ def _confusion(evaluation: Evaluation) -> list[Table]:
         return []
     counts: NDArray[np.int64] = np.array(evaluation.confusion)
     shades = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)) * 0.8
-    rows = [
-        [
-            name,
-            *(Cell(f"{count:,}" if count else "", round(float(shade), 3)) for count, shade in zip(*row, strict=True)),
-        ]
-        for name, *row in zip(names, counts.tolist(), shades, strict=True)
+    rows: list[list[str | Cell]] = [
+        [names[i], *(_cell(int(counts[i, j]), float(shades[i, j])) for j in range(len(names)))]
+        for i in range(len(names))
     ]
     return [Table(("true, predicted", *names), rows, "Confusion matrix")]
+
+
+def _cell(count: int, shade: float) -> Cell:
+    return Cell(f"{count:,}" if count else "", round(shade, 3))
 
 
 def _curves(run: Run) -> "list[Markup]":
