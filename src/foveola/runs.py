@@ -17,7 +17,8 @@ from foveola.recipe import Recipe
 from foveola.text import printable
 
 if TYPE_CHECKING:
-    from foveola.models.image_predictor import ImagePredictor
+    from foveola.exports.onnx import OnnxModel
+    from foveola.models.classifier import Classifier
 
 STATUS_FILE = "run.json"
 # The folder of what an unfinished training needs: foveola.claims
@@ -114,7 +115,7 @@ class Run(Displayed):
         return self._read(self.evaluation_path.name, Evaluation)
 
     @cached_property
-    def model(self) -> "ImagePredictor":
+    def model(self) -> "Classifier | OnnxModel":
         """The model, as `foveola.open` opens it."""
         from foveola.workflow.open import open_model
 
