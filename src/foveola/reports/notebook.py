@@ -35,11 +35,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells by row; the first column is text, the others are numbers."""
+    """Cells by row; the first columns are text, the others numbers."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
     caption: str = ""
+    text_columns: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,18 @@ def _(shown: Run) -> Card:
     status = shown.status
     evaluation = shown.evaluation if shown.evaluation_path.is_file() else None
     lines = [f"{shown.path}: {_trained(status)}"]
+    pictures = _mistakes(shown)
     if evaluation is None:
         lines.append("Not measured: there is no evaluation of test images.")
+    elif np.trace(evaluation.confusion) == evaluation.n:
+        lines.append(f"None of the {evaluation.n:,} test images is classified wrongly.")
+        pictures = []
     return Card(
         title=f"{status.data.name} · {status.recipe.name}",
         lines=lines,
         tables=() if evaluation is None else [_metrics(evaluation), *_confusion(evaluation)],
         figures=_curves(shown),
-        pictures=_mistakes(shown),
+        pictures=pictures,
     )
 
 
@@ -250,7 +255,7 @@ def _(shown: Audit) -> Card:
     tables = [Table(("found", "number"), [(name, f"{count:,}") for name, count in found.items()])]
     if suspects and shown.label_certainty != "no better than guessing":
         columns = ("image", "given class", "suggested class", "probability of the given one")
-        tables.append(Table(columns, suspects, _first_of(shown.label_suspects, "label suspects")))
+        tables.append(Table(columns, suspects, _first_of(shown.label_suspects, "label suspects"), text_columns=3))
     images = f"{sum(shown.data.splits.values()):,} images"
     lines = [f"Accuracy of the networks that judged: {shown.cross_fitted_accuracy}", *_pages(shown.files)]
     return Card(f"Audit of {shown.data.name}, {images}", lines, tables)
@@ -267,7 +272,7 @@ def _(shown: Summary) -> Card:
         totals += f", {shown.non_trainable:,} running statistics"
     columns = ("layer", "type", "output shape", "parameters", "multiply-adds")
     title = f"{shown.recipe} on {shape_text(shown.input_shape)}"
-    return Card(title, [totals], [Table(columns, list(_layers(shown.layers)))])
+    return Card(title, [totals], [Table(columns, _layers(shown.layers), text_columns=2)])
 
 
 def _layers(rows: Sequence[LayerRow], depth: int = 0) -> list[tuple[str, ...]]:
@@ -287,4 +292,6 @@ def _(shown: Catalog) -> Card:
         for row in shown.datasets
     ]
     columns = ("name", "title", "training", "test", "image", "classes")
-    return Card("Data sets known by name", ["Load one with foveola.load(name)."], [Table(columns, rows)])
+    return Card(
+        "Data sets known by name", ["Load one with foveola.load(name)."], [Table(columns, rows, text_columns=2)]
+    )
