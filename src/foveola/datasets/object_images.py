@@ -22,7 +22,7 @@ from foveola.datasets.object_parts import Part, as_array, is_tensor, levels, to_
 from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
 from foveola.images import Images
-from foveola.inputs.decode import FirstFrame, Reduce, decode_first_frame, from_pillow, read_first_frame
+from foveola.inputs.decode import FirstFrame, Reduce, decode_first_frame, first_frame_of, read_first_frame
 from foveola.inputs.resize import CommonShape, is_colour, resize
 
 Place = tuple[Part, int]
@@ -95,7 +95,7 @@ def _decode_one(place: Place, reduce: Reduce | None, white_level: int | None) ->
     image, label = part.item(index) if part.item is not None else (cast(Images, part.images)[index], None)
     part.found[index] = label
     if isinstance(image, Image.Image):
-        frame = from_pillow(image, where, white_level=white_level, reduce=reduce)
+        frame = first_frame_of(image, where, white_level=white_level, reduce=reduce)
     elif isinstance(image, Mapping):
         frame = _from_file(image, where, white_level, reduce)
     else:

@@ -160,52 +160,42 @@ def decode_first_frame(
     DataError
         Also if the file has 16-bit colour whose values end at a `white_level` below 65535: too few levels are left.
     """
-    with _problems_named(name, max_pixels, data[:8]):
-        return _decode(data, name, background, max_pixels, white_level, reduce)
+    try:
+        with _one_message(name, max_pixels):
+            return _decode(data, name, background, max_pixels, white_level, reduce)
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{name} is not an image of an accepted format, or is damaged: it starts with "
+            f"{data[:8].hex(' ') or 'nothing'}. "
+            f"Accepted formats are {_FORMAT_NAMES}; convert or replace the file."
+        ) from error
 
 
-def from_pillow(
+def first_frame_of(
     image: Image.Image, name: str, *, white_level: int | None = None, reduce: Reduce | None = None
 ) -> FirstFrame:
-    """The pixels of a Pillow image, the same as `decode_first_frame` gives of its file; the image stays as it is.
+    """As `decode_first_frame`, of an image that Pillow has opened or made; what is not decoded yet is decoded.
 
-    Parameters
-    ----------
-    name : name of the image in messages
-    white_level, reduce : as of `decode_first_frame`
+    Pillow has accepted the file before, so that only the number of its pixels is limited here.
 
     Raises
     ------
     DataError
-        If it has too many pixels, its file is damaged, or its mode is not one of images, such as "F".
-
-    Examples
-    --------
-    >>> from PIL import Image
-    >>> from_pillow(Image.new("LA", (6, 4)), "glyph").pixels.shape
-    (4, 6, 1)
+        If the image has no pixels, or more than 64 million, or cannot be decoded.
     """
-    with _problems_named(name, MAX_PIXELS):
+    with _one_message(name, MAX_PIXELS):
         if not 0 < image.width * image.height <= MAX_PIXELS:
             raise Image.DecompressionBombError
-        with warnings.catch_warnings(action="ignore"):
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return _first_frame(image, name, orientation, None, white_level, reduce)
+        return _first_frame(image, name, white_level=white_level, reduce=reduce)
 
 
 @contextmanager
-def _problems_named(name: str, max_pixels: int, start: bytes = b"") -> Iterator[None]:
-    """Say what is wrong with an image where Pillow raises an exception of whatever type."""
+def _one_message(name: str, max_pixels: int) -> Iterator[None]:
+    """Turn what Pillow raises inside the block into a DataError, except that no format is recognised."""
     try:
         yield
-    except DataError:
+    except (DataError, UnidentifiedImageError):
         raise
-    except UnidentifiedImageError as error:
-        raise DataError(
-            f"{name} is not an image of an accepted format, or is damaged: it starts with "
-            f"{start.hex(' ') or 'nothing'}. "
-            f"Accepted formats are {_FORMAT_NAMES}; convert or replace the file."
-        ) from error
     except Image.DecompressionBombError as error:
         raise DataError(
             f"{name} is refused because of its size: an image may have 1 to {max_pixels:,} pixels. "
@@ -236,11 +226,12 @@ def _decode(
 def _first_frame(
     image: Image.Image,
     name: str,
-    orientation: int,
-    background: int | None,
-    white_level: int | None,
-    reduce: Reduce | None,
+    orientation: int | None = None,
+    background: int | None = None,
+    white_level: int | None = None,
+    reduce: Reduce | None = None,
 ) -> FirstFrame:
+    """The pixels of an opened image; `orientation` as in EXIF, None: as Pillow finds it."""
     # Pillow opens 16-bit grey with alpha as RGBA, and 16-bit colour as RGB; only the raw data layout shows it.
     layouts = {tile.args for tile in getattr(image, "tile", ()) if isinstance(tile.args, str)}
     grey = image.mode in _GREY_MODES or "LA;16B" in layouts
@@ -249,6 +240,8 @@ def _first_frame(
     white = white_level if white_level and peak is not None and peak <= white_level else MAX_WHITE_LEVEL
     if white < MAX_WHITE_LEVEL and image.mode not in _16_BIT_MODES:
         raise DataError(f"{name} {few_levels(white)}")
+    if orientation is None:  # only now, because Pillow decodes a PNG for it, and forgets the layout
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     upright = _upright(image, orientation)
     size = (upright.height, upright.width)
     target = size if reduce is None else reduce(*size)

@@ -23,11 +23,12 @@ from foveola.models.learnt import Seen, hash_images
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import Predictions, Predictor, predict_outputs
 from foveola.progress import console, show_progress
-from foveola.workflow.open import metadata_of, open_model
+from foveola.runs import Run
+from foveola.workflow.open import as_predictor, metadata_of
 
 
 def evaluate(
-    model: str | Path | Predictor,
+    model: str | Path | Run | Predictor,
     data: object,
     y: object = None,
     *,
@@ -44,7 +45,7 @@ def evaluate(
 
     Parameters
     ----------
-    model : run directory, model file or predictor
+    model : run, its directory, model file or predictor
     data, y : as of `foveola.load`: catalog name, path, or objects, such as images with their labels. Classes are
         matched by name; labels that are numbers, and no names of the model's classes, count these from 0 on
     split : data without a test split of its own is split as in the training, if the model was trained on it; other
@@ -71,7 +72,7 @@ def evaluate(
     >>> foveola.evaluate(run.path, digits.images, digits.labels, verbose=False).n
     359
     """
-    predictor = model if not isinstance(model, str | Path) else open_model(model)
+    predictor = as_predictor(model)
     metadata = metadata_of(predictor)
     requested = requested_fixes(fix, grey, metadata)
     fix_one = partial(_pixels, metadata=metadata, requested=requested, auto="auto" in fix)

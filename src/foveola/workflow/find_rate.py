@@ -14,6 +14,7 @@ from foveola.errors import UserError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe, merge_settings
+from foveola.runs import Run
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
 from foveola.workflow.prepare_run import check_weights, labels_and_recipe, load_data
 
@@ -34,7 +35,7 @@ def find_rate(
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
-    init: str | Path | None = None,
+    init: str | Path | Run | None = None,
     freeze: bool = False,
     weights: str | Path | None = None,
     skip_bad: int = 0,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from foveola.claims import Claim
 from foveola.datasets import CATALOG, Source, as_source
+from foveola.datasets.objects import Objects
 from foveola.datasets.reload import GIVEN_GROUPS
 from foveola.documents import TrainingRequest
 from foveola.errors import UserError, require
 from foveola.files import check_writable, expanded
+from foveola.images import Dataset
 from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe, merge_settings
 from foveola.runs import Run
@@ -46,10 +48,10 @@ def train(
     threads: int | None = None,
     force: bool = False,
     budget: float | None = None,
-    init: str | Path | None = None,
+    init: str | Path | Run | None = None,
     freeze: bool = False,
     weights: str | Path | None = None,
-    teacher: str | Path | None = None,
+    teacher: str | Path | Run | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
     class_names: Sequence[str] | None = None,
@@ -200,7 +202,7 @@ def _claim(out: str | Path | None, force: bool, request: TrainingRequest, claims
 
 
 def resume(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     data: object = None,
     groups: "ArrayLike | None" = None,
@@ -255,7 +257,7 @@ def resume(
             if processes.leads:
                 claim = Claim.resume(Path(run))
         if processes.from_leader(b"finished" if processes.leads and claim is None else None):
-            screen.print(f"{run} is finished already: there is nothing to go on with.", soft_wrap=True)
+            screen.print(f"{Path(run)} is finished already: there is nothing to go on with.", soft_wrap=True)
             return Run.open(run)
         if claim is not None:
             claims.enter_context(claim)
@@ -268,9 +270,9 @@ def resume(
         return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
 
 
-def _absolute(path: Source) -> str | None:
+def _absolute(path: Source | Run) -> str | None:
     """A path that means the same in another folder; a catalog name as it is; None for data in memory."""
-    if not isinstance(path, str | Path):
+    if isinstance(path, Dataset | Objects):
         return None
     return path if isinstance(path, str) and path in CATALOG else str(expanded(path).absolute())
 
