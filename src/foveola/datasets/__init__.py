@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from foveola.datasets import cifar, digits, download, folder, folder_cache, idx, npz, packed
+from foveola.datasets import cifar, digits, download, folder, folder_cache, idx, npz, packed, table
 from foveola.datasets.catalog import CATALOG
 from foveola.datasets.download import cache_folder, data_folders
 from foveola.datasets.entry import Entry
@@ -17,17 +17,22 @@ from foveola.images import Dataset, Images, ImageSet, Resize
 from foveola.inputs.find import is_image
 from foveola.inputs.resize import CommonShape, choose_fill, choose_resize, describe_resize, to_channels
 from foveola.lazy import Indices, LazyImages, as_images, as_lazy, select
+from foveola.models.metadata import Columns
 from foveola.progress import Progress, no_progress
 
 __all__ = ["CATALOG", "READERS", "Entry", "Progress", "cache_folder", "load", "locate"]
 
 # The first reader that recognises a path reads it. Any folder could be an image folder, so that reader comes last.
-READERS: dict[str, Reader] = {"packed": packed, "idx": idx, "npz": npz, "cifar": cifar, "folder": folder}
+READERS: dict[str, Reader] = {
+    "packed": packed, "idx": idx, "npz": npz, "cifar": cifar, "table": table, "folder": folder,
+}  # fmt: skip
 
 SUPPORTED = (
     "Supported are a folder with IDX files (train-images-idx3-ubyte and so on, raw or .gz), an .npz file (x_train, "
-    "y_train, …), a folder with one subfolder of images per class, a folder that `foveola pack` wrote, and these "
-    "names: " + ", ".join(CATALOG) + "."
+    "y_train, …), a folder with one subfolder of images per class, a table (.csv, .tsv, .parquet: an image path or "
+    "pixels, and a label), a WebDataset (.tar), a folder that `foveola pack` wrote, and these names: "
+    + ", ".join(CATALOG)
+    + "."
 )
 
 
@@ -41,6 +46,11 @@ def load(
     fill: int | None = None,
     skip_bad: int = 0,
     groups: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    split_column: str | None = None,
+    image_root: str | Path | None = None,
     prepare: Prepare | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -62,6 +72,9 @@ def load(
     groups : what keeps images of one patient, object or writer together when an image folder is split: "folder" for a
         subfolder below the class, or a regular expression with one capturing group, searched in each file's path from
         its class folder. An .npz file needs none: it may hold the arrays groups_train, groups_val and groups_test
+    image_column, label_column, group_column, split_column : what the columns of a table hold; None: guessed by names
+        and values, as `notes` of the data set say
+    image_root : the folder from which a table's paths lead, and which they may not leave; None: the table's folder
     prepare : called with the first frame and the name of each image file, instead of resizing; returns pixels, uint8
         H×W×C, of `image_size`. Arrays are not prepared
     progress : called as `progress(done, total, what)` while files are downloaded or decoded
@@ -94,7 +107,11 @@ def load(
         None if resize == "auto" else resize,
         fill,
         prepare,
-    )
+        columns=Columns(
+            image=image_column, label=label_column, group=group_column, split=split_column,
+            root=None if image_root is None else str(image_root),
+        ),
+    )  # fmt: skip
     return read(source, options, channels)
 
 
@@ -106,7 +123,10 @@ def read(source: str | Path, options: ReadOptions, channels: int | None = None) 
         # A Path is never a catalog name: Path("./mnist") equals Path("mnist").
         if isinstance(source, str) and source in CATALOG:
             _refuse_groups(source, options)
+            _refuse_columns(source, options)
             dataset = _load_by_name(CATALOG[source], options)
+        elif isinstance(source, str) and source.startswith(table.HUB):
+            dataset = table.of_hub(source, options)
         else:
             dataset = _load_from_path(expanded(source), options)
     except OSError as error:
@@ -150,11 +170,19 @@ def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
     reader = reader_of(path)
     if reader is None:
         raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
+    if reader is table:
+        return reader.read(path, options)
+    _refuse_columns(str(path), options)
     if reader is folder:
         return folder_cache.read(path, options)
     if reader is not packed:
         _refuse_groups(str(path), options)
     return reader.read(path, options)
+
+
+def is_named(source: object) -> bool:
+    """Whether a data set is given by its name, of the catalog or of the hub, and not by a path."""
+    return isinstance(source, str) and (source in CATALOG or source.startswith(table.HUB))
 
 
 def reader_of(path: Path) -> Reader | None:
@@ -170,6 +198,13 @@ def _refuse_groups(source: str, options: ReadOptions) -> None:
         )
 
 
+def _refuse_columns(source: str, options: ReadOptions) -> None:
+    if options.columns.given:
+        name = next(iter(options.columns.given))
+        option = "--image-root" if name == "root" else f"--{name}-column"
+        raise DataError(f"{option} is for tables (.csv, .tsv, .parquet, .tar), and {source} is none. Leave it out.")
+
+
 def _unsupported_reason(path: Path) -> str:
     """What a file is that no reader recognises, and what to give instead."""
     if not path.is_file():
@@ -177,10 +212,12 @@ def _unsupported_reason(path: Path) -> str:
     name = path.name.lower()
     if "-ubyte" in name:
         return f"is a single IDX file; give the folder that holds the images and their labels ({path.parent})"
-    if name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")):
+    if name.endswith((".zip", ".tar.gz", ".tgz", ".7z", ".rar")):
         return "is an archive; unpack it and give the folder"
-    if name.endswith((".csv", ".tsv", ".parquet", ".json")):
-        return "is a table; save its images as an .npz file or as an image folder"
+    if name.endswith((".csv.gz", ".tsv.gz")):
+        return "is a compressed table; unpack it: gunzip"
+    if name.endswith((".json", ".jsonl", ".xlsx", ".feather")):
+        return "is a table of another kind; save it as CSV or Parquet"
     if is_image(path):
         return "is a single image; give a folder with one subfolder of images per class"
     return "is in an unsupported format"

@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.datasets.columns import as_columns, check_no_columns
 from foveola.datasets.reload import image_paths, load_for_recipe
 from foveola.datasets.series import missing_groups
 from foveola.datasets.splits import Splits
@@ -32,6 +33,7 @@ from foveola.errors import DataError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset, ImageSet
 from foveola.lazy import as_lazy
+from foveola.models.metadata import Columns
 from foveola.predictions import Estimate, Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
@@ -68,6 +70,7 @@ def audit(
     retrain: bool = False,
     device: Device = "auto",
     groups: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     skip_bad: int = 0,
     verbose: bool = True,
 ) -> Audit:
@@ -84,6 +87,7 @@ def audit(
     seed : of folds, initial weights, order of images, augmentation and dropout
     retrain : measure what the images cost that confident learning counts as label errors: train with and without them
     groups : what keeps images of one patient, object or writer in one fold, as in `load`
+    columns : of a table, as of `foveola.train`
     skip_bad : how many unreadable images of a folder may be skipped
     verbose : report progress on standard error
 
@@ -118,7 +122,7 @@ def audit(
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
-    dataset, paths = _read(data, loaded, skip_bad, groups, trainer.screen)
+    dataset, paths = _read(data, loaded, skip_bad, groups, as_columns(columns), trainer.screen)
     trainer = replace(trainer, recipe=settle_augmentation(loaded, dataset.train)[0])
     if as_lazy(dataset.train.images) is not None:
         raise DataError(
@@ -302,16 +306,22 @@ class _Trainer:
 
 
 def _read(
-    data: str | Path | Dataset, recipe: Recipe, skip_bad: int, groups: str | None, screen: "Console"
+    data: str | Path | Dataset,
+    recipe: Recipe,
+    skip_bad: int,
+    groups: str | None,
+    columns: Columns,
+    screen: "Console",
 ) -> tuple[Dataset, dict[str, list[str]]]:
     """The data in the shape that the recipe takes, and the files of its images."""
     if isinstance(data, Dataset):
         if groups is not None:
             raise DataError("Groups are read from file names. A loaded Dataset has its own: ImageSet(groups=…).")
+        check_no_columns(columns)
         return data, {}
     with show_progress(screen) as progress:
-        dataset = load_for_recipe(recipe, data, groups, skip_bad, progress)
-    return dataset, image_paths(data, dataset)
+        dataset = load_for_recipe(recipe, data, groups, skip_bad, progress, columns)
+    return dataset, image_paths(data, dataset, columns)
 
 
 def _certainty(agreement: Estimate, class_counts: Sequence[int], errors: "LabelErrors") -> Certainty:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.datasets import CATALOG, folder, load, reader_of
+from foveola.datasets import folder, is_named, read, reader_of
 from foveola.datasets.image_files import decode_files
 from foveola.datasets.reader import ReadOptions
 from foveola.datasets.weights import find_weights
 from foveola.errors import DownloadError
 from foveola.files import expanded
 from foveola.images import Dataset, Originals
+from foveola.models.metadata import Columns
 from foveola.progress import show_progress
 from foveola.recipe import Recipe, load_recipe
 
@@ -28,7 +29,11 @@ SAMPLE = 48
 
 
 def choose_recipe(
-    data: str | Path | Dataset, overrides: Mapping[str, Any] | None, groups: str | None, screen: "Console"
+    data: str | Path | Dataset,
+    overrides: Mapping[str, Any] | None,
+    groups: str | None,
+    columns: Columns,
+    screen: "Console",
 ) -> Recipe:
     """The recipe of `--recipe auto`, which it says, with the reason.
 
@@ -37,7 +42,7 @@ def choose_recipe(
     UserError
         If the data cannot be read, or an override is wrong.
     """
-    if not holds_photographs(data, groups):
+    if not holds_photographs(data, groups, columns):
         screen.print(f"recipe: {FOR_OTHERS}, because these are no colour photographs of more than 64 pixels")
         return load_recipe(FOR_OTHERS, overrides)
     recipe = load_recipe(FOR_PHOTOGRAPHS, overrides)
@@ -75,7 +80,7 @@ def are_photographs(dataset: Dataset) -> bool:
     return channels == 3 and max(height, width) > LARGEST_OTHER
 
 
-def holds_photographs(data: str | Path | Dataset, groups: str | None = None) -> bool:
+def holds_photographs(data: str | Path | Dataset, groups: str | None = None, columns: Columns | None = None) -> bool:
     """As `are_photographs`, before the data is read: of an image folder, a few files are looked at.
 
     Raises
@@ -85,9 +90,8 @@ def holds_photographs(data: str | Path | Dataset, groups: str | None = None) -> 
     """
     if isinstance(data, Dataset):
         return are_photographs(data)
-    is_name = isinstance(data, str) and data in CATALOG
-    if is_name or reader_of(expanded(data)) is not folder:
-        return are_photographs(load(data))
+    if is_named(data) or reader_of(expanded(data)) is not folder:
+        return are_photographs(read(data, ReadOptions(columns=columns or Columns())))
     _, items = folder.find_items(expanded(data), groups)
     paths = [item.path for item in items[:: -(-len(items) // SAMPLE) or 1]]
     return _show_photographs(decode_files(paths, [True] * len(paths), ReadOptions()).originals)

@@ -1,6 +1,6 @@
 """Evaluate: a model measured on data."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.datasets.columns import as_columns, check_no_columns
 from foveola.datasets.reader import Prepare
-from foveola.datasets.reload import image_paths, load_for_model
+from foveola.datasets.reload import image_paths, known_columns, load_for_model
 from foveola.datasets.splits import Split, Splits, select_split
 from foveola.documents import Evaluation, SeenImages, WithoutCopies
 from foveola.errors import DataError
@@ -19,7 +20,7 @@ from foveola.inputs.fixes import Fix
 from foveola.inputs.prepare import prepare, requested_fixes
 from foveola.inputs.resize import is_colour, to_channels
 from foveola.models.learnt import Seen, hash_images
-from foveola.models.metadata import ModelMetadata
+from foveola.models.metadata import Columns, ModelMetadata
 from foveola.predictions import Predictions, Predictor, predict_outputs
 from foveola.progress import console, show_progress
 from foveola.workflow.open import metadata_of, open_model
@@ -33,6 +34,7 @@ def evaluate(
     grey: bool = False,
     fix: Collection[str] = (),
     skip_bad: int = 0,
+    columns: Columns | Mapping[str, str] | None = None,
     verbose: bool = True,
 ) -> Evaluation:
     """Measure a model on data.
@@ -46,6 +48,7 @@ def evaluate(
     grey : convert colour images to grey for a model of grey images; the same as the fix of that name
     fix : fixes to apply to every image, as of `predict`
     skip_bad : how many unreadable images of a folder may be skipped
+    columns : of a table, as of `foveola.train`; None: those of the training if the table has them
     verbose : report progress on standard error
 
     Raises
@@ -62,17 +65,22 @@ def evaluate(
     """
     predictor = model if not isinstance(model, str | Path) else open_model(model)
     metadata = metadata_of(predictor)
-    requested = requested_fixes(fix, grey, metadata)
+    requested, chosen = requested_fixes(fix, grey, metadata), as_columns(columns)
     fix_one = partial(_pixels, metadata=metadata, requested=requested, auto="auto" in fix)
     with show_progress(console(verbose)) as progress:
-        dataset = data if isinstance(data, Dataset) else load_for_model(metadata, data, skip_bad, progress)
+        if isinstance(data, Dataset):
+            check_no_columns(chosen)
+            dataset = data
+        else:
+            chosen = chosen if chosen.given else known_columns(metadata, data)
+            dataset = load_for_model(metadata, data, skip_bad, progress, columns=chosen)
         selected = select_split(dataset, metadata, split)
         labels = _match_classes(selected.images, predictor.class_names, dataset.name)
         images = selected.images.images
         if set(fix) - {"grey"}:
             fixed = None
-            if not isinstance(data, Dataset) and image_paths(data, dataset):
-                fixed = load_for_model(metadata, data, skip_bad, progress, fix_one)
+            if not isinstance(data, Dataset) and image_paths(data, dataset, chosen):
+                fixed = load_for_model(metadata, data, skip_bad, progress, fix_one, chosen)
             images = _fixed(selected.images, dataset, fixed, fix_one)
         elif metadata.channels == "data":
             images = _in_channels(images, metadata.image_shape[2], grey="grey" in requested, name=dataset.name)

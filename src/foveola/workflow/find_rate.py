@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveola.datasets.columns import as_columns
 from foveola.datasets.splits import divide
 from foveola.datasets.weights import find_weights
 from foveola.documents import LearningRateCurve
 from foveola.errors import UserError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset
+from foveola.models.metadata import Columns
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
@@ -38,6 +40,7 @@ def find_rate(
     weights: str | Path | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
+    columns: Columns | Mapping[str, str] | None = None,
     network: "nn.Module | None" = None,
     verbose: bool = True,
 ) -> LearningRateCurve:
@@ -51,8 +54,8 @@ def find_rate(
     recipe : name, path of a TOML file, or a Recipe
     out : the folder for learning_rate.html and learning_rate.png, which are replaced there; by default
         rates/<name of the data>-<name of the recipe>
-    overrides, seed, device, threads, init, freeze, weights, skip_bad, groups, network : as in `train`; the same ones
-        should be given to it
+    overrides, seed, device, threads, init, freeze, weights, skip_bad, groups, columns, network : as in `train`; the
+        same ones should be given to it
     verbose : report progress on standard error
 
     Returns
@@ -93,7 +96,7 @@ def find_rate(
     if init is None and network is None:
         with show_progress(screen) as progress:
             pretrained = find_weights(loaded, weights, progress)
-    dataset = load_data(data, loaded, skip_bad, groups, screen)
+    dataset = load_data(data, loaded, skip_bad, groups, screen, as_columns(columns))
     dataset.check_trainable()
     folder = Path(out) if out is not None else Path("rates") / f"{dataset.name}-{loaded.name}"
     check_writable(folder)

@@ -11,13 +11,14 @@ What an unfinished pack needs lies in FOLDER/.packing, until the whole data set 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from foveola.datasets import CATALOG, height_and_width, packed, read, reader_of, shards
+from foveola.datasets import height_and_width, is_named, packed, read, reader_of, shards
+from foveola.datasets.columns import as_columns
 from foveola.datasets.packed import UNFINISHED, Pack
 from foveola.datasets.reader import ReadOptions
 from foveola.datasets.reload import image_paths
@@ -26,6 +27,7 @@ from foveola.documents import Packed
 from foveola.errors import DataError, OutputError
 from foveola.files import check_writable, expanded, flush_folder, lock, write_atomically, writing
 from foveola.images import Dataset, Resize
+from foveola.models.metadata import Columns
 from foveola.progress import Progress, console, show_progress
 from foveola.text import escape_surrogates
 
@@ -41,6 +43,7 @@ def pack(
     channels: int | None = None,
     resize: Literal["auto"] | Resize = "auto",
     groups: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     skip_bad: int = 0,
     processes: int | None = None,
     force: bool = False,
@@ -57,6 +60,7 @@ def pack(
     data : catalog name, path, or a loaded Dataset
     out : the folder to write; packed/<name of the data> by default
     image_size, channels, resize, groups, skip_bad : as of `load`
+    columns : of a table, as of `foveola.train`
     processes : how many decode image files; by default one a core
     force : replace a packed data set that is already in `out`, once the new one is whole
     verify : pack nothing: read the packed data set `data`, and compare all images with their checksums
@@ -85,8 +89,9 @@ def pack(
         if verify:
             return _verify(data, progress)
         options = ReadOptions(
-            height_and_width(image_size), skip_bad, progress, groups, resize=None if resize == "auto" else resize
-        )
+            height_and_width(image_size), skip_bad, progress, groups, resize=None if resize == "auto" else resize,
+            columns=as_columns(columns),
+        )  # fmt: skip
         target = expanded(out) if out is not None else Path("packed") / _name(data)
         _check_target(data, target, force)
         with _working_folder(target) as work:
@@ -95,7 +100,7 @@ def pack(
             dataset = data if isinstance(data, Dataset) else read(data, options, channels)
             series = None
             if dataset.test is None and not isinstance(data, Dataset):
-                series = missing_groups(dataset, image_paths(data, dataset))
+                series = missing_groups(dataset, image_paths(data, dataset, options.columns))
             with writing(target, _CONTINUE):
                 shutil.rmtree(work / _PACKED, ignore_errors=True)
                 (work / _PACKED).mkdir()
@@ -109,7 +114,10 @@ def pack(
 def _name(data: str | Path | Dataset) -> str:
     if isinstance(data, Dataset):
         return data.name
-    return data if isinstance(data, str) and data in CATALOG else expanded(data).resolve().name
+    if is_named(data):
+        return str(data).rpartition("/")[2]
+    path = expanded(data).resolve()
+    return path.stem if path.is_file() else path.name
 
 
 def _verify(data: str | Path | Dataset, progress: Progress) -> Packed:
@@ -148,7 +156,7 @@ def _cores() -> int:
 
 def _check_target(data: str | Path | Dataset, target: Path, force: bool) -> None:
     """Check, without changing anything, that a data set may be packed there."""
-    if not isinstance(data, Dataset) and not (isinstance(data, str) and data in CATALOG):
+    if not isinstance(data, Dataset) and not is_named(data):
         source = expanded(data).resolve()
         if source in (target.resolve(), *target.resolve().parents):
             raise OutputError(

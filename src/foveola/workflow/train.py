@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveola.claims import Claim
-from foveola.datasets import CATALOG
+from foveola.datasets import is_named
+from foveola.datasets.columns import as_columns
 from foveola.datasets.reload import GIVEN_GROUPS
 from foveola.documents import TrainingRequest
 from foveola.errors import UserError, require
 from foveola.files import check_writable, expanded
 from foveola.images import Dataset
+from foveola.models.metadata import Columns
 from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import Run
@@ -52,6 +54,7 @@ def train(
     teacher: str | Path | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
+    columns: Columns | Mapping[str, str] | None = None,
     network: "nn.Module | None" = None,
     callbacks: Sequence["Callback"] = (),
     report: bool = True,
@@ -81,6 +84,8 @@ def train(
     groups : keeps images of one patient, object or writer on one side of every split that is drawn: for an image
         folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
         array, one number or name for each training image
+    columns : of a table, where they cannot be guessed: {"image": …, "label": …, "group": …, "split": …}; "root" is the
+        folder that holds the images
     network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers. At the end, the run gets
         it as an ONNX graph, so that other processes need not have its code; docs/own-network.md has an example
     callbacks : your own, called after validation and before the best weights are chosen
@@ -108,9 +113,9 @@ def train(
     from foveola.training.stopping import StopSignals
 
     processes = join(choose_device(device))
-    screen = console(verbose and processes.leads)
+    screen, chosen_columns = console(verbose and processes.leads), as_columns(columns)
     if recipe == AUTO and network is None:
-        chosen = choose_recipe(data, overrides, groups if isinstance(groups, str) else None, screen)
+        chosen = choose_recipe(data, overrides, groups if isinstance(groups, str) else None, chosen_columns, screen)
     elif budget is not None and recipe is None and network is None:
         chosen = None
     else:
@@ -132,6 +137,7 @@ def train(
         teacher=None if teacher is None else _absolute(teacher),
         skip_bad=skip_bad,
         groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
+        columns=chosen_columns,
         report=report and budget is None,
         checkpoint_every=checkpoint_every,
         network=network is not None,
@@ -247,7 +253,7 @@ def _absolute(path: str | Path | Dataset) -> str | None:
     """A path that means the same in another folder; a catalog name as it is; None for data in memory."""
     if isinstance(path, Dataset):
         return None
-    return path if isinstance(path, str) and path in CATALOG else str(expanded(path).absolute())
+    return str(path) if is_named(path) else str(expanded(path).absolute())
 
 
 def _names(callbacks: Sequence["Callback"]) -> list[str]:
@@ -290,6 +296,6 @@ def _given_again(
         )
     source = data if data is not None else request.data
     assert source is not None, "either is there"
-    if isinstance(source, str) and source not in CATALOG:
+    if isinstance(source, str) and not is_named(source):
         source = restore_surrogates(source)
     return Given(source, groups if groups is not None else request.groups, network, callbacks)

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from foveola.datasets.columns import as_columns, check_no_columns
 from foveola.datasets.reload import load_for_recipe
 from foveola.documents import Objective, TunedTrial, Tuning
 from foveola.errors import DataError, Failure, OutputError, UserError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset
+from foveola.models.metadata import Columns
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
 from foveola.runs import STATUS_FILE, Run
@@ -54,6 +56,7 @@ def tune(
     threads: int | None = None,
     skip_bad: int = 0,
     groups: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     verbose: bool = True,
 ) -> Tuning:
     """Search for a better recipe on validation images; train the best one once, and measure it on the test split.
@@ -78,7 +81,7 @@ def tune(
     seed : of folds, search and trainings; with one process, it makes the search repeatable
     device : "auto" uses a GPU if there is one
     threads : how many to compute with, from now on in this process; by default one a core
-    skip_bad, groups : as in `foveola.train`
+    skip_bad, groups, columns : as in `foveola.train`
     verbose : report progress on standard error
 
     Returns
@@ -110,7 +113,8 @@ def tune(
     _check_numbers(trials, budget, folds, repeats, objective)
     screen, chosen = console(verbose), choose_device(device)
     choose_threads(threads)
-    dataset = _load(data, start, groups, skip_bad, screen)
+    own = as_columns(columns)
+    dataset = _load(data, start, groups, own, skip_bad, screen)
     if start.resize == "auto":
         start = start.model_copy(update={"resize": dataset.resize})
     judge = Judge.of(dataset, start, folds, repeats, objective, seed, chosen)
@@ -138,7 +142,7 @@ def tune(
     if search.others_running():
         screen.print("Another process is still tuning; the last one to end trains the best recipe.", soft_wrap=True)
         return document
-    run = _train_best(data, best, folder / RUN, document.final_seed, device, threads, skip_bad, groups, screen)
+    run = _train_best(data, best, folder / RUN, document.final_seed, device, threads, skip_bad, groups, own, screen)
     document.run, document.seconds = str(run.path), time.perf_counter() - started
     document.evaluation = run.evaluation if run.status.data.test else None
     _write(folder, document, best)
@@ -182,14 +186,17 @@ def _check_numbers(trials: int | None, budget: float | None, folds: int | None, 
         raise UserError(f"objective is {objective!r}; it is log_loss or accuracy.")
 
 
-def _load(data: str | Path | Dataset, recipe: Recipe, groups: str | None, skip_bad: int, screen: "Console") -> Dataset:
+def _load(
+    data: str | Path | Dataset, recipe: Recipe, groups: str | None, columns: Columns, skip_bad: int, screen: "Console"
+) -> Dataset:
     if isinstance(data, Dataset):
         if groups is not None:
             raise DataError("Groups are read from file names. A loaded Dataset has its own: ImageSet(groups=…).")
+        check_no_columns(columns)
         dataset = data
     else:
         with show_progress(screen) as progress:
-            dataset = load_for_recipe(recipe, data, groups, skip_bad, progress)
+            dataset = load_for_recipe(recipe, data, groups, skip_bad, progress, columns)
     dataset.check_trainable()
     return dataset
 
@@ -317,7 +324,7 @@ def _table(document: Tuning) -> str:
 
 def _train_best(
     data: str | Path | Dataset, best: Recipe, path: Path, seed: int, device: Device, threads: int | None, skip_bad: int,
-    groups: str | None, screen: "Console",
+    groups: str | None, columns: Columns, screen: "Console",
 ) -> Run:  # fmt: skip
     """Train the best recipe on its own; a finished run of the same recipe is kept."""
     if (path / STATUS_FILE).is_file():
@@ -329,5 +336,5 @@ def _train_best(
     screen.print(text, soft_wrap=True)
     return train(
         data, best, out=path, seed=seed, device=device, threads=threads, force=True, skip_bad=skip_bad, groups=groups,
-        verbose=not screen.quiet,
+        columns=columns, verbose=not screen.quiet,
     )  # fmt: skip
