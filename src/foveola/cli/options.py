@@ -105,7 +105,11 @@ def one_of(option: str, value: str, known: Sequence[str]) -> Any:
 
 
 def table_columns(
-    image: str | None, label: str | None, group: str | None, split: str | None, root: Path | None
+    image: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    split: str | None = None,
+    root: Path | None = None,
 ) -> dict[str, str]:
     """The columns that were given, for the functions of `foveola.workflow`."""
     given = {"image": image, "label": label, "group": group, "split": split, "root": path_text(root)}

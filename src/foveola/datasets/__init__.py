@@ -171,7 +171,7 @@ def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
     if reader is None:
         raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
     if reader is table:
-        return reader.read(path, options)
+        return table.read(path, options)
     _refuse_columns(str(path), options)
     if reader is folder:
         return folder_cache.read(path, options)

@@ -87,9 +87,7 @@ def flat_pixels(values: NDArray[Any], size: tuple[int, int] | None, where: str) 
         If the pixels are of no square, neither grey nor in colour, or have other values than those of pixels.
     """
     count = values.shape[1]
-    shapes = [(*size, channels) for channels in (1, 3)] if size is not None else []
-    shapes += [(math.isqrt(count // channels),) * 2 + (channels,) for channels in (1, 3)]
-    shape = next((shape for shape in shapes if math.prod(shape) == count), None)
+    shape = next((shape for shape in _shapes(count, size) if math.prod(shape) == count), None)
     if shape is None:
         raise DataError(
             f"{where}: {count:,} pixels a row are of no square image, grey or in colour. Say height and width with "
@@ -99,6 +97,21 @@ def flat_pixels(values: NDArray[Any], size: tuple[int, int] | None, where: str) 
         return np.ascontiguousarray(to_pixels(values)).reshape(-1, *shape)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def is_image_size(count: int, size: tuple[int, int] | None) -> bool:
+    """Whether an image of this height and width, or a square one, has so many values, in grey or in colour."""
+    return any(math.prod(shape) == count for shape in _shapes(count, size))
+
+
+def _shapes(count: int, size: tuple[int, int] | None) -> Iterator[tuple[int, int, int]]:
+    """Yield the shapes that images may have, the given size first."""
+    for channels in (1, 3):
+        if size is not None:
+            yield (*size, channels)
+    for channels in (1, 3):
+        side = math.isqrt(count // channels)
+        yield side, side, channels
 
 
 def _path_of(value: Any) -> str | None:

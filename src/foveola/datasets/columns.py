@@ -132,7 +132,7 @@ def choose_columns(source: Source, given: Columns, *, labelled: bool = True) -> 
         )
     pixels: tuple[str, ...] = ()
     if given.image is None:
-        pixels = _pixel_columns(source, [name for name in source.names if name not in (*taken, label)])
+        pixels = pixel_columns(source, [name for name in source.names if name not in (*taken, label)])
     rest = [name for name in source.names if name not in {*taken, *pixels}]
     image = given.image if given.image is not None or pixels else _image_column(source, rest)
     rest = [name for name in rest if name != image]
@@ -207,7 +207,7 @@ def is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and value != value)
 
 
-def _pixel_columns(source: Source, names: Sequence[str]) -> tuple[str, ...]:
+def pixel_columns(source: Source, names: Sequence[str]) -> tuple[str, ...]:
     """The columns that are called pixel0, pixel1, … or 1x1, 1x2, …, in this order; empty if there are none."""
     families: dict[tuple[str, bool], list[tuple[int, int, str]]] = defaultdict(list)
     for name in names:

@@ -46,7 +46,7 @@ class DelimitedFile:
     def names(self) -> Sequence[str]:
         """From the header; without one, numbers from 0."""
         first = self._first[1][0]
-        return [name.strip() for name in first] if self.has_header else [str(number) for number in range(len(first))]
+        return [name.strip() for name in first] if self.has_header else list(map(str, range(len(first))))
 
     @cached_property
     def has_header(self) -> bool:
@@ -54,10 +54,16 @@ class DelimitedFile:
         first = self._first[1][0]
         return not (all(map(_is_number, first)) or any(is_image(Path(cell.strip())) for cell in first))
 
+    @cached_property
+    def _heading(self) -> int:
+        """Lines before the first row: a header, which pandas writes as numbers where there are no names."""
+        first = [cell.strip() for cell in self._first[1][0]]
+        return int(self.has_header or first in (list(map(str, range(start, start + len(first)))) for start in (0, 1)))
+
     def head(self, name: str) -> Sequence[str]:
         """The first values of a column."""
         at = list(self.names).index(name)
-        return [row[at] for row in self._first[1][self.has_header :] if at < len(row)]
+        return [row[at] for row in self._first[1][self._heading :] if at < len(row)]
 
     def class_names(self, name: str) -> tuple[str, ...]:
         """None: text has no place for them."""
@@ -131,7 +137,7 @@ class DelimitedFile:
         numbers: list[int] = []
         reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
         rows = (row for row in reader if any(map(str.strip, row)))
-        for row in islice(rows, int(self.has_header), None):
+        for row in islice(rows, self._heading, None):
             self._check_width(len(row), len(first[0]), reader.line_num)
             numbers.append(reader.line_num)
             for column, place in zip(columns, places, strict=True):
@@ -149,7 +155,7 @@ class DelimitedFile:
         _, first = self._first
         own, places = set(pixels), {name: number for number, name in enumerate(self.names)}
         lines = ((number, line) for number, line in enumerate(self._lines(), 1) if line.strip())
-        rows = islice(lines, int(self.has_header), None)
+        rows = islice(lines, self._heading, None)
         blocks: list[NDArray[Any]] = []
         texts: dict[str, list[str]] = {name: [] for name in names}
         numbers: list[int] = []

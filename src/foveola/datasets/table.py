@@ -17,8 +17,18 @@ from numpy.typing import NDArray
 
 from foveola.arrays import to_labels
 from foveola.datasets import arrow, delimited, webdataset
-from foveola.datasets.cells import Cells, ImageFile, flat_pixels, read_cells
-from foveola.datasets.columns import Chosen, NoLabels, Source, choose_columns, is_missing, shown, split_of_value
+from foveola.datasets.cells import Cells, ImageFile, flat_pixels, is_image_size, read_cells
+from foveola.datasets.columns import (
+    Chosen,
+    NoLabels,
+    Source,
+    check_column,
+    choose_columns,
+    is_missing,
+    pixel_columns,
+    shown,
+    split_of_value,
+)
 from foveola.datasets.entry import Entry
 from foveola.datasets.folder import unusable_message
 from foveola.datasets.image_files import StoredImage, decode_files
@@ -28,6 +38,7 @@ from foveola.datasets.series import compile_groups, group_name
 from foveola.errors import DataError, require
 from foveola.files import expanded
 from foveola.images import Dataset, Images, ImageSet
+from foveola.inputs.decode import FirstFrame, decode_first_frame, read_first_frame
 from foveola.inputs.find import is_junk
 from foveola.lazy import LazyImages, as_images
 from foveola.models.metadata import Columns
@@ -172,6 +183,87 @@ def has_columns(path: Path, columns: Columns) -> bool:
     return False
 
 
+# To be predicted
+
+
+@dataclass(frozen=True, eq=False)
+class TableImage:
+    """An image of a row that is to be predicted: `content` is its file, its pixels, or why there is none."""
+
+    name: str
+    content: ImageFile | Images | str
+
+    def read(self, white_level: int | None = None) -> FirstFrame:
+        """The first frame; `white_level` as of `decode_first_frame`.
+
+        Raises
+        ------
+        DataError
+            If there is no image, or it cannot be decoded.
+        """
+        match self.content:
+            case str():
+                raise DataError(self.content)
+            case Path():
+                return read_first_frame(self.content, white_level)
+            case StoredImage():
+                return decode_first_frame(self.content.read(), self.name, white_level=white_level)
+        return FirstFrame(self.content)
+
+
+def table_images(path: Path, columns: Columns, size: tuple[int, int]) -> list[TableImage]:
+    """The images of a table, which needs no labels.
+
+    Parameters
+    ----------
+    columns : `image` and `root`; others are not looked at
+    size : height and width of the images, where a row of pixels has as many
+
+    Raises
+    ------
+    DataError
+        If the table cannot be read, or it is not clear which column holds the images.
+    """
+    source = source_of(path)
+    chosen = choose_columns(source, Columns(image=columns.image), labelled=False)
+    pixels = chosen.pixels
+    if (
+        pixels
+        and not source.has_header
+        and not is_image_size(len(pixels), size)
+        and is_image_size(len(pixels) - 1, size)
+    ):
+        pixels = pixels[1:]  # the first column holds labels or ids
+    found = source.read([] if chosen.image is None else [chosen.image], pixels)
+    rows = [f"{source.where}, {source.unit} {number}" for number in found.numbers]
+    if found.pixels is not None:
+        return list(map(TableImage, rows, flat_pixels(found.pixels, size, source.where)))
+    assert chosen.image is not None, "there are images in one form or the other"
+    root = path.parent if columns.root is None else expanded(columns.root)
+    cells = read_cells(found.values[chosen.image], rows, root, size)
+    content: Sequence[Any] = cells.files if cells.pixels is None else list(cells.pixels)
+    return [
+        TableImage(_name(file, row), cells.faults.get(index, image))
+        for index, (file, row, image) in enumerate(zip(cells.files, rows, content, strict=True))
+    ]
+
+
+def row_ids(path: Path, id_column: str) -> list[Any] | None:
+    """The values of a column that names the rows of a table; None if the table has no such column.
+
+    Raises
+    ------
+    DataError
+        If the table cannot be read.
+    """
+    source = source_of(path)
+    if id_column not in source.names:
+        return None
+    check_column(source, id_column)
+    pixels = pixel_columns(source, [name for name in source.names if name != id_column])
+    return list(source.read([id_column], pixels).values[id_column])
+
+
 # Sources
 
 
@@ -268,7 +360,7 @@ def _note_on_test_table(path: Path, options: ReadOptions) -> Iterator[str]:
 def _unlabelled(name: str) -> str:
     return (
         f"{name} has no labels, so that it is not a test split, and nothing can be measured on it. Predict it: foveola "
-        f"predict RUN {name} --out predictions.csv"
+        f"predict RUN {name} --id-column id --out submission.csv"
     )
 
 
@@ -319,7 +411,7 @@ def _part(split: str, source: Source, chosen: Chosen, root: Path | None, options
     for index, label in enumerate(labels):
         if is_missing(label) or (class_names and label == -1):
             faults.setdefault(index, f"{rows[index]}: no label in column {chosen.label!r}.")
-    groups = _groups(chosen, found.values, names, cells, options)
+    groups = _groups(chosen, found.values, names, cells, root, options)
     return Plan(
         source.where, splits, cells, labels, groups, rows, names, class_names, faults, (*chosen.notes, *cells.notes)
     )
@@ -331,8 +423,20 @@ def _name(file: ImageFile | None, row: str) -> str:
     return file.name if isinstance(file, StoredImage) else str(file)
 
 
+def _inner_name(file: ImageFile, root: Path | None) -> str:
+    """The path of a file from the folder of all images, or its name in an archive."""
+    if isinstance(file, StoredImage):
+        return file.name.rpartition(", ")[2]
+    return (file.relative_to(root) if root is not None and file.is_relative_to(root) else file).as_posix()
+
+
 def _groups(
-    chosen: Chosen, values: Mapping[str, Sequence[Any]], names: list[str], cells: Cells, options: ReadOptions
+    chosen: Chosen,
+    values: Mapping[str, Sequence[Any]],
+    names: list[str],
+    cells: Cells,
+    root: Path | None,
+    options: ReadOptions,
 ) -> list[str | None] | None:
     """The group of each row, None for a row that stands for itself; None without groups."""
     if options.groups is not None:
@@ -344,7 +448,7 @@ def _groups(
             )
         pattern = compile_groups(options.groups)
         return [
-            None if file is None else group_name(pattern, name, name)
+            None if file is None else group_name(pattern, _inner_name(file, root), name)
             for file, name in zip(cells.files, names, strict=True)
         ]
     if chosen.group is None:

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,7 +49,7 @@ class TarFile:
 
     def head(self, name: str) -> Sequence[Any]:
         """The first values of a column."""
-        return [sample.get(name) for sample in list(self._samples.values())[:HEAD_ROWS]]
+        return [sample.get(name) for sample in islice(self._samples.values(), HEAD_ROWS)]
 
     def class_names(self, name: str) -> tuple[str, ...]:
         """None: an archive has no place for them."""
