@@ -23,6 +23,7 @@ from foveola.inputs.find import EXTENSIONS, is_junk
 
 _TRIED_VALUES = 20  # of the paths, to find the folder and the extension that they leave out
 _MAX_FOLDERS = 200
+_MAX_PATH, _MAX_NAME = 4096, 255  # bytes, as on Linux
 _SAVED_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")  # that PNG files hold as they are
 
 ImageFile = Path | StoredImage
@@ -125,7 +126,10 @@ def _path_of(value: Any) -> str | None:
 
 def _file(value: Any, path: str | None, row: str, root: Path | None, base: Path | None, extension: str) -> ImageFile:
     if path is not None:
-        return Path(path).expanduser() if root is None or base is None else _inside(root, base, path, extension)
+        if root is not None and base is not None:
+            return _inside(root, base, path, extension)
+        _check_length(path)
+        return Path(path)
     match value:
         case StoredImage():
             return value
@@ -149,8 +153,9 @@ def _inside(root: Path, base: Path, path: str, extension: str) -> Path:
     DataError
         If it is a URL, or leads out of the root.
     """
-    if "://" in path:
+    if "://" in path[:20]:
         raise DataError(f"{path[:80]!r} is an address. Download the images, and name their files.")
+    _check_length(path + extension)
     start = root if Path(path).is_absolute() else base
     found = Path(os.path.normpath(root.absolute() / start.absolute() / (_slashes(path) + extension)))
     if not found.is_relative_to(os.path.normpath(root.absolute())):
@@ -161,6 +166,13 @@ def _inside(root: Path, base: Path, path: str, extension: str) -> Path:
     return root / found.relative_to(os.path.normpath(root.absolute()))
 
 
+def _check_length(path: str) -> None:
+    if len(path) > _MAX_PATH or max(len(os.fsencode(part)) for part in _slashes(path).split("/")) > _MAX_NAME:
+        raise DataError(
+            f"{path[:40]!r}… is too long for the name of a file. Correct it, or name another --image-column."
+        )
+
+
 def _slashes(path: str) -> str:
     """A path as Windows writes it, with slashes."""
     return path if "/" in path else path.replace("\\", "/")
@@ -168,7 +180,8 @@ def _slashes(path: str) -> str:
 
 def _find_base(root: Path, paths: Sequence[str | None]) -> tuple[Path, str, tuple[str, ...]]:
     """The folder below the root from which the paths lead, and the extension that they leave out; a note if so."""
-    tried = list(islice(dict.fromkeys(path for path in paths if path and not Path(path).is_absolute()), _TRIED_VALUES))
+    usual = (path for path in paths if path and len(path) <= _MAX_NAME and not Path(path).is_absolute())
+    tried = list(dict.fromkeys(islice(usual, _TRIED_VALUES)))
     best, found = (root, ""), _count_files(root, tried, "")
     if found < len(tried):
         for base in islice(_folders(root), _MAX_FOLDERS):

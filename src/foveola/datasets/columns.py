@@ -141,6 +141,9 @@ def choose_columns(source: Source, given: Columns, *, labelled: bool = True) -> 
     group = given.group or _by_name(rest, _GROUPS)
     if labelled and label is None:
         label = _label_column(source, [name for name in rest if name != group])
+    for name in (image, label, group, split):
+        if name is not None:
+            check_column(source, name)
     chosen = Chosen(image, pixels, label if labelled else None, group, split)
     return replace(chosen, notes=tuple(_notes(source, given, chosen)))
 
@@ -247,7 +250,7 @@ def _image_column(source: Source, names: Sequence[str]) -> str:
 
 def _label_column(source: Source, names: Sequence[str]) -> str:
     label = _by_name(names, _LABELS)
-    rest = [name for name in names if not _UNNAMED.fullmatch(name.strip())]
+    rest = [name for name in names if not _UNNAMED.fullmatch(name.strip()) and not _holds_images(source, name)]
     if label is None and len(rest) == 1:
         label = rest[0]
     if label is None:

@@ -89,7 +89,7 @@ class DelimitedFile:
             raise DataError(f"{self.path} is not a regular file. Give a table of text.")
         try:
             lines = list(islice(self._lines(), HEAD_ROWS + 1))
-            filled = [line for line in lines if line.strip()]
+            filled = [line for line in lines if line.strip(_DELIMITERS + " \r\n")]
             if not filled:
                 raise DataError(f"{self.path} is empty. Give a table with a row for each image.")
             # The delimiter that makes most columns; several quoted lines may be one row

@@ -543,9 +543,7 @@ def _dataset(plan: Plan, options: ReadOptions, name: str) -> Dataset:
         raise DataError(
             f"{plan.where} has no training images: every row is of another split. Give a table that has some."
         )
-    skipped = tuple(
-        plan.names[index] if plan.cells.files[index] is not None else plan.rows[index] for index in sorted(reasons)
-    )
+    skipped = tuple((plan.rows if index in plan.faults else plan.names)[index] for index in sorted(reasons))
     notes = (*plan.notes, *_findings(plan, sorted(set(usable) - reasons.keys())))
     if decoded is None:
         return Dataset(name, sets["train"], sets.get("validation"), sets.get("test"), skipped=skipped, notes=notes)
