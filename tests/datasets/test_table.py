@@ -241,7 +241,7 @@ def test_a_data_set_of_the_hub_is_loaded_by_the_library(monkeypatch, expected):
     pa = pytest.importorskip("pyarrow")
     table = pa.table({"image": [{"bytes": content, "path": None} for _, content, _ in samples()], "label": LABELS})
     part = types.SimpleNamespace(
-        with_format=lambda name: [table] if name == "arrow" else None,
+        with_format=lambda name: {"arrow": _Whole(table)}[name],
         features=types.SimpleNamespace(to_dict=dict),
     )
     asked = []
@@ -253,6 +253,16 @@ def test_a_data_set_of_the_hub_is_loaded_by_the_library(monkeypatch, expected):
     library.load_dataset = lambda name: 1 / 0
     with pytest.raises(DataError, match="hf:owner/none cannot be read by the library datasets: division"):
         load("hf:owner/none")
+
+
+class _Whole:
+    """What gives all of a table for [:], as data sets of the library do."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def __getitem__(self, _):
+        return self.table
 
 
 @pytest.mark.slow
