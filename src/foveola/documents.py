@@ -210,6 +210,16 @@ class SeenImages(BaseModel):
     left_out: int = 0
 
 
+class WeightedImages(BaseModel):
+    """The images have weights, and `effective` images of equal weight would say as much (Kish 1965).
+
+    Metrics, ratios of classes, ROC curves, reliability, coverage and its error count an image by its weight. The
+    confusion matrix, supports, risk over coverage, false alarms and the threshold's promise count every image once.
+    """
+
+    effective: float
+
+
 class WithoutCopies(BaseModel):
     """Metrics of the measured images that the model has not seen."""
 
@@ -222,7 +232,8 @@ class Evaluation(Document):
     """`evaluation.json`: every metric with its interval, per class, and the points of the report's plots.
 
     `held_out` is true if the model is known to have seen none of the images. `seen` is null where it cannot be known:
-    an export does not know its training images. `without_copies` is there if the model has seen some images, not all.
+    an export does not know its training images. `weighted` is there if the images have weights, `without_copies` if the
+    model has seen some images, not all.
 
     In JSON, `metrics` and `curves` are spread out: `accuracy`, `auc_macro_ovr`, …, `roc`, `reliability`, ….
 
@@ -238,6 +249,7 @@ class Evaluation(Document):
     n: int
     held_out: bool
     seen: SeenImages | None = None
+    weighted: WeightedImages | None = None
     without_copies: WithoutCopies | None = None
     metrics: dict[str, Estimate]
     per_class: list[ClassMetrics]

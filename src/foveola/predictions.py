@@ -61,6 +61,7 @@ class Predictions:
     class_names : K names
     held_out : True if the model has never learnt from these images
     groups : integer array, N: images with the same number show the same object. None: every image stands for itself
+    weights : float array, N: how much each image counts in the metrics. None: all count the same
     """
 
     logits: NDArray[np.float32]
@@ -68,9 +69,20 @@ class Predictions:
     class_names: tuple[str, ...]
     held_out: bool
     groups: NDArray[np.int64] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64], *, held_out: bool) -> "Predictions":
+        """The predictions of the images at these indices."""
+        groups = None if self.groups is None else self.groups[indices]
+        weights = None if self.weights is None else self.weights[indices]
+        return Predictions(self.logits[indices], self.labels[indices], self.class_names, held_out, groups, weights)
+
+    def mean(self, values: NDArray[np.floating | np.bool_]) -> float:
+        """The mean of a value of each image, N, by the images' weights."""
+        return float(np.average(values, weights=self.weights))
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:

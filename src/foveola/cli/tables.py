@@ -87,7 +87,8 @@ def evaluation(document: Evaluation) -> RenderableType:
             row.name, f"{row.precision:.4f}", f"{row.recall:.4f}", interval, f"{row.f1:.4f}", f"{row.support:,}"
         )
     name = document.split if document.split in ("all", "unseen") else f"{document.split} split"
-    title = f"{document.n:,} images ({name}){_seen(document)}"
+    weighted = "" if document.weighted is None else f", weighted: they count as {document.weighted.effective:,.1f}"
+    title = f"{document.n:,} images ({name}){weighted}{_seen(document)}"
     return Group(title, *_guessing(document), "", metrics, "", classes)
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveola.models.fast_ops import FastDropout, max_pool_2x2
+from foveola.models.fast_ops import FastDropout, depthwise_convolution, max_pool_2x2
 from foveola.models.layers import (
     Activation,
     AveragePool2D,
@@ -70,6 +70,13 @@ class _Conv2D(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         x = super().forward(_pad(x, self.pad_widths, 0.0))
         return x if self.defers_relu and self.training else self.activate(x)
+
+
+class _DepthwiseConv2D(_Conv2D):
+    def forward(self, x: Tensor) -> Tensor:
+        x = _pad(x, self.pad_widths, 0.0)
+        x = depthwise_convolution(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
+        return self.activate(x)
 
 
 class _Dense(nn.Linear):
@@ -155,7 +162,7 @@ def _batch_norm(layer: BatchNorm, info: LayerInfo) -> nn.Module:
 
 _MODULES: dict[str, Callable[[Any, LayerInfo], nn.Module]] = {
     "Conv2D": _Conv2D,
-    "DepthwiseConv2D": _Conv2D,
+    "DepthwiseConv2D": _DepthwiseConv2D,
     "MaxPool2D": _MaxPool2D,
     "AveragePool2D": _AveragePool2D,
     "GlobalMaxPool2D": lambda layer, info: _GlobalMaxPool2D(),

@@ -129,7 +129,7 @@ def compare(
         split="test",
         n=len(test),
         seeds=seeds,
-        scope=scope(seeds, _more_seeds(runs, opened, classifiers)),
+        scope=scope(seeds, _more_seeds(runs, opened, classifiers), weighted=test.weights is not None),
         measured_on=device_name(chosen_device),
         runs=[_compared_run(side, speeds[side.trainings[0].path]) for side in compared],
         pairs=pairs,

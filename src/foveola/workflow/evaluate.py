@@ -12,7 +12,7 @@ from foveola.datasets.columns import as_columns, check_no_columns
 from foveola.datasets.reader import Prepare
 from foveola.datasets.reload import image_paths, known_columns, load_for_model
 from foveola.datasets.splits import Split, Splits, select_split
-from foveola.documents import Evaluation, SeenImages, WithoutCopies
+from foveola.documents import Evaluation, SeenImages, WeightedImages, WithoutCopies
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet, Labels
 from foveola.inputs.decode import FirstFrame
@@ -85,8 +85,8 @@ def evaluate(
         elif metadata.channels == "data":
             images = _in_channels(images, metadata.image_shape[2], grey="grey" in requested, name=dataset.name)
     outputs = predict_outputs(predictor, images)
-    names, groups = tuple(predictor.class_names), selected.images.groups
-    predictions = Predictions(outputs.logits, labels, names, selected.held_out, groups)
+    names, groups, weights = tuple(predictor.class_names), selected.images.groups, selected.images.weights
+    predictions = Predictions(outputs.logits, labels, names, selected.held_out, groups, weights)
     return evaluate_predictions(
         predictions, selected.name, metadata, outputs.unfamiliarity, seen=selected.seen, left_out=selected.left_out
     )
@@ -144,11 +144,13 @@ def evaluate_predictions(
     left_out : number of images that were left out, because the model has seen them
     """
     from foveola.evaluation.curves import curves
+    from foveola.evaluation.intervals import effective_number
     from foveola.evaluation.metrics import METRICS, compute_metrics, confusion, per_class
     from foveola.evaluation.rejection import evaluate_rejection
     from foveola.evaluation.unfamiliarity import evaluate_unfamiliarity
 
-    measure = metadata.unfamiliarity
+    measure, weights = metadata.unfamiliarity, predictions.weights
+    metrics = compute_metrics(predictions)
     uncalibrated = replace(predictions, logits=predictions.logits * np.float32(metadata.temperature))
     return Evaluation(
         split=split,
@@ -156,7 +158,8 @@ def evaluate_predictions(
         held_out=bool(predictions.held_out),
         seen=None if seen is None else _count_seen(seen, left_out),
         without_copies=None if seen is None else _without_copies(predictions, seen),
-        metrics=compute_metrics(predictions),
+        weighted=None if weights is None else WeightedImages(effective=effective_number(weights)),
+        metrics=metrics,
         per_class=per_class(predictions),
         confusion=confusion(predictions).tolist(),
         ece_uncalibrated=METRICS["ece"].compute(uncalibrated),
@@ -178,9 +181,9 @@ def _without_copies(predictions: Predictions, seen: Seen) -> WithoutCopies | Non
     others = np.flatnonzero(~seen.any)
     if len(others) in (0, len(predictions)):
         return None
-    logits, labels = predictions.logits[others], predictions.labels[others]
-    groups = None if predictions.groups is None else predictions.groups[others]
-    unseen = Predictions(logits, labels, predictions.class_names, held_out=True, groups=groups)
+    unseen = predictions.take(others, held_out=True)
+    if unseen.weights is not None and not unseen.weights.any():
+        return None
     return WithoutCopies(n=len(others), **{name: METRICS[name].compute(unseen) for name in ("accuracy", "log_loss")})
 
 

@@ -71,7 +71,9 @@ def report(
     predictions = None
     if splits.test is not None and written.evaluation_path.is_file():
         logits = classifier.predict_logits(splits.test.images)
-        predictions = Predictions(logits, splits.test.labels, splits.test.class_names, held_out=True)
+        predictions = Predictions(
+            logits, splits.test.labels, splits.test.class_names, held_out=True, weights=splits.test.weights
+        )
     return write_page(written, classifier, splits, predictions, out=out)
 
 
@@ -117,4 +119,8 @@ def _unmeasured(classifier: "Classifier | Exported", splits: Splits) -> tuple[st
     name, images = ("validation", splits.validation) if splits.validation is not None else ("training", splits.train)
     some = images.take(np.random.default_rng(0).permutation(len(images))[:MAX_EXPLAINED_IMAGES])
     logits = classifier.predict_logits(some.images)
-    return name, some, Predictions(logits, some.labels, some.class_names, held_out=name == "validation")
+    return (
+        name,
+        some,
+        Predictions(logits, some.labels, some.class_names, held_out=name == "validation", weights=some.weights),
+    )
