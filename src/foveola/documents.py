@@ -25,7 +25,7 @@ from foveola.evaluation.curves import Curves
 from foveola.evaluation.metrics import METRICS, ClassMetrics
 from foveola.evaluation.rejection import RejectionResult
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
-from foveola.models.metadata import PretrainedOrigin, Rejection, first_problem
+from foveola.models.metadata import Columns, PretrainedOrigin, Rejection, first_problem
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
 from foveola.text import escape_all_surrogates, printable
@@ -187,6 +187,7 @@ class TrainingRequest(Document):
     teacher: str | None = None
     skip_bad: int = 0
     groups: str | None = None
+    columns: Columns = Columns()
     report: bool = True
     checkpoint_every: float
     fingerprint: str | None = None

@@ -356,6 +356,30 @@ def test_columns_that_are_not_clear_are_refused():
         foveola.load(Hub({"text": ["a"]}, {"text": object()}))
 
 
+# Data frames
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_data_frames_of_pixels(library, files):
+    made = pytest.importorskip(library)
+    pytest.importorskip("pyarrow")
+    square = random.integers(0, 256, (12, 6, 6), dtype=np.uint8)
+    labels = np.arange(12) % 3
+    columns = {"label": labels} | {f"pixel{number}": square.reshape(12, 36)[:, number] for number in range(36)}
+    frame = made.table(columns) if library == "pyarrow" else made.DataFrame(columns)
+    loaded = foveola.load(frame, name="squares")
+    assert loaded.fingerprint == foveola.load(square, labels).fingerprint
+    assert loaded.name == "squares"
+    larger = foveola.load(frame, image_size=12, label_column="label")
+    assert larger.fingerprint == foveola.load(square, labels, image_size=12).fingerprint
+    with pytest.raises(DataError, match="Leave out class_names"):
+        foveola.load(frame, class_names=["a", "b", "c"])
+    with pytest.raises(DataError, match="column"):
+        foveola.load(frame, label_column="nothing")
+    with pytest.raises(DataError, match="is for tables"):
+        foveola.load(IMAGES, LABELS, label_column="label")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the library itself
 def test_the_library_datasets(files, monkeypatch):

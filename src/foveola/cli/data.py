@@ -9,13 +9,19 @@ from foveola.cli.options import (
     DEVICES,
     Data,
     DeviceName,
+    GroupColumn,
     Groups,
+    ImageColumn,
+    ImageRoot,
     Json,
+    LabelColumn,
     Quiet,
     Seed,
     SkipBad,
+    SplitColumn,
     one_of,
     parse_image_size,
+    table_columns,
 )
 from foveola.cli.output import show
 
@@ -53,6 +59,11 @@ def audit(
         ),
     ] = False,
     groups: Groups = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
     device: DeviceName = "auto",
@@ -64,7 +75,9 @@ def audit(
 
     document = audit_data(
         data, out=out, recipe=recipe, epochs=epochs, folds=folds, seed=seed, retrain=retrain,
-        device=one_of("device", device, DEVICES), groups=groups, skip_bad=skip_bad, verbose=not quiet,
+        device=one_of("device", device, DEVICES), groups=groups, skip_bad=skip_bad,
+        columns=table_columns(image_column, label_column, group_column, split_column, image_root),
+        verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.audit(document))
 
@@ -78,6 +91,11 @@ def pack(
     ] = None,
     grey: Annotated[bool, typer.Option("--grey", help="Convert colour images to grey.")] = False,
     groups: Groups = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     processes: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes that decode images. Default: one a core.")
@@ -97,6 +115,7 @@ def pack(
     document = pack_data(
         data, out, image_size=None if image_size is None else parse_image_size(image_size),
         channels=1 if grey else None, groups=groups, skip_bad=skip_bad, processes=processes, force=force,
+        columns=table_columns(image_column, label_column, group_column, split_column, image_root),
         verify=verify, verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.packed(document))

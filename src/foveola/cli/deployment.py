@@ -12,6 +12,8 @@ from foveola.cli.options import (
     DeviceName,
     Fixes,
     Grey,
+    ImageColumn,
+    ImageRoot,
     Json,
     Model,
     Quiet,
@@ -19,6 +21,7 @@ from foveola.cli.options import (
     one_of,
     parse_fixes,
     parse_size,
+    table_columns,
 )
 from foveola.cli.output import show, to_json
 from foveola.errors import UserError
@@ -36,7 +39,10 @@ def predict(
     model: Model,
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE", help="Files, folders, patterns such as 'scans/*.png', or - (standard input)."),
+        typer.Argument(
+            metavar="IMAGE",
+            help="Files, folders, patterns such as 'scans/*.png', or - (standard input); or a table of images.",
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes to list.")] = 3,
     grey: Grey = False,
@@ -44,9 +50,23 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write the answers to this file: a CSV table, or JSON if it ends in .json."
+            metavar="FILE",
+            help="Also write the answers to this file: a CSV table, or what its ending says: .json, .jsonl, .parquet.",
         ),
     ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --out: write ids and classes only, as Kaggle takes them; ids are this column of the table, or "
+            "numbers from 1.",
+        ),
+    ] = None,
+    label_column: Annotated[
+        str, typer.Option(metavar="NAME", help="With --id-column: name of the column of classes.")
+    ] = "label",
+    image_column: ImageColumn = None,
+    image_root: ImageRoot = None,
     seen: Annotated[
         Path | None,
         typer.Option(
@@ -61,14 +81,21 @@ def predict(
     from foveola.files import check_writable, write_atomically, writing
     from foveola.inputs.prepare import Prediction, prediction_document
     from foveola.workflow.open import open_model
-    from foveola.workflow.predict import Refusal, predict_each, predictions_table
+    from foveola.workflow.predict import Refusal, predict_each
+    from foveola.workflow.prediction_files import check_format, encode_predictions, encode_submission, image_ids
 
     if out is not None:
         check_writable(out.parent)
+        check_format(out)
+    elif id_column is not None:
+        raise UserError("--id-column says what is written, but there is no --out. Add --out submission.csv.")
     predictor = open_model(model, device=one_of("device", device, DEVICES))
     answers = list(
-        predict_each(predictor, images, grey=grey, fix=parse_fixes(fix), show=seen, top=top, verbose=not quiet)
-    )
+        predict_each(
+            predictor, images, grey=grey, fix=parse_fixes(fix), show=seen, top=top,
+            columns=table_columns(image=image_column, root=image_root), verbose=not quiet,
+        )
+    )  # fmt: skip
     predictions = [answer for answer in answers if isinstance(answer, Prediction)]
     refused = [answer for answer in answers if isinstance(answer, Refusal)]
     document = {
@@ -76,8 +103,13 @@ def predict(
         "refused": [asdict(refusal) for refusal in refused],
     }
     if out is not None:
+        if id_column is not None:
+            ids = image_ids(images, answers, id_column)
+            content: str | bytes = encode_submission(answers, ids, id_column, label_column, out)
+        else:
+            content = to_json(document) + "\n" if out.suffix == ".json" else encode_predictions(answers, out)
         with writing(out):
-            write_atomically(out, to_json(document) + "\n" if out.suffix == ".json" else predictions_table(answers))
+            write_atomically(out, content)
     if predictions:
         show(document, as_json, lambda tables: tables.predictions(predictions, out))
     if refused:

@@ -11,12 +11,18 @@ from foveola.cli.options import (
     DeviceName,
     Fixes,
     Grey,
+    GroupColumn,
+    ImageColumn,
+    ImageRoot,
     Json,
+    LabelColumn,
     Model,
     Quiet,
     SkipBad,
+    SplitColumn,
     one_of,
     parse_fixes,
+    table_columns,
 )
 from foveola.cli.output import show, to_json
 
@@ -31,6 +37,11 @@ def evaluate(
     grey: Grey = False,
     fix: Fixes = None,
     skip_bad: SkipBad = 0,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    image_root: ImageRoot = None,
     device: DeviceName = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -44,8 +55,9 @@ def evaluate(
     name = one_of("split", split, SPLITS)
     predictor = open_model(model, device=one_of("device", device, DEVICES))
     document = evaluate_model(
-        predictor, data, split=name, grey=grey, fix=parse_fixes(fix), skip_bad=skip_bad, verbose=not quiet
-    )
+        predictor, data, split=name, grey=grey, fix=parse_fixes(fix), skip_bad=skip_bad,
+        columns=table_columns(image_column, label_column, group_column, split_column, image_root), verbose=not quiet,
+    )  # fmt: skip
     if out is not None:
         with writing(out):
             write_atomically(out, to_json(document) + "\n")

@@ -44,6 +44,34 @@ Groups = Annotated[
         "group, such as '(.+)_', or folder.",
     ),
 ]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option("--image-column", metavar="NAME", help="Column of a table that holds the images. Default: guessed."),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label-column", metavar="NAME", help="Column of a table that holds the labels. Default: guessed."),
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--group-column",
+        metavar="NAME",
+        help="Column of a table whose equal values stay on one side of every split, such as a patient's.",
+    ),
+]
+SplitColumn = Annotated[
+    str | None,
+    typer.Option("--split-column", metavar="NAME", help="Column of a table that says train, validation or test."),
+]
+ImageRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--image-root",
+        metavar="FOLDER",
+        help="Folder from which a table's paths lead, and which they may not leave. Default: the table's.",
+    ),
+]
 Grey = Annotated[bool, typer.Option("--grey", help="Convert colour images to grey for a model of grey images.")]
 Fixes = Annotated[
     str | None,
@@ -74,6 +102,18 @@ def one_of(option: str, value: str, known: Sequence[str]) -> Any:
     if value not in known:
         raise UserError(unknown(f"--{option}", value, known))
     return value
+
+
+def table_columns(
+    image: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    split: str | None = None,
+    root: Path | None = None,
+) -> dict[str, str]:
+    """The columns that were given, for the functions of `foveola.workflow`."""
+    given = {"image": image, "label": label, "group": group, "split": split, "root": path_text(root)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def parse_overrides(settings: list[str] | None) -> dict[str, Any]:

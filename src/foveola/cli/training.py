@@ -9,17 +9,23 @@ import typer
 from foveola.cli.options import (
     DEVICES,
     DeviceName,
+    GroupColumn,
     Groups,
+    ImageColumn,
+    ImageRoot,
     Json,
+    LabelColumn,
     Overrides,
     Quiet,
     Seed,
     SkipBad,
+    SplitColumn,
     Threads,
     one_of,
     parse_duration,
     parse_image_shape,
     parse_overrides,
+    table_columns,
 )
 from foveola.cli.output import show
 from foveola.errors import UserError
@@ -170,6 +176,11 @@ def train(
     ] = True,
     skip_bad: SkipBad = 0,
     groups: Groups = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    image_root: ImageRoot = None,
     seed: Seed = 0,
     device: DeviceName = "auto",
     threads: Threads = None,
@@ -205,13 +216,14 @@ def train(
         raise UserError("--reject-on-average says how --reject is meant, but there is no --reject. Add --reject 0.01.")
     if reject_on_average:
         values["reject_mode"] = "average"
+    columns = table_columns(image_column, label_column, group_column, split_column, image_root)
     if find_rate:
         from foveola.workflow.find_rate import find_rate as find
 
         curve = find(
             data, recipe or "fast", out=out, overrides=values, seed=seed, device=one_of("device", device, DEVICES),
             threads=threads, init=init, freeze=freeze, weights=weights, skip_bad=skip_bad, groups=groups,
-            verbose=not quiet,
+            columns=columns, verbose=not quiet,
         )  # fmt: skip
         show(curve, as_json, lambda tables: tables.learning_rate(curve))
         return
@@ -220,7 +232,7 @@ def train(
         threads=threads, force=force,
         budget=None if budget is None else parse_duration(budget),
         init=init, freeze=freeze, weights=weights, teacher=teacher, skip_bad=skip_bad, groups=groups, report=report,
-        checkpoint_every=parse_duration(checkpoint_every), verbose=not quiet,
+        columns=columns, checkpoint_every=parse_duration(checkpoint_every), verbose=not quiet,
     )  # fmt: skip
     _show_training(run, as_json)
 
@@ -229,7 +241,8 @@ def train(
 _WITH_RESUME = ("resume", "device", "threads", "as_json", "quiet")
 _WITH_FIND_RATE = (
     "find_rate", "data", "recipe", "epochs", "overrides", "out", "init", "freeze", "weights", "skip_bad", "groups",
-    "seed", "device", "threads", "as_json", "quiet",
+    "image_column", "label_column", "group_column", "split_column", "image_root", "seed", "device",
+    "threads", "as_json", "quiet",
 )  # fmt: skip
 
 

@@ -9,15 +9,21 @@ from foveola.cli.options import (
     DEVICES,
     Data,
     DeviceName,
+    GroupColumn,
     Groups,
+    ImageColumn,
+    ImageRoot,
     Json,
+    LabelColumn,
     Overrides,
     Quiet,
     SkipBad,
+    SplitColumn,
     Threads,
     one_of,
     parse_duration,
     parse_overrides,
+    table_columns,
 )
 from foveola.cli.output import show
 
@@ -76,6 +82,11 @@ def tune(
     ] = None,
     overrides: Overrides = None,
     groups: Groups = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of folds, search and trainings.")] = 0,
     device: DeviceName = "auto",
@@ -96,6 +107,8 @@ def tune(
         budget=None if budget is None else parse_duration(budget),
         objective=one_of("objective", objective, ("log_loss", "accuracy")), folds=folds, repeats=repeats,
         study=study, study_name=study_name, seed=seed, device=one_of("device", device, DEVICES), threads=threads,
-        skip_bad=skip_bad, groups=groups, verbose=not quiet,
+        skip_bad=skip_bad, groups=groups,
+        columns=table_columns(image_column, label_column, group_column, split_column, image_root),
+        verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.tuning(document))

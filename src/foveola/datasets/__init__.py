@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from foveola.datasets import cifar, digits, download, folder, folder_cache, idx, npz, objects, packed
+from foveola.datasets import cifar, digits, download, folder, folder_cache, idx, npz, objects, packed, table
 from foveola.datasets.catalog import CATALOG
 from foveola.datasets.download import cache_folder, data_folders
 from foveola.datasets.entry import Entry
@@ -20,17 +20,22 @@ from foveola.images import Dataset, Images, ImageSet, Resize
 from foveola.inputs.find import is_image
 from foveola.inputs.resize import CommonShape, choose_fill, choose_resize, describe_resize, to_channels
 from foveola.lazy import Indices, LazyImages, as_images, as_lazy, select
+from foveola.models.metadata import Columns
 from foveola.progress import Progress, no_progress
 
 __all__ = ["CATALOG", "READERS", "Entry", "Progress", "cache_folder", "load", "locate"]
 
 # The first reader that recognises a path reads it. Any folder could be an image folder, so that reader comes last.
-READERS: dict[str, Reader] = {"packed": packed, "idx": idx, "npz": npz, "cifar": cifar, "folder": folder}
+READERS: dict[str, Reader] = {
+    "packed": packed, "idx": idx, "npz": npz, "cifar": cifar, "table": table, "folder": folder,
+}  # fmt: skip
 
 SUPPORTED = (
     "Supported are a folder with IDX files (train-images-idx3-ubyte and so on, raw or .gz), an .npz file (x_train, "
-    "y_train, …), a folder with one subfolder of images per class, a folder that `foveola pack` wrote, and these "
-    "names: " + ", ".join(CATALOG) + "."
+    "y_train, …), a folder with one subfolder of images per class, a table (.csv, .tsv, .parquet: an image path or "
+    "pixels, and a label), a WebDataset (.tar), a folder that `foveola pack` wrote, and these names: "
+    + ", ".join(CATALOG)
+    + "."
 )
 
 
@@ -48,6 +53,11 @@ def load(
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    split_column: str | None = None,
+    image_root: str | Path | None = None,
     prepare: Prepare | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -77,6 +87,9 @@ def load(
     class_names : of labels that are numbers from 0 on, or else from 1; None: each number is its class's own name
     channels_first : True if arrays are N×C×H×W; None: PyTorch tensors of that shape are taken so, arrays are refused
     name : of data given as objects; by default "arrays", or what a data set is called
+    image_column, label_column, group_column, split_column : what the columns of a table hold; None: guessed by names
+        and values, as `notes` of the data set say
+    image_root : the folder from which a table's paths lead, and which they may not leave; None: the table's folder
     prepare : called with the first frame and the name of each image file, instead of resizing; returns pixels, uint8
         H×W×C, of `image_size`. Arrays are not prepared
     progress : called as `progress(done, total, what)` while files are downloaded or decoded
@@ -113,7 +126,11 @@ def load(
         None if resize == "auto" else resize,
         fill,
         prepare,
-    )
+        columns=Columns(
+            image=image_column, label=label_column, group=group_column, split=split_column,
+            root=None if image_root is None else str(image_root),
+        ),
+    )  # fmt: skip
     given = as_source(source, y, class_names=class_names, channels_first=channels_first, name=name)
     return read(given, options, channels)
 
@@ -124,12 +141,17 @@ def read(source: Source, options: ReadOptions, channels: int | None = None) -> D
         raise DataError(f"Images cannot have {channels} channels. Choose 1 (grey) or 3 (RGB).")
     if isinstance(source, Dataset | objects.Objects):
         _refuse_groups(source.name, options)
+        if not objects.frame_columns(source):
+            _refuse_columns(source.name, options)
         return _convert(source if isinstance(source, Dataset) else objects.read(source, options), options, channels)
     try:
         # A Path is never a catalog name: Path("./mnist") equals Path("mnist").
         if isinstance(source, str) and source in CATALOG:
             _refuse_groups(source, options)
+            _refuse_columns(source, options)
             dataset = _load_by_name(CATALOG[source], options)
+        elif isinstance(source, str) and source.startswith(table.HUB):
+            dataset = table.of_hub(source, options)
         else:
             dataset = _load_from_path(expanded(source), options)
     except OSError as error:
@@ -173,11 +195,19 @@ def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
     reader = reader_of(path)
     if reader is None:
         raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
+    if reader is table:
+        return table.read(path, options)
+    _refuse_columns(str(path), options)
     if reader is folder:
         return folder_cache.read(path, options)
     if reader is not packed:
         _refuse_groups(str(path), options)
     return reader.read(path, options)
+
+
+def is_named(source: object) -> bool:
+    """Whether a data set is given by its name, of the catalog or of the hub, and not by a path."""
+    return isinstance(source, str) and (source in CATALOG or source.startswith(table.HUB))
 
 
 def reader_of(path: Path) -> Reader | None:
@@ -194,6 +224,13 @@ def _refuse_groups(source: str, options: ReadOptions) -> None:
         )
 
 
+def _refuse_columns(source: str, options: ReadOptions) -> None:
+    if options.columns.given:
+        name = next(iter(options.columns.given))
+        option = "--image-root" if name == "root" else f"--{name}-column"
+        raise DataError(f"{option} is for tables (.csv, .tsv, .parquet, .tar), and {source} is none. Leave it out.")
+
+
 def _unsupported_reason(path: Path) -> str:
     """What a file is that no reader recognises, and what to give instead."""
     if not path.is_file():
@@ -201,10 +238,12 @@ def _unsupported_reason(path: Path) -> str:
     name = path.name.lower()
     if "-ubyte" in name:
         return f"is a single IDX file; give the folder that holds the images and their labels ({path.parent})"
-    if name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")):
+    if name.endswith((".zip", ".tar.gz", ".tgz", ".7z", ".rar")):
         return "is an archive; unpack it and give the folder"
-    if name.endswith((".csv", ".tsv", ".parquet", ".json")):
-        return "is a table; save its images as an .npz file or as an image folder"
+    if name.endswith((".csv.gz", ".tsv.gz")):
+        return "is a compressed table; unpack it: gunzip"
+    if name.endswith((".json", ".jsonl", ".xlsx", ".feather")):
+        return "is a table of another kind; save it as CSV or Parquet"
     if is_image(path):
         return "is a single image; give a folder with one subfolder of images per class"
     return "is in an unsupported format"

@@ -1,13 +1,14 @@
 """Image files of a data set: decoded, resized at once, brought to one shape; and what they were before that."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import PIL
@@ -16,7 +17,7 @@ from foveola.datasets.reader import ReadOptions, physical_memory
 from foveola.errors import DataError
 from foveola.images import Images, Originals, Polarity
 from foveola.inputs import container, decode, resize
-from foveola.inputs.decode import Reduce, read_first_frame, read_size, white_level_of
+from foveola.inputs.decode import Reduce, decode_first_frame, read_first_frame, read_size, white_level_of
 from foveola.inputs.find import EXTENSIONS
 from foveola.inputs.resize import (
     CommonShape,
@@ -34,6 +35,38 @@ MAX_HEADERS = 500  # files whose size is read before they are decoded, evenly sp
 IMAGES_PER_CHECK = 100  # after so many, it is checked whether all will fit into memory
 
 Source = TypeVar("Source")
+
+
+class FilePart(NamedTuple):
+    """Some bytes of a file."""
+
+    path: Path
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image file inside an archive or a table: where its bytes are, or the bytes."""
+
+    name: str
+    content: FilePart | bytes
+
+    def read(self) -> bytes:
+        """The bytes of the image file."""
+        if isinstance(self.content, bytes):
+            return self.content
+        with self.content.path.open("rb") as file:
+            file.seek(self.content.start)
+            return file.read(self.content.size)
+
+    @property
+    def state(self) -> str:
+        """Changes when the content does, as far as size and time of change of its file tell."""
+        if isinstance(self.content, bytes):
+            return hashlib.sha256(self.content).hexdigest()
+        found = self.content.path.stat()
+        return f"{self.content}:{found.st_size}:{found.st_mtime_ns}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +154,12 @@ class FittedImages:
         return images
 
 
-def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadOptions) -> ImageFiles:
+def decode_files(paths: Sequence[Path | StoredImage], training: Sequence[bool], options: ReadOptions) -> ImageFiles:
     """Decode image files, and bring them to one shape.
 
     Parameters
     ----------
-    paths : N files
+    paths : N files, which may lie inside others
     training : which of them are training images, N. Where files have 16 bits per pixel and `options` name no white
         level, it is the largest value of 8, 10, 12, 14 or 16 bits, whichever the training images use
     options : as of `folder.read`
@@ -176,11 +209,14 @@ def decoding_version() -> str:
     return digest.hexdigest()
 
 
-def files_state(files: Iterable[Path], settings: str) -> str:
+def files_state(files: Iterable[Path | StoredImage], settings: str) -> str:
     """A hash of the names, sizes and times of change, in nanoseconds, of files, and of settings."""
     digest = hashlib.sha256(settings.encode("utf-8", "surrogateescape"))
     for file in files:
         try:
+            if isinstance(file, StoredImage):
+                digest.update(f"{file.name}:{file.state}\0".encode("utf-8", "surrogateescape"))
+                continue
             found = file.stat()
             described = f"{file}:{found.st_size}:{found.st_mtime_ns}"
         except OSError as error:  # such as a link that leads nowhere
@@ -198,15 +234,19 @@ def _choose_shape(
     return CommonShape(height, width, options.resize or choose_resize(known, (height, width)))
 
 
-def _file_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+def _file_sizes(paths: Sequence[Path | StoredImage]) -> list[tuple[int, int]]:
     """Heights and widths by the headers of at most MAX_HEADERS files."""
-    files = [path for path in paths if path.suffix.lower() in EXTENSIONS]
-    return [size for path in evenly_spaced(files) if (size := read_size(path))]
+    files = [path for path in paths if isinstance(path, StoredImage) or path.suffix.lower() in EXTENSIONS]
+    return [size for path in evenly_spaced(files) if (size := _size(path))]
 
 
 def evenly_spaced(sources: Sequence[Source]) -> Sequence[Source]:
     """At most MAX_HEADERS of them."""
     return sources[:: -(-len(sources) // MAX_HEADERS) or 1]
+
+
+def _size(path: Path | StoredImage) -> tuple[int, int] | None:
+    return read_size(path if isinstance(path, Path) else io.BytesIO(path.read()))
 
 
 def _settle_shape(
@@ -226,7 +266,7 @@ def _resize_notes(training: list[DecodedImage], shape: CommonShape, options: Rea
 
 
 def decode_in_threads(
-    paths: Sequence[Path], shape: CommonShape, options: ReadOptions
+    paths: Sequence[Path | StoredImage], shape: CommonShape, options: ReadOptions
 ) -> tuple[Decoded, dict[int, str]]:
     """Every image, or None where it cannot be used, and the reasons by index.
 
@@ -270,19 +310,25 @@ def check_memory(size: int, count: int, shape: CommonShape) -> None:
         )
 
 
-def decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> DecodedImage | str:
+def decode_one(path: Path | StoredImage, shape: CommonShape, options: ReadOptions) -> DecodedImage | str:
     """The image, or why it cannot be used."""
-    if path.is_dir():
+    name = str(path) if isinstance(path, Path) else path.name
+    if isinstance(path, Path) and path.is_dir():
         return f"{path} is a folder inside a class folder."
-    if path.suffix.lower() not in EXTENSIONS:
+    if isinstance(path, Path) and path.suffix.lower() not in EXTENSIONS:
         return f"{path} does not have the file extension of an image ({', '.join(sorted(EXTENSIONS))})."
 
-    reduce = reduction(shape, options) if options.prepare is None else None
+    chosen = reduction(shape, options) if options.prepare is None else None
     try:
-        image = read_first_frame(path, options.white_level, reduce)
+        if isinstance(path, Path):
+            image = read_first_frame(path, options.white_level, chosen)
+        else:
+            image = decode_first_frame(path.read(), name, white_level=options.white_level, reduce=chosen)
     except DataError as error:
         return str(error)
-    pixels = image.pixels if options.prepare is None else options.prepare(image, str(path))
+    except OSError as error:
+        return f"{name} cannot be read: {error}."
+    pixels = image.pixels if options.prepare is None else options.prepare(image, name)
     height, width = image.original_size or image.pixels.shape[:2]
     return ImageInMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
 

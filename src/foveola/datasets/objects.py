@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.datasets import table
 from foveola.datasets.layout import split_of
 from foveola.datasets.object_images import read_images
 from foveola.datasets.object_parts import Part, is_array, is_frame, is_hub, is_map_style, is_pair, read_part
@@ -91,6 +92,8 @@ def as_source(
     ):
         raise DataError(f"class_names must be a list of texts, one for each class; this is {class_names!r:.100}.")
     splits = _splits(data)
+    if is_frame(splits["train"]) and (class_names, channels_first) != (None, None):
+        raise DataError("A data frame names its classes itself. Leave out class_names and channels_first.")
     given = None if class_names is None else tuple(class_names)
     return Objects(splits, given, channels_first, name or _name(splits["train"]), tuple(known_names))
 
@@ -103,11 +106,8 @@ def read(source: Objects, options: ReadOptions) -> Dataset:
     DataError
         If they cannot be used; the message says why, and what to do.
     """
-    train = source.splits["train"]
-    if is_frame(train):
-        from foveola.datasets import table  # type: ignore[attr-defined]
-
-        return cast(Dataset, table.of_frame(train))
+    if is_frame(source.splits["train"]):
+        return replace(table.read_frame(source.splits["train"], options), name=source.name)
     if all(isinstance(given, ImageSet) for given in source.splits.values()):
         return _of_splits(source.name, _image_sets(source))
     parts = {
@@ -125,6 +125,15 @@ def read(source: Objects, options: ReadOptions) -> Dataset:
         picture_polarity=decoded.polarity,
         notes=(*dataset.notes, *decoded.notes),
     )
+
+
+def frame_columns(source: object) -> list[str]:
+    """The names of a data frame's columns; empty for other data."""
+    frame = source.splits["train"] if isinstance(source, Objects) else None
+    if not is_frame(frame):
+        return []
+    names: Any = getattr(frame, "column_names", None) or getattr(frame, "columns", ())
+    return [str(name) for name in names]
 
 
 # What was given
@@ -192,6 +201,8 @@ def _name(data: object) -> str:
     """The name of a data set that was given none."""
     if is_pair(data) or isinstance(data, ImageSet):
         return "arrays"
+    if is_frame(data):
+        return "frame"
     named = getattr(getattr(data, "info", None), "dataset_name", None)
     return named if isinstance(named, str) and named else type(data).__name__
 

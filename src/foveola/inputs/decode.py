@@ -95,10 +95,10 @@ def read_first_frame(path: str | Path, white_level: int | None = None, reduce: R
     return decode_first_frame(data, str(path), white_level=white_level, reduce=reduce)
 
 
-def read_size(path: Path) -> tuple[int, int] | None:
+def read_size(path: Path | io.BytesIO) -> tuple[int, int] | None:
     """Height and width of the upright image in a file, from its header; None where that cannot be read."""
     try:
-        if not path.is_file():
+        if isinstance(path, Path) and not path.is_file():
             return None
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             # Pillow decodes a whole PNG to look for an orientation

@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.datasets import as_source
+from foveola.datasets.columns import as_columns
 from foveola.datasets.reload import image_paths
 from foveola.datasets.series import missing_groups
 from foveola.datasets.splits import Splits
@@ -33,6 +34,7 @@ from foveola.errors import DataError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset, ImageSet
 from foveola.lazy import as_lazy
+from foveola.models.metadata import Columns
 from foveola.predictions import Estimate, Predictions
 from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe
@@ -72,6 +74,7 @@ def audit(
     retrain: bool = False,
     device: Device = "auto",
     groups: "str | ArrayLike | None" = None,
+    columns: Columns | Mapping[str, str] | None = None,
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
@@ -91,6 +94,7 @@ def audit(
     seed : of folds, initial weights, order of images, augmentation and dropout
     retrain : measure what the images cost that confident learning counts as label errors: train with and without them
     groups : what keeps images of one patient, object or writer in one fold, as in `train`
+    columns : of a table, as of `foveola.train`
     class_names, channels_first, name : as of `foveola.load`, of data given as objects
     skip_bad : how many unreadable images of a folder may be skipped
     verbose : report progress on standard error
@@ -127,8 +131,9 @@ def audit(
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
-    dataset = load_data(source, loaded, skip_bad, groups, trainer.screen)
-    paths = image_paths(source, dataset)
+    own = as_columns(columns)
+    dataset = load_data(source, loaded, skip_bad, groups, trainer.screen, own)
+    paths = image_paths(source, dataset, own)
     trainer = replace(trainer, recipe=settle_augmentation(loaded, dataset.train)[0])
     if as_lazy(dataset.train.images) is not None:
         raise DataError(

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveola.datasets import CATALOG, Source, folder, load, reader_of
+from foveola.datasets import Source, folder, is_named, read, reader_of
 from foveola.datasets.image_files import decode_files
 from foveola.datasets.reader import ReadOptions, originals_of
 from foveola.datasets.weights import find_weights
 from foveola.errors import DownloadError
 from foveola.files import expanded
 from foveola.images import Dataset, Originals
+from foveola.models.metadata import Columns
 from foveola.progress import show_progress
 from foveola.recipe import Recipe, load_recipe
 
@@ -30,7 +31,13 @@ STEP = 32
 SAMPLE = 48
 
 
-def choose_recipe(data: Source, overrides: Mapping[str, Any] | None, groups: str | None, screen: "Console") -> Recipe:
+def choose_recipe(
+    data: Source,
+    overrides: Mapping[str, Any] | None,
+    groups: str | None,
+    columns: Columns,
+    screen: "Console",
+) -> Recipe:
     """The recipe of `--recipe auto`, which it says, with the reason.
 
     Raises
@@ -38,7 +45,7 @@ def choose_recipe(data: Source, overrides: Mapping[str, Any] | None, groups: str
     UserError
         If the data cannot be read, or an override is wrong.
     """
-    side = side_of_photographs(data, groups)
+    side = side_of_photographs(data, groups, columns)
     if side is None:
         screen.print(f"recipe: {FOR_OTHERS}, because these are no colour photographs of more than 64 pixels")
         return load_recipe(FOR_OTHERS, overrides)
@@ -83,7 +90,7 @@ def side_of_loaded(dataset: Dataset) -> int | None:
     return _side(dataset.originals or originals_of(train.take(np.arange(0, len(train), -(-len(train) // SAMPLE)))))
 
 
-def side_of_photographs(data: Source, groups: str | None = None) -> int | None:
+def side_of_photographs(data: Source, groups: str | None = None, columns: Columns | None = None) -> int | None:
     """As `side_of_loaded`, before the data is read: of an image folder, a few files are looked at.
 
     Raises
@@ -91,11 +98,8 @@ def side_of_photographs(data: Source, groups: str | None = None) -> int | None:
     DataError
         If the data cannot be read.
     """
-    if not isinstance(data, str | Path):
-        return side_of_loaded(load(data))
-    is_name = isinstance(data, str) and data in CATALOG
-    if is_name or reader_of(expanded(data)) is not folder:
-        return side_of_loaded(load(data))
+    if not isinstance(data, str | Path) or is_named(data) or reader_of(expanded(data)) is not folder:
+        return side_of_loaded(read(data, ReadOptions(columns=columns or Columns())))
     _, items = folder.find_items(expanded(data), groups)
     paths = [item.path for item in items[:: -(-len(items) // SAMPLE) or 1]]
     return _side(decode_files(paths, [True] * len(paths), ReadOptions()).originals)

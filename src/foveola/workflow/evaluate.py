@@ -1,6 +1,6 @@
 """Evaluate: a model measured on data."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.datasets import as_source
+from foveola.datasets.columns import as_columns
 from foveola.datasets.reader import Prepare
-from foveola.datasets.reload import image_paths, load_for_model
+from foveola.datasets.reload import image_paths, known_columns, load_for_model
 from foveola.datasets.splits import Split, Splits, select_split
 from foveola.documents import Evaluation, SeenImages, WeightedImages, WithoutCopies
 from foveola.errors import DataError
@@ -20,7 +21,7 @@ from foveola.inputs.fixes import Fix
 from foveola.inputs.prepare import prepare, requested_fixes
 from foveola.inputs.resize import is_colour, to_channels
 from foveola.models.learnt import Seen, hash_images
-from foveola.models.metadata import ModelMetadata
+from foveola.models.metadata import Columns, ModelMetadata
 from foveola.predictions import Predictions, Predictor, predict_outputs
 from foveola.progress import console, show_progress
 from foveola.runs import Run
@@ -39,6 +40,7 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     verbose: bool = True,
 ) -> Evaluation:
     """Measure a model on data.
@@ -54,6 +56,7 @@ def evaluate(
     fix : fixes to apply to every image, as of `predict`
     skip_bad : how many unreadable images of a folder may be skipped
     class_names, channels_first, name : as of `foveola.load`, of data given as objects
+    columns : of a table, as of `foveola.train`; None: those of the training if the table has them
     verbose : report progress on standard error
 
     Raises
@@ -74,20 +77,21 @@ def evaluate(
     """
     predictor = as_predictor(model)
     metadata = metadata_of(predictor)
-    requested = requested_fixes(fix, grey, metadata)
+    requested, chosen = requested_fixes(fix, grey, metadata), as_columns(columns)
     fix_one = partial(_pixels, metadata=metadata, requested=requested, auto="auto" in fix)
     source = as_source(
         data, y, class_names=class_names, channels_first=channels_first, name=name, known_names=predictor.class_names
     )
     with show_progress(console(verbose)) as progress:
-        dataset = load_for_model(metadata, source, skip_bad, progress)
+        chosen = chosen if chosen.given else known_columns(metadata, source)
+        dataset = load_for_model(metadata, source, skip_bad, progress, columns=chosen)
         selected = select_split(dataset, metadata, split)
         labels = _match_classes(selected.images, predictor.class_names, dataset.name)
         images = selected.images.images
         if set(fix) - {"grey"}:
             fixed = None
-            if image_paths(source, dataset):
-                fixed = load_for_model(metadata, source, skip_bad, progress, fix_one)
+            if image_paths(source, dataset, chosen):
+                fixed = load_for_model(metadata, source, skip_bad, progress, fix_one, chosen)
             images = _fixed(selected.images, dataset, fixed, fix_one)
         elif metadata.channels == "data":
             images = _in_channels(images, metadata.image_shape[2], grey="grey" in requested, name=dataset.name)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveola.datasets import as_source
+from foveola.datasets.columns import as_columns
 from foveola.datasets.splits import divide
 from foveola.datasets.weights import find_weights
 from foveola.documents import LearningRateCurve
 from foveola.errors import UserError, require
 from foveola.files import check_writable, write_atomically, writing
+from foveola.models.metadata import Columns
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe, merge_settings
 from foveola.runs import Run
@@ -43,6 +45,7 @@ def find_rate(
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     network: "nn.Module | None" = None,
     verbose: bool = True,
     **settings: Any,
@@ -57,8 +60,8 @@ def find_rate(
     recipe : name, path of a TOML file, or a Recipe; by default "fast"
     out : the folder for learning_rate.html and learning_rate.png, which are replaced there; by default
         rates/<name of the data>-<name of the recipe>
-    overrides, seed, device, threads, init, freeze, weights, skip_bad, groups, network, settings : as in `train`; the
-        same ones should be given to it
+    overrides, seed, device, threads, init, freeze, weights, skip_bad, groups, columns, network, settings : as in
+        `train`; the same ones should be given to it
     class_names, channels_first, name : as of `foveola.load`, of data given as objects
     verbose : report progress on standard error
 
@@ -103,7 +106,7 @@ def find_rate(
     if init is None and network is None:
         with show_progress(screen) as progress:
             pretrained = find_weights(loaded, weights, progress)
-    dataset = load_data(source, loaded, skip_bad, groups, screen)
+    dataset = load_data(source, loaded, skip_bad, groups, screen, as_columns(columns))
     dataset.check_trainable()
     folder = Path(out) if out is not None else Path("rates") / f"{dataset.name}-{loaded.name}"
     check_writable(folder)

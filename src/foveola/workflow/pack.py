@@ -11,13 +11,14 @@ What an unfinished pack needs lies in FOLDER/.packing, until the whole data set 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from foveola.datasets import CATALOG, Source, as_source, height_and_width, packed, read, reader_of, shards
+from foveola.datasets import Source, as_source, height_and_width, is_named, packed, read, reader_of, shards
+from foveola.datasets.columns import as_columns
 from foveola.datasets.packed import UNFINISHED, Pack
 from foveola.datasets.reader import ReadOptions
 from foveola.datasets.reload import image_paths
@@ -26,6 +27,7 @@ from foveola.documents import Packed
 from foveola.errors import DataError, OutputError
 from foveola.files import check_writable, expanded, flush_folder, lock, write_atomically, writing
 from foveola.images import Resize
+from foveola.models.metadata import Columns
 from foveola.progress import Progress, console, show_progress
 from foveola.text import escape_surrogates
 
@@ -41,6 +43,7 @@ def pack(
     channels: int | None = None,
     resize: Literal["auto"] | Resize = "auto",
     groups: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     skip_bad: int = 0,
     processes: int | None = None,
     force: bool = False,
@@ -57,6 +60,7 @@ def pack(
     data : catalog name, path, or objects, as of `foveola.load`; images with their labels as (X, y)
     out : the folder to write; packed/<name of the data> by default
     image_size, channels, resize, groups, skip_bad : as of `load`
+    columns : of a table, as of `foveola.train`
     processes : how many decode image files; by default one a core
     force : replace a packed data set that is already in `out`, once the new one is whole
     verify : pack nothing: read the packed data set `data`, and compare all images with their checksums
@@ -86,8 +90,9 @@ def pack(
         if verify:
             return _verify(source, progress)
         options = ReadOptions(
-            height_and_width(image_size), skip_bad, progress, groups, resize=None if resize == "auto" else resize
-        )
+            height_and_width(image_size), skip_bad, progress, groups, resize=None if resize == "auto" else resize,
+            columns=as_columns(columns),
+        )  # fmt: skip
         target = expanded(out) if out is not None else Path("packed") / _name(source)
         _check_target(source, target, force)
         with _working_folder(target) as work:
@@ -96,7 +101,7 @@ def pack(
             dataset = read(source, options, channels)
             series = None
             if dataset.test is None and isinstance(source, str | Path):
-                series = missing_groups(dataset, image_paths(source, dataset))
+                series = missing_groups(dataset, image_paths(source, dataset, options.columns))
             with writing(target, _CONTINUE):
                 shutil.rmtree(work / _PACKED, ignore_errors=True)
                 (work / _PACKED).mkdir()
@@ -110,7 +115,10 @@ def pack(
 def _name(data: Source) -> str:
     if not isinstance(data, str | Path):
         return data.name
-    return data if isinstance(data, str) and data in CATALOG else expanded(data).resolve().name
+    if is_named(data):
+        return str(data).rpartition("/")[2]
+    path = expanded(data).resolve()
+    return path.stem if path.is_file() else path.name
 
 
 def _verify(data: Source, progress: Progress) -> Packed:
@@ -149,7 +157,7 @@ def _cores() -> int:
 
 def _check_target(data: Source, target: Path, force: bool) -> None:
     """Check, without changing anything, that a data set may be packed there."""
-    if isinstance(data, str | Path) and not (isinstance(data, str) and data in CATALOG):
+    if isinstance(data, str | Path) and not is_named(data):
         source = expanded(data).resolve()
         if source in (target.resolve(), *target.resolve().parents):
             raise OutputError(

@@ -17,6 +17,7 @@ from foveola.documents import ModelSize, RunStatus, TrainingRequest
 from foveola.errors import DataError, UserError
 from foveola.images import Dataset
 from foveola.models.learnt import LearntImages
+from foveola.models.metadata import Columns
 from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import show_progress
@@ -118,7 +119,7 @@ def prepare(request: TrainingRequest, given: Given, screen: "Console", started: 
     request.recipe, request.budget, request.fingerprint = recipe, None, dataset.fingerprint
     recipe, colours = settle_augmentation(recipe, splits.train)
     classifier, earlier = _build(request, given, recipe, dataset, splits, pretrained, screen)
-    recorded = record_data(dataset, splits, overlap, given.data, given.groups)
+    recorded = record_data(dataset, splits, overlap, given.data, given.groups, request.columns)
     recorded.summary += colours
     if teacher is not None:
         recorded.summary.append(teacher.summary)
@@ -144,7 +145,7 @@ def _find_weights(
 
 
 def _read_data(request: TrainingRequest, given: Given, recipe: Recipe, screen: "Console") -> Dataset:
-    dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen)
+    dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen, request.columns)
     dataset.check_trainable()
     if request.fingerprint not in (None, dataset.fingerprint):
         raise DataError(
@@ -174,7 +175,7 @@ def _teach(
         return None
     return teach(
         model_path(Path(request.teacher)), given.data, dataset, splits, overlap, skip_bad=request.skip_bad,
-        device=device, precision=choose_precision(recipe.precision, device), screen=screen,
+        columns=request.columns, device=device, precision=choose_precision(recipe.precision, device), screen=screen,
     )  # fmt: skip
 
 
@@ -257,7 +258,12 @@ def _status(
 
 
 def load_data(
-    data: Source, recipe: Recipe, skip_bad: int, groups: "str | ArrayLike | None", screen: "Console"
+    data: Source,
+    recipe: Recipe,
+    skip_bad: int,
+    groups: "str | ArrayLike | None",
+    screen: "Console",
+    columns: Columns,
 ) -> Dataset:
     """The data in the size and with the channels that the recipe asks for, and with its groups."""
     pattern = groups if isinstance(groups, str) else None
@@ -267,7 +273,7 @@ def load_data(
             f"foveola.load; or give an array with a number for each training image, here or as ImageSet(groups=…)."
         )
     with show_progress(screen) as progress:
-        dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress)
+        dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress, columns)
     if groups is None or pattern is not None:
         return dataset
     numbers = np.unique(np.asarray(groups), return_inverse=True)[1]

@@ -18,7 +18,7 @@ from foveola.errors import UserError
 from foveola.images import Dataset, ImageSet
 from foveola.models.classifier import Classifier, open_classifier
 from foveola.models.learnt import LearntImages, hash_images
-from foveola.models.metadata import ModelMetadata
+from foveola.models.metadata import Columns, ModelMetadata
 from foveola.progress import show_progress
 from foveola.training.distill import teacher_logits
 
@@ -61,6 +61,7 @@ def teach(
     overlap: Overlap,
     *,
     skip_bad: int,
+    columns: Columns,
     device: torch.device,
     precision: torch.dtype,
     screen: "Console",
@@ -75,6 +76,7 @@ def teach(
     source, dataset : the data as it was given, and as it was loaded for the student
     splits, overlap : of the student
     skip_bad : how many unreadable images may be skipped
+    columns : of a table, as they were given
 
     Raises
     ------
@@ -86,7 +88,8 @@ def teach(
     teacher = open_teacher(path, splits.train.class_names)
     if teacher.metadata.image_shape != dataset.image_shape:
         with show_progress(screen) as progress:
-            splits = divide_alike(splits, dataset, load_for_model(teacher.metadata, source, skip_bad, progress))
+            own = load_for_model(teacher.metadata, source, skip_bad, progress, columns=columns)
+        splits = divide_alike(splits, dataset, own)
     unseen = check_unseen(teacher.metadata, path, splits, overlap)
     screen.print(f"Asking the teacher about {len(splits.train):,} training images", soft_wrap=True)
     logits = teacher_logits(teacher, splits.train.images, device, precision)

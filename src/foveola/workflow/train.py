@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveola.claims import Claim
-from foveola.datasets import CATALOG, Source, as_source
+from foveola.datasets import Source, as_source, is_named
+from foveola.datasets.columns import as_columns
 from foveola.datasets.objects import Objects
 from foveola.datasets.reload import GIVEN_GROUPS
 from foveola.documents import TrainingRequest
 from foveola.errors import UserError, require
 from foveola.files import check_writable, expanded
 from foveola.images import Dataset
+from foveola.models.metadata import Columns
 from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe, merge_settings
 from foveola.runs import Run
@@ -57,6 +59,7 @@ def train(
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     network: "nn.Module | None" = None,
     callbacks: Sequence["Callback"] = (),
     report: bool = True,
@@ -90,6 +93,8 @@ def train(
         folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
         array, one number or name for each training image
     class_names, channels_first, name : as of `foveola.load`, of data given as objects
+    columns : of a table, where they cannot be guessed: {"image": …, "label": …, "group": …, "split": …}; "root" is the
+        folder that holds the images
     network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers. At the end, the run gets
         it as an ONNX graph, so that other processes need not have its code; docs/own-network.md has an example
     callbacks : your own, called after validation and before the best weights are chosen
@@ -128,9 +133,9 @@ def train(
     from foveola.training.stopping import StopSignals
 
     processes = join(choose_device(device))
-    screen = console(verbose and processes.leads)
+    screen, chosen_columns = console(verbose and processes.leads), as_columns(columns)
     if recipe == AUTO and network is None:
-        chosen = choose_recipe(source, overrides, groups if isinstance(groups, str) else None, screen)
+        chosen = choose_recipe(source, overrides, groups if isinstance(groups, str) else None, chosen_columns, screen)
     elif budget is not None and recipe is None and network is None:
         chosen = None
     else:
@@ -152,6 +157,7 @@ def train(
         teacher=None if teacher is None else _absolute(teacher),
         skip_bad=skip_bad,
         groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
+        columns=chosen_columns,
         report=report and budget is None,
         checkpoint_every=checkpoint_every,
         network=network is not None,
@@ -274,7 +280,7 @@ def _absolute(path: Source | Run) -> str | None:
     """A path that means the same in another folder; a catalog name as it is; None for data in memory."""
     if isinstance(path, Dataset | Objects):
         return None
-    return path if isinstance(path, str) and path in CATALOG else str(expanded(path).absolute())
+    return str(path) if is_named(path) else str(expanded(path).absolute())
 
 
 def _names(callbacks: Sequence["Callback"]) -> list[str]:
@@ -317,6 +323,6 @@ def _given_again(
         )
     source = data if data is not None else request.data
     assert source is not None, "either is there"
-    if isinstance(source, str) and source not in CATALOG:
+    if isinstance(source, str) and not is_named(source):
         source = restore_surrogates(source)
     return Given(source, groups if groups is not None else request.groups, network, callbacks)

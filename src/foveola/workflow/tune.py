@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from foveola.datasets import Source, as_source
+from foveola.datasets.columns import as_columns
 from foveola.documents import Objective, TunedTrial, Tuning
 from foveola.errors import Failure, OutputError, UserError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset
+from foveola.models.metadata import Columns
 from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe, merge_settings
 from foveola.runs import STATUS_FILE, Run
@@ -57,6 +59,7 @@ def tune(
     threads: int | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
+    columns: Columns | Mapping[str, str] | None = None,
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
@@ -86,7 +89,7 @@ def tune(
     seed : of folds, search and trainings; with one process, it makes the search repeatable
     device : "auto" uses a GPU if there is one
     threads : how many to compute with, from now on in this process; by default one a core
-    skip_bad, groups : as in `foveola.train`
+    skip_bad, groups, columns : as in `foveola.train`
     class_names, channels_first, name : as of `foveola.load`, of data given as objects
     verbose : report progress on standard error
 
@@ -122,7 +125,8 @@ def tune(
     _check_numbers(trials, budget, folds, repeats, objective)
     screen, chosen = console(verbose), choose_device(device)
     choose_threads(threads)
-    dataset = load_data(source, start, skip_bad, groups, screen)
+    own = as_columns(columns)
+    dataset = load_data(source, start, skip_bad, groups, screen, own)
     dataset.check_trainable()
     if start.resize == "auto":
         start = start.model_copy(update={"resize": dataset.resize})
@@ -151,7 +155,7 @@ def tune(
     if search.others_running():
         screen.print("Another process is still tuning; the last one to end trains the best recipe.", soft_wrap=True)
         return document
-    run = _train_best(source, best, folder / RUN, document.final_seed, device, threads, skip_bad, groups, screen)
+    run = _train_best(source, best, folder / RUN, document.final_seed, device, threads, skip_bad, groups, own, screen)
     document.run, document.seconds = str(run.path), time.perf_counter() - started
     document.evaluation = run.evaluation if run.status.data.test else None
     _write(folder, document, best)
@@ -318,7 +322,7 @@ def _table(document: Tuning) -> str:
 
 def _train_best(
     data: Source, best: Recipe, path: Path, seed: int, device: Device, threads: int | None, skip_bad: int,
-    groups: "str | ArrayLike | None", screen: "Console",
+    groups: "str | ArrayLike | None", columns: Columns, screen: "Console",
 ) -> Run:  # fmt: skip
     """Train the best recipe on its own; a finished run of the same recipe is kept."""
     if (path / STATUS_FILE).is_file():
@@ -330,5 +334,5 @@ def _train_best(
     screen.print(text, soft_wrap=True)
     return train(
         data, recipe=best, out=path, seed=seed, device=device, threads=threads, force=True, skip_bad=skip_bad,
-        groups=groups, verbose=not screen.quiet,
+        groups=groups, columns=columns, verbose=not screen.quiet,
     )  # fmt: skip
