@@ -269,7 +269,7 @@ def load_data(
     pattern = groups if isinstance(groups, str) else None
     if isinstance(data, Dataset) and pattern is not None:
         raise DataError(
-            f"groups is {pattern!r}, a pattern over file names, which a loaded data set does not have. Give it to "
+            f"groups is {pattern!r}, a pattern over file names, which a loaded Dataset does not have. Give it to "
             f"foveola.load; or give an array with a number for each training image, here or as ImageSet(groups=…)."
         )
     with show_progress(screen) as progress:

@@ -68,7 +68,8 @@ def teach(
 ) -> Teaching:
     """Ask a teacher about the training images.
 
-    The teacher gets the images in its own size, read anew.
+    The teacher gets the images in its own size, read anew. Of data given as objects, which may differ from what the
+    teacher had of the same images, it is then unknown what it has seen, unless the whole data is the teacher's.
 
     Parameters
     ----------
@@ -86,15 +87,20 @@ def teach(
         If the teacher has other classes, or has learnt from images that the student is measured by.
     """
     teacher = open_teacher(path, splits.train.class_names)
+    comparable, origin = True, teacher.metadata.data
     if teacher.metadata.image_shape != dataset.image_shape:
         with show_progress(screen) as progress:
-            own = load_for_model(teacher.metadata, source, skip_bad, progress, columns=columns)
-        splits = divide_alike(splits, dataset, own)
+            loaded = load_for_model(teacher.metadata, source, skip_bad, progress, columns=columns)
+        splits = divide_alike(splits, dataset, loaded)
+        own = origin is not None and origin.fingerprint == loaded.fingerprint
+        comparable = own or isinstance(source, str | Path)
     unseen = check_unseen(teacher.metadata, path, splits, overlap)
     screen.print(f"Asking the teacher about {len(splits.train):,} training images", soft_wrap=True)
     logits = teacher_logits(teacher, splits.train.images, device, precision)
-    digest, origin = hashlib.sha256(path.read_bytes()).hexdigest(), teacher.metadata.data
-    record = TeacherModel(path=str(path), recipe=teacher.metadata.recipe, sha256=digest, unseen=unseen)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    record = TeacherModel(
+        path=str(path), recipe=teacher.metadata.recipe, sha256=digest, unseen=unseen if comparable else None
+    )
     return Teaching(logits, record, None if origin is None else origin.learnt)
 
 
