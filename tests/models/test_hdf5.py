@@ -137,10 +137,7 @@ def test_a_file_truncated_anywhere_is_refused_or_read_the_same():
 
 
 def test_damaged_files_are_refused_or_read_within_bounds():
-    """2,000 files with some bytes changed: no other exception, and no work without end.
-
-    h5py, on the same damage, does not come back from about one file of two hundred.
-    """
+    """2,000 files with some bytes changed: no other exception, and no work without end."""
     original = content_of("keras3-rows.h5")
     for seed in range(2000):
         draw = random.Random(seed)  # noqa: S311 - no secret

@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import sys
 import zipfile
+from contextlib import suppress
 
 import h5py
 import numpy as np
@@ -304,11 +306,66 @@ def test_hostile_and_damaged_files_are_refused_by_name(tmp_path, write, message)
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]  # nothing is extracted
 
 
+RECORDED = []
+WATCHED = ("open", "os.", "exec", "import", "subprocess.", "socket.", "pickle.", "marshal.", "ctypes.", "shutil.")
+
+
+@pytest.fixture
+def audited():
+    """Records what Python's audit events say; a hook stays until the process ends, so that there is one."""
+    if not RECORDED:
+        RECORDED.append(None)
+        sys.addaudithook(
+            lambda event, values: (
+                RECORDED[0].append((event, values)) if RECORDED[0] is not None and event.startswith(WATCHED) else None
+            )
+        )
+    yield lambda: RECORDED.__setitem__(0, [])
+    RECORDED[0] = None
+
+
+def test_no_file_makes_the_import_open_run_or_load_anything(tmp_path, audited):
+    """But itself, and the checksums beside it."""
+    paths = [path for name in NAMES for path in [MODELS / name] if "values" not in name]
+    for number, (change, _) in enumerate([*CONFIGURATIONS.values(), *ARRAYS.values()]):
+        (tmp_path / str(number)).mkdir()
+        kind = "config" if number < len(CONFIGURATIONS) else "weights"
+        paths.append(altered(tmp_path / str(number), **{kind: change}))
+    for path in paths:
+        with suppress(ModelError):
+            import_keras(path)  # brings what is imported late
+        audited()
+        with suppress(ModelError):
+            import_keras(path)
+        events, RECORDED[0] = RECORDED[0], None
+        assert [event for event, _ in events] == ["open"]
+        assert str(events[0][1][0]) == str(path)
+
+
 def test_an_old_file_without_its_layers_is_refused(tmp_path):
     with pytest.raises(ModelError, match="holds weights only"):
         import_keras(altered_h5(tmp_path, lambda file: file.attrs.__delitem__("model_config")))
     with pytest.raises(ModelError, match="model_config is damaged"):
         import_keras(altered_h5(tmp_path, lambda file: file.attrs.__setitem__("model_config", "{")))
+
+
+def test_an_old_file_whose_first_layer_has_the_input_shape(tmp_path):
+    """As Keras wrote them up to 2.2: a list of layers, and no InputLayer."""
+
+    def change(file):
+        layers = json.loads(file.attrs["model_config"])["config"]["layers"][1:]
+        layers[0]["config"]["batch_input_shape"] = [None, 6, 6]
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": layers})
+
+    path = altered_h5(tmp_path, change)
+    kernels = [import_keras(file).weights["dense_1.weight"] for file in (path, ROWS)]
+    np.testing.assert_array_equal(*kernels)
+
+
+def test_names_that_cannot_be_printed_are_refused(tmp_path):
+    for name in ("a\x1b[2J", "\ud800", "a" * 1000):
+        with pytest.raises(ModelError, match="no list of layers"):
+            import_keras(altered(tmp_path, config=lambda document, name=name: set_in_dense(name=name)(document)))
 
 
 def test_an_old_file_with_a_lambda_is_refused(tmp_path):

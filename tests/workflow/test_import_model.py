@@ -28,10 +28,9 @@ def run(tmp_path):
 
 @pytest.fixture
 def data():
-    """Images that the network takes, with the labels that Keras gives them."""
-    expected = np.load(CHAIN.with_suffix(".npz"))
-    labels = expected["probabilities"].argmax(axis=1)
-    return Dataset("drawn", ImageSet(expected["images"], labels, NAMES))
+    """Images that the network takes, with labels in turn."""
+    images = np.load(CHAIN.with_suffix(".npz"))["images"]
+    return Dataset("drawn", ImageSet(images, np.arange(len(images)) % 3, NAMES))
 
 
 def test_the_run_predicts_what_keras_predicts(run):
@@ -49,9 +48,8 @@ def test_the_run_says_where_it_comes_from_and_what_was_assumed(run):
     assert status.versions["keras"].startswith("3.")
     metadata = foveola.open(run.path).metadata
     assert metadata.data is None
-    assert str(metadata.pretrained).startswith(
-        "keras3-chain.keras, from a file of unknown origin and licence, SHA-256 "
-    )
+    origin = str(metadata.pretrained)
+    assert origin.startswith("keras3-chain.keras, from a file of unknown origin and licence, SHA-256 ")
     assert sorted(path.name for path in run.path.iterdir()) == [
         "SHA256SUMS", "model.safetensors", "recipe.toml", "run.json"
     ]  # fmt: skip
@@ -59,13 +57,16 @@ def test_the_run_says_where_it_comes_from_and_what_was_assumed(run):
 
 def test_it_is_evaluated_on_data_of_the_users(run, data):
     evaluation = foveola.evaluate(run.path, data, verbose=False)
-    assert (evaluation.n, evaluation.accuracy.value, evaluation.held_out, evaluation.seen) == (20, 1.0, False, None)
+    expected = np.load(CHAIN.with_suffix(".npz"))["probabilities"].argmax(axis=1) == data.train.labels
+    assert evaluation.accuracy.value == pytest.approx(expected.mean())
+    assert (evaluation.n, evaluation.held_out, evaluation.seen) == (20, False, None)
 
 
 def test_it_predicts_and_explains_image_files(run, data, tmp_path):
     Image.fromarray(data.train.images[0, :, :, 0]).save(tmp_path / "a.png")
     [prediction] = foveola.predict(run.path, [tmp_path / "a.png"], verbose=False)
-    assert prediction.class_name == NAMES[data.train.labels[0]]
+    expected = np.load(CHAIN.with_suffix(".npz"))["probabilities"][0]
+    assert prediction.class_name == NAMES[expected.argmax()]
     document = foveola.explain(run.path, [tmp_path / "a.png"], out=tmp_path / "explained", verbose=False)
     assert document["explanations"][0]["class"] == prediction.class_name
 
@@ -107,9 +108,9 @@ def test_without_names_classes_are_numbers_and_the_folder_is_named_after_the_fil
 
 
 def test_class_names_come_from_a_file(tmp_path):
-    (tmp_path / "names.txt").write_text("circle\nCross ö\nsquare\n\n", "utf-8")
+    (tmp_path / "names.txt").write_text("circle\ncross ö\nsquare\n\n", "utf-8")
     run = foveola.import_model(ROWS, class_names=tmp_path / "names.txt", out=tmp_path / "run", verbose=False)
-    assert run.status.data.classes == ["circle", "Cross ö", "square"]
+    assert run.status.data.classes == ["circle", "cross ö", "square"]
 
 
 @pytest.mark.parametrize(

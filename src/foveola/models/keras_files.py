@@ -27,7 +27,7 @@ from foveola.files import read_verified
 from foveola.models.hdf5 import Hdf5File, UnsafeHdf5
 
 MAX_BYTES = 2**31
-_MAX_CONFIG_BYTES, _MAX_LAYERS = 2**22, 1000
+_MAX_CONFIG_BYTES, _MAX_LAYERS, _MAX_NAME = 2**22, 1000, 200
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LIMITS = {_CONFIG: _MAX_CONFIG_BYTES, _METADATA: 2**16, _WEIGHTS: MAX_BYTES}
 _ARCHIVE_ERRORS = (
@@ -139,7 +139,11 @@ def _open_archive(content: bytes) -> tuple[str, dict[str, Any], Hdf5File]:
     except _ARCHIVE_ERRORS as error:
         raise NotImportable(f"The archive is damaged: {error}. Copy it again.") from None
     metadata, config = (_parse(texts[name], name) for name in (_METADATA, _CONFIG))
-    return str(metadata.get("keras_version")), config, Hdf5File(texts[_WEIGHTS])
+    return _version(metadata.get("keras_version")), config, Hdf5File(texts[_WEIGHTS])
+
+
+def _version(text: Any) -> str:
+    return text if isinstance(text, str) and re.fullmatch(r"[\w.+-]{1,40}", text) else "of unknown version"
 
 
 def _check_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -167,7 +171,7 @@ def _open_legacy(content: bytes) -> tuple[str, dict[str, Any], Hdf5File]:
     config = weights.text("", "model_config")
     if config is None:
         raise NotImportable(f"It holds weights only, not the layers that they belong to. {_CURE}.")
-    return str(weights.text("", "keras_version")), _parse(config.encode(), "model_config"), weights
+    return _version(weights.text("", "keras_version")), _parse(config.encode(), "model_config"), weights
 
 
 def _parse(text: bytes, name: str) -> dict[str, Any]:
@@ -210,19 +214,21 @@ def _layers(model: dict[str, Any], weights: Hdf5File) -> tuple[tuple[KerasLayer,
 
 
 def _is_layer(entry: Any) -> bool:
+    """Whether an entry of the configuration has settings, among them a name that can be printed."""
     config = entry.get("config") if isinstance(entry, dict) else None
-    return isinstance(config, dict) and isinstance(config.get("name"), str)
+    name = config.get("name") if isinstance(config, dict) else None
+    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= _MAX_NAME
 
 
 def check_own(entry: dict[str, Any], what: str) -> str:
     """The name of a class of Keras' own; a class of the user's is refused, whatever it is called."""
     name, registered, module = (entry.get(key) for key in ("class_name", "registered_name", "module"))
-    if not isinstance(name, str):
+    if not isinstance(name, str) or len(name) > _MAX_NAME:
         raise NotImportable(f"{what} has no class name: the configuration is damaged. Copy the file again.")
     own = module is None or (isinstance(module, str) and module.split(".")[0] in ("keras", "tf_keras"))
     if not own or registered not in (None, name) or ">" in name:
         raise NotImportable(
-            f"{what} is a custom object, {registered or name}, which only its own code can compute. "
+            f"{what} is a custom object, {str(registered or name)[:_MAX_NAME]}, which only its own code can compute. "
             f"Only layers of Keras' own are imported."
         )
     return name

@@ -18,6 +18,7 @@ from foveola.models.shapes import infer_shapes
 from foveola.progress import console
 from foveola.recipe import Recipe, parse_recipe
 from foveola.runs import Run
+from foveola.text import escape_surrogates
 from foveola.workflow.environment import versions
 from foveola.workflow.train import RUNS
 
@@ -102,7 +103,7 @@ def _class_names(names: Sequence[str] | Path | None, classes: int) -> tuple[str,
             names = names.read_text("utf-8-sig").rstrip().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"The {where} cannot be read: {error}. Save them as UTF-8, one a line.") from None
-    stripped = tuple(name.strip() for name in names)
+    stripped = tuple(escape_surrogates(name.strip()) for name in names)
     if len(stripped) != classes or not all(stripped):
         raise UserError(
             f"The model has {classes} outputs, but there are {len(stripped)} {where}"
@@ -126,7 +127,7 @@ def _classifier(path: Path, imported: ImportedNetwork, class_names: tuple[str, .
             std=imported.std,
             layers=imported.layers,
             recipe=_short_name(path),
-            pretrained=PretrainedOrigin(name=path.name, sha256=imported.file.sha256),
+            pretrained=PretrainedOrigin(name=escape_surrogates(path.name), sha256=imported.file.sha256),
         )
     except ValidationError as invalid:
         raise UserError(f"{path} cannot be imported so: {first_problem(invalid)}. Give other class names.") from None
@@ -154,7 +155,7 @@ def _status(path: Path, imported: ImportedNetwork, classifier: "Classifier") -> 
             summary=list(imported.notes),
         ),
         model=ModelSize(parameters=classifier.parameter_count),
-        versions=versions() | {"keras": imported.file.version[:40]},
+        versions=versions() | {"keras": imported.file.version},
         seed=0,
         pretrained=metadata.pretrained,
     )
@@ -164,7 +165,7 @@ def _recipe(path: Path, imported: ImportedNetwork) -> Recipe:
     """The network as a recipe: `foveola train DATA --recipe RUN/recipe.toml --init RUN` goes on training it."""
     document: dict[str, Any] = {
         "name": _short_name(path),
-        "description": f"imported from {path.name}",
+        "description": f"imported from {escape_surrogates(path.name)}",
         "layers": [layer.model_dump() for layer in imported.layers],
         "pad": imported.pad,
         "scaling": "signed" if imported.mean == (0.5,) and imported.std == (0.5,) else "unit",
