@@ -86,11 +86,11 @@ def test_the_server_makes_its_export(run):
 
 
 def test_what_needs_training_data_is_refused_with_a_remedy(run):
-    with pytest.raises(ModelError, match="was imported, so that there is no training to report on.*foveola evaluate"):
+    with pytest.raises(ModelError, match=r"was imported, so that there is no training to report on.*foveola evaluate"):
         foveola.report(run.path, verbose=False)
-    with pytest.raises(ModelError, match="was imported, so that it has no test images.*foveola evaluate"):
+    with pytest.raises(ModelError, match=r"was imported, so that it has no test images.*foveola evaluate"):
         foveola.compare(run.path, run.path, verbose=False)
-    with pytest.raises(UserError, match="was imported, has none. Export in float32"):
+    with pytest.raises(UserError, match=r"was imported, has none. Export in float32"):
         export(run.path, int8=True, verbose=False)
 
 
@@ -130,7 +130,7 @@ def test_names_that_do_not_fit_the_outputs_are_refused(names, message, tmp_path)
 def test_a_file_without_names_is_refused(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"\xff\xfe")
     for path in (tmp_path / "names.txt", tmp_path, tmp_path / "none.txt"):
-        with pytest.raises(UserError, match="--class-names|Save them as UTF-8"):
+        with pytest.raises(UserError, match=r"--class-names|Save them as UTF-8"):
             foveola.import_model(ROWS, class_names=path, out=tmp_path / "run", verbose=False)
 
 

@@ -1,10 +1,10 @@
 """HDF5 files as Keras writes them: a small reader in Python that nothing in a file can lead elsewhere.
 
-The C library of HDF5 parses a file's links, filters and attributes before its caller can look at them, and damaged files
-make it write outside its memory (CVE-2025-2310 and many others). Keras uses little of the format: groups, hard links,
-arrays of numbers that lie in one piece, texts as attributes. Only that is read here, from the file's own content, bounds
-first. Anything else is refused by name: soft and external links, external storage, filters, chunks, objects that contain
-themselves.
+The C library of HDF5 parses a file's links, filters and attributes before its caller can look at them, and damaged
+files make it write outside its memory (CVE-2025-2310 and others). Keras uses little of the format: groups, hard links,
+arrays of numbers that lie in one piece, texts as attributes. Only that is read here, from the file's own content,
+bounds first. Anything else is refused by name: soft and external links, external storage, filters, chunks, objects that
+contain themselves.
 
 https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html: superblock 0, object headers 1, symbol tables
 """
