@@ -31,6 +31,7 @@ _PUBLIC = {
     "tune": "foveola.workflow.tune",
     "predict": "foveola.workflow.predict",
     "explain": "foveola.workflow.explain",
+    "import_model": "foveola.workflow.import_model",
     "convolve": "foveola.workflow.convolve",
     "Dataset": "foveola.images",
     "ImageSet": "foveola.images",
@@ -64,6 +65,7 @@ __all__ = [
     "evaluate",
     "explain",
     "find_rate",
+    "import_model",
     "load",
     "load_recipe",
     "open",
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from foveola.workflow.evaluate import evaluate
     from foveola.workflow.explain import explain
     from foveola.workflow.find_rate import find_rate
+    from foveola.workflow.import_model import import_model
     from foveola.workflow.open import open_model as open
     from foveola.workflow.pack import pack
     from foveola.workflow.predict import predict
