@@ -15,7 +15,14 @@ from keras_cases import ROWS
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text("utf-8")
 FUNCTIONS = [name for name in foveola.__all__ if inspect.isfunction(getattr(foveola, name))]
 # Public methods of other modules that users meet
-FURTHER = ("foveola.workflow.export", "foveola.evaluation.metrics", "foveola.predictions", "foveola.recipe")
+FURTHER = (
+    "foveola.evaluation.metrics",
+    "foveola.models.image_predictor",
+    "foveola.predictions",
+    "foveola.recipe",
+    "foveola.runs",
+    "foveola.workflow.export",
+)
 
 
 def test_public_names_are_those_documented():

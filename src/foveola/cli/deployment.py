@@ -1,6 +1,5 @@
 """Commands of the panel Deployment: predict, export, import, serve."""
 
-import ipaddress
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -223,7 +222,7 @@ def serve(
     from foveola.cli.options import parse_duration
     from foveola.serving.settings import Settings
     from foveola.text import printable
-    from foveola.workflow.serve import name_of
+    from foveola.workflow.serve import is_loopback, name_of
     from foveola.workflow.serve import serve as serve_model
 
     if name is not None and re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name) is None:
@@ -257,11 +256,3 @@ def serve(
         announce=lambda url: typer.echo(f"Serving {name} at {url} (Ctrl+C to stop)", err=True),
         verbose=not quiet,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -27,7 +27,7 @@ from foveola.workflow.open import model_path, open_model
 
 
 def export(
-    run: str | Path,
+    run: str | Path | Run,
     format: str = "onnx",
     *,
     int8: bool = False,
@@ -40,7 +40,7 @@ def export(
 
     Parameters
     ----------
-    run : run directory
+    run : run, or its directory
     format : a key of `foveola.exports.FORMATS`
     int8 : compute in 8-bit integers, calibrated on the validation images; kept only if that is faster on this
         machine and loses at most 0.2 points of accuracy on them; of few images one standard error, at most 1 point
@@ -60,7 +60,7 @@ def export(
     Examples
     --------
     >>> run = foveola.train("digits", "mlp", overrides={"epochs": 1}, verbose=False)
-    >>> report = export(run.path, verbose=False)
+    >>> report = foveola.export(run, verbose=False)
     >>> report.path.name, report.parity.largest_difference < 1e-3
     ('model.onnx', True)
     """

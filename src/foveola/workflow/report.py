@@ -24,7 +24,7 @@ MAX_EXPLAINED_IMAGES = 1500
 
 
 def report(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     out: str | Path | None = None,
     data: str | Path | Dataset | None = None,
@@ -36,7 +36,7 @@ def report(
 
     Parameters
     ----------
-    run : run directory
+    run : run, or its directory
     out : the file to write; RUN/report.html by default
     data : the run's data; by default found again by its name or its recorded path
     network : your own module, if the run was trained with one: for HiResCAM and filters
