@@ -174,9 +174,10 @@ def test_the_command_says_what_it_assumes_and_prints_the_run(foveola_command, tm
         (("--pixel-range", "1,0"), "should be black,white"),
         (("--pixel-range", "0..1"), "should be black,white"),
         (("--image", "28"), "height x width x channels"),
+        (("--image", "7x7x1"), "not of 7×7×1"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(foveola_command, options, message):
-    code, _, err = foveola_command("import", CHAIN, *options)
+    code, _, err = foveola_command("import", CHAIN, "--out", "run", *options)
     assert code == 2
     assert message in err
