@@ -211,8 +211,8 @@ ARRAYS = {
     "NaN": (replace_array(BIAS, np.array([0, np.nan, 0], np.float32)), "bias holds values that are NaN"),
     "too large for float32": (replace_array(BIAS, np.array([0, 1e300, 0])), "too large for float32"),
     "objects": (replace_array(BIAS, np.array([pickle.dumps("x")] * 3)), "not of floats"),
-    "missing": (lambda file: file.__delitem__(BIAS), "should be kernel, bias, but the file has 0"),
-    "too many": (lambda file: file.update({"layers/dense/vars/2": np.ones(3, np.float32)}), "but the file has 0, 1, 2"),
+    "missing": (lambda file: file.__delitem__(BIAS), "should be kernel, bias, but are 0"),
+    "too many": (lambda file: file.update({"layers/dense/vars/2": np.ones(3, np.float32)}), "but are 0, 1, 2"),
     "external link": (
         lambda file: file["layers"].update({"x": h5py.ExternalLink("/etc/passwd", "/x")}), "external link, to another"
     ),

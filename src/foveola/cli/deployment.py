@@ -171,7 +171,7 @@ def import_(
         pixel_range=None if pixel_range is None else parse_range(pixel_range),
         out=out,
         force=force,
-        verbose=not quiet,
+        verbose=as_json and not quiet,  # the table says it, too
     )
     document = ImportedRun(**vars(run.status), run=str(run.path))
     show(document, as_json, lambda tables: tables.imported(document))

@@ -76,14 +76,14 @@ class KerasLayer:
         keys = by_position if set(self.arrays) <= set(by_position) else names
         if set(self.arrays) != set(keys):
             found = ", ".join(sorted(self.arrays)) or "none"
-            raise NotImportable(f"Its arrays should be {', '.join(names)}, but the file has {found}.")
-        values = self.weights.array(self.arrays[keys[position]])
+            raise NotImportable(f"The arrays of its layer {self.name} should be {', '.join(names)}, but are {found}.")
+        values, what = self.weights.array(self.arrays[keys[position]]), f"Of its layer {self.name}, {names[position]}"
         if values.shape != shape:
-            raise NotImportable(f"Its {names[position]} should have the shape {shape}, but has {values.shape}.")
+            raise NotImportable(f"{what} should have the shape {shape}, but has {values.shape}.")
         with np.errstate(over="ignore"):
             converted = values.astype(np.float32)
         if not np.isfinite(converted).all():
-            raise NotImportable(f"Its {names[position]} holds values that are NaN, infinite or too large for float32.")
+            raise NotImportable(f"{what} holds values that are NaN, infinite or too large for float32.")
         return converted
 
 

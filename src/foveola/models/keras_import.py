@@ -85,7 +85,8 @@ def import_keras(
         If the file is damaged, or has anything that is not imported: the message names the layer and the reason.
     """
     try:
-        return _translate(read_keras_file(path), image_shape, pixel_range)
+        given = None if image_shape is None else _checked(image_shape)
+        return _translate(read_keras_file(path), given, pixel_range)
     except UnsafeHdf5 as reason:
         raise ModelError(f"{path} is not imported. It {reason}. Save it again with Keras.") from None
     except NotImportable as reason:
@@ -113,13 +114,11 @@ def _translate(file: KerasFile, image_shape: ImageShape | None, pixel_range: Pix
         check_size(infos)  # before any array is copied
     except RecipeError as error:
         raise NotImportable(str(error)) from None
-    weights = {}
-    for info, reads in zip(infos, network.reads, strict=True):
-        for name, read in reads.items():
-            try:
-                weights[f"{info.name}.{name}"] = read()
-            except NotImportable as reason:
-                raise NotImportable(f"The weights of its layer {info.name} do not fit: {reason}") from None
+    weights = {
+        f"{info.name}.{name}": read()
+        for info, reads in zip(infos, network.reads, strict=True)
+        for name, read in reads.items()
+    }
     mean, std = network.scaling(pixel_range)
     return ImportedNetwork(
         file, tuple(network.layers), weights, classes, network.image_shape, network.pad, mean, std,
@@ -175,6 +174,8 @@ class _Network:
             case Translated(layer, weights):
                 self._add_layer(layer, weights)
             case Zeros(widths):
+                if self.form in ("values", "rows") or self.end is not None:
+                    raise NotImportable("it has no image to add zeros to.")
                 top, left, bottom, right = (before + more for before, more in zip(self.zeros, widths, strict=True))
                 self.zeros = (top, left, bottom, right)
             case Rescaled(scale, offset):
@@ -306,7 +307,7 @@ class _Network:
             )
         reason = "as given" if pixel_range else "assumed: it begins with Rescaling" if self.scale else "assumed"
         self.notes.insert(0, f"Pixels: {low:g} is black, {high:g} is white ({reason}; the file does not say it).")
-        return (-black / factor,), (1 / factor,)
+        return (0.0 - black / factor,), (1 / factor,)
 
 
 def _image_shape(shape: tuple[int | None, ...] | None, given: ImageShape | None) -> ImageShape:
@@ -327,7 +328,7 @@ def _checked(shape: Sequence[int]) -> ImageShape:
     height, width, channels = shape
     if not all(0 < side <= 2**12 for side in shape) or channels not in (1, 3):
         raise NotImportable(
-            f"It takes images of {shape_text(shape)}; imported are those of up to 4096×4096 pixels with 1 or 3 "
+            f"Its images would be {shape_text(shape)}; imported are those of up to 4096×4096 pixels with 1 or 3 "
             f"channels, which come last."
         )
     return height, width, channels

@@ -366,15 +366,15 @@ def _batch_norm(layer: KerasLayer, settings: _Settings) -> list[Part]:
             "weight": read("gamma") if scale else lambda: np.ones(features, np.float32),
             "bias": read("beta") if center else lambda: np.zeros(features, np.float32),
             "running_mean": read("moving_mean"),
-            "running_var": lambda: _not_negative(read("moving_variance")()),
+            "running_var": lambda: _not_negative(layer.name, read("moving_variance")()),
         }
 
     return [Translated(norm, weights)]
 
 
-def _not_negative(variance: Weights) -> Weights:
+def _not_negative(name: str, variance: Weights) -> Weights:
     if (variance < 0).any():
-        raise NotImportable("Its moving_variance has values below zero.")
+        raise NotImportable(f"Of its layer {name}, moving_variance has values below zero.")
     return variance
 
 
