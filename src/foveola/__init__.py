@@ -32,6 +32,7 @@ _PUBLIC = {
     "tune": "foveola.workflow.tune",
     "predict": "foveola.workflow.predict",
     "explain": "foveola.workflow.explain",
+    "import_model": "foveola.workflow.import_model",
     "convolve": "foveola.workflow.convolve",
     "export": "foveola.workflow.export",
     "serve": "foveola.workflow.serve",
@@ -74,6 +75,7 @@ __all__ = [
     "explain",
     "export",
     "find_rate",
+    "import_model",
     "info",
     "load",
     "load_recipe",
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
     from foveola.workflow.explain import explain
     from foveola.workflow.export import export
     from foveola.workflow.find_rate import find_rate
+    from foveola.workflow.import_model import import_model
     from foveola.workflow.open import open_model as open
     from foveola.workflow.pack import pack
     from foveola.workflow.predict import predict

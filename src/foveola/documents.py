@@ -132,9 +132,12 @@ class RunStatus(Document):
     `threads` and `processor` (its vector instructions) decide in which order sums are taken: with others, the same seed
     gives slightly different weights. `pretrained` are the published weights that it began with, and `weights` is the
     path of their file, if that was given.
+
+    A model of another program has the status "imported", `pretrained` names its file, and `data` is of the name
+    "unknown", without images; its `summary` says what the import has assumed.
     """
 
-    status: Literal["running", "done", "interrupted", "diverged", "failed"]
+    status: Literal["running", "done", "interrupted", "diverged", "failed", "imported"]
     recipe: Recipe
     data: RecordedData
     model: ModelSize
@@ -291,6 +294,12 @@ class Evaluation(Displayed, Document):
         for name, value in document.items():
             spread |= (value or {}) if name in self._SPREAD else {name: value}
         return spread
+
+
+class ImportedRun(RunStatus):
+    """What `foveola import --json` prints: `run.json` with the run's path."""
+
+    run: str
 
 
 class TrainedRun(RunStatus):

@@ -43,7 +43,6 @@ class Run(Displayed):
     `status`, `evaluation` and `model` are read once: they stay those of one training, even if another one replaces the
     run. A Run can be given wherever the path of a run can: it is a path to Python (`os.PathLike`), too.
 
-    >>> import foveola
     >>> run = foveola.train("digits", "mlp", overrides={"epochs": 1}, verbose=False)
     >>> run.accuracy.n, run.model.predict(foveola.load("digits").train.images[:2]).shape
     (359, (2,))

@@ -65,7 +65,7 @@ class ImagePredictor:
         Examples
         --------
         >>> data = foveola.load("digits")
-        >>> model = foveola.train(data, "mlp", overrides={"epochs": 20}, verbose=False).model
+        >>> model = foveola.train(data, "mlp", overrides={"epochs": 1}, verbose=False).model
         >>> model.predict_proba(data.train.images[0]).shape
         (1, 10)
         """

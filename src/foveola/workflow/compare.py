@@ -148,6 +148,11 @@ def compare(
 def _finished(path: str) -> Run:
     """A run whose training has ended, and that has test images."""
     run = Run.open(path)
+    if run.status.status == "imported":
+        raise ModelError(
+            f"{path} was imported, so that it has no test images to compare it on. Measure both models on the same "
+            f"images: foveola evaluate {path} DATA."
+        )
     if run.status.status != "done":
         raise ModelError(
             f"The training of {path} is not complete: it was {run.status.status}. Go on with it if it was interrupted "

@@ -7,7 +7,7 @@ import numpy as np
 
 from foveola.datasets.reload import check_fingerprint, reload_data
 from foveola.datasets.splits import Splits, restore_splits
-from foveola.errors import require
+from foveola.errors import ModelError, require
 from foveola.files import write_atomically, writing
 from foveola.images import ImageSet
 from foveola.predictions import Exported, Predictions
@@ -60,6 +60,11 @@ def report(
     """
     require("torch", "train")
     written = Run.open(run)
+    if written.status.status == "imported":
+        raise ModelError(
+            f"{run} was imported, so that there is no training to report on. Measure it on data of your own "
+            f"(foveola evaluate {run} DATA), or see what it looks at (foveola explain {run} IMAGE…)."
+        )
     classifier = open_model(written.path, network=network, device=device)
     with show_progress(console(verbose)) as progress:
         purpose = "The report shows images"
