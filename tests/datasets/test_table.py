@@ -386,6 +386,15 @@ def test_groups_come_from_a_column_or_from_names(folder):
         load(table, groups="folder", group_column="patient_id")
 
 
+def test_weights_come_from_a_column(folder):
+    rows = [(path, label, n % 3) for n, (path, label) in enumerate(zip(paths(), LABELS, strict=True))]
+    data = load(path_table(folder, rows, ("file", "class", "sample_weight")))
+    assert data.train.weights.tolist() == [0.0, 1.0, 2.0] * 4
+    rows[1] = (*rows[1][:2], "much")
+    with pytest.raises(DataError, match=r"line 3: the weight is 'much', not a number"):
+        load(path_table(folder, rows, ("file", "class", "w")), weight_column="w")
+
+
 # Rows that cannot be used
 
 

@@ -50,6 +50,7 @@ def load(
     label_column: str | None = None,
     group_column: str | None = None,
     split_column: str | None = None,
+    weight_column: str | None = None,
     image_root: str | Path | None = None,
     prepare: Prepare | None = None,
     progress: Progress | None = None,
@@ -72,8 +73,8 @@ def load(
     groups : what keeps images of one patient, object or writer together when an image folder is split: "folder" for a
         subfolder below the class, or a regular expression with one capturing group, searched in each file's path from
         its class folder. An .npz file needs none: it may hold the arrays groups_train, groups_val and groups_test
-    image_column, label_column, group_column, split_column : what the columns of a table hold; None: guessed by names
-        and values, as `notes` of the data set say
+    image_column, label_column, group_column, split_column, weight_column : what the columns of a table hold; None:
+        guessed by names and values, as `notes` of the data set say
     image_root : the folder from which a table's paths lead, and which they may not leave; None: the table's folder
     prepare : called with the first frame and the name of each image file, instead of resizing; returns pixels, uint8
         H×W×C, of `image_size`. Arrays are not prepared
@@ -109,6 +110,7 @@ def load(
         prepare,
         columns=Columns(
             image=image_column, label=label_column, group=group_column, split=split_column,
+            weight=weight_column,
             root=None if image_root is None else str(image_root),
         ),
     )  # fmt: skip
