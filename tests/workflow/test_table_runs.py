@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 import foveola
+from foveola.datasets.reload import reload_data
 from foveola.errors import DataError
 from foveola.models.metadata import Columns
 from foveola.models.model_file import read_metadata
+from foveola.progress import no_progress
 from foveola.workflow.open import model_path
 from foveola.workflow.predict import find_readable
 
@@ -49,17 +51,24 @@ COLUMNS = {"image": "file", "label": "position", "group": "person"}
 def run(tables, tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "tables"
     overrides = {"epochs": 60}
-    return foveola.train(tables / "labels.csv", tiny, columns=COLUMNS, overrides=overrides, out=out, verbose=False)
+    return foveola.train(
+        tables / "labels.csv", tiny, columns=COLUMNS, overrides=overrides, out=out, report=False, verbose=False
+    )
 
 
-def test_columns_are_recorded_and_used_again(run, tables, tmp_path):
+def reloaded(run):
+    """The data as a report or an export loads it again."""
+    return reload_data(run.status.data, run.path, read_metadata(model_path(run.path)), None, "Test", no_progress)
+
+
+def test_columns_are_recorded_and_used_again(run, tables):
     recorded = run.status.data
     assert recorded.columns.given == COLUMNS
     assert recorded.path == str(tables / "labels.csv")
     assert read_metadata(model_path(run.path)).data.columns.given == COLUMNS
     evaluation = foveola.evaluate(run.path, tables / "labels.csv", verbose=False)
     assert (evaluation.split, evaluation.accuracy) == ("test", run.evaluation.accuracy)
-    foveola.report(run.path, out=tmp_path / "report.html", verbose=False)
+    assert reloaded(run).fingerprint == recorded.fingerprint
     with pytest.raises(DataError, match="no column that seems to hold labels"):
         foveola.load(tables / "labels.csv")
 
@@ -70,7 +79,7 @@ def test_the_folder_of_the_images_is_recorded_for_this_machine_only(tables, tiny
     run = foveola.train(table, tiny, columns=columns, out=tmp_path / "run", report=False, verbose=False)
     assert run.status.data.columns.root == str(tables)
     assert read_metadata(model_path(run.path)).data.columns.root is None
-    foveola.report(run.path, verbose=False)
+    assert reloaded(run).fingerprint == run.status.data.fingerprint
     with pytest.raises(DataError, match=r"Unknown key of columns 'labels'. Did you mean 'label'"):
         foveola.train(table, tiny, columns={"labels": "position"}, out=tmp_path / "none", verbose=False)
     assert not (tmp_path / "none").exists()
@@ -85,7 +94,7 @@ def test_the_audit_names_the_files_of_a_table(tables, tiny, tmp_path):
     found = foveola.audit(
         tables / "labels.csv", columns=COLUMNS, recipe=tiny, epochs=1, out=tmp_path / "audit", verbose=False
     )
-    paths = {suspect.path for suspect in found.suspects}
+    paths = {suspect.path for suspect in found.label_suspects}
     assert paths
     assert all(path.startswith(str(tables / "images")) for path in paths)
 

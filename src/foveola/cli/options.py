@@ -14,7 +14,7 @@ DEVICES = ("auto", "cpu", "cuda")
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A name that `foveola datasets` lists, or a path: image folder, .npz, IDX, packed."
+        metavar="DATA", help="A name that `foveola datasets` lists, or a path: image folder, table, .npz, IDX, packed."
     ),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or a model file.")]

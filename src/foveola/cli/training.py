@@ -116,7 +116,7 @@ TrainingData = Annotated[
     str | None,
     typer.Argument(
         metavar="[DATA]",
-        help="A name that `foveola datasets` lists, or a path: image folder, .npz, IDX, packed.",
+        help="A name that `foveola datasets` lists, or a path: image folder, table, .npz, IDX, packed.",
     ),
 ]
 
