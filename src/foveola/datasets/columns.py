@@ -20,6 +20,7 @@ from foveola.inputs.find import is_image
 from foveola.models.metadata import Columns
 
 MIN_PIXELS = 16  # columns of pixels, or numbers in a cell: an image of 4×4
+MAX_OTHERS = 500  # columns that hold no pixels
 MAX_SHOWN = 12  # names in a message
 HEAD_ROWS = 50  # whose values tell what a column holds
 
@@ -128,14 +129,18 @@ def choose_columns(source: Source, given: Columns, *, labelled: bool = True) -> 
     taken = [name for name in (given.label, given.group, given.split, given.weight) if name is not None]
     label = given.label
     if labelled and label is None and not source.has_header:
-        label = next(
-            (name for name in source.names if name not in (given.image, *taken) and not _holds_images(source, name)),
-            None,
-        )
+        free = [name for name in source.names[:MAX_OTHERS] if name not in (given.image, *taken)]
+        label = next((name for name in free if not _holds_images(source, name)), None)
     pixels: tuple[str, ...] = ()
     if given.image is None:
         pixels = pixel_columns(source, [name for name in source.names if name not in (*taken, label)])
-    rest = [name for name in source.names if name not in {*taken, *pixels}]
+    used = {*taken, *pixels}
+    rest = [name for name in source.names if name not in used]
+    if len(rest) > MAX_OTHERS:
+        raise DataError(
+            f"{source.where} has {len(rest):,} columns that hold no pixels ({shown(rest)}); {MAX_OTHERS} are looked at. "
+            f"Leave out those that are not needed."
+        )
     image = given.image if given.image is not None or pixels else _image_column(source, rest)
     rest = [name for name in rest if name != image]
     split = given.split or _by_name([name for name in rest if _holds_splits(source, name)], _SPLITS)
