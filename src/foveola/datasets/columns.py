@@ -138,7 +138,7 @@ def choose_columns(source: Source, given: Columns, *, labelled: bool = True) -> 
     rest = [name for name in source.names if name not in used]
     if len(rest) > MAX_OTHERS:
         raise DataError(
-            f"{source.where} has {len(rest):,} columns that hold no pixels ({shown(rest)}); {MAX_OTHERS} are looked at. "
+            f"{source.where} has {len(rest):,} columns that hold no pixels ({shown(rest)}); {MAX_OTHERS} are read. "
             f"Leave out those that are not needed."
         )
     image = given.image if given.image is not None or pixels else _image_column(source, rest)
