@@ -361,7 +361,13 @@ class Setting:
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes that come with Foveola."""
+    """The names of the recipes that come with Foveola.
+
+    Examples
+    --------
+    >>> foveola.recipe_names()[:3]
+    ['best', 'eduonix', 'efficientnet-lite0']
+    """
     return sorted(
         entry.name.removesuffix(".toml") for entry in _recipes_folder().iterdir() if entry.name.endswith(".toml")
     )

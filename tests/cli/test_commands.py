@@ -20,6 +20,7 @@ COMMANDS = (
     "convolve",
     "predict",
     "export",
+    "import",
     "serve",
     "info",
 )

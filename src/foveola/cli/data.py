@@ -22,7 +22,6 @@ from foveola.cli.options import (
     WeightColumn,
     one_of,
     parse_image_size,
-    path_text,
     table_columns,
 )
 from foveola.cli.output import show
@@ -30,25 +29,9 @@ from foveola.cli.output import show
 
 def datasets(as_json: Json = False) -> None:
     """List the data sets known by name, and whether they are on this machine."""
-    from foveola.datasets import CATALOG, locate
-    from foveola.documents import Catalog, CatalogRow
+    from foveola.workflow.catalog import catalog
 
-    document = Catalog(
-        datasets=[
-            CatalogRow(
-                name=entry.name,
-                title=entry.title,
-                train=entry.train_images,
-                test=entry.test_images,
-                image_shape=list(entry.image_shape),
-                classes=list(entry.class_names),
-                licence=entry.licence,
-                citation=entry.citation,
-                path="embedded" if not entry.files else path_text(locate(entry.name)),
-            )
-            for entry in CATALOG.values()
-        ]
-    )
+    document = catalog()
     show(document, as_json, lambda tables: tables.datasets(document))
 
 

@@ -6,6 +6,7 @@ Activations are N×C×H×W in channels_last memory, which makes `Flatten` in Ker
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from foveola.models.fast_ops import FastDropout, depthwise_convolution, max_pool_2x2
 from foveola.models.layers import (
+    Activate,
     Activation,
     AveragePool2D,
     BatchNorm,
@@ -137,9 +139,11 @@ class _Flatten(nn.Module):
 
 
 class _Activation(nn.Module):
-    def __init__(self, function: Activation) -> None:
+    def __init__(self, layer: Activate) -> None:
         super().__init__()
-        self.activate = ACTIVATIONS[function]
+        self.activate = ACTIVATIONS[layer.function]
+        if layer.function == "leaky-relu":
+            self.activate = partial(F.leaky_relu, negative_slope=layer.negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activate(x)
@@ -171,7 +175,7 @@ _MODULES: dict[str, Callable[[Any, LayerInfo], nn.Module]] = {
     "Dropout": lambda layer, info: FastDropout(layer.rate),
     "Flatten": lambda layer, info: _Flatten(),
     "Dense": _Dense,
-    "Activation": lambda layer, info: _Activation(layer.function),
+    "Activation": lambda layer, info: _Activation(layer),
     "Residual": _Residual,
 }
 

@@ -23,11 +23,12 @@ from foveola.models.learnt import Seen, hash_images
 from foveola.models.metadata import Columns, ModelMetadata
 from foveola.predictions import Predictions, Predictor, predict_outputs
 from foveola.progress import console, show_progress
-from foveola.workflow.open import metadata_of, open_model
+from foveola.runs import Run
+from foveola.workflow.open import as_predictor, metadata_of
 
 
 def evaluate(
-    model: str | Path | Predictor,
+    model: str | Path | Run | Predictor,
     data: str | Path | Dataset,
     *,
     split: Split = "test",
@@ -41,7 +42,7 @@ def evaluate(
 
     Parameters
     ----------
-    model : run directory, model file or predictor
+    model : run, its directory, model file or predictor
     data : catalog name, path or Dataset; classes are matched by name
     split : data without a test split of its own is split as in the training, if the model was trained on it; other
         data is used whole, without the images that the model has seen in training
@@ -63,7 +64,7 @@ def evaluate(
     >>> evaluation.split, evaluation.n, 0 < evaluation.accuracy.value <= 1
     ('test', 359, True)
     """
-    predictor = model if not isinstance(model, str | Path) else open_model(model)
+    predictor = as_predictor(model)
     metadata = metadata_of(predictor)
     requested, chosen = requested_fixes(fix, grey, metadata), as_columns(columns)
     fix_one = partial(_pixels, metadata=metadata, requested=requested, auto="auto" in fix)

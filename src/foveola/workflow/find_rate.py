@@ -16,6 +16,7 @@ from foveola.images import Dataset
 from foveola.models.metadata import Columns
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
+from foveola.runs import Run
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
 from foveola.workflow.prepare_run import check_weights, load_data
 
@@ -35,7 +36,7 @@ def find_rate(
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
-    init: str | Path | None = None,
+    init: str | Path | Run | None = None,
     freeze: bool = False,
     weights: str | Path | None = None,
     skip_bad: int = 0,

@@ -32,20 +32,21 @@ _UNUSABLE = {
 
 
 def open_model(
-    path: str | Path, *, network: "nn.Module | None" = None, device: Device = "cpu"
+    path: str | Path | Run, *, network: "nn.Module | None" = None, device: Device = "cpu"
 ) -> "Classifier | onnx.OnnxModel":
     """Open a run directory or a model file.
 
     Parameters
     ----------
-    path : a run directory, a .safetensors file, or an .onnx file, which needs no PyTorch
+    path : a run or its directory, a .safetensors file, or an .onnx file, which needs no PyTorch
     network : your own module, if the run was trained with one; without it, the run's ONNX graph of it is opened
     device : where to compute; exports and graphs run on the CPU
 
     Returns
     -------
-    A Predictor: `predict_logits` takes images, uint8 N×H×W×C, and returns logits, float32 N×K. For a run it is a
-    Classifier, unless its network is your own and is not given.
+    A Predictor: `predict` gives class names and `predict_proba` probabilities of images in any form, `predict_logits`
+    logits, float32 N×K, of images, uint8 N×H×W×C. For a run it is a Classifier, unless its network is your own and is
+    not given.
 
     Raises
     ------
@@ -58,6 +59,8 @@ def open_model(
     >>> run = foveola.train(data, "mlp", overrides={"epochs": 1}, verbose=False)
     >>> foveola.open(run.path).predict_logits(data.train.images[:2]).shape
     (2, 10)
+    >>> foveola.open(run).predict(data.train.images[:2]).shape
+    (2,)
     """
     path = Path(path)
     if path.suffix == onnx.SUFFIX and path.is_file():
@@ -115,6 +118,11 @@ def model_path(path: Path) -> Path:
     if path.suffix == onnx.SUFFIX:
         raise ModelError(f"{path} is an export, which can only predict. Give the run that it was exported from.")
     return path
+
+
+def as_predictor(model: str | Path | Run | Predictor) -> Predictor:
+    """The model as it is, or opened from its path."""
+    return open_model(model) if isinstance(model, str | Path | Run) else model
 
 
 def metadata_of(predictor: Predictor) -> ModelMetadata:

@@ -7,7 +7,7 @@ import numpy as np
 
 from foveola.datasets.reload import check_fingerprint, reload_data
 from foveola.datasets.splits import Splits, restore_splits
-from foveola.errors import require
+from foveola.errors import ModelError, require
 from foveola.files import write_atomically, writing
 from foveola.images import Dataset, ImageSet
 from foveola.predictions import Exported, Predictions
@@ -24,7 +24,7 @@ MAX_EXPLAINED_IMAGES = 1500
 
 
 def report(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     out: str | Path | None = None,
     data: str | Path | Dataset | None = None,
@@ -36,7 +36,7 @@ def report(
 
     Parameters
     ----------
-    run : run directory
+    run : run, or its directory
     out : the file to write; RUN/report.html by default
     data : the run's data; by default found again by its name or its recorded path
     network : your own module, if the run was trained with one: for HiResCAM and filters
@@ -60,6 +60,11 @@ def report(
     """
     require("torch", "train")
     written = Run.open(run)
+    if written.status.status == "imported":
+        raise ModelError(
+            f"{run} was imported, so that there is no training to report on. Measure it on data of your own "
+            f"(foveola evaluate {run} DATA), or see what it looks at (foveola explain {run} IMAGE…)."
+        )
     classifier = open_model(written.path, network=network, device=device)
     if not isinstance(data, Dataset):
         with show_progress(console(verbose)) as progress:
