@@ -386,6 +386,15 @@ def test_groups_come_from_a_column_or_from_names(folder):
         load(table, groups="folder", group_column="patient_id")
 
 
+def test_weights_come_from_a_column(folder):
+    rows = [(path, label, n % 3) for n, (path, label) in enumerate(zip(paths(), LABELS, strict=True))]
+    data = load(path_table(folder, rows, ("file", "class", "sample_weight")))
+    assert data.train.weights.tolist() == [0.0, 1.0, 2.0] * 4
+    rows[1] = (*rows[1][:2], "much")
+    with pytest.raises(DataError, match=r"line 3: the weight is 'much', not a number"):
+        load(path_table(folder, rows, ("file", "class", "w")), weight_column="w")
+
+
 # Rows that cannot be used
 
 
@@ -504,6 +513,8 @@ BAD = {
     "pixels, nan": (re.sub(rb"\n1,\d+,", b"\n1,nan,", PIXEL_TABLE, count=1), "not finite"),
     "not square": (("label," + ",".join(pixel_columns()[:17])).encode() + b"\n" + b"1," * 17 + b"1\n", "square"),
     "a million columns": (b",".join(b"%d" % n for n in range(10**6)) + b"\n", "characters|columns"),
+    "many other columns": (",".join(f"{n}a" for n in range(10**5)).encode() + b"\n", "columns that hold no pixels"),
+    "many columns of images": (b",".join([b"1.png"] * 10**5) + b"\n", "pixel"),
     "a long line": (b"file,class\n" + b"a" * (delimited.MAX_LINE + 10), "characters"),
     "a huge cell": (b"file,class\n" + b"a" * 200_000 + b".png,1\n", "field larger than field limit"),
     "bytes": (bytes(range(256)) * 9, "NUL bytes|no column"),

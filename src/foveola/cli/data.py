@@ -19,6 +19,7 @@ from foveola.cli.options import (
     Seed,
     SkipBad,
     SplitColumn,
+    WeightColumn,
     one_of,
     parse_image_size,
     table_columns,
@@ -63,6 +64,7 @@ def audit(
     label_column: LabelColumn = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
+    weight_column: WeightColumn = None,
     image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
@@ -76,7 +78,7 @@ def audit(
     document = audit_data(
         data, out=out, recipe=recipe, epochs=epochs, folds=folds, seed=seed, retrain=retrain,
         device=one_of("device", device, DEVICES), groups=groups, skip_bad=skip_bad,
-        columns=table_columns(image_column, label_column, group_column, split_column, image_root),
+        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
         verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.audit(document))
@@ -95,6 +97,7 @@ def pack(
     label_column: LabelColumn = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
+    weight_column: WeightColumn = None,
     image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     processes: Annotated[
@@ -115,7 +118,7 @@ def pack(
     document = pack_data(
         data, out, image_size=None if image_size is None else parse_image_size(image_size),
         channels=1 if grey else None, groups=groups, skip_bad=skip_bad, processes=processes, force=force,
-        columns=table_columns(image_column, label_column, group_column, split_column, image_root),
+        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
         verify=verify, verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.packed(document))

@@ -20,6 +20,7 @@ from foveola.cli.options import (
     Quiet,
     SkipBad,
     SplitColumn,
+    WeightColumn,
     one_of,
     parse_fixes,
     table_columns,
@@ -41,6 +42,7 @@ def evaluate(
     label_column: LabelColumn = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
+    weight_column: WeightColumn = None,
     image_root: ImageRoot = None,
     device: DeviceName = "auto",
     as_json: Json = False,
@@ -56,7 +58,8 @@ def evaluate(
     predictor = open_model(model, device=one_of("device", device, DEVICES))
     document = evaluate_model(
         predictor, data, split=name, grey=grey, fix=parse_fixes(fix), skip_bad=skip_bad,
-        columns=table_columns(image_column, label_column, group_column, split_column, image_root), verbose=not quiet,
+        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
+        verbose=not quiet,
     )  # fmt: skip
     if out is not None:
         with writing(out):

@@ -14,7 +14,7 @@ DEVICES = ("auto", "cpu", "cuda")
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A name that `foveola datasets` lists, or a path: image folder, .npz, IDX, packed."
+        metavar="DATA", help="A name that `foveola datasets` lists, or a path: image folder, table, .npz, IDX, packed."
     ),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or a model file.")]
@@ -64,6 +64,10 @@ SplitColumn = Annotated[
     str | None,
     typer.Option("--split-column", metavar="NAME", help="Column of a table that says train, validation or test."),
 ]
+WeightColumn = Annotated[
+    str | None,
+    typer.Option("--weight-column", metavar="NAME", help="Column of a table that says how much each image counts."),
+]
 ImageRoot = Annotated[
     Path | None,
     typer.Option(
@@ -109,10 +113,11 @@ def table_columns(
     label: str | None = None,
     group: str | None = None,
     split: str | None = None,
+    weight: str | None = None,
     root: Path | None = None,
 ) -> dict[str, str]:
     """The columns that were given, for the functions of `foveola.workflow`."""
-    given = {"image": image, "label": label, "group": group, "split": split, "root": path_text(root)}
+    given = {"image": image, "label": label, "group": group, "split": split, "weight": weight, "root": path_text(root)}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -21,6 +21,7 @@ from foveola.cli.options import (
     SkipBad,
     SplitColumn,
     Threads,
+    WeightColumn,
     one_of,
     parse_duration,
     parse_image_shape,
@@ -82,7 +83,7 @@ TrainingData = Annotated[
     str | None,
     typer.Argument(
         metavar="[DATA]",
-        help="A name that `foveola datasets` lists, or a path: image folder, .npz, IDX, packed.",
+        help="A name that `foveola datasets` lists, or a path: image folder, table, .npz, IDX, packed.",
     ),
 ]
 
@@ -180,6 +181,7 @@ def train(
     label_column: LabelColumn = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
+    weight_column: WeightColumn = None,
     image_root: ImageRoot = None,
     seed: Seed = 0,
     device: DeviceName = "auto",
@@ -216,7 +218,7 @@ def train(
         raise UserError("--reject-on-average says how --reject is meant, but there is no --reject. Add --reject 0.01.")
     if reject_on_average:
         values["reject_mode"] = "average"
-    columns = table_columns(image_column, label_column, group_column, split_column, image_root)
+    columns = table_columns(image_column, label_column, group_column, split_column, weight_column, image_root)
     if find_rate:
         from foveola.workflow.find_rate import find_rate as find
 
@@ -241,7 +243,7 @@ def train(
 _WITH_RESUME = ("resume", "device", "threads", "as_json", "quiet")
 _WITH_FIND_RATE = (
     "find_rate", "data", "recipe", "epochs", "overrides", "out", "init", "freeze", "weights", "skip_bad", "groups",
-    "image_column", "label_column", "group_column", "split_column", "image_root", "seed", "device",
+    "image_column", "label_column", "group_column", "split_column", "weight_column", "image_root", "seed", "device",
     "threads", "as_json", "quiet",
 )  # fmt: skip
 

@@ -20,6 +20,7 @@ from foveola.cli.options import (
     SkipBad,
     SplitColumn,
     Threads,
+    WeightColumn,
     one_of,
     parse_duration,
     parse_overrides,
@@ -86,6 +87,7 @@ def tune(
     label_column: LabelColumn = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
+    weight_column: WeightColumn = None,
     image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of folds, search and trainings.")] = 0,
@@ -108,7 +110,7 @@ def tune(
         objective=one_of("objective", objective, ("log_loss", "accuracy")), folds=folds, repeats=repeats,
         study=study, study_name=study_name, seed=seed, device=one_of("device", device, DEVICES), threads=threads,
         skip_bad=skip_bad, groups=groups,
-        columns=table_columns(image_column, label_column, group_column, split_column, image_root),
+        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
         verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.tuning(document))

@@ -57,6 +57,7 @@ def load(
     label_column: str | None = None,
     group_column: str | None = None,
     split_column: str | None = None,
+    weight_column: str | None = None,
     image_root: str | Path | None = None,
     prepare: Prepare | None = None,
     progress: Progress | None = None,
@@ -87,8 +88,8 @@ def load(
     class_names : of labels that are numbers from 0 on, or else from 1; None: each number is its class's own name
     channels_first : True if arrays are N×C×H×W; None: PyTorch tensors of that shape are taken so, arrays are refused
     name : of data given as objects; by default "arrays", or what a data set is called
-    image_column, label_column, group_column, split_column : what the columns of a table hold; None: guessed by names
-        and values, as `notes` of the data set say
+    image_column, label_column, group_column, split_column, weight_column : what the columns of a table hold; None:
+        guessed by names and values, as `notes` of the data set say
     image_root : the folder from which a table's paths lead, and which they may not leave; None: the table's folder
     prepare : called with the first frame and the name of each image file, instead of resizing; returns pixels, uint8
         H×W×C, of `image_size`. Arrays are not prepared
@@ -128,6 +129,7 @@ def load(
         prepare,
         columns=Columns(
             image=image_column, label=label_column, group=group_column, split=split_column,
+            weight=weight_column,
             root=None if image_root is None else str(image_root),
         ),
     )  # fmt: skip

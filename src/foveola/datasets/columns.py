@@ -20,6 +20,7 @@ from foveola.inputs.find import is_image
 from foveola.models.metadata import Columns
 
 MIN_PIXELS = 16  # columns of pixels, or numbers in a cell: an image of 4×4
+MAX_OTHERS = 500  # columns that hold no pixels
 MAX_SHOWN = 12  # names in a message
 HEAD_ROWS = 50  # whose values tell what a column holds
 
@@ -33,6 +34,7 @@ _IMAGES = (
     "picture", "photo", "pixels", "idcode", "id", "name",
 )  # fmt: skip
 _GROUPS = ("group", "groups", "groupid", "patient", "patientid", "subject", "subjectid", "writer", "writerid")
+_WEIGHTS = ("weight", "weights", "sampleweight")
 _SPLITS = ("split", "set", "usage", "subset", "partition")
 _UNNAMED = re.compile(r"(unnamed.*|index|id|rowid|)", re.IGNORECASE)  # beside images and labels: numbers of rows
 _PIXEL = re.compile(r"(.*?)(\d+)(?:[x_](\d+))?", re.IGNORECASE)
@@ -104,6 +106,7 @@ class Chosen:
     label: str | None
     group: str | None
     split: str | None
+    weight: str | None
     notes: tuple[str, ...] = ()
 
 
@@ -120,31 +123,36 @@ def choose_columns(source: Source, given: Columns, *, labelled: bool = True) -> 
     DataError
         If there is no such column, or images or labels are in none that can be told from the others.
     """
-    for name in (given.image, given.label, given.group, given.split):
+    for name in (given.image, given.label, given.group, given.split, given.weight):
         if name is not None:
             check_column(source, name)
-    taken = [name for name in (given.label, given.group, given.split) if name is not None]
+    taken = [name for name in (given.label, given.group, given.split, given.weight) if name is not None]
     label = given.label
     if labelled and label is None and not source.has_header:
-        label = next(
-            (name for name in source.names if name not in (given.image, *taken) and not _holds_images(source, name)),
-            None,
-        )
+        free = [name for name in source.names[:MAX_OTHERS] if name not in (given.image, *taken)]
+        label = next((name for name in free if not _holds_images(source, name)), None)
     pixels: tuple[str, ...] = ()
     if given.image is None:
         pixels = pixel_columns(source, [name for name in source.names if name not in (*taken, label)])
-    rest = [name for name in source.names if name not in {*taken, *pixels}]
+    used = {*taken, *pixels}
+    rest = [name for name in source.names if name not in used]
+    if len(rest) > MAX_OTHERS:
+        raise DataError(
+            f"{source.where} has {len(rest):,} columns that hold no pixels ({shown(rest)}); {MAX_OTHERS} are read. "
+            f"Leave out those that are not needed."
+        )
     image = given.image if given.image is not None or pixels else _image_column(source, rest)
     rest = [name for name in rest if name != image]
     split = given.split or _by_name([name for name in rest if _holds_splits(source, name)], _SPLITS)
     rest = [name for name in rest if name != split]
     group = given.group or _by_name(rest, _GROUPS)
+    weight = given.weight or _by_name(rest, _WEIGHTS)
     if labelled and label is None:
-        label = _label_column(source, [name for name in rest if name != group])
-    for name in (image, label, group, split):
+        label = _label_column(source, [name for name in rest if name not in (group, weight)])
+    for name in (image, label, group, split, weight):
         if name is not None:
             check_column(source, name)
-    chosen = Chosen(image, pixels, label if labelled else None, group, split)
+    chosen = Chosen(image, pixels, label if labelled else None, group, split, weight)
     return replace(chosen, notes=tuple(_notes(source, given, chosen)))
 
 
@@ -302,11 +310,11 @@ def _notes(source: Source, given: Columns, chosen: Chosen) -> Iterable[str]:
     """What was guessed, a sentence."""
     image = f"{len(chosen.pixels):,} columns of pixels" if chosen.pixels else f"column {chosen.image!r}"
     parts = [f"images from {image}"] if given.image is None else []
-    for option in ("label", "group", "split"):
+    for option in ("label", "group", "split", "weight"):
         name = getattr(chosen, option)
         if name is not None and getattr(given, option) is None:
             parts.append(f"{option}s from column {name!r}")
     if parts:
-        options = "--image-column, --label-column, --group-column and --split-column choose others"
+        options = "--image-column, --label-column and so on choose others"
         header = "" if source.has_header else " It has no header; columns are counted from 0."
         yield f"{source.where}: {', '.join(parts)}; {options}.{header}"

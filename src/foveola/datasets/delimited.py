@@ -42,7 +42,7 @@ class DelimitedFile:
     def where(self) -> str:
         return str(self.path)
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
         """From the header; without one, numbers from 0."""
         first = self._first[1][0]
@@ -192,17 +192,9 @@ class DelimitedFile:
                 continue
         else:
             raise self._fault(block, is_pixel, width)
-        values, cells = (
-            np.concatenate(
-                [
-                    np.empty((len(block), 0), dtype),
-                    *(parsed[str(n)] for n, (pixel, _) in enumerate(runs) if pixel is kind),
-                ],
-                axis=1,
-            )
-            for kind, dtype in ((True, dtype), (False, object))
-        )
-        return values, cells
+        own = [parsed[str(number)] for number, (pixel, _) in enumerate(runs) if pixel]
+        others = [parsed[str(number)] for number, (pixel, _) in enumerate(runs) if not pixel]
+        return np.concatenate(own, axis=1), np.concatenate([np.empty((len(block), 0), object), *others], axis=1)
 
     def _fault(self, block: list[tuple[int, str]], is_pixel: Sequence[bool], width: int) -> DataError:
         """What is wrong with rows that cannot be parsed."""

@@ -64,6 +64,7 @@ class Plan:
     cells: Cells
     labels: list[Any]
     groups: list[str | None] | None
+    weights: list[float] | None
     rows: list[str]
     names: list[str]
     class_names: tuple[str, ...]
@@ -104,6 +105,7 @@ def of_frame(
     label: str | None = None,
     group: str | None = None,
     split: str | None = None,
+    weight: str | None = None,
     root: str | Path | None = None,
 ) -> Dataset:
     """A data set from a data frame of pandas, polars or pyarrow: a row for each image.
@@ -111,7 +113,7 @@ def of_frame(
     Parameters
     ----------
     frame : the data frame. Images are paths, image files as bytes, images of Pillow, arrays, or columns of pixels
-    image, label, group, split : names of columns; None: guessed, as for tables
+    image, label, group, split, weight : names of columns; None: guessed, as for tables
     root : the folder from which paths lead, and which they may not leave. None: from the current folder, and absolute
         paths are taken as they are
 
@@ -133,7 +135,8 @@ def of_frame(
     >>> data.train.images.shape, data.train.labels.tolist(), data.class_names
     ((3, 4, 4, 1), [0, 1, 0], ('a', 'b'))
     """
-    columns = Columns(image=image, label=label, group=group, split=split, root=None if root is None else str(root))
+    root = None if root is None else str(root)
+    columns = Columns(image=image, label=label, group=group, split=split, weight=weight, root=root)
     return read_frame(frame, ReadOptions(columns=columns))
 
 
@@ -395,7 +398,9 @@ def _plan(
 def _part(split: str, source: Source, chosen: Chosen, root: Path | None, options: ReadOptions) -> Plan:
     """What one table says."""
     assert chosen.label is not None, "tables without labels are refused"
-    wanted = [name for name in (chosen.image, chosen.label, chosen.group, chosen.split) if name is not None]
+    wanted = [
+        name for name in (chosen.image, chosen.label, chosen.group, chosen.split, chosen.weight) if name is not None
+    ]
     found = source.read(list(dict.fromkeys(wanted)), chosen.pixels)
     rows = [f"{source.where}, {source.unit} {number}" for number in found.numbers]
     if found.pixels is not None:
@@ -416,9 +421,26 @@ def _part(split: str, source: Source, chosen: Chosen, root: Path | None, options
     for index, label in enumerate(labels):
         if is_missing(label) or (class_names and label == -1):
             faults.setdefault(index, f"{rows[index]}: no label in column {chosen.label!r}.")
+    weights = None
+    if chosen.weight is not None:
+        weights = [_weight(value) for value in found.values[chosen.weight]]
+        for index, weight in enumerate(weights):
+            if not 0 <= weight < np.inf:
+                text = str(found.values[chosen.weight][index])[:40]
+                faults.setdefault(index, f"{rows[index]}: the weight is {text!r}, not a number of 0 or more.")
     groups = _groups(chosen, found.values, names, cells, root, options)
     return Plan(
-        source.where, splits, cells, labels, groups, rows, names, class_names, faults, (*chosen.notes, *cells.notes)
+        source.where,
+        splits,
+        cells,
+        labels,
+        groups,
+        weights,
+        rows,
+        names,
+        class_names,
+        faults,
+        (*chosen.notes, *cells.notes),
     )
 
 
@@ -426,6 +448,13 @@ def _name(file: ImageFile | None, row: str) -> str:
     if file is None:
         return row
     return file.name if isinstance(file, StoredImage) else str(file)
+
+
+def _weight(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def _inner_name(file: ImageFile, root: Path | None) -> str:
@@ -476,6 +505,9 @@ def _joined(parts: Sequence[Plan], notes: tuple[str, ...]) -> Plan:
     groups = None
     if any(part.groups is not None for part in parts):
         groups = [group for part in parts for group in (part.groups or [None] * len(part.rows))]
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = [weight for part in parts for weight in (part.weights or [1.0] * len(part.rows))]
     joined: Images | None = None if not pixels else pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
     return Plan(
         shown(part.where for part in parts),
@@ -483,6 +515,7 @@ def _joined(parts: Sequence[Plan], notes: tuple[str, ...]) -> Plan:
         Cells(files, {}, joined),
         [label for part in parts for label in part.labels],
         groups,
+        weights,
         [row for part in parts for row in part.rows],
         [name for part in parts for name in part.names],
         parts[0].class_names,
@@ -541,9 +574,9 @@ def _dataset(plan: Plan, options: ReadOptions, name: str) -> Dataset:
         else:
             lazy = LazyImages(decoded.images, np.array([places[index] for index in rows]))
             images = as_images(lazy) if options.decode is not None else lazy[:]
-        sets[split] = image_set(
-            images, labels[split], names, f"{plan.where}, {split}", None if groups is None else groups[rows]
-        )
+        own_groups = None if groups is None else groups[rows]
+        weights = None if plan.weights is None else np.array(plan.weights)[rows]
+        sets[split] = image_set(images, labels[split], names, f"{plan.where}, {split}", own_groups, weights)
     if "train" not in sets:
         raise DataError(
             f"{plan.where} has no training images: every row is of another split. Give a table that has some."

@@ -35,7 +35,7 @@ ColumnName = Annotated[str, Field(max_length=1000)]
 
 
 class Columns(BaseModel):
-    """Which columns of a table hold images (paths, or image files), labels, groups and splits; None: guessed.
+    """Which columns of a table hold images (paths, or image files), labels, groups, splits, weights; None: guessed.
 
     `root` is the folder that holds the images; None: the table's own.
     """
@@ -46,6 +46,7 @@ class Columns(BaseModel):
     label: ColumnName | None = None
     group: ColumnName | None = None
     split: ColumnName | None = None
+    weight: ColumnName | None = None
     root: Annotated[str, Field(max_length=4096)] | None = None
 
     @property

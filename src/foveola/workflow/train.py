@@ -93,8 +93,8 @@ def train(
         folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
         array, one number or name for each training image
     class_names, channels_first, name : as of `foveola.load`, of data given as objects
-    columns : of a table, where they cannot be guessed: {"image": …, "label": …, "group": …, "split": …}; "root" is the
-        folder that holds the images
+    columns : of a table, where they cannot be guessed: {"image": …, "label": …, "group": …, "split": …, "weight": …};
+        "root" is the folder that holds the images
     network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers. At the end, the run gets
         it as an ONNX graph, so that other processes need not have its code; docs/own-network.md has an example
     callbacks : your own, called after validation and before the best weights are chosen
