@@ -159,6 +159,19 @@ def test_audit_and_find_rate_take_arrays(tiny, toy, arrays, tmp_path, monkeypatc
     assert foveola.find_rate(images, labels, tiny, verbose=False).data == "arrays"
 
 
+def test_a_data_frame_is_trained_on_and_known_again(train, tiny, arrays):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    images, labels = arrays
+    columns = {f"pixel{number}": images.reshape(60, 64)[:, number] for number in range(64)}
+    frame = pandas.DataFrame(columns | {"kind": labels, "label": labels[::-1]})
+    run = train(frame, tiny, columns={"label": "kind"})
+    assert (run.status.data.fingerprint, run.status.data.name) == (foveola.load(arrays).fingerprint, "frame")
+    evaluation = foveola.evaluate(run.path, frame, verbose=False)
+    assert (evaluation.split, evaluation.n) == ("test", run.status.data.test)
+    assert foveola.report(run.path, data=frame, verbose=False).is_file()
+
+
 def test_names_go_into_folders(tiny, toy, arrays, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = {"recipe": tiny, "report": False, "verbose": False}
