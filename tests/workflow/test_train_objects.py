@@ -49,7 +49,7 @@ def test_calls_that_mean_nothing_are_refused(train, tiny, toy, arrays):
     for arguments, message in [
         ((images, tiny, tiny), "There are two recipes"),
         ((images, "fast", labels), "Labels come before the recipe"),
-        (((images, labels), None, 5), "recipe is a int"),
+        (((images, labels), None, 5), "recipe is of type int"),
         ((images, "fast"), "no labels"),
         ((toy, labels), "has its own labels"),
     ]:

@@ -198,11 +198,11 @@ def as_array(value: object, what: str, where: str) -> NDArray[Any]:
     except Exception as error:  # other libraries raise exceptions of many types
         reason = str(error).rstrip(".") or type(error).__name__
         raise DataError(
-            f"{where}: {what} ({type(value).__name__}) cannot be turned into a NumPy array: {reason}. Convert them: "
-            f"numpy.asarray(…)."
+            f"{where}: {what} ({type(value).__name__}) cannot be turned into a NumPy array: {reason}. Give "
+            f"something that numpy.asarray takes."
         ) from error
     if array.ndim == 0:
-        raise DataError(f"{where}: {what} are a {type(value).__name__}, not an array. Convert them: numpy.asarray(…).")
+        raise DataError(f"{where}: {what} are of type {type(value).__name__}. Give an array, or a list.")
     return array
 
 

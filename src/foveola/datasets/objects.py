@@ -194,7 +194,7 @@ def _what_it_is(data: object) -> str:
         return f"A {kind} gives batches, which may be in another order each time. Give its data set: loader.dataset."
     if hasattr(data, "__iter__"):
         return f"A {kind} has no length, so that its images cannot be split and shuffled. Give data with a length."
-    return f"A {kind} cannot be used as data."
+    return f"Objects of type {kind} cannot be used as data."
 
 
 def _name(data: object) -> str:
