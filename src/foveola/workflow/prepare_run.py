@@ -68,8 +68,8 @@ def labels_and_recipe(y: object, recipe: str | Path | Recipe | None) -> tuple[ob
         raise UserError("Labels come before the recipe: (images, labels, recipe).")
     if recipe is not None and not isinstance(recipe, str | Path | Recipe):
         raise UserError(
-            f"recipe is of type {type(recipe).__name__}; it must be the name of a recipe, the path of a TOML file, or a "
-            f"Recipe."
+            f"recipe is of type {type(recipe).__name__}; it must be the name of a recipe, the path of a TOML file, or "
+            f"a Recipe."
         )
     return y, recipe
 
