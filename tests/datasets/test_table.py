@@ -111,6 +111,13 @@ def test_a_csv_of_pixels(tmp_path, expected, form):
     assert load(write_csv(tmp_path / "digits.csv", pixel_rows(), **form)).fingerprint == expected
 
 
+def test_a_header_may_be_longer_than_a_cell(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 128 * 128 * 3))
+    header = ["label", *(f"pixel{number}" for number in range(128 * 128 * 3))]
+    data = load(write_csv(tmp_path / "a.csv", [[n % 2, *row.tolist()] for n, row in enumerate(images)], header))
+    np.testing.assert_array_equal(data.train.images, images.reshape(4, 128, 128, 3))
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_pixels_may_be_floats(tmp_path, expected, scaled):
     values = FLAT / 255 if scaled else FLAT.astype(float)

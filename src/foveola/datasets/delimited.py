@@ -92,11 +92,7 @@ class DelimitedFile:
             filled = [line for line in lines if line.strip(_DELIMITERS + " \r\n")]
             if not filled:
                 raise DataError(f"{self.path} is empty. Give a table with a row for each image.")
-            # The delimiter that makes most columns; several quoted lines may be one row
-            width, delimiter = max(
-                (len(next(csv.reader([filled[0]], delimiter=one))), one) for one in reversed(_DELIMITERS)
-            )
-            delimiter = delimiter if width > 1 else ","
+            delimiter = max(_DELIMITERS, key=lambda one: _count_columns(filled[0], one))  # the first of equal ones
             rows = [row for row in csv.reader(filled, delimiter=delimiter) if any(map(str.strip, row))]
         except (csv.Error, UnicodeError) as error:
             raise self._damaged(str(error)) from None
@@ -224,6 +220,14 @@ class DelimitedFile:
 
     def _damaged(self, reason: str) -> DataError:
         return DataError(f"{self.path} cannot be read as a table of text: {reason}. Save it again, as CSV in UTF-8.")
+
+
+def _count_columns(line: str, delimiter: str) -> int:
+    """The columns of a line; 0 if a cell would be too long."""
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter)))
+    except csv.Error:
+        return 0
 
 
 def _is_number(text: str) -> bool:
