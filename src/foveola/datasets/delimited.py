@@ -138,6 +138,8 @@ class DelimitedFile:
             numbers.append(reader.line_num)
             for column, place in zip(columns, places, strict=True):
                 column.append(row[place])
+        if not numbers:
+            raise self._without_rows()
         return Rows(dict(zip(names, columns, strict=True)), None, numbers)
 
     def _read_pixels(self, names: Sequence[str], pixels: Sequence[str]) -> Rows:
@@ -166,7 +168,7 @@ class DelimitedFile:
             for name in names:
                 texts[name] += cells[:, others.index(places[name])].tolist()
         if not blocks:
-            raise DataError(f"{self.path} has a header and no rows. Give a table with a row for each image.")
+            raise self._without_rows()
         return Rows(dict(texts), np.concatenate(blocks), numbers)
 
     def _parse(
@@ -217,6 +219,9 @@ class DelimitedFile:
             f"{self.path}, line {number:,}: {found:,} columns, where the first line has {width:,}. Put cells that "
             f"contain the delimiter in quotes, or correct the row."
         )
+
+    def _without_rows(self) -> DataError:
+        return DataError(f"{self.path} has a header and no rows. Give a table with a row for each image.")
 
     def _damaged(self, reason: str) -> DataError:
         return DataError(f"{self.path} cannot be read as a table of text: {reason}. Save it again, as CSV in UTF-8.")
