@@ -92,11 +92,7 @@ class DelimitedFile:
             filled = [line for line in lines if line.strip(_DELIMITERS + " \r\n")]
             if not filled:
                 raise DataError(f"{self.path} is empty. Give a table with a row for each image.")
-            # The delimiter that makes most columns; several quoted lines may be one row
-            width, delimiter = max(
-                (len(next(csv.reader([filled[0]], delimiter=one))), one) for one in reversed(_DELIMITERS)
-            )
-            delimiter = delimiter if width > 1 else ","
+            delimiter = max(_DELIMITERS, key=lambda one: _count_columns(filled[0], one))  # the first of equal ones
             rows = [row for row in csv.reader(filled, delimiter=delimiter) if any(map(str.strip, row))]
         except (csv.Error, UnicodeError) as error:
             raise self._damaged(str(error)) from None
@@ -142,6 +138,8 @@ class DelimitedFile:
             numbers.append(reader.line_num)
             for column, place in zip(columns, places, strict=True):
                 column.append(row[place])
+        if not numbers:
+            raise self._without_rows()
         return Rows(dict(zip(names, columns, strict=True)), None, numbers)
 
     def _read_pixels(self, names: Sequence[str], pixels: Sequence[str]) -> Rows:
@@ -170,7 +168,7 @@ class DelimitedFile:
             for name in names:
                 texts[name] += cells[:, others.index(places[name])].tolist()
         if not blocks:
-            raise DataError(f"{self.path} has a header and no rows. Give a table with a row for each image.")
+            raise self._without_rows()
         return Rows(dict(texts), np.concatenate(blocks), numbers)
 
     def _parse(
@@ -222,8 +220,19 @@ class DelimitedFile:
             f"contain the delimiter in quotes, or correct the row."
         )
 
+    def _without_rows(self) -> DataError:
+        return DataError(f"{self.path} has a header and no rows. Give a table with a row for each image.")
+
     def _damaged(self, reason: str) -> DataError:
         return DataError(f"{self.path} cannot be read as a table of text: {reason}. Save it again, as CSV in UTF-8.")
+
+
+def _count_columns(line: str, delimiter: str) -> int:
+    """The columns of a line; 0 if a cell would be too long."""
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter)))
+    except csv.Error:
+        return 0
 
 
 def _is_number(text: str) -> bool:

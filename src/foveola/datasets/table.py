@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from foveola.datasets.columns import (
 )
 from foveola.datasets.entry import Entry
 from foveola.datasets.folder import unusable_message
-from foveola.datasets.image_files import StoredImage, decode_files
+from foveola.datasets.image_files import ImageFiles, StoredImage, decode_files
 from foveola.datasets.layout import SPLIT_NAMES, split_of
 from foveola.datasets.reader import ReadOptions, classes_of_labels, image_set
 from foveola.datasets.series import compile_groups, group_name
@@ -544,59 +544,63 @@ def _contradictions(plan: Plan) -> dict[int, str]:
 
 def _dataset(plan: Plan, options: ReadOptions, name: str) -> Dataset:
     usable = [index for index in range(len(plan.rows)) if index not in plan.faults]
-    reasons = dict(plan.faults)
-    files = [file for index in usable if (file := plan.cells.files[index]) is not None]
-    decoded = None
+    decoded, unusable = None, dict(plan.faults)
     if plan.cells.pixels is None:
+        files = [file for index in usable if (file := plan.cells.files[index]) is not None]
         decoded = decode_files(files, [plan.splits[index] == "train" for index in usable], options)
-        reasons |= {usable[at]: _reason(plan, usable[at], text) for at, text in decoded.unusable.items()}
-    emptied = _emptied(plan, reasons)
-    if len(reasons) > options.skip_bad:
-        raise DataError(
-            unusable_message([reasons[index] for index in sorted(reasons)], options.skip_bad, removable=not emptied)
-        )
-    if emptied:
-        raise DataError(f"{plan.where}: no image of {emptied} can be used. Correct the rows.")
-    places = {index: place for place, index in enumerate(usable)}
-    kept = {
-        split: [index for index in usable if index not in reasons and plan.splits[index] == split]
-        for split in SPLIT_NAMES
-    }
-    labels, names = _classes(plan, {split: rows for split, rows in kept.items() if rows})
-    groups = _group_numbers(plan)
-    sets: dict[str, ImageSet] = {}
-    for split, rows in kept.items():
-        if not rows:
-            continue
-        if decoded is None:
-            assert plan.cells.pixels is not None, "there are images in one form or the other"
-            images = plan.cells.pixels if len(rows) == len(plan.rows) else plan.cells.pixels[rows]
-        else:
-            lazy = LazyImages(decoded.images, np.array([places[index] for index in rows]))
-            images = as_images(lazy) if options.decode is not None else lazy[:]
-        own_groups = None if groups is None else groups[rows]
-        weights = None if plan.weights is None else np.array(plan.weights)[rows]
-        sets[split] = image_set(images, labels[split], names, f"{plan.where}, {split}", own_groups, weights)
-    if "train" not in sets:
-        raise DataError(
-            f"{plan.where} has no training images: every row is of another split. Give a table that has some."
-        )
-    skipped = tuple((plan.rows if index in plan.faults else plan.names)[index] for index in sorted(reasons))
-    notes = (*plan.notes, *_findings(plan, sorted(set(usable) - reasons.keys())))
+        unusable |= {usable[at]: _reason(plan, usable[at], text) for at, text in decoded.unusable.items()}
+    _check_usable(plan, unusable, options.skip_bad)
+    sets = _image_sets(plan, usable, decoded, unusable, lazy=options.decode is not None)
+    skipped = tuple((plan.rows if index in plan.faults else plan.names)[index] for index in sorted(unusable))
+    notes = (*plan.notes, *_findings(plan, sorted(set(usable) - unusable.keys())))
+    dataset = Dataset(name, sets["train"], sets.get("validation"), sets.get("test"), skipped=skipped, notes=notes)
     if decoded is None:
-        return Dataset(name, sets["train"], sets.get("validation"), sets.get("test"), skipped=skipped, notes=notes)
-    return Dataset(
-        name,
-        sets["train"],
-        validation=sets.get("validation"),
-        test=sets.get("test"),
-        skipped=skipped,
+        return dataset
+    return replace(
+        dataset,
         originals=decoded.originals,
         resize=decoded.shape.resize,
         fill=decoded.shape.fill,
         picture_polarity=decoded.polarity,
         notes=(*notes, *decoded.notes),
     )
+
+
+def _check_usable(plan: Plan, unusable: Mapping[int, str], skip_bad: int) -> None:
+    """Refuse more unusable rows than allowed, and those without which a class has none."""
+    emptied = _emptied(plan, unusable)
+    if len(unusable) > skip_bad:
+        reasons = [unusable[index] for index in sorted(unusable)]
+        raise DataError(unusable_message(reasons, skip_bad, removable=not emptied))
+    if emptied:
+        raise DataError(f"{plan.where}: no image of {emptied} can be used. Correct the rows.")
+
+
+def _image_sets(
+    plan: Plan, usable: Sequence[int], decoded: ImageFiles | None, unusable: Mapping[int, str], *, lazy: bool
+) -> dict[str, ImageSet]:
+    """The images of each split; `decoded` are the files of the usable rows, if they are files."""
+    places = {index: place for place, index in enumerate(usable)}
+    kept: dict[str, list[int]] = {split: [] for split in SPLIT_NAMES}
+    for index in usable:
+        if index not in unusable:
+            kept[plan.splits[index]].append(index)
+    if not kept["train"]:
+        raise DataError(f"{plan.where} has no training images that can be used. Give a table that has some.")
+    kept = {split: rows for split, rows in kept.items() if rows}
+    labels, names = _classes(plan, kept)
+    groups, weights = _group_numbers(plan), None if plan.weights is None else np.array(plan.weights)
+    sets = {}
+    for split, rows in kept.items():
+        if decoded is None:
+            assert plan.cells.pixels is not None, "there are images in one form or the other"
+            images = plan.cells.pixels if len(rows) == len(plan.rows) else plan.cells.pixels[rows]
+        else:
+            files = LazyImages(decoded.images, np.array([places[index] for index in rows]))
+            images = as_images(files) if lazy else files[:]
+        own_groups, own_weights = (None if values is None else values[rows] for values in (groups, weights))
+        sets[split] = image_set(images, labels[split], names, f"{plan.where}, {split}", own_groups, own_weights)
+    return sets
 
 
 def _reason(plan: Plan, index: int, reason: str) -> str:
@@ -628,8 +632,6 @@ def _classes(plan: Plan, rows: Mapping[str, list[int]]) -> tuple[dict[str, NDArr
 
 def _label_array(values: list[Any], where: str) -> NDArray[Any]:
     """Labels as whole numbers, int64, if all are; otherwise as texts."""
-    if not values:
-        raise DataError(f"{where}: no row can be used.")
     if any(isinstance(value, list | np.ndarray | dict | set) for value in values):
         raise DataError(
             f"{where}: labels are lists; every image needs exactly one label. Name another with --label-column."
