@@ -15,6 +15,7 @@ from foveola.cli.options import (
     Grey,
     Json,
     Model,
+    PredictingThreads,
     Quiet,
     SkipBad,
     one_of,
@@ -55,6 +56,7 @@ def predict(
         ),
     ] = None,
     device: DeviceName = "auto",
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -66,7 +68,7 @@ def predict(
 
     if out is not None:
         check_writable(out.parent)
-    predictor = open_model(model, device=one_of("device", device, DEVICES))
+    predictor = open_model(model, device=one_of("device", device, DEVICES), threads=threads)
     answers = list(
         predict_each(predictor, images, grey=grey, fix=parse_fixes(fix), show=seen, top=top, verbose=not quiet)
     )
@@ -110,13 +112,16 @@ def export(
         typer.Option(metavar="DATA", help="Images to compare on. Default: the run's own data."),
     ] = None,
     skip_bad: SkipBad = 0,
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a run's model in another format; it is kept only if its logits equal the model's."""
     from foveola.workflow.export import export as export_model
 
-    report = export_model(run, format, int8=int8, out=out, data=data, skip_bad=skip_bad, verbose=not quiet)
+    report = export_model(
+        run, format, int8=int8, out=out, data=data, skip_bad=skip_bad, threads=threads, verbose=not quiet
+    )
     document = {
         "path": str(report.path),
         "format": report.format,
@@ -168,6 +173,9 @@ def serve(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's name in URLs. Default: the run's.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print name and URL as one JSON document when the server is ready.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Serve a model over HTTP: web page, REST API, Open Inference Protocol."""
@@ -203,13 +211,13 @@ def serve(
             "FOVEOLA_API_KEY, or listen on 127.0.0.1.",
             err=True,
         )
-    name = printable(settings.name)
-    serve_model(
-        model,
-        settings,
-        announce=lambda url: typer.echo(f"Serving {name} at {url} (Ctrl+C to stop)", err=True),
-        verbose=not quiet,
-    )
+
+    def announce(url: str) -> None:
+        typer.echo(f"Serving {printable(settings.name)} at {url} (Ctrl+C to stop)", err=True)
+        if as_json:
+            typer.echo(to_json({"name": settings.name, "url": url}))
+
+    serve_model(model, settings, announce=announce, verbose=not quiet)
 
 
 def is_loopback(host: str) -> bool:

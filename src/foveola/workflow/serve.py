@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from foveola.errors import MissingExtra, ModelError, OutputError, require
-from foveola.exports import onnx
+from foveola.exports import onnx, web
 from foveola.exports.allowlist import UnsafeOnnx, inspect_onnx
 from foveola.files import writing
 from foveola.models.model_file import read_metadata
 from foveola.progress import console
 from foveola.runs import Run
 from foveola.serving.settings import Settings
-from foveola.workflow.open import model_path
+from foveola.workflow.open import is_web_export, model_path
 
 
 def serve(model: str | Path, settings: Settings, *, announce: Callable[[str], None], verbose: bool = True) -> None:
@@ -22,7 +22,8 @@ def serve(model: str | Path, settings: Settings, *, announce: Callable[[str], No
 
     Parameters
     ----------
-    model : an exported .onnx file, or a run directory, whose export is used, and made first if it is not current
+    model : an exported .onnx file, the folder of a web export, or a run directory, whose export is used, and made first
+        if it is not current
     settings : of the server
     announce : called with the server's URL when it is ready
     verbose : report on standard error when an export is made
@@ -37,7 +38,9 @@ def serve(model: str | Path, settings: Settings, *, announce: Callable[[str], No
     path = Path(model)
     if settings.collect is not None:
         check_collect(settings.collect)
-    if path.is_dir():
+    if is_web_export(path):
+        path /= web.MODEL
+    elif path.is_dir():
         path = find_export(path, verbose=verbose)
     elif path.suffix != onnx.SUFFIX:
         raise ModelError(
