@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+import foveola
+
 COMMANDS = (
     "datasets",
     "pack",
@@ -22,11 +24,12 @@ COMMANDS = (
     "export",
     "serve",
     "info",
+    "help",
 )
 
 
-# `serve` runs until it is stopped
-ENDING = tuple(command for command in COMMANDS if command != "serve")
+# `serve` runs until it is stopped, and `help` is text
+ENDING = tuple(command for command in COMMANDS if command not in ("serve", "help"))
 
 
 def test_help_lists_the_commands(foveola_command):
@@ -73,3 +76,45 @@ def test_progress_goes_to_standard_error_and_quiet_suppresses_it(foveola_command
     assert (code, quiet_err) == (0, "")
     assert quiet_out.splitlines()[0] == out.splitlines()[0]
     assert foveola_command("evaluate", *arguments["evaluate"], "--quiet").err == ""
+
+
+@pytest.mark.parametrize("command", ENDING)
+def test_quiet_prints_the_same_result_and_nothing_else(foveola_command, arguments, command):
+    code, out, err = foveola_command(command, *arguments[command], "--quiet")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) > 1
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version(foveola_command, option):
+    assert foveola_command(option) == (0, f"foveola {foveola.__version__}\n", "")
+
+
+def test_help_is_a_command_too(foveola_command):
+    assert foveola_command("help") == foveola_command("--help")
+    assert foveola_command("help", "train") == foveola_command("train", "--help")
+    code, _, err = foveola_command("help", "trian")
+    assert (code, "Did you mean 'train'?" in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["audit", "compare", "evaluate", "explain", "export", "predict", "report"])
+def test_threads_reach_every_command_that_computes(foveola_command, arguments, command):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        assert foveola_command(command, *arguments[command], "--threads", before + 1, "--quiet").code == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_reach_an_export_without_torch_being_asked(foveola_command, arguments, image_file, monkeypatch):
+    from foveola.exports import onnx
+
+    assert foveola_command("export", *arguments["export"]).code == 0
+    asked = []
+    opened = onnx.open
+    monkeypatch.setattr(onnx, "open", lambda path, threads=None: asked.append(threads) or opened(path, threads))
+    assert foveola_command("predict", "model.onnx", image_file, "--threads", 3).code == 0
+    assert asked == [3]

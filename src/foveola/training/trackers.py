@@ -201,8 +201,10 @@ class MLflow(Tracker):
             self.client.update_run(self.log_id, status="RUNNING")
             return
         self.log_id = self.client.create_run(self._experiment(), run_name=self.title).info.run_id
-        for name, value in _flat(self.settings):
-            self.client.log_param(self.log_id, name, str(value)[:_MOST_CHARACTERS])
+        entity = importlib.import_module("mlflow.entities").Param
+        params = [entity(name, str(value)[:_MOST_CHARACTERS]) for name, value in _flat(self.settings)]
+        for start in range(0, len(params), _MOST_PARAMS):
+            self.client.log_batch(self.log_id, params=params[start : start + _MOST_PARAMS])
 
     def _experiment(self) -> str:
         if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
@@ -272,8 +274,8 @@ class WandB(Tracker):
 
 
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
-# MLflow's limit for a parameter
-_MOST_CHARACTERS = 6000
+# MLflow's limits for a parameter, and for how many are logged at a time
+_MOST_CHARACTERS, _MOST_PARAMS = 6000, 100
 
 
 def _flat(settings: Mapping[str, Any], start: str = "") -> Iterable[tuple[str, Any]]:
