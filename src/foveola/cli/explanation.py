@@ -61,7 +61,9 @@ def explain(
 
 
 def convolve(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image file, or letter:A, letter:E.")],
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="An image file, - (standard input), or letter:A, letter:E.")
+    ],
     kernel: Annotated[
         str | None,
         typer.Option(

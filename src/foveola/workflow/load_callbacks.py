@@ -50,7 +50,9 @@ def _load(name: str) -> "Callback":
     found = getattr(module, class_name, None)
     if found is None:
         classes = [name for name, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, Callback)]
-        there = unknown("class", class_name, classes) if classes else f"There is no class {class_name!r}. Check its name."
+        there = (
+            unknown("class", class_name, classes) if classes else f"There is no class {class_name!r}. Check its name."
+        )
         raise UserError(f"--callback: {module_name} ({module.__file__}): {there}")
     if not inspect.isclass(found) or not issubclass(found, Callback):
         raise UserError(
@@ -86,6 +88,8 @@ def _import(name: str) -> ModuleType:
 def _reason(error: Exception) -> str:
     """The error in one line, with the place in the code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename not in (__file__, importlib.__file__) and frame.filename[0] != "<"]
+    own = [
+        frame for frame in frames if frame.filename not in (__file__, importlib.__file__) and frame.filename[0] != "<"
+    ]
     place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {error}{place}"
