@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 
 import pytest
 import torch
@@ -107,3 +108,9 @@ def test_threads_reach_an_export_without_torch_being_asked(foveola_command, argu
     monkeypatch.setattr(onnx, "open", lambda path, threads=None: asked.append(threads) or opened(path, threads))
     assert foveola_command("predict", "model.onnx", image_file, "--threads", 3).code == 0
     assert asked == [3]
+
+
+def test_a_search_space_is_shown_as_toml_and_as_json(foveola_command, arguments):
+    text = foveola_command("tune", *arguments["tune"], "--show-space").out
+    document = json.loads(foveola_command("tune", *arguments["tune"], "--show-space", "--json").out)
+    assert document["space"] == tomllib.loads(text)
