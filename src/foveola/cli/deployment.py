@@ -137,7 +137,10 @@ def export(
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or an exported .onnx file.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A run directory, an exported .onnx file, or a web export's folder."),
+    ],
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")] = 8000,
     workers: Annotated[

@@ -46,7 +46,10 @@ Data = Annotated[
         autocompletion=complete(data_names),
     ),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or a model file.")]
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A run directory, a .safetensors or .onnx file, or a web export's folder."),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, everything else on standard error.")
 ]
