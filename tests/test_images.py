@@ -1,5 +1,6 @@
 """ImageSet and Dataset: validation, splits, fingerprints."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -188,3 +189,49 @@ def test_dataset_fingerprint_depends_on_every_split():
     }
     assert len(fingerprints) == 4
     assert Dataset("x", train).fingerprint == Dataset("y", train).fingerprint
+
+
+# Weights
+
+
+def weighted_images():
+    images = random_images()
+    return replace(images, weights=np.arange(20) / 4)
+
+
+def test_weights_go_with_their_images():
+    images = weighted_images()
+    assert images.weights.dtype == np.float64
+    assert images.take([3, 0, 2]).weights.tolist() == [0.75, 0.0, 0.5]
+    assert images.take([0]).weights.tolist() == [0.0]  # to be looked at
+    rest, held_out = images.split(0.3, 0)
+    np.testing.assert_array_equal(np.sort(np.concatenate([rest.weights, held_out.weights])), np.arange(20) / 4)
+
+
+def fingerprint_before_there_were_weights(images):
+    content = repr((images.images.shape, images.class_names)).encode() + images.images.tobytes()
+    return hashlib.sha256(content + images.labels.astype("<i8").tobytes()).hexdigest()
+
+
+def test_only_weights_that_are_there_change_the_fingerprint():
+    plain, weighted = random_images(), weighted_images()
+    assert plain.fingerprint == fingerprint_before_there_were_weights(plain)
+    ones = replace(plain, weights=np.ones(20, np.float32))
+    assert ones.fingerprint not in (plain.fingerprint, weighted.fingerprint)
+    assert ones.fingerprint == replace(plain, weights=np.ones(20, np.int64)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(19), r"20 in all, not float64 of shape 19"),
+        (np.ones((20, 1)), r"one number an image, 20 in all"),
+        (np.array(["1"] * 20), r"not <U1"),
+        (np.r_[np.ones(18), -1, np.nan], r"that of image 18 is -1\.0.*\(2 in all\)"),
+        (np.r_[np.ones(19), np.inf], r"that of image 19 is inf"),
+        (np.zeros(20), r"All weights are 0"),
+    ],
+)
+def test_other_weights_are_refused(weights, message):
+    with pytest.raises(DataError, match=message):
+        replace(random_images(), weights=weights)

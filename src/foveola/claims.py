@@ -65,7 +65,7 @@ class Claim:
         self.folder = path / CHECKPOINT
         self.result = Run(self.folder / _RESULT)
         self.begun = False
-        self.keeps_old = (path / STATUS_FILE).is_file() and Run.open(path).status.status == "done"
+        self.keeps_old = (path / STATUS_FILE).is_file() and Run.open(path).status.status in ("done", "imported")
         self._lock: int | None = lock_descriptor
         self._created = created
 

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from foveola.datasets.reload import RecordedData
+from foveola.display import Displayed
 from foveola.errors import FoveolaError, ModelError
 from foveola.evaluation.comparison import McNemar
 from foveola.evaluation.costs import ParametersByImageSize
@@ -27,7 +28,7 @@ from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.models.metadata import PretrainedOrigin, Rejection, first_problem
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
-from foveola.text import escape_all_surrogates
+from foveola.text import escape_all_surrogates, printable
 
 FORMAT = 1
 
@@ -49,6 +50,9 @@ class Document(Part):
     model_config = ConfigDict(serialize_by_alias=True)
 
     format: Literal[1] = 1
+
+    def __str__(self) -> str:
+        return repr(self)
 
     def to_json(self) -> str:
         """Indented JSON, UTF-8 letters as they are; NaN, which JSON does not know, as null."""
@@ -128,9 +132,12 @@ class RunStatus(Document):
     `threads` and `processor` (its vector instructions) decide in which order sums are taken: with others, the same seed
     gives slightly different weights. `pretrained` are the published weights that it began with, and `weights` is the
     path of their file, if that was given.
+
+    A model of another program has the status "imported", `pretrained` names its file, and `data` is of the name
+    "unknown", without images; its `summary` says what the import has assumed.
     """
 
-    status: Literal["running", "done", "interrupted", "diverged", "failed"]
+    status: Literal["running", "done", "interrupted", "diverged", "failed", "imported"]
     recipe: Recipe
     data: RecordedData
     model: ModelSize
@@ -215,6 +222,16 @@ class SeenImages(BaseModel):
     left_out: int = 0
 
 
+class WeightedImages(BaseModel):
+    """The images have weights, and `effective` images of equal weight would say as much (Kish 1965).
+
+    Metrics, ratios of classes, ROC curves, reliability, coverage and its error count an image by its weight. The
+    confusion matrix, supports, risk over coverage, false alarms and the threshold's promise count every image once.
+    """
+
+    effective: float
+
+
 class WithoutCopies(BaseModel):
     """Metrics of the measured images that the model has not seen."""
 
@@ -223,11 +240,12 @@ class WithoutCopies(BaseModel):
     log_loss: Estimate
 
 
-class Evaluation(Document):
+class Evaluation(Displayed, Document):
     """`evaluation.json`: every metric with its interval, per class, and the points of the report's plots.
 
     `held_out` is true if the model is known to have seen none of the images. `seen` is null where it cannot be known:
-    an export does not know its training images. `without_copies` is there if the model has seen some images, not all.
+    an export does not know its training images. `weighted` is there if the images have weights, `without_copies` if the
+    model has seen some images, not all.
 
     In JSON, `metrics` and `curves` are spread out: `accuracy`, `auc_macro_ovr`, …, `roc`, `reliability`, ….
 
@@ -243,6 +261,7 @@ class Evaluation(Document):
     n: int
     held_out: bool
     seen: SeenImages | None = None
+    weighted: WeightedImages | None = None
     without_copies: WithoutCopies | None = None
     metrics: dict[str, Estimate]
     per_class: list[ClassMetrics]
@@ -256,6 +275,9 @@ class Evaluation(Document):
     @property
     def accuracy(self) -> Estimate:
         return self.metrics["accuracy"]
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.split}, {self.n:,} images, accuracy {self.accuracy})"
 
     @model_validator(mode="before")
     @classmethod
@@ -277,6 +299,12 @@ class Evaluation(Document):
         for name, value in document.items():
             spread |= (value or {}) if name in self._SPREAD else {name: value}
         return spread
+
+
+class ImportedRun(RunStatus):
+    """What `foveola import --json` prints: `run.json` with the run's path."""
+
+    run: str
 
 
 class TrainedRun(RunStatus):
@@ -357,7 +385,7 @@ class ComparedPair(Part):
     verdict: str
 
 
-class Comparison(Document):
+class Comparison(Displayed, Document):
     """What `foveola compare --json` prints. `scope` says what the verdicts hold for: the trained models or recipes."""
 
     data: DataSummary
@@ -369,6 +397,12 @@ class Comparison(Document):
     runs: list[ComparedRun]
     pairs: list[ComparedPair]
     scaling: list[ParametersByImageSize]
+
+    def __repr__(self) -> str:
+        several = len(self.pairs) > 1
+        verdicts = [(f"{pair.first} and {pair.second}: " if several else "") + pair.verdict for pair in self.pairs]
+        images = f"{self.n:,} {self.split} images of {self.data.name}"
+        return printable(f"Comparison({len(self.runs)} runs on {images}: {'; '.join(verdicts)})")
 
 
 # An audit
@@ -457,7 +491,7 @@ class Retrained(Part):
     rows: list[RetrainedRow]
 
 
-class Audit(Document):
+class Audit(Displayed, Document):
     """`audit.json`, and what `foveola audit --json` prints. `duplicate_groups` describes `duplicates`, row by row.
 
     `likely_label_errors` is what confident learning estimates; `label_certainty` says whether it can be relied on.
@@ -487,6 +521,15 @@ class Audit(Document):
     files: list[str]
     seconds: float
 
+    def __repr__(self) -> str:
+        images = f"{sum(self.data.splits.values()):,} images"
+        if self.label_certainty == "likely errors":
+            suspects = f"{self.likely_label_errors:,} likely label errors"
+        else:
+            suspects = f"{len(self.label_suspects):,} label suspects ({self.label_certainty})"
+        found = f"{suspects}, {len(self.duplicates):,} groups of duplicates, {len(self.oddities):,} outliers"
+        return f"Audit({self.data.name!r}, {images}: {found})"
+
 
 # What there is
 
@@ -502,7 +545,7 @@ class LayerRow(Part):
     layers: list["LayerRow"] = []
 
 
-class Summary(Document):
+class Summary(Displayed, Document):
     """What `foveola summary --json` prints."""
 
     recipe: str
@@ -512,6 +555,11 @@ class Summary(Document):
     non_trainable: int
     multiply_adds: int
     diagram: str | None
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.input_shape))
+        costs = f"{self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds"
+        return f"Summary({self.recipe} on {shape}: {len(self.layers)} layers, {costs})"
 
 
 class CatalogRow(Part):
@@ -528,10 +576,13 @@ class CatalogRow(Part):
     path: str | None
 
 
-class Catalog(Document):
+class Catalog(Displayed, Document):
     """What `foveola datasets --json` prints."""
 
     datasets: list[CatalogRow]
+
+    def __repr__(self) -> str:
+        return f"Catalog({', '.join(row.name for row in self.datasets)})"
 
 
 class Packed(Document):

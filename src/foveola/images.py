@@ -13,6 +13,7 @@ from foveola.arrays import Images as Images
 from foveola.arrays import Labels as Labels
 from foveola.arrays import shape_cure, to_labels, to_pixels
 from foveola.arrays import shape_text as shape_text
+from foveola.display import Displayed
 from foveola.errors import DataError
 from foveola.lazy import LazyImages, blocks, select
 from foveola.stratified import hold_out
@@ -22,8 +23,8 @@ Polarity = Literal["light on dark", "dark on light", "mixed"]
 Resize = Literal["stretch", "letterbox"]
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSet(Displayed):
     """Images of one size with their labels.
 
     Parameters
@@ -34,17 +35,28 @@ class ImageSet:
     class_names : K names, unique
     groups : integer array, N: images with the same number show the same patient, object or writer, and stay together
         when the set is split. None: every image stands for itself
+    weights : float array, N, not below 0: how much each image counts in the loss and in the metrics, as `sample_weight`
+        does in scikit-learn. None: all count the same
 
     Raises
     ------
     DataError
-        If shapes, types, counts, labels or groups are invalid or do not match.
+        If shapes, types, counts, labels, groups or weights are invalid or do not match.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = np.zeros((3, 8, 8, 1), np.uint8)
+    >>> data = foveola.ImageSet(images, np.array([0, 1, 1]), ("cat", "dog"), weights=np.array([1, 1, 0.5]))
+    >>> data.take([1, 2]).weights.tolist()
+    [1.0, 0.5]
     """
 
     images: Images
     labels: Labels
     class_names: tuple[str, ...]
     groups: NDArray[np.int64] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         names = tuple(class_name(str(name)) for name in self.class_names)
@@ -55,11 +67,17 @@ class ImageSet:
         object.__setattr__(self, "images", images)
         if self.groups is not None:
             object.__setattr__(self, "groups", _checked_groups(np.asarray(self.groups), len(images)))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", _checked_weights(np.asarray(self.weights), len(images)))
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
         object.__setattr__(self, "class_names", names)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        shape, classes = shape_text(self.image_shape), len(self.class_names)
+        return f"ImageSet({len(self):,} images of {shape}, {classes} classes)"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -74,14 +92,17 @@ class ImageSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of images, labels and class names, independent of the memory layout."""
+        """SHA-256 of images, labels, class names and weights, independent of the memory layout."""
         return content_hash(self, blocks(self.images))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "ImageSet":
         """The images at these indices, in this order."""
         indices = np.asarray(indices, dtype=np.int64)
         groups = None if self.groups is None else self.groups[indices]
-        return ImageSet(select(self.images, indices), self.labels[indices], self.class_names, groups)
+        taken = ImageSet(select(self.images, indices), self.labels[indices], self.class_names, groups)
+        if self.weights is not None:  # set afterwards: images that all weigh 0 can be looked at
+            object.__setattr__(taken, "weights", self.weights[indices])
+        return taken
 
     def split(self, fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
         """A random part and the rest, by `foveola.stratified.hold_out`: images of one group stay together.
@@ -111,6 +132,8 @@ def content_hash(images: ImageSet, parts: Iterable[Images]) -> str:
     for part in parts:
         digest.update(np.ascontiguousarray(part).data)
     digest.update(np.ascontiguousarray(images.labels, dtype="<i8").data)
+    if images.weights is not None:
+        digest.update(np.ascontiguousarray(images.weights, dtype="<f8").data)
     return digest.hexdigest()
 
 
@@ -136,8 +159,8 @@ class Originals:
     white_level: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Displayed):
     """A data set: its training images, and its validation and test images if it has such splits.
 
     All splits have the same image shape and class names. A model can be measured on any data set; `check_trainable`
@@ -177,6 +200,12 @@ class Dataset:
                     f"The splits of {self.name} have images of {shape_text(self.train.image_shape)} and "
                     f"{shape_text(split.image_shape)}; every split must have the same shape."
                 )
+
+    def __repr__(self) -> str:
+        splits = {"training": self.train, "validation": self.validation, "test": self.test}
+        counts = ", ".join(f"{len(images):,} {name}" for name, images in splits.items() if images is not None)
+        shape, classes = shape_text(self.image_shape), len(self.class_names)
+        return f"Dataset({self.name!r}: {counts} images of {shape}, {classes} classes)"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -304,6 +333,23 @@ def _checked_groups(groups: NDArray[Any], image_count: int) -> NDArray[np.int64]
             f"{shape_text(groups.shape)}. Number them: numpy.unique(groups, return_inverse=True)[1]."
         )
     return groups.astype(np.int64, copy=False)
+
+
+def _checked_weights(weights: NDArray[Any], image_count: int) -> NDArray[np.float64]:
+    if weights.dtype.kind not in "uifb" or weights.shape != (image_count,):
+        raise DataError(
+            f"Weights must be one number an image, {image_count} in all, not {weights.dtype} of shape "
+            f"{shape_text(weights.shape) or '()'}. Give one weight for each image."
+        )
+    weights = weights.astype(np.float64)
+    if wrong := np.flatnonzero(~(np.isfinite(weights) & (weights >= 0))).tolist():
+        raise DataError(
+            f"Weights must be 0 or more, and finite; that of image {wrong[0]} is {weights[wrong[0]]}. Correct the "
+            f"weights, or leave these images out ({len(wrong):,} in all)."
+        )
+    if not weights.any():
+        raise DataError("All weights are 0, so that no image would count. Give some image a weight above 0.")
+    return weights
 
 
 def _to_indices(labels: NDArray[Any], names: tuple[str, ...]) -> Labels:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, PlainSerializer
 
+from foveola.display import Displayed
 from foveola.images import Images, Labels
 from foveola.models.metadata import ModelMetadata
 from foveola.models.unfamiliarity import Outputs
@@ -50,7 +51,7 @@ def predict_outputs(predictor: Predictor, images: Images) -> Outputs:
     return Outputs(predictor.predict_logits(images))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     """Logits with the true labels.
 
@@ -61,6 +62,7 @@ class Predictions:
     class_names : K names
     held_out : True if the model has never learnt from these images
     groups : integer array, N: images with the same number show the same object. None: every image stands for itself
+    weights : float array, N: how much each image counts in the metrics. None: all count the same
     """
 
     logits: NDArray[np.float32]
@@ -68,9 +70,24 @@ class Predictions:
     class_names: tuple[str, ...]
     held_out: bool
     groups: NDArray[np.int64] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64], *, held_out: bool) -> "Predictions":
+        """The predictions of the images at these indices."""
+        groups = None if self.groups is None else self.groups[indices]
+        weights = None if self.weights is None else self.weights[indices]
+        return Predictions(self.logits[indices], self.labels[indices], self.class_names, held_out, groups, weights)
+
+    def mean(self, values: NDArray[np.floating | np.bool_]) -> float:
+        """The mean of a value of each image, N, by the images' weights."""
+        return float(np.average(values, weights=self.weights))
+
+    def __repr__(self) -> str:
+        learnt = "held out" if self.held_out else "not held out"
+        return f"Predictions({len(self):,} images, {len(self.class_names)} classes, {learnt})"
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
@@ -92,8 +109,8 @@ Value = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Displayed):
     """A value with its interval.
 
     `low` and `high` bound the 95 % interval, `n` is the number of images behind it, `method` names the interval. What
@@ -112,6 +129,9 @@ class Estimate:
     @property
     def is_defined(self) -> bool:
         return not math.isnan(self.value)
+
+    def __repr__(self) -> str:
+        return f"Estimate({self.value:.4f}, 95 % CI {self.low:.4f}–{self.high:.4f}, n={self.n}, {self.method})"
 
     def __str__(self) -> str:
         return f"{self.value:.4f} (95 % CI {self.low:.4f}–{self.high:.4f})"

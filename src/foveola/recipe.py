@@ -74,9 +74,10 @@ class Augment(BaseModel):
         description="mirror half of the images; auto: from 9 epochs on, if the catalog says that mirrored images keep "
         "their class",
     )
-    cutout: Whole = Field(
+    cutout: Whole | Fraction = Field(
         default=0,
-        description="side in pixels of a random square that is blanked (DeVries and Taylor, 2017); 0: none",
+        description="side of a random square that is blanked, in pixels or, below 1, as a fraction of the image's "
+        "shorter side (DeVries and Taylor, 2017); 0: none",
     )
     mixup: NonNegative = Field(
         default=0.0,
@@ -360,7 +361,13 @@ class Setting:
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes that come with Foveola."""
+    """The names of the recipes that come with Foveola.
+
+    Examples
+    --------
+    >>> foveola.recipe_names()[:3]
+    ['best', 'eduonix', 'efficientnet-lite0']
+    """
     return sorted(
         entry.name.removesuffix(".toml") for entry in _recipes_folder().iterdir() if entry.name.endswith(".toml")
     )
@@ -491,4 +498,4 @@ def _describe_error(key: str, problems: list[Any]) -> str:
     reasons = [problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for problem in problems]
     if not location:
         return f"{reasons[0][0].upper()}{reasons[0][1:]}."
-    return f"{key} is {value!r}; it should be {' or '.join(reasons)}."
+    return f"{key} is {value!r}; it should be {' or '.join(dict.fromkeys(reasons))}."

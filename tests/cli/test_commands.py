@@ -24,6 +24,7 @@ COMMANDS = (
     "convolve",
     "predict",
     "export",
+    "import",
     "serve",
     "info",
     "help",

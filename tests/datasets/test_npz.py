@@ -372,3 +372,19 @@ def test_a_file_with_another_array_name_is_refused(tmp_path):
     np.savez_compressed(tmp_path / "k-train-labels.npz", labels())
     with pytest.raises(DataError, match=r"k-train-imgs\.npz has no array arr_0"):
         load(tmp_path)
+
+
+def test_weights_of_images_are_read(tmp_path, toy):
+    path = tmp_path / "weighted.npz"
+    images, labels = toy.train.images, toy.train.labels
+    weights = np.linspace(0, 2, 60, dtype=np.float32)
+    np.savez(
+        path, x_train=images, y_train=labels, weights_train=weights, x_test=images[:9], y_test=labels[:9],
+        test_weights=np.arange(9)[:, None],
+    )  # fmt: skip
+    found = load(path)
+    np.testing.assert_array_equal(found.train.weights, weights)
+    assert found.test.weights.tolist() == list(range(9))
+    np.savez(path, x_train=images, y_train=labels, weights_train=-weights)
+    with pytest.raises(DataError, match=r"weighted\.npz, train: Weights must be 0 or more"):
+        load(path)

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ def some_data(channels=3, count=60):
     images = random_numbers.integers(0, 256, (count, 6, 5, channels), dtype=np.uint8)
     images[7] = images[3]
     names, groups = ("a", "b", "c"), np.arange(count) // 2
-    train = ImageSet(images[: count - 20], np.arange(count - 20) % 3, names, groups[: count - 20])
+    weights = np.linspace(0, 3, count - 20)
+    train = ImageSet(images[: count - 20], np.arange(count - 20) % 3, names, groups[: count - 20], weights)
     test = ImageSet(images[count - 20 :], np.arange(20) % 3, names)
     return Dataset("some", train, test=test, flip_safe=True, licence="CC0", notes=("a note",), skipped=("x.png",))
 
@@ -280,3 +282,15 @@ def test_a_pack_that_was_interrupted_is_named(tmp_path):
     with pytest.raises(DataError, match="not packed completely"):
         foveola.load(tmp_path / "pack")
     shutil.rmtree(tmp_path / "pack")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_weights_are_packed(in_memory, tmp_path):
+    data = some_data()
+    info = packed.write(tmp_path, data, flush=False)
+    assert [split.weighted for split in info.splits.values()] == [True, False]
+    found = Pack.open(tmp_path).load(in_memory=in_memory)
+    np.testing.assert_array_equal(found.train.weights, data.train.weights)
+    assert found.test.weights is None
+    assert found.fingerprint == data.fingerprint != replace(data, train=replace(data.train, weights=None)).fingerprint
+    Pack.open(tmp_path).verify()

@@ -243,3 +243,18 @@ def test_what_a_colour_model_has_learnt_is_found_in_grey_images():
     metadata = ModelMetadata(class_names=grey.class_names, image_shape=(8, 8, 3), data=origin(colour, splits, overlap))
     selected = select_split(Dataset("grey", grey), metadata, "test")
     assert (selected.name, len(selected.images), selected.held_out) == ("unseen", len(splits.test), True)
+
+
+def test_weights_stay_with_their_images_and_a_split_that_weighs_nothing_is_refused():
+    images = pictures(40)
+    images = replace(images, weights=np.arange(40) / 10)
+    splits = split_dataset(Dataset("weighted", images), 0.25, 0.25, 0)
+    for part in splits.by_name.values():
+        for image, weight in zip(part.images, part.weights, strict=True):
+            assert weight == images.weights[[image.tobytes() == other.tobytes() for other in images.images]]
+    joined_weights = replace(splits, test=replace(splits.test, weights=None)).together.weights
+    assert joined_weights[-len(splits.test) :].tolist() == [1.0] * len(splits.test)
+    with pytest.raises(DataError, match="The 8 test images all weigh 0"):
+        nothing = images.take(range(8))
+        object.__setattr__(nothing, "weights", np.zeros(8))
+        split_dataset(Dataset("nothing", images, test=nothing), 0.25, 0.0, 0)

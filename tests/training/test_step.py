@@ -5,6 +5,7 @@ import torch
 
 from foveola.errors import NonFiniteLoss
 from foveola.training.build import build_classifier
+from foveola.training.loop import class_weights
 from foveola.training.step import TrainStep
 
 NORMALIZED = [
@@ -104,3 +105,54 @@ def test_a_captured_graph_computes_the_same(toy, recipe_of):
     expected = state(steps[1])
     for name, tensor in state(steps[0]).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
+
+
+# Weights of images
+
+
+@pytest.fixture
+def gradients(toy, recipe_of):
+    """Function that gives the loss of one batch, and its gradients, without an update."""
+
+    def compute(indices, *, image_weights=None, size=1, **settings):
+        data = toy()
+        recipe = recipe_of(layers=NORMALIZED[3:], optimizer="sgd", learning_rate=1.0, **settings)
+        classifier = build_classifier(recipe, data, 0)
+        images, labels = torch.from_numpy(data.images.copy()), torch.from_numpy(data.labels)
+        step = TrainStep(
+            classifier, images, labels, recipe, precision=torch.float32, flip=False,
+            class_weights=class_weights(data, recipe, torch.device("cpu")), image_weights=image_weights,
+            steps=STEPS, steps_per_epoch=3,
+        )  # fmt: skip
+        loss, correct = step._forward(indices)
+        loss.backward()
+        return loss.item(), correct.item(), [parameter.grad.clone() for parameter in step.parameters]
+
+    return compute
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"label_smoothing": 0.1}, {"class_weights": "balanced"}, {"augment": {"mixup": 0.4}}],
+    ids=["plain", "smoothing", "class weights", "mixup"],
+)
+def test_weights_of_whole_numbers_are_copies_of_images(gradients, settings):
+    indices = torch.tensor([0, 1, 2, 4, 5, 9])
+    times = torch.tensor([1, 3, 0, 2, 1, 1])
+    weights = torch.zeros(48).index_put((indices,), times.float())
+    if "augment" in settings:  # which images are blended hangs on their number
+        times = torch.ones(6, dtype=torch.int64)
+        weights = torch.full((48,), 2.5)
+    torch.manual_seed(0)
+    copies = gradients(indices.repeat_interleave(times), **settings)
+    torch.manual_seed(0)
+    weighted = gradients(indices, image_weights=weights, **settings)
+    assert weighted[0] == pytest.approx(copies[0])
+    for ours, theirs in zip(weighted[2], copies[2], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_batch_that_weighs_nothing_teaches_nothing(gradients):
+    loss, correct, found = gradients(torch.tensor([0, 1, 2]), image_weights=torch.zeros(48))
+    assert (loss, correct) == (0.0, 0.0)
+    assert not any(gradient.any() for gradient in found)

@@ -59,6 +59,8 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
         "foveola predict runs/mnist-fast scans --out answers.csv · cat seven.png | foveola predict runs/mnist-fast -",
         deployment.export: "Examples: foveola export runs/mnist-fast · "
         "foveola evaluate runs/mnist-fast/exports/model.onnx mnist",
+        deployment.import_: "Examples: foveola import mnist.keras · "
+        "foveola import pets.h5 --classes cat,dog --pixel-range 0,255 --out runs/pets",
         deployment.serve: "Examples: foveola serve runs/mnist-fast · "
         "foveola serve model.onnx --host 0.0.0.0 --workers 4 --collect more-digits",
     },
@@ -69,13 +71,18 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
 }
 
 
+def _command_name(function: Callable[..., None]) -> str:
+    """The function's name, without the underscore of one that Python reserves (`import_`)."""
+    return function.__name__.rstrip("_")
+
+
 class _Panels(TyperGroup):
     """Lists the commands by panel."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
         for panel, functions in PANELS.items():
-            commands = [self.commands[function.__name__] for function in functions]
+            commands = [self.commands[_command_name(function)] for function in functions]
             with formatter.section(panel):
                 formatter.write_dl(
                     [(f"{command.name}".ljust(width), command.get_short_help_str(limit=200)) for command in commands]
@@ -92,7 +99,8 @@ app = typer.Typer(
 )
 for functions in PANELS.values():
     for function, examples in functions.items():
-        app.command(epilog=examples, cls=Command if function is not information.help else None)(function)
+        kind = Command if function is not information.help else None
+        app.command(_command_name(function), cls=kind, epilog=examples)(function)
 
 
 def _print_version(wanted: bool) -> None:

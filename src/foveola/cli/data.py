@@ -19,7 +19,6 @@ from foveola.cli.options import (
     complete,
     one_of,
     parse_image_size,
-    path_text,
     recipe_names,
 )
 from foveola.cli.output import show
@@ -27,25 +26,9 @@ from foveola.cli.output import show
 
 def datasets(as_json: Json = False, quiet: Plain = False) -> None:
     """List the data sets known by name, and whether they are on this machine."""
-    from foveola.datasets import CATALOG, locate
-    from foveola.documents import Catalog, CatalogRow
+    from foveola.workflow.catalog import catalog
 
-    document = Catalog(
-        datasets=[
-            CatalogRow(
-                name=entry.name,
-                title=entry.title,
-                train=entry.train_images,
-                test=entry.test_images,
-                image_shape=list(entry.image_shape),
-                classes=list(entry.class_names),
-                licence=entry.licence,
-                citation=entry.citation,
-                path="embedded" if not entry.files else path_text(locate(entry.name)),
-            )
-            for entry in CATALOG.values()
-        ]
-    )
+    document = catalog()
     show(document, as_json, lambda tables: tables.datasets(document))
 
 

@@ -1,6 +1,5 @@
-"""Commands of the panel Deployment: predict, export, serve."""
+"""Commands of the panel Deployment: predict, export, import, serve."""
 
-import ipaddress
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,8 @@ from foveola.cli.options import (
     SkipBad,
     one_of,
     parse_fixes,
+    parse_image_shape,
+    parse_range,
     parse_size,
 )
 from foveola.cli.output import show, to_json
@@ -136,6 +137,51 @@ def export(
     show(document, as_json, lambda tables: tables.export(report))
 
 
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model that Keras has saved: .keras or .h5.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Class names in the order of the outputs: a,b,c. Default: 0,1,2,…"),
+    ] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A text file with a class name a line, instead of --classes.")
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="HxWxC", help="Shape of the images, such as 28x28x1, if the file does not say it."),
+    ] = None,
+    pixel_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="What the network takes for black and white, such as -1,1. Default: 0,1; or 0,255 if it begins with "
+            "Rescaling.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The run to write. Default: in runs.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a run that is there already.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a Keras model into a run; nothing in its file is executed, and what is not known is refused."""
+    from foveola.documents import ImportedRun
+    from foveola.workflow.import_model import import_model
+
+    if classes is not None and class_names is not None:
+        raise UserError("--classes and --class-names both name the classes. Give one of them.")
+    run = import_model(
+        file,
+        class_names=class_names if classes is None else classes.split(","),
+        image_shape=None if image is None else parse_image_shape(image),
+        pixel_range=None if pixel_range is None else parse_range(pixel_range),
+        out=out,
+        force=force,
+        verbose=as_json and not quiet,  # the table says it, too
+    )
+    document = ImportedRun(**vars(run.status), run=str(run.path))
+    show(document, as_json, lambda tables: tables.imported(document))
+
+
 def serve(
     model: Annotated[
         Path,
@@ -187,7 +233,7 @@ def serve(
     from foveola.cli.options import parse_duration
     from foveola.serving.settings import Settings
     from foveola.text import printable
-    from foveola.workflow.serve import name_of
+    from foveola.workflow.serve import is_loopback, name_of
     from foveola.workflow.serve import serve as serve_model
 
     if name is not None and re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name) is None:
@@ -221,11 +267,3 @@ def serve(
             typer.echo(to_json({"name": settings.name, "url": url}))
 
     serve_model(model, settings, announce=announce, verbose=not quiet)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -153,6 +153,23 @@ def parse_image_shape(text: str) -> tuple[int, int, int]:
     return height, width, channels
 
 
+def parse_range(text: str) -> tuple[float, float]:
+    """The two numbers of a text such as -1,1, the first of which is smaller.
+
+    Raises
+    ------
+    UserError
+        If the text has another form.
+    """
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not -1e6 <= low < high <= 1e6:
+        raise UserError(f"--pixel-range is {text!r}; it should be black,white, such as 0,1 or -1,1 or 0,255.")
+    return low, high
+
+
 def parse_image_size(text: str) -> tuple[int, int]:
     """Height and width of a text such as 64 or 48x64.
 

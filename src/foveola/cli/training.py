@@ -24,7 +24,6 @@ from foveola.cli.options import (
     parse_duration,
     parse_image_shape,
     parse_overrides,
-    path_text,
     recipe_names,
     tracker_names,
 )
@@ -32,8 +31,6 @@ from foveola.cli.output import show
 from foveola.errors import UserError
 
 if TYPE_CHECKING:
-    from foveola.documents import LayerRow
-    from foveola.models.shapes import LayerInfo
     from foveola.runs import Run
 
 
@@ -84,45 +81,15 @@ def summary(
     quiet: Plain = False,
 ) -> None:
     """Show a recipe's layers, their output shapes, parameters and multiply-adds."""
-    from foveola.documents import Summary
     from foveola.models.shapes import infer_shapes
     from foveola.recipe import load_recipe
+    from foveola.workflow.summary import summary as summarize
 
     loaded = load_recipe(recipe, parse_overrides(overrides))
-    height, width, channels = parse_image_shape(image)
-    input_shape = (height + 2 * loaded.pad, width + 2 * loaded.pad, channels)
-    infos = infer_shapes(loaded.layers, input_shape, classes)
-    if diagram is not None:
-        from foveola.reports.diagram import draw
-
-        draw(loaded.name, input_shape, infos, diagram)
-    document = Summary(
-        recipe=loaded.name,
-        input_shape=list(input_shape),
-        layers=_layer_rows(infos),
-        parameters=sum(info.parameters for info in infos),
-        non_trainable=sum(info.buffers for info in infos),
-        multiply_adds=sum(info.multiply_adds for info in infos),
-        diagram=path_text(diagram),
-    )
-    title = f"{loaded.name} on {'×'.join(map(str, input_shape))}, {classes} classes"
+    document = summarize(loaded, parse_image_shape(image), classes, diagram=diagram)
+    infos = infer_shapes(loaded.layers, tuple(document.input_shape), classes)
+    title = f"{loaded.name} on {'×'.join(map(str, document.input_shape))}, {classes} classes"
     show(document, as_json, lambda tables: tables.summary(title, infos))
-
-
-def _layer_rows(infos: "Sequence[LayerInfo]") -> "list[LayerRow]":
-    from foveola.documents import LayerRow
-
-    return [
-        LayerRow(
-            name=info.name,
-            type=info.layer.type,
-            output_shape=list(info.output_shape),
-            parameters=info.parameters,
-            multiply_adds=info.multiply_adds,
-            layers=[row for branch in info.branches.values() for row in _layer_rows(branch)],
-        )
-        for info in infos
-    ]
 
 
 TrainingData = Annotated[

@@ -1,9 +1,9 @@
 """Reader of NPZ files, NumPy's archives of arrays, without pickle and with bounded memory.
 
 One file holds x_train, y_train (and x_val, y_val, x_test, y_test), as Keras saves it, or train_images, train_labels
-and so on, as MedMNIST does. Optional are class_names, and groups_train, groups_val and groups_test (or train_groups
-and so on): a number or string for each image. A folder holds …-train-imgs.npz and …-train-labels.npz (and the same
-with test), each with the array arr_0, as KMNIST is published.
+and so on, as MedMNIST does. Optional are class_names, groups_train, groups_val and groups_test (or train_groups and so
+on), a number or string for each image, and in the same way weights_train …, how much each image counts. A folder holds
+…-train-imgs.npz and …-train-labels.npz (and the same with test), each with the array arr_0, as KMNIST is published.
 """
 
 import io
@@ -13,10 +13,10 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,16 @@ from foveola.images import Dataset, Images, shape_text
 
 ImagesAndLabels = tuple[Images, NDArray[Any]]
 
+
+class _Saved(NamedTuple):
+    """What a file holds; groups and weights by split, where there are some."""
+
+    splits: dict[str, ImagesAndLabels]
+    class_names: tuple[str, ...] = ()
+    groups: Mapping[str, NDArray[np.int64]] = {}
+    weights: Mapping[str, NDArray[Any]] = {}
+
+
 _KEYS = (  # split → keys of images and labels
     {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")},
     {
@@ -42,6 +52,11 @@ _GROUP_KEYS = {
     "train": ("groups_train", "train_groups"),
     "validation": ("groups_val", "val_groups"),
     "test": ("groups_test", "test_groups"),
+}
+_WEIGHT_KEYS = {
+    "train": ("weights_train", "train_weights"),
+    "validation": ("weights_val", "val_weights"),
+    "test": ("weights_test", "test_weights"),
 }
 _CLASS_NAMES = "class_names"
 _MAX_HEADER = 10_000  # NumPy's own limit
@@ -69,16 +84,21 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
         with an entry of the catalog, if the files are not the published ones.
     """
     if path.is_dir():
-        splits, saved_names, entry = _read_folder(path, entry)
-        groups: dict[str, NDArray[np.int64]] = {}
+        splits, entry = _read_folder(path, entry)
+        saved = _Saved(splits)
     else:
-        splits, saved_names, groups = _read_file(path)
+        saved = _read_file(path)
+        splits = saved.splits
     if entry:
         names = entry.class_names
     else:
-        labels, names = classes_of_labels({split: pair[1] for split, pair in splits.items()}, saved_names, str(path))
+        every = {split: pair[1] for split, pair in splits.items()}
+        labels, names = classes_of_labels(every, saved.class_names, str(path))
         splits = {split: (images, labels[split]) for split, (images, _) in splits.items()}
-    sets = {split: image_set(*pair, names, f"{path}, {split}", groups.get(split)) for split, pair in splits.items()}
+    sets = {
+        split: image_set(*pair, names, f"{path}, {split}", saved.groups.get(split), saved.weights.get(split))
+        for split, pair in splits.items()
+    }
     return Dataset(
         entry.name if entry else path.resolve().stem,
         sets["train"],
@@ -89,7 +109,7 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
     )
 
 
-def _read_file(path: Path) -> tuple[dict[str, ImagesAndLabels], tuple[str, ...], dict[str, NDArray[np.int64]]]:
+def _read_file(path: Path) -> _Saved:
     with _open_archive(path) as archive:
         saved_keys = {name.removesuffix(".npy") for name in archive.namelist()}
         keys = next((keys for keys in _KEYS if saved_keys.issuperset(keys["train"])), None)
@@ -109,17 +129,18 @@ def _read_file(path: Path) -> tuple[dict[str, ImagesAndLabels], tuple[str, ...],
                 _to_images(images, f"{path}, {images_key}"),
                 _to_labels(labels, f"{path}, {labels_key}"),
             )
-        groups = _number_groups(
-            {
-                split: _to_groups(_read_array(archive, key, f"{path}, {key}"), f"{path}, {key}")
-                for split in splits
-                for key in _GROUP_KEYS[split]
-                if key in saved_keys
-            }
+        groups, weights = (
+            {split: _read_column(archive, key, path) for split in splits for key in keys[split] if key in saved_keys}
+            for keys in (_GROUP_KEYS, _WEIGHT_KEYS)
         )
-        if _CLASS_NAMES not in saved_keys:
-            return splits, (), groups
-        return splits, _class_names(archive, f"{path}, {_CLASS_NAMES}"), groups
+        names = _class_names(archive, f"{path}, {_CLASS_NAMES}") if _CLASS_NAMES in saved_keys else ()
+        return _Saved(splits, names, _number_groups(groups, path), weights)
+
+
+def _read_column(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
+    """One value for each image, N; also from N×1."""
+    array = _read_array(archive, key, f"{path}, {key}")
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def _class_names(archive: zipfile.ZipFile, where: str) -> tuple[str, ...]:
@@ -129,7 +150,7 @@ def _class_names(archive: zipfile.ZipFile, where: str) -> tuple[str, ...]:
     return tuple(map(str, to_labels(names)))
 
 
-def _read_folder(folder: Path, entry: Entry | None) -> tuple[dict[str, ImagesAndLabels], tuple[str, ...], Entry | None]:
+def _read_folder(folder: Path, entry: Entry | None) -> tuple[dict[str, ImagesAndLabels], Entry | None]:
     training_files = sorted(folder.glob("*-train-imgs.npz"))
     if len(training_files) != 1:
         raise DataError(
@@ -150,7 +171,7 @@ def _read_folder(folder: Path, entry: Entry | None) -> tuple[dict[str, ImagesAnd
                 entry.check(next(file for file in entry.files if file.name == path.name), path)
         images, labels = map(_read_single_array, paths)
         splits[split] = _to_images(images, str(paths[0])), _to_labels(labels, str(paths[1]))
-    return splits, (), entry or identify_by_checksum(*file_digests(folder / f"{prefix}train-labels.npz"))
+    return splits, entry or identify_by_checksum(*file_digests(folder / f"{prefix}train-labels.npz"))
 
 
 def _read_single_array(path: Path) -> NDArray[Any]:
@@ -239,20 +260,14 @@ def _to_labels(array: NDArray[Any], where: str) -> NDArray[Any]:
         raise DataError(f"{where}: {error}") from None
 
 
-def _to_groups(array: NDArray[Any], where: str) -> NDArray[Any]:
-    """The array as one number or string for each image."""
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1 or array.dtype.kind not in "uibUS":
-        raise DataError(
-            f"{where}: groups must be one whole number or string per image, not {array.dtype} of shape "
-            f"{shape_text(array.shape)}. Save one for each image."
-        )
-    return array
-
-
-def _number_groups(groups: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
-    """Groups as numbers, the same in all splits."""
+def _number_groups(groups: Mapping[str, NDArray[Any]], path: Path) -> dict[str, NDArray[np.int64]]:
+    """Groups, one number or string for each image, as numbers that are the same in all splits."""
+    for split, array in groups.items():
+        if array.ndim != 1 or array.dtype.kind not in "uibUS":
+            raise DataError(
+                f"{path}, groups of {split}: groups must be one whole number or string per image, not {array.dtype} of "
+                f"shape {shape_text(array.shape)}. Save one for each image."
+            )
     texts = {split: array.astype(str) for split, array in groups.items()}
     known = np.unique(np.concatenate([*texts.values()])) if texts else np.empty(0, str)
     return {split: np.searchsorted(known, text).astype(np.int64) for split, text in texts.items()}

@@ -4,6 +4,7 @@ pack.json      name, classes, shape, splits with their fingerprints, what the re
 images.npy     uint8 N×H×W×C: training, validation, test images
 labels.npy     int64 N
 groups.npy     int64 N, if the images have groups
+weights.npy    float64 N, if the images have weights
 hashes.npy     uint64 N, as `foveola.models.learnt.hash_images` computes them: find copies without reading the images
 originals.npy  int64 2×N: heights and widths of the training images before they were resized
 
@@ -40,10 +41,10 @@ from foveola.text import escape_all_surrogates
 UNFINISHED = ".packing"
 """The folder of a pack that was interrupted, or is still going on."""
 
-INFO, IMAGES, LABELS, GROUPS, HASHES, ORIGINALS = (
-    "pack.json", "images.npy", "labels.npy", "groups.npy", "hashes.npy", "originals.npy",
+INFO, IMAGES, LABELS, GROUPS, WEIGHTS, HASHES, ORIGINALS = (
+    "pack.json", "images.npy", "labels.npy", "groups.npy", "weights.npy", "hashes.npy", "originals.npy",
 )  # fmt: skip
-FILES = (INFO, IMAGES, LABELS, GROUPS, HASHES, ORIGINALS)
+FILES = (INFO, IMAGES, LABELS, GROUPS, WEIGHTS, HASHES, ORIGINALS)
 
 MAX_IN_MEMORY = 2**31
 """A data set with more bytes of pixels, or more than a quarter of the memory, is not read into memory."""
@@ -63,11 +64,12 @@ class _Part(BaseModel):
 
 
 class SplitInfo(_Part):
-    """Number of images of a split, the fingerprint of its ImageSet, and whether its images have groups."""
+    """Number of images of a split, the fingerprint of its ImageSet, and whether its images have groups and weights."""
 
     images: Annotated[int, Field(ge=1, le=2**40)]
     fingerprint: Sha256
     grouped: bool = False
+    weighted: bool = False
 
 
 class PackInfo(_Part):
@@ -119,6 +121,8 @@ class PackInfo(_Part):
         }
         if any(split.grouped for split in self.splits.values()):
             arrays[GROUPS] = "<i8", (count,)
+        if any(split.weighted for split in self.splits.values()):
+            arrays[WEIGHTS] = "<f8", (count,)
         return arrays
 
 
@@ -250,7 +254,8 @@ class Pack:
         split = self.info.splits[name]
         own, labels = select(images, slice(start, stop)), self.arrays[LABELS][start:stop]
         groups = self.arrays[GROUPS][start:stop] if split.grouped else None
-        made = image_set(own, labels, self.info.class_names, f"{self.path}, {name}", groups)
+        weights = self.arrays[WEIGHTS][start:stop] if split.weighted else None
+        made = image_set(own, labels, self.info.class_names, f"{self.path}, {name}", groups, weights)
         if lazy:
             know_fingerprint(made, split.fingerprint)
         elif made.fingerprint != split.fingerprint:
@@ -417,7 +422,12 @@ def write(
         class_names=list(dataset.class_names),
         image_shape=list(dataset.image_shape),
         splits={
-            name: SplitInfo(images=len(images), fingerprint=_UNSET, grouped=images.groups is not None)
+            name: SplitInfo(
+                images=len(images),
+                fingerprint=_UNSET,
+                grouped=images.groups is not None,
+                weighted=images.weights is not None,
+            )
             for name, images in sets.items()
         },
         files={},
@@ -448,7 +458,8 @@ def write(
         _finish(file, flush)
     arrays = {
         LABELS: np.concatenate([images.labels for images in sets.values()]),
-        GROUPS: np.concatenate([_groups_or_zeros(images) for images in sets.values()]),
+        GROUPS: np.concatenate([_or_zeros(images.groups, images) for images in sets.values()]),
+        WEIGHTS: np.concatenate([_or_zeros(images.weights, images) for images in sets.values()]),
         HASHES: np.concatenate(hashes),
         ORIGINALS: np.stack([before.heights, before.widths]),
     }
@@ -464,8 +475,9 @@ def write(
     return info
 
 
-def _groups_or_zeros(images: ImageSet) -> NDArray[np.int64]:
-    return np.zeros(len(images), np.int64) if images.groups is None else images.groups
+def _or_zeros(values: NDArray[Any] | None, images: ImageSet) -> NDArray[Any]:
+    """The values of each image; zeros where a split has none."""
+    return np.zeros(len(images), np.int64) if values is None else values
 
 
 def _header(dtype: str, shape: Sequence[int]) -> bytes:

@@ -83,10 +83,11 @@ def image_set(
     class_names: Sequence[str],
     where: str,
     groups: NDArray[np.int64] | None = None,
+    weights: NDArray[Any] | None = None,
 ) -> ImageSet:
     """Make an ImageSet; its error messages start with `where`."""
     try:
-        return ImageSet(images, labels, tuple(class_names), groups)
+        return ImageSet(images, labels, tuple(class_names), groups, weights)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 

@@ -84,11 +84,17 @@ class Splits:
 
     @property
     def together(self) -> ImageSet:
-        """All images, in the order of the splits; one of a split without groups then stands for itself."""
+        """All images, in the order of the splits.
+
+        Of splits without groups, or without weights, while others have some, images stand for themselves, and weigh 1.
+        """
         parts = list(self.by_name.values())
         images = concatenate([part.images for part in parts])
         labels = np.concatenate([part.labels for part in parts])
-        return ImageSet(images, labels, self.train.class_names, _groups_together(parts))
+        weights = None
+        if any(part.weights is not None for part in parts):
+            weights = np.concatenate([np.ones(len(part)) if part.weights is None else part.weights for part in parts])
+        return ImageSet(images, labels, self.train.class_names, _groups_together(parts), weights)
 
 
 def _groups_together(parts: Sequence[ImageSet]) -> Indices | None:
@@ -122,14 +128,16 @@ def divide(
     Raises
     ------
     DataError
-        If a class has too few images, or groups, to be in every split.
+        If a class has too few images, or groups, to be in every split, or all images of a split weigh 0.
     """
     fractions = (0.0 if dataset.validation else validation, 0.0 if dataset.test else test)
     given = Splits.of(dataset)
 
     def divided(keys: list[Indices], kind: Together) -> tuple[Splits, Overlap]:
         part = _draw(dataset.train, keys[0], *fractions, seed)
-        return _apply(part, given), _overlap(part, given, keys, kind)
+        splits = _apply(part, given)
+        _check_weights(splits)
+        return splits, _overlap(part, given, keys, kind)
 
     if together is not None:
         return divided(image_keys(given, together), together)
@@ -141,6 +149,16 @@ def divide(
         return divided(near, "near copies")
     splits, overlap = divided(copies, "copies")
     return splits, replace(overlap, scattered=overlap.different - _count(near))
+
+
+def _check_weights(splits: Splits) -> None:
+    """Refuse a split whose images all weigh 0: nothing could be learnt or measured."""
+    for name, images in splits.by_name.items():
+        if images.weights is not None and not images.weights.any():
+            raise DataError(
+                f"The {len(images):,} {name} images all weigh 0. Give some of them a weight above 0, or split the data "
+                f"yourself."
+            )
 
 
 def restore_splits(dataset: Dataset, origin: DataOrigin) -> Splits:

@@ -20,6 +20,7 @@ def summarize(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
         _origin_of_splits(dataset, splits),
         *_copies(dataset, splits, overlap),
         *_groups(dataset, splits, overlap),
+        *_weights(splits),
         *_leaks(splits, overlap),
         *([f"{len(dataset.skipped):,} unreadable files were skipped"] if dataset.skipped else []),
         *dataset.notes,
@@ -108,6 +109,16 @@ def _groups(dataset: Dataset, splits: Splits, overlap: Overlap) -> list[str]:
     count = len(np.unique(groups))
     stay = "; each stays on one side of every split that is drawn" if _is_drawn(dataset, splits) else ""
     return [f"groups: {count:,} among {len(groups):,} images{stay}"]
+
+
+def _weights(splits: Splits) -> list[str]:
+    weights = splits.train.weights
+    if weights is None:
+        return []
+    return [
+        f"weights: {weights.min():g} to {weights.max():g} a training image; they count in loss, calibration and "
+        f"metrics, not in the confusion matrix and in what a rejection threshold promises"
+    ]
 
 
 def _leaks(splits: Splits, overlap: Overlap) -> list[str]:

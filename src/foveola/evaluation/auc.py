@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.evaluation.intervals import NORMAL_95, WeightedMetric
+from foveola.evaluation.intervals import NORMAL_95, WeightedMetric, effective_number
 from foveola.predictions import Estimate, Predictions
 
 
@@ -26,30 +26,33 @@ def auc_macro_ovr(predictions: Predictions) -> Estimate:
     from sklearn.metrics import roc_auc_score
 
     n, classes = predictions.probabilities.shape
-    occurring, supports = np.unique(predictions.labels, return_counts=True)
+    weights = np.ones(n) if predictions.weights is None else predictions.weights
+    occurring = np.unique(predictions.labels[weights > 0])
     if len(occurring) < 2:
         return Estimate(math.nan, math.nan, math.nan, n, "undefined: a single class occurs")
     areas = []
     components = np.zeros(n)
     for label in occurring:
         scores, positive = predictions.probabilities[:, label], predictions.labels == label
-        areas.append(roc_auc_score(positive, scores))
-        components += _structural_components(scores, positive, areas[-1])
+        areas.append(roc_auc_score(positive, scores, sample_weight=predictions.weights))
+        components += _structural_components(scores, positive, weights, areas[-1])
     value = float(np.mean(areas))
     low = high = value
     if 0 < value < 1:
         margin = NORMAL_95 * float(np.linalg.norm(components / len(occurring))) / (value * (1 - value))
         low, high = (float(expit(logit(value) + sign * margin)) for sign in (-1, 1))
-    unseen = _unseen_disorder(supports)
+    unseen = _unseen_disorder(np.array([effective_number(weights[predictions.labels == k]) for k in occurring]))
     if value > 1 - unseen:
         low = min(low, max(value - unseen, 0.0))
     if value < unseen:
         high = max(high, value + unseen)
-    method = "DeLong" if len(occurring) == classes else f"DeLong, {len(occurring)} of {classes} classes occur"
+    method = "DeLong" if predictions.weights is None else "DeLong, weighted"
+    if len(occurring) < classes:
+        method += f", {len(occurring)} of {classes} classes occur"
     return Estimate(value, low, high, n, method)
 
 
-def _unseen_disorder(supports: NDArray[np.int64]) -> float:
+def _unseen_disorder(supports: NDArray[np.float64]) -> float:
     """How much the macro area can fall without a trace: by images that a sample of these sizes misses in 2.5 %.
 
     A fraction e of one class lies below all others, and above all members of the largest other class: the area of its
@@ -64,23 +67,22 @@ def _unseen_disorder(supports: NDArray[np.int64]) -> float:
 
 
 def _structural_components(
-    scores: NDArray[np.float64], positive: NDArray[np.bool_], area: float
+    scores: NDArray[np.float64], positive: NDArray[np.bool_], weights: NDArray[np.float64], area: float
 ) -> NDArray[np.float64]:
     """Each image's part in the error of one area, N: the sum of squares is DeLong's variance.
 
-    By ranks, as in Sun and Xu 2014: the rank among all minus the rank in its own group counts the images of the other
-    group below, ties half.
+    An image's placement is the weight of the other group's images below it (above it, of a negative), ties half, as a
+    fraction of all their weight.
     """
-    from scipy.stats import rankdata
-
-    below = rankdata(scores)
-    below[positive] -= rankdata(scores[positive])
-    below[~positive] -= rankdata(scores[~positive])
-    positives = int(positive.sum())
-    negatives = len(scores) - positives
-    placements = np.where(positive, below / negatives, 1 - below / positives)
-    own = np.where(positive, positives, negatives)
-    parts: NDArray[np.float64] = (placements - area) / np.sqrt(own * np.maximum(own - 1, 1))
+    rank = np.unique(scores, return_inverse=True)[1]
+    parts: NDArray[np.float64] = np.empty(len(scores))
+    for own in (positive, ~positive):
+        others = np.bincount(rank[~own], weights[~own], minlength=int(rank.max()) + 1)
+        below = (others.cumsum() - others / 2)[rank[own]] / others.sum()
+        placements = below if own is positive else 1 - below
+        count = effective_number(weights[own])
+        correction = np.sqrt(count / (count - 1)) if count > 1 else 1.0
+        parts[own] = (placements - area) * weights[own] / weights[own].sum() * correction
     return parts
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.evaluation.intervals import NORMAL_95, wilson
+from foveola.evaluation.intervals import NORMAL_95, effective_number, fraction
 from foveola.images import Labels
 from foveola.predictions import Estimate
 
@@ -12,7 +12,7 @@ PRIOR_SCALE, PRIOR_FREEDOM = 0.1, 10
 BINS, MIN_BIN = 15, 20
 
 
-def fit_temperature(logits: NDArray[np.floating], labels: Labels) -> float:
+def fit_temperature(logits: NDArray[np.floating], labels: Labels, weights: NDArray[np.float64] | None = None) -> float:
     """The temperature T of logits / T (Guo et al. 2017, arXiv:1706.04599) with the largest posterior probability.
 
     The sum of the log losses is minimised together with the negative logarithm of a prior on log T: Student's t with
@@ -23,6 +23,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels) -> float:
     ----------
     logits : float array, N×K, of images that the network has not learnt from
     labels : integer array, N
+    weights : float array, N, of the losses; beside the prior they count as their effective number of images
 
     Returns
     -------
@@ -30,8 +31,11 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels) -> float:
     """
     from scipy.optimize import minimize_scalar
 
+    scaled = None if weights is None or not weights.any() else weights * weights.sum() / np.square(weights).sum()
+
     def objective(log_temperature: float) -> float:
-        losses = log_losses(logits / np.exp(log_temperature), labels).sum()
+        each = log_losses(logits / np.exp(log_temperature), labels)
+        losses = each.sum() if scaled is None else each @ scaled
         return float(losses + (PRIOR_FREEDOM + 1) / 2 * np.log1p((log_temperature / PRIOR_SCALE) ** 2 / PRIOR_FREEDOM))
 
     # The prior can make a second minimum beside the one of the losses, hence the grid. On the log scale halving and
@@ -51,7 +55,9 @@ def log_losses(logits: NDArray[np.floating], labels: Labels) -> NDArray[np.float
     return losses
 
 
-def calibration_error(probabilities: NDArray[np.float64], labels: Labels) -> Estimate:
+def calibration_error(
+    probabilities: NDArray[np.float64], labels: Labels, weights: NDArray[np.float64] | None = None
+) -> Estimate:
     """Mean distance between the top class's probability and how often it is right, corrected for chance: 0 to 1.
 
     Chance alone makes bins of images differ from their probabilities, also of a perfect model: by 0.03 on average with
@@ -66,21 +72,28 @@ def calibration_error(probabilities: NDArray[np.float64], labels: Labels) -> Est
     ----------
     probabilities : float array, N×K
     labels : integer array, N
+    weights : float array, N: how much each image counts; bins then hold equal numbers of images that count, and stand
+        for the effective number of theirs
     """
     from scipy.stats import norm
 
     n, z = len(labels), NORMAL_95
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    members = _bins(confidence, min(BINS, max(n // MIN_BIN, 1)))
-    sizes = np.array([len(images) for images in members])
-    weights = sizes / n
-    confidences = np.array([confidence[images].mean() for images in members]).clip(0, 1)
-    accuracies = np.array([right[images].mean() for images in members])
-    measured = float(weights @ abs(confidences - accuracies))
+    own = np.ones(n) if weights is None else weights
+    confidence, right, own = confidence[own > 0], right[own > 0], own[own > 0]
+    members = _bins(confidence, min(BINS, max(len(own) // MIN_BIN, 1)))
+    sizes = np.array([effective_number(own[images]) for images in members])
+    shares = np.array([own[images].sum() for images in members]) / own.sum()
+    confidences, accuracies = (
+        np.array([np.average(values[images], weights=own[images]) for images in members])
+        for values in (confidence, right)
+    )
+    confidences = confidences.clip(0, 1)
+    measured = float(shares @ abs(confidences - accuracies))
 
     likely = (accuracies * sizes + confidences) / (sizes + 1)  # as if one more image had been seen, never 0 or 1
     errors = np.sqrt(likely * (1 - likely) / sizes)
-    scale, spread = float(weights @ errors), float(np.linalg.norm(weights * errors))
+    scale, spread = float(shares @ errors), float(np.linalg.norm(shares * errors))
     # Mean and standard deviation of |x + noise| for a gap of x standard errors: the folded normal distribution
     x = np.linspace(0, 60, 6001)
     mean = 2 * norm.pdf(x) + x * (1 - 2 * norm.cdf(-x))
@@ -91,19 +104,26 @@ def calibration_error(probabilities: NDArray[np.float64], labels: Labels) -> Est
         return scale * float(x[min(int(np.searchsorted(found, measured)), len(x) - 1)])
 
     value = min(gap(scale * mean), measured)
-    high = max(gap(scale * mean - z * spread * deviation), value, _overall_gap(confidence, right))
-    perfect = np.random.default_rng(0).binomial(sizes, confidences, size=(1000, len(sizes))) / sizes
-    by_chance = np.quantile(abs(perfect - confidences) @ weights, 0.975)
+    high = max(
+        gap(scale * mean - z * spread * deviation),
+        value,
+        _overall_gap(confidence, right, None if weights is None else own),
+    )
+    draws = np.maximum(np.rint(sizes), 1).astype(np.int64)
+    perfect = np.random.default_rng(0).binomial(draws, confidences, size=(1000, len(sizes))) / draws
+    by_chance = np.quantile(abs(perfect - confidences) @ shares, 0.975)
     errors = np.sqrt(np.maximum(confidences * (1 - confidences), likely * (1 - likely)) / sizes)
-    by_chance = max(by_chance, mean[0] * (weights @ errors) + z * np.linalg.norm(weights * errors))
+    by_chance = max(by_chance, mean[0] * (shares @ errors) + z * np.linalg.norm(shares * errors))
     low = min(max(measured - float(by_chance), 0.0), value)
     return Estimate(value, low, min(high, 1.0), n, f"inverted tests, {len(sizes)} bins of equal numbers of images")
 
 
-def _overall_gap(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+def _overall_gap(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], weights: NDArray[np.float64] | None
+) -> float:
     """How far the accuracy can be from the mean confidence, by Wilson's interval."""
-    accuracy = wilson(int(right.sum()), len(right))
-    return float(max(accuracy.high - confidence.mean(), confidence.mean() - accuracy.low))
+    accuracy, mean = fraction(right, weights=weights), float(np.average(confidence, weights=weights))
+    return float(max(accuracy.high - mean, mean - accuracy.low))
 
 
 def expected_calibration_error(probabilities: NDArray[np.float64], labels: Labels, bins: int = BINS) -> float:

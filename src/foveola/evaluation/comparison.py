@@ -172,18 +172,20 @@ def verdict(first: str, second: str, difference: Estimate, p: float, *, training
     return f"no significant difference between {these} ({better} leads by {points}, {interval}): {reason}"
 
 
-def scope(trainings: int, command: str | None) -> str:
+def scope(trainings: int, command: str | None, *, weighted: bool = False) -> str:
     """What a verdict holds for, and how to ask about the recipes.
 
     Parameters
     ----------
     trainings : number of trainings a side
     command : the command that trains more seeds and compares again, None where it cannot
+    weighted : whether the images have weights, which paired tests do not take
     """
+    once = " The images have weights, but every image is counted once here." if weighted else ""
     if trainings > 1:
-        return f"This holds for the recipes, from {trainings} trainings each: also with other seeds."
+        return f"This holds for the recipes, from {trainings} trainings each: also with other seeds.{once}"
     ask = "train each recipe with several seeds" if command is None else command
-    return f"This holds for the trained models: another seed can turn it round. To compare the recipes: {ask}"
+    return f"This holds for the trained models: another seed can turn it round. To compare the recipes: {ask}{once}"
 
 
 def is_significant(difference: Estimate, p: float) -> bool:
@@ -204,6 +206,8 @@ def _right(models: Sequence[Predictions]) -> NDArray[np.bool_]:
             "The models were not measured on the same test images, so that they cannot be compared image by image. "
             "Measure them on the same data."
         )
+    if any(model.weights is not None for model in models):
+        raise DataError("Paired tests count every image once. Leave out the weights of the images.")
     return np.stack([model.predicted == labels for model in models])
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from foveola.evaluation.calibration import calibration_error, log_losses
-from foveola.evaluation.intervals import wilson
+from foveola.evaluation.intervals import fraction
 from foveola.evaluation.metrics import confusion
 from foveola.evaluation.rejection import coverage_at, risk_coverage
 from foveola.images import Labels
@@ -69,7 +69,7 @@ class ReliabilityDiagram(BaseModel):
 
 
 class RiskCoverage(BaseModel):
-    """Error rate among the most confident predictions over the fraction of images that they are."""
+    """Error rate among the most confident predictions over the fraction of images that they are, without weights."""
 
     coverage: list[float]
     risk: list[float]
@@ -118,8 +118,8 @@ def curves(predictions: Predictions, temperature: float) -> Curves:
         reliability=ReliabilityDiagram(
             temperature=temperature,
             bins=f"{BINS} of equal numbers of images",
-            before=reliability(predictions.logits * temperature, predictions.labels),
-            after=reliability(predictions.logits, predictions.labels),
+            before=reliability(predictions.logits * temperature, predictions.labels, predictions.weights),
+            after=reliability(predictions.logits, predictions.labels, predictions.weights),
         ),
         risk_coverage=RiskCoverage(
             coverage=coverage.tolist(), risk=risk.tolist(), coverage_at_1_percent=coverage_at(predictions, 0.01)
@@ -142,9 +142,10 @@ def roc(predictions: Predictions, label: int) -> RocCurve:
     from sklearn.metrics import auc, roc_curve
 
     name, positive = predictions.class_names[label], predictions.labels == label
-    if positive.all() or not positive.any():
+    counting = True if predictions.weights is None else predictions.weights > 0
+    if not (positive & counting).any() or not (~positive & counting).any():
         return RocCurve(name=name, auc=None, false_positive_rate=[], true_positive_rate=[])
-    false, true, _ = roc_curve(positive, predictions.probabilities[:, label])
+    false, true, _ = roc_curve(positive, predictions.probabilities[:, label], sample_weight=predictions.weights)
     thin_false, thin_true = _thin(false, true)
     return RocCurve(
         name=name,
@@ -154,17 +155,22 @@ def roc(predictions: Predictions, label: int) -> RocCurve:
     )
 
 
-def reliability(logits: NDArray[np.floating], labels: Labels) -> Reliability:
-    """Accuracy against confidence, in bins of equal numbers of images."""
+def reliability(
+    logits: NDArray[np.floating], labels: Labels, weights: NDArray[np.float64] | None = None
+) -> Reliability:
+    """Accuracy against confidence, in bins of equal numbers of images; those of weight 0 are in none."""
     probabilities = softmax(logits)
     confidence, right = probabilities.max(axis=1), logits.argmax(axis=1) == labels
     order = confidence.argsort(kind="stable")
+    if weights is not None:
+        order = order[weights[order] > 0]
     bins = []
     for members in np.array_split(order, min(BINS, len(order))):
-        accuracy = wilson(int(right[members].sum()), len(members))
+        own = None if weights is None else weights[members]
+        accuracy = fraction(right[members], weights=own)
         bins.append(
             ReliabilityBin(
-                confidence=float(confidence[members].mean()),
+                confidence=float(np.average(confidence[members], weights=own)),
                 accuracy=accuracy.value,
                 low=accuracy.low,
                 high=accuracy.high,
@@ -172,8 +178,8 @@ def reliability(logits: NDArray[np.floating], labels: Labels) -> Reliability:
             )
         )
     return Reliability(
-        ece=calibration_error(probabilities, labels).value,
-        log_loss=float(log_losses(logits, labels).mean()),
+        ece=calibration_error(probabilities, labels, weights).value,
+        log_loss=float(np.average(log_losses(logits, labels), weights=weights)),
         bins=bins,
     )
 

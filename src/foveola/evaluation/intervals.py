@@ -1,6 +1,7 @@
 """95 % intervals: Wilson's for a fraction of images, the percentile bootstrap for everything else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
@@ -28,10 +29,29 @@ def wilson_bounds(fraction: float, n: float) -> tuple[float, float]:
     return min(max(center - margin, 0.0), fraction), max(min(center + margin, 1.0), fraction)
 
 
-def mean_interval(values: ArrayLike) -> Estimate:
-    """The mean of per-image values, N, with its bootstrap interval: no shape is assumed, so that skew shows."""
+def effective_number(weights: NDArray[np.floating]) -> float:
+    """How many images of equal weight say as much of a mean as images of these weights, N (Kish 1965).
+
+    >>> effective_number(np.array([1.0, 1.0, 1.0])), round(effective_number(np.array([4.0, 1.0, 1.0])), 6)
+    (3.0, 2.0)
+    """
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def mean_interval(values: ArrayLike, weights: NDArray[np.float64] | None = None) -> Estimate:
+    """The mean of per-image values, N, with its bootstrap interval: no shape is assumed, so that skew shows.
+
+    With weights, N, it is the weighted mean, and an image that is drawn again brings its weight again; images of weight
+    0 are not drawn.
+    """
     values = np.asarray(values, dtype=np.float64)
-    return bootstrap(lambda images: float(values[images].mean()), len(values))
+    if weights is None:
+        return bootstrap(lambda images: float(values[images].mean()), len(values))
+    counting = np.flatnonzero(weights)
+    drawn = bootstrap(
+        lambda images: float(np.average(values[counting[images]], weights=weights[counting[images]])), len(counting)
+    )
+    return replace(drawn, n=len(values), method=f"weighted {drawn.method}")
 
 
 def bootstrap(
@@ -54,6 +74,26 @@ def bootstrap(
     )
 
 
+def fraction(
+    successes: NDArray[np.bool_],
+    groups: NDArray[np.int64] | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> Estimate:
+    """The fraction of successes, N, with Wilson's interval: for groups or weights, of the effective number of images.
+
+    Parameters
+    ----------
+    groups : N: images with the same number are alike. None: every image stands for itself
+    weights : N, of each image. None: all count the same
+    """
+    if weights is None and groups is None:
+        return wilson(int(successes.sum()), len(successes))
+    if weights is None:
+        assert groups is not None, "one of both is there"
+        return grouped_wilson(successes, groups)
+    return _weighted_wilson(successes, np.arange(len(successes)) if groups is None else groups, weights)
+
+
 def grouped_wilson(successes: NDArray[np.bool_], groups: NDArray[np.int64]) -> Estimate:
     """The fraction of successes, N, whose images come in groups, N: Wilson's interval at the effective sample size.
 
@@ -61,18 +101,48 @@ def grouped_wilson(successes: NDArray[np.bool_], groups: NDArray[np.int64]) -> E
     variance between groups, times the squared ratio of the quantiles of the normal and the t distribution (Korn and
     Graubard 1998); it is at most the number of images. If all images agree, it is the number of groups.
     """
-    from scipy.stats import t
-
     n, value = len(successes), float(successes.mean())
     number = np.unique(groups, return_inverse=True)[1]
     count = int(number.max()) + 1
     if count == n:
         return wilson(int(successes.sum()), n)
-    effective = float(count)
-    if 0 < value < 1 and count > 1:
-        residuals = np.bincount(number, successes - value)
-        variance = count / (count - 1) * float(np.square(residuals).sum()) / n**2
-        size = value * (1 - value) / variance if variance > 0 else n
-        effective = float(np.clip(size * (NORMAL_95 / t.ppf(0.975, count - 1)) ** 2, 1, n))
+    effective = min(_effective_size(successes, number, np.ones(n), value) or count, n)
     low, high = wilson_bounds(value, effective)
     return Estimate(value, low, high, n, f"Wilson, effective sample size of {count:,} groups")
+
+
+def _weighted_wilson(successes: NDArray[np.bool_], groups: NDArray[np.int64], weights: NDArray[np.float64]) -> Estimate:
+    """As `grouped_wilson`, of weighted images: the effective size is at most Kish's, and Kish's if all images agree.
+
+    The variance alone says too much where few images are wrong and their weights happen to be small, and Kish's number
+    where the heavy images are wrong more often: the smaller of both covers the truth in 93 to 98 % of cases
+    (`benchmarks/weighted_intervals.py`).
+    """
+    value = float(np.average(successes, weights=weights))
+    number = np.unique(groups, return_inverse=True)[1]
+    effective = effective_number(np.bincount(number, weights).astype(np.float64))
+    if size := _effective_size(successes, number, weights, value):
+        effective = min(size, effective_number(weights))
+    low, high = wilson_bounds(value, effective)
+    return Estimate(value, low, high, len(successes), f"Wilson, effective sample size of {effective:.1f} for weights")
+
+
+def _effective_size(
+    successes: NDArray[np.bool_], groups: NDArray[np.int64], weights: NDArray[np.float64], value: float
+) -> float | None:
+    """Korn and Graubard's effective number of images, 1 to N; None where there is no variance to tell it.
+
+    Parameters
+    ----------
+    groups : N, numbered from 0
+    value : the weighted mean of `successes`, N
+    """
+    from scipy.stats import t
+
+    n, count = len(successes), int(groups.max()) + 1
+    if not 0 < value < 1 or count == 1:
+        return None
+    residuals = np.bincount(groups, weights * (successes - value))
+    variance = count / (count - 1) * float(np.square(residuals).sum()) / weights.sum() ** 2
+    size = value * (1 - value) / variance if variance > 0 else n
+    return float(np.clip(size * (NORMAL_95 / t.ppf(0.975, count - 1)) ** 2, 1, n))

@@ -8,10 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, computed_field
 
-from foveola.errors import ModelError
+from foveola.errors import DataError, ModelError
 from foveola.evaluation.auc import auc_macro_ovr, bootstrap_auc
 from foveola.evaluation.calibration import calibration_error, calibration_gaps, log_losses
-from foveola.evaluation.intervals import WeightedMetric, grouped_wilson, mean_interval, wilson, wilson_bounds
+from foveola.evaluation.intervals import (
+    WeightedMetric,
+    effective_number,
+    fraction,
+    mean_interval,
+    wilson,
+    wilson_bounds,
+)
 from foveola.predictions import Estimate, Predictions
 
 
@@ -40,7 +47,8 @@ class Metric:
 class ClassMetrics(BaseModel):
     """One class: precision, recall with Wilson's 95 % interval, F1, and support, the number of its images.
 
-    A ratio without images is 0, and its interval 0 to 1.
+    A ratio without images is 0, and its interval 0 to 1. Where images have weights, these count in the ratios, and
+    `effective_support` is the number of images of equal weight that say as much.
     """
 
     name: str
@@ -48,6 +56,7 @@ class ClassMetrics(BaseModel):
     recall: float = Field(ge=0, le=1)
     f1: float
     support: int = Field(ge=0)
+    effective_support: float | None = Field(None, ge=0, exclude_if=lambda value: value is None)
 
     @computed_field  # type: ignore[prop-decorator]  # mypy issue 1362
     @property
@@ -61,18 +70,22 @@ class ClassMetrics(BaseModel):
 
     @property
     def _recall_interval(self) -> Estimate:
-        if not self.support:
+        if not self.support or self.effective_support == 0:
             return Estimate(0.0, 0.0, 1.0, 0, "no images")
+        if self.effective_support is not None:
+            return Estimate(self.recall, *wilson_bounds(self.recall, self.effective_support), self.support, "Wilson")
         return wilson(round(self.recall * self.support), self.support)
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, Estimate]:
-    """Every metric of METRICS by its key.
+    """Every metric of METRICS by its key; by the images' weights, where they have some.
 
     Raises
     ------
     ModelError
         If the logits are not finite.
+    DataError
+        If all images weigh 0.
 
     Examples
     --------
@@ -88,15 +101,17 @@ def compute_metrics(predictions: Predictions) -> dict[str, Estimate]:
             "The model gives NaN or infinite logits, so nothing can be measured. Its weights are damaged or its "
             "training diverged: train it again with a lower learning rate."
         )
+    if predictions.weights is not None and not predictions.weights.any():
+        raise DataError(
+            f"All {len(predictions):,} images to measure on weigh 0, so that nothing can be measured. Give some of "
+            f"them a weight above 0."
+        )
     return {key: metric.compute(predictions) for key, metric in METRICS.items()}
 
 
 def accuracy(predictions: Predictions) -> Estimate:
-    """Share of images whose most probable class is the true one, with Wilson's interval, which accounts for groups."""
-    right = predictions.predicted == predictions.labels
-    if predictions.groups is not None:
-        return grouped_wilson(right, predictions.groups)
-    return wilson(int(right.sum()), len(predictions))
+    """Share of images whose most probable class is the true one; Wilson's interval accounts for groups and weights."""
+    return fraction(predictions.predicted == predictions.labels, predictions.groups, predictions.weights)
 
 
 def balanced_accuracy(predictions: Predictions) -> Estimate:
@@ -119,42 +134,52 @@ def macro_f1(predictions: Predictions) -> Estimate:
 
 def log_loss(predictions: Predictions) -> Estimate:
     """Mean negative log-likelihood of the true class, in nats; nothing is clipped."""
-    return mean_interval(log_losses(predictions.logits, predictions.labels))
+    return mean_interval(log_losses(predictions.logits, predictions.labels), predictions.weights)
 
 
 def brier(predictions: Predictions) -> Estimate:
     """Squared distance between probabilities and truth, summed over the classes (Brier 1950): 0 (best) to 2."""
-    return mean_interval(_brier_scores(predictions))
+    return mean_interval(_brier_scores(predictions), predictions.weights)
 
 
 def ece(predictions: Predictions) -> Estimate:
     """Calibration error of the most probable class, corrected for chance: see `calibration_error`."""
-    return calibration_error(predictions.probabilities, predictions.labels)
+    return calibration_error(predictions.probabilities, predictions.labels, predictions.weights)
 
 
 def per_class(predictions: Predictions) -> list[ClassMetrics]:
     """Precision, recall, F1 and support of each class, K rows."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    names = predictions.class_names
-    columns = precision_recall_fscore_support(
-        predictions.labels, predictions.predicted, labels=range(len(names)), zero_division=0.0
+    names, labels, weights = predictions.class_names, predictions.labels, predictions.weights
+    *ratios, _ = precision_recall_fscore_support(
+        labels, predictions.predicted, labels=range(len(names)), zero_division=0.0, sample_weight=weights
     )
+    supports = np.bincount(labels, minlength=len(names)).tolist()
+    effective = [None if weights is None else _effective(weights[labels == label]) for label in range(len(names))]
     return [
-        ClassMetrics(name=name, precision=float(precision), recall=float(recall), f1=float(f1), support=int(support))
-        for name, precision, recall, f1, support in zip(names, *columns, strict=True)
-    ]
+        ClassMetrics(
+            name=name, precision=float(precision), recall=float(recall), f1=float(f1), support=support,
+            effective_support=size,
+        )
+        for name, precision, recall, f1, support, size in zip(names, *ratios, supports, effective, strict=True)
+    ]  # fmt: skip
+
+
+def _effective(weights: NDArray[np.float64]) -> float:
+    """The effective number of images; 0 without weight."""
+    return effective_number(weights) if weights.any() else 0.0
 
 
 def confusion(predictions: Predictions) -> NDArray[np.int64]:
-    """Number of images by true class (rows) and most probable class (columns), int64 K×K."""
+    """Number of images, without their weights, by true class (rows) and most probable class (columns), int64 K×K."""
     classes = len(predictions.class_names)
     cells = np.bincount(_cells(predictions), minlength=classes**2)
     matrix: NDArray[np.int64] = cells.reshape(classes, classes)
     return matrix
 
 
-# Metrics for resampling, where every image has a weight
+# Metrics for resampling, where every image has a weight: how often it is drawn
 
 
 def bootstrap_mean(values: Callable[[Predictions], NDArray[np.float64]]) -> Callable[..., WeightedMetric]:
@@ -206,15 +231,24 @@ def _effective_wilson(
 
     That number (Kish 1965) gives a fraction the variance that the statistic has by the delta method: that of its
     influence function. Both are computed on the matrix with one more image, spread as if labels and predictions were
-    independent, so that an interval has a width where no image is wrong.
+    independent, so that an interval has a width where no image is wrong. Weighted images are at most as many as Kish's
+    effective number, as in `foveola.evaluation.intervals.fraction`.
     """
-    counts, n = confusion(predictions).astype(np.float64), len(predictions)
+    n = len(predictions)
+    weights = np.ones(n) if predictions.weights is None else predictions.weights
+    weights = weights * weights.sum() / np.square(weights).sum()  # their sum is the effective number of images
+    size, classes = float(weights.sum()), len(predictions.class_names)
+    counts, squares = (
+        np.bincount(_cells(predictions), power, minlength=classes**2).reshape(classes, classes).astype(np.float64)
+        for power in (weights, np.square(weights))
+    )
     value = float(statistic(counts[None])[0])
-    spread = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / n**2
-    smoothed = (counts + spread) * n / (n + 1)
-    fraction = float(statistic(smoothed[None])[0])
-    variance = float((smoothed * influence(smoothed) ** 2).sum())
-    images = min(fraction * (1 - fraction) / variance, n) if variance > 0 else n
+    spread = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / size**2
+    smoothed, smoothed_squares = ((cells + spread) * size / (size + 1) for cells in (counts, squares))
+    share = float(statistic(smoothed[None])[0])
+    moved = np.square(influence(smoothed))
+    variance = float(max((smoothed * moved).sum(), (smoothed_squares * moved).sum()))
+    images = min(share * (1 - share) / variance, size) if variance > 0 else size
     low, high = wilson_bounds(value, images)
     return Estimate(value, low, high, n, "Wilson's, for the effective number of images")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from foveola.evaluation.intervals import wilson
+from foveola.evaluation.intervals import fraction
 from foveola.models.metadata import Rejection, Shortfall
 from foveola.predictions import Estimate, Predictions
 
@@ -51,7 +51,8 @@ def choose_threshold(predictions: Predictions, error: float, confidence: float |
 
     Parameters
     ----------
-    predictions : of images that the network has not learnt from, temperature applied; not the test images
+    predictions : of images that the network has not learnt from, temperature applied; not the test images. Images are
+        counted, without their weights: the exact tail is that of a number of images
     error : target error rate among the accepted predictions, 0 to 1
     confidence : of the promise, above 0 and below 1; None for "on average"
 
@@ -96,16 +97,17 @@ class RejectionResult(BaseModel):
 
 
 def evaluate_rejection(predictions: Predictions, rejection: Rejection) -> RejectionResult:
-    """Coverage and error rate of a model's threshold on these images."""
+    """Coverage and error rate of a model's threshold on these images, by their weights."""
     confident = rejection.is_confident(predictions.probabilities)
-    wrong = int((predictions.predicted != predictions.labels)[confident].sum())
-    n = int(confident.sum())
+    wrong, n = (predictions.predicted != predictions.labels)[confident], int(confident.sum())
+    weights = None if predictions.weights is None else predictions.weights[confident]
+    counts = n > 0 and (weights is None or weights.any())
     return RejectionResult(
         error=rejection.target_error,
         threshold=rejection.threshold,
         confidence=rejection.confidence,
-        coverage=wilson(n, len(predictions)),
-        accepted_error=wilson(wrong, n) if n else None,
+        coverage=fraction(confident, weights=predictions.weights),
+        accepted_error=fraction(wrong, weights=weights) if counts else None,
         n=n,
     )
 

@@ -54,8 +54,8 @@ class DataOrigin(BaseModel):
 class PretrainedOrigin(BaseModel):
     """The published weights that a training began with: their name in `foveola.models.pretrained`, and the file.
 
-    `source` and `licence` are None if the file was given by its path and is not a known one. `verified` says whether
-    the SHA-256 is that of a published file.
+    Of an imported model, they are the name of its file, and the file. `source` and `licence` are None if the file was
+    given by its path and is not a known one. `verified` says whether the SHA-256 is that of a published file.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -124,7 +124,9 @@ def cross_validate(
         logits = classifier.predict_logits(held_out.images)
         if not np.isfinite(logits).all():
             raise NonFiniteLoss("After the last step, the network's outputs are not finite. Training has diverged.")
-        scores.append(score(Predictions(logits, held_out.labels, held_out.class_names, held_out=True)))
+        scores.append(
+            score(Predictions(logits, held_out.labels, held_out.class_names, held_out=True, weights=held_out.weights))
+        )
         after_fold(number, scores[-1])
     return scores
 

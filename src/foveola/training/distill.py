@@ -29,11 +29,16 @@ def teacher_logits(teacher: Classifier, images: Images, device: torch.device, pr
     return logits
 
 
-def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def distillation_loss(
+    logits: Tensor, teacher_logits: Tensor, temperature: float, weights: Tensor | None = None
+) -> Tensor:
     """Divergence of the student's probabilities from the teacher's (Kullback and Leibler), summed over N images.
 
-    Both are softened by the temperature; its square keeps the size of the gradient (Hinton et al., 2015).
+    Both are softened by the temperature; its square keeps the size of the gradient (Hinton et al., 2015). With weights,
+    N, the sum is weighted.
     """
     student = F.log_softmax(logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="sum", log_target=True)
+    if weights is None:
+        return temperature**2 * F.kl_div(student, teacher, reduction="sum", log_target=True)
+    return temperature**2 * weights @ F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)

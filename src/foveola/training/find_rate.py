@@ -81,6 +81,7 @@ def range_test(
     step = TrainStep(
         classifier, batches.images, batches.labels, recipe,
         precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
+        image_weights=batches.weights,
         steps=STEPS, steps_per_epoch=batches.per_epoch,
     )  # fmt: skip
     training_mode(classifier, recipe)

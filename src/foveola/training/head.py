@@ -83,12 +83,12 @@ def fit_head(
     started = time.perf_counter()
     classifier.to(device).eval()
     head = _last_layer(classifier.network)
-    body = _folded_body(classifier.network)
+    body = folded_body(classifier.network)
     total = recipe.head_views * len(train)
     features = np.empty((recipe.head_views, len(train), head.in_features), np.float32)
     for view in range(recipe.head_views):
         done = 0
-        for values in _features_of_view(classifier, body, train, recipe, view, seed, precision, flip):
+        for values in features_of_view(classifier, body, train, recipe, view, seed, precision, flip):
             features[view, done : done + len(values)] = values
             done += len(values)
             announce(view * len(train) + done, total)
@@ -97,7 +97,7 @@ def fit_head(
     features -= center
     features /= scale
     strength, accuracy = _choose_strength(features, train, units, recipe, seed)
-    weights, bias = _regression(features, train.labels, len(train.class_names), recipe, strength)
+    weights, bias = _regression(features, train, np.ones(len(train), bool), recipe, strength)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weights / scale))
         head.bias.copy_(torch.from_numpy(bias - (weights / scale) @ center))
@@ -111,7 +111,7 @@ def _last_layer(network: nn.Module) -> nn.Linear:
     return last[0]
 
 
-def _folded_body(network: nn.Module) -> nn.Module:
+def folded_body(network: nn.Module) -> nn.Module:
     """All layers but the last, with batch normalisation folded into the convolutions before it."""
     body = nn.Sequential(*copy.deepcopy(list(network.children())[:-1])).eval()
     for module in list(body.modules()):
@@ -129,7 +129,7 @@ def _fold(layers: nn.Sequential) -> None:
             layers[position - 1], layers[position] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
 
 
-def _features_of_view(
+def features_of_view(
     classifier: Classifier,
     body: nn.Module,
     train: ImageSet,
@@ -161,25 +161,26 @@ def _choose_strength(
         folds = assign_folds(train.labels, FOLDS, seed, units)
     except DataError as error:
         raise DataError(f"The regularization of the last layer is chosen by cross-validation: {error}") from None
+    image_weights = np.ones(len(train)) if train.weights is None else train.weights
     losses, correct = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
     for fold in range(FOLDS):
         out = folds == fold
         labels = train.labels[out]
         for index, strength in enumerate(STRENGTHS):
-            weights, bias = _regression(features[:, ~out], train.labels[~out], len(train.class_names), recipe, strength)
+            weights, bias = _regression(features, train, ~out, recipe, strength)
             logits = features[0, out] @ weights.T + bias
             logits -= logits.max(axis=1, keepdims=True)
             log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            losses[index] -= log_probabilities[np.arange(len(labels)), labels].sum()
-            correct[index] += (logits.argmax(axis=1) == labels).sum()
+            losses[index] -= log_probabilities[np.arange(len(labels)), labels] @ image_weights[out]
+            correct[index] += (logits.argmax(axis=1) == labels) @ image_weights[out]
     best = int(losses.argmin())
-    return STRENGTHS[best], float(correct[best] / len(train))
+    return STRENGTHS[best], float(correct[best] / image_weights.sum())
 
 
 def _regression(
-    features: Features, labels: NDArray[np.int64], classes: int, recipe: Recipe, strength: float
+    features: Features, train: ImageSet, chosen: NDArray[np.bool_], recipe: Recipe, strength: float
 ) -> tuple[Features, Features]:
-    """Weights, K×D, and biases, K, of a multinomial logistic regression on views of images, V×N×D.
+    """Weights, K×D, and biases, K, of a multinomial logistic regression on views, V×N×D, of the chosen images, N.
 
     The strength is per image, whatever the number of views. A class without images gets the smallest bias.
     """
@@ -193,7 +194,10 @@ def _regression(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # as near to the optimum as it pays
-        model.fit(features.reshape(-1, features.shape[2]), np.tile(labels, len(features)))
+        labels, views = train.labels[chosen], features if chosen.all() else features[:, chosen]
+        own = None if train.weights is None else np.tile(train.weights[chosen], len(views))
+        model.fit(views.reshape(-1, views.shape[2]), np.tile(labels, len(views)), sample_weight=own)
+    classes = len(train.class_names)
     weights, bias = np.zeros((classes, features.shape[2]), np.float32), np.full(classes, -30, np.float32)
     if len(model.classes_) == 2:  # a single row, for the second class against the first
         weights[model.classes_], bias[model.classes_] = (

@@ -62,7 +62,10 @@ class Fit:
             raise ValueError("There are no validation images, because the recipe's validation is 0. Set it above 0.")
         if self._validated is None or self._validated[0] != self.step:
             logits = self.processes.predict_logits(self.classifier, self.validation.images)
-            predictions = Predictions(logits, self.validation.labels, self.validation.class_names, held_out=True)
+            predictions = Predictions(
+                logits, self.validation.labels, self.validation.class_names, held_out=True,
+                weights=self.validation.weights,
+            )  # fmt: skip
             self._validated = self.step, predictions
         return self._validated[1]
 
@@ -111,6 +114,7 @@ def fit(
     step = TrainStep(
         classifier, batches.images, batches.labels, recipe,
         precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
+        image_weights=batches.weights,
         steps=batches.steps, steps_per_epoch=batches.per_epoch, processes=processes,
         teacher_logits=teacher_logits,
     )  # fmt: skip
@@ -191,6 +195,7 @@ class Batches:
             # Copied only if necessary: PyTorch takes neither read-only arrays nor views with negative strides
             self.images = torch.from_numpy(np.require(train.images, requirements=["C", "W"])).to(device)
         self.labels = torch.from_numpy(train.labels).to(device)
+        self.weights = None if train.weights is None else torch.tensor(train.weights, dtype=torch.float32).to(device)
         self.size = min(recipe.batch_size, len(train))
         self.random = recipe.batches == "random"
         self.seed, self.processes = seed, processes
@@ -259,18 +264,27 @@ def training_mode(classifier: Classifier, recipe: Recipe) -> None:
 
 
 def class_weights(train: ImageSet, recipe: Recipe, device: torch.device) -> Tensor | None:
-    """Class weights, K: inverse to the class frequencies, 1 on average over the images (King and Zeng, 2001)."""
+    """Class weights, K: inverse to the class frequencies, 1 on average over the images (King and Zeng, 2001).
+
+    Where images have weights, the frequency of a class is the sum of those of its images.
+    """
     if recipe.class_weights == "none":
         return None
-    weights = len(train) / (len(train.class_names) * train.class_counts)
+    sums = train.class_counts.astype(np.float64)
+    if train.weights is not None:
+        sums = np.bincount(train.labels, train.weights, minlength=len(sums)).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        weights = sums.sum() / (len(sums) * sums)
+    weights[sums == 0] = 0
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def _validation_metrics(predictions: Predictions) -> EpochMetrics:
     true_class = predictions.probabilities[np.arange(len(predictions)), predictions.labels]
     # The smallest normal number stands for a probability that underflowed to 0
-    loss = -np.log(np.maximum(true_class, np.finfo(np.float64).tiny)).mean()
-    return {"val_loss": float(loss), "val_accuracy": float((predictions.predicted == predictions.labels).mean())}
+    losses = -np.log(np.maximum(true_class, np.finfo(np.float64).tiny))
+    right = predictions.predicted == predictions.labels
+    return {"val_loss": predictions.mean(losses), "val_accuracy": predictions.mean(right)}
 
 
 def seed_step(seed: int, step: int, device: torch.device) -> None:

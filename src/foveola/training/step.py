@@ -7,6 +7,7 @@ every step, and raised at once.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import torch
@@ -27,6 +28,9 @@ from foveola.training.schedules import lr_schedule
 # Steps before a CUDA graph is captured, in which libraries choose their kernels and the allocator reserves memory
 _WARM_UP_STEPS = 3
 
+# In the place of a weight of 0, to divide by
+_TINY = torch.finfo(torch.float32).tiny
+
 TrainBatch = Callable[[Tensor, float | Tensor], None]
 
 
@@ -41,6 +45,7 @@ class TrainStep:
     precision : of matrix products
     flip : whether training flips images, each with probability 1/2
     class_weights : K, or None
+    image_weights : float32 N on the device: how much each image counts in loss and accuracy; None: all the same
     steps, steps_per_epoch : number of steps in the whole training, and in an epoch
     deferred : whether a non-finite loss is raised only when the metrics are read; by default on a GPU
     processes : those that share every batch
@@ -57,6 +62,7 @@ class TrainStep:
         precision: torch.dtype,
         flip: bool,
         class_weights: Tensor | None,
+        image_weights: Tensor | None = None,
         steps: int,
         steps_per_epoch: int,
         deferred: bool | None = None,
@@ -66,7 +72,7 @@ class TrainStep:
         device = images.device
         self.classifier, self.recipe = classifier, recipe
         self.images, self.labels = images, labels
-        self.flip, self.class_weights = flip, class_weights
+        self.flip, self.class_weights, self.image_weights = flip, class_weights, image_weights
         self.processes, self.teacher_logits = processes, teacher_logits
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.deferred = device.type == "cuda" if deferred is None else deferred
@@ -75,7 +81,7 @@ class TrainStep:
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         self.buffers = list(classifier.network.buffers())
         self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
-        # Loss, correct, seen. Apple's GPUs have no float64
+        # Loss, correct, seen; weighted. Apple's GPUs have no float64
         self.sums = torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         self.nonfinite = torch.zeros((), device=device)  # 1 from the first step with a non-finite loss or gradient
         self.nonfinite_loss = torch.zeros((), device=device)
@@ -111,7 +117,7 @@ class TrainStep:
             self._raise()
 
     def epoch_metrics(self) -> tuple[float, float]:
-        """Mean loss and accuracy over the images since the last call.
+        """Mean loss and accuracy over the images since the last call, by their weights.
 
         Raises
         ------
@@ -122,7 +128,7 @@ class TrainStep:
             self._raise()
         loss, correct, seen = self.sums.tolist()
         self.sums.zero_()
-        return loss / seen, correct / seen
+        return (loss / seen, correct / seen) if seen else (0.0, 0.0)  # of images that weigh 0
 
     def train_batch(self, indices: Tensor, lr_scale: float | Tensor) -> None:
         """Do one step; if deferred, without synchronising with the device."""
@@ -137,26 +143,32 @@ class TrainStep:
         if self.deferred or not self.nonfinite:
             for optimizer in self.optimizers:
                 optimizer.step(lr_scale, skip=self.nonfinite if self.deferred else None)
-            self.sums += torch.stack((loss * len(indices), correct, torch.full_like(correct, len(indices))))
+            seen = torch.full_like(correct, len(indices))
+            if self.image_weights is not None:
+                seen = self.image_weights[indices].sum()
+            self.sums += torch.stack((loss * seen, correct, seen))
         for parameter in self.parameters:
             parameter.grad = None
 
     def _forward(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss and number of correct predictions: this process's summands of those of the whole batch."""
-        labels = self.labels[indices]
+        """Mean loss and weight of the correct predictions: this process's summands of those of the whole batch."""
         part = self.processes.part(len(indices))
         if not self.recipe.augment.mixup:
             logits = self._logits(self._inputs(indices, part), part)
-            own = labels[part.rows]
-            return self._loss(logits, indices[part.rows], indices), (logits.detach().argmax(1) == own).sum()
+            own = indices[part.rows]
+            return self._loss(logits, own, indices), self._correct(logits, own)
         weight, order = draw_mixup(self.recipe.augment.mixup, len(indices), indices.device)
         x, partners = self._pairs(indices, part, order)
         logits = self._logits(mixup(x, partners, weight), part)
-        own, other = labels[part.rows], labels[order[part.rows]]
-        others = indices[order[part.rows]]
-        loss = weight * self._loss(logits, indices[part.rows], indices)
+        own, others = indices[part.rows], indices[order[part.rows]]
+        loss = weight * self._loss(logits, own, indices)
         loss = loss + (1 - weight) * self._loss(logits, others, indices)
-        return loss, (logits.detach().argmax(1) == (own if weight >= 0.5 else other)).sum()
+        return loss, self._correct(logits, own if weight >= 0.5 else others)
+
+    def _correct(self, logits: Tensor, indices: Tensor) -> Tensor:
+        """The weight of the images with these indices whose most probable class is the true one."""
+        right = logits.detach().argmax(1) == self.labels[indices]
+        return right.sum() if self.image_weights is None else self.image_weights[indices] @ right.float()
 
     def _inputs(self, indices: Tensor, part: BatchPart) -> Tensor:
         """Augmented images of a part of the batch, as the network takes them."""
@@ -187,22 +199,38 @@ class TrainStep:
     def _loss(self, logits: Tensor, indices: Tensor, all_indices: Tensor) -> Tensor:
         """Mean loss by the labels of images with these indices, mixed with that by the teacher if there is one.
 
+        The mean is weighted, where images have weights.
+
         Of a part of the batch, its summand of the mean over the whole batch.
         """
-        loss = self._label_loss(logits, self.labels[indices], self.labels[all_indices])
+        loss = self._label_loss(logits, indices, all_indices)
         if self.teacher_logits is None:
             return loss
         distill = self.recipe.distill
-        taught = distillation_loss(logits, self.teacher_logits[indices], distill.temperature) / len(all_indices)
+        weights = None if self.image_weights is None else self.image_weights[indices]
+        taught = distillation_loss(logits, self.teacher_logits[indices], distill.temperature, weights)
+        taught = taught / self._total(all_indices, by_class=False)
         return (1 - distill.weight) * loss + distill.weight * taught
 
-    def _label_loss(self, logits: Tensor, labels: Tensor, all_labels: Tensor) -> Tensor:
+    def _label_loss(self, logits: Tensor, indices: Tensor, all_indices: Tensor) -> Tensor:
         """Mean cross-entropy; of a part of the batch, its sum divided by the weight of the whole batch."""
-        weights, smoothing = self.class_weights, self.recipe.label_smoothing
+        loss = partial(
+            F.cross_entropy, logits, self.labels[indices], self.class_weights,
+            label_smoothing=self.recipe.label_smoothing,
+        )  # fmt: skip
+        if self.image_weights is not None:
+            return self.image_weights[indices] @ loss(reduction="none") / self._total(all_indices)
         if self.processes.size == 1:
-            return F.cross_entropy(logits, labels, weights, label_smoothing=smoothing)
-        total = len(all_labels) if weights is None else weights[all_labels].sum()
-        return F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum") / total
+            return loss()
+        return loss(reduction="sum") / self._total(all_indices)
+
+    def _total(self, indices: Tensor, *, by_class: bool = True) -> Tensor | int:
+        """The weight of a whole batch, above 0, with that of the classes or without."""
+        weights = self.image_weights
+        if by_class and self.class_weights is not None:
+            of_class = self.class_weights[self.labels[indices]]
+            return of_class.sum() if weights is None else (weights[indices] * of_class).sum().clamp_min(_TINY)
+        return len(indices) if weights is None else weights[indices].sum().clamp_min(_TINY)
 
     def _sum_over_processes(self, loss: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
         """Loss, correct predictions and gradients of the whole batch."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,8 +28,6 @@ from foveola.training.callbacks import Callback, EpochMetrics
 if TYPE_CHECKING:
     from foveola.training.loop import Fit
 
-# How a training ends; "done" is the only good one
-Ending = Literal["running", "done", "interrupted", "diverged", "failed"]
 PROJECT = "foveola"
 
 
@@ -93,8 +91,8 @@ class Tracker(Callback):
 
         self._attempt(log)
 
-    def close(self, ending: Ending) -> None:
-        """Write everything, and say how the training has ended."""
+    def close(self, ending: str) -> None:
+        """Write everything, and say how the training has ended: its status in `run.json`."""
         if self.is_open:
             self._attempt(lambda: self._close(ending))
             self.is_open = False
@@ -141,7 +139,7 @@ class Tracker(Callback):
     def _log_results(self, results: Results) -> None:
         raise NotImplementedError
 
-    def _close(self, ending: Ending) -> None:
+    def _close(self, ending: str) -> None:
         raise NotImplementedError
 
 
@@ -178,7 +176,7 @@ class TensorBoard(Tracker):
         names = ", ".join(path.name for path in results.files)
         self.writer.add_text("model", f"{self.folder}: {names}", results.epoch)
 
-    def _close(self, ending: Ending) -> None:
+    def _close(self, ending: str) -> None:
         self.writer.close()
 
 
@@ -187,7 +185,7 @@ class MLflow(Tracker):
 
     PACKAGE, EXTRA = "mlflow", "mlflow"
     ENVIRONMENT: ClassVar[Mapping[str, str]] = {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    _STATUS: ClassVar[Mapping[Ending, str]] = {"done": "FINISHED", "interrupted": "KILLED"}
+    _STATUS: ClassVar[Mapping[str, str]] = {"done": "FINISHED", "interrupted": "KILLED"}
 
     def _open(self, epoch: int) -> None:
         mlflow = importlib.import_module("mlflow")
@@ -226,7 +224,7 @@ class MLflow(Tracker):
         for path in results.files:
             self.client.log_artifact(self.log_id, str(path), "model")
 
-    def _close(self, ending: Ending) -> None:
+    def _close(self, ending: str) -> None:
         self.client.set_terminated(self.log_id, self._STATUS.get(ending, "FAILED"))
 
 
@@ -269,7 +267,7 @@ class WandB(Tracker):
             copied = shutil.copy(path, Path(self.run.dir) / path.name)
             self.run.save(str(copied), base_path=self.run.dir, policy="end")
 
-    def _close(self, ending: Ending) -> None:
+    def _close(self, ending: str) -> None:
         self.run.finish(exit_code=0 if ending == "done" else 1)
 
 

@@ -26,13 +26,14 @@ def calibrate(classifier: "Classifier", splits: Splits, recipe: Recipe) -> None:
 
     if splits.validation is None:
         return
-    logits, labels = classifier.predict_logits(splits.validation.images), splits.validation.labels
+    validation = splits.validation
+    logits, labels = classifier.predict_logits(validation.images), validation.labels
     if not np.isfinite(logits).all():  # the last step's weights are finite, but overflow
         raise NonFiniteLoss(
             "After the last step, the network's outputs are not finite. Training has diverged; "
             "lower the learning rate with --set learning_rate=…"
         )
-    temperature = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels, validation.weights)
     reject = None
     if recipe.reject is not None:
         calibrated = Predictions(logits / np.float32(temperature), labels, classifier.class_names, held_out=True)

@@ -1,5 +1,6 @@
 """Compare: runs measured on the same test images, the significance of their differences, and their costs."""
 
+import os
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ class _Side:
 
 
 def compare(
-    *runs: str | Path,
+    *runs: str | Path | Run,
     data: str | Path | Dataset | None = None,
     seeds: int = 1,
     out: str | Path | None = None,
@@ -74,7 +75,7 @@ def compare(
 
     Parameters
     ----------
-    runs : at least two run directories
+    runs : at least two runs, or their directories
     data : the runs' data; by default found again by its name or its recorded path
     seeds : trainings per run; with more than one, each run's recipe is trained with the next seeds, into folders
         beside it (RUN-seed1, …), and those that exist already are used again
@@ -108,7 +109,8 @@ def compare(
         raise UserError(f"--seeds is {seeds}; each run needs at least 1.")
     chosen_device = choose_device(device)
     choose_threads(threads)
-    opened = [_finished(path) for path in runs]
+    paths = [os.fspath(run) for run in runs]
+    opened = [_finished(path) for path in paths]
     _check_same_data(opened)
     page = _writable(out)
     screen = console(verbose)
@@ -132,7 +134,7 @@ def compare(
         split="test",
         n=len(test),
         seeds=seeds,
-        scope=scope(seeds, _more_seeds(runs, opened, classifiers)),
+        scope=scope(seeds, _more_seeds(paths, opened, classifiers), weighted=test.weights is not None),
         measured_on=device_name(chosen_device),
         runs=[_compared_run(side, speeds[side.trainings[0].path]) for side in compared],
         pairs=pairs,
@@ -146,9 +148,14 @@ def compare(
     return comparison
 
 
-def _finished(path: str | Path) -> Run:
+def _finished(path: str) -> Run:
     """A run whose training has ended, and that has test images."""
     run = Run.open(path)
+    if run.status.status == "imported":
+        raise ModelError(
+            f"{path} was imported, so that it has no test images to compare it on. Measure both models on the same "
+            f"images: foveola evaluate {path} DATA."
+        )
     if run.status.status != "done":
         raise ModelError(
             f"The training of {path} is not complete: it was {run.status.status}. Go on with it if it was interrupted "
@@ -174,11 +181,11 @@ def _check_same_data(runs: Sequence[Run]) -> None:
             )
 
 
-def _more_seeds(paths: Sequence[str | Path], runs: Sequence[Run], classifiers: Mapping[Path, Predictor]) -> str | None:
+def _more_seeds(paths: Sequence[str], runs: Sequence[Run], classifiers: Mapping[Path, Predictor]) -> str | None:
     """The command that compares over seeds; None for a run that its recipe alone does not repeat."""
     if any(run.status.init or classifiers[run.path].metadata.layers is None for run in runs):
         return None
-    return shlex.join(["foveola", "compare", *map(str, paths), "--seeds", "5"])
+    return shlex.join(["foveola", "compare", *paths, "--seeds", "5"])
 
 
 def _data_text(data: RecordedData) -> str:

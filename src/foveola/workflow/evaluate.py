@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from foveola.datasets.reader import Prepare
 from foveola.datasets.reload import image_paths, load_for_model
 from foveola.datasets.splits import Split, Splits, select_split
-from foveola.documents import Evaluation, SeenImages, WithoutCopies
+from foveola.documents import Evaluation, SeenImages, WeightedImages, WithoutCopies
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet, Labels
 from foveola.inputs.decode import FirstFrame
@@ -22,11 +22,12 @@ from foveola.models.learnt import Seen, hash_images
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import Predictions, Predictor, predict_outputs
 from foveola.progress import console, show_progress
-from foveola.workflow.open import metadata_of, open_model
+from foveola.runs import Run
+from foveola.workflow.open import as_predictor, metadata_of
 
 
 def evaluate(
-    model: str | Path | Predictor,
+    model: str | Path | Run | Predictor,
     data: str | Path | Dataset,
     *,
     split: Split = "test",
@@ -39,7 +40,7 @@ def evaluate(
 
     Parameters
     ----------
-    model : run directory, model file or predictor
+    model : run, its directory, model file or predictor
     data : catalog name, path or Dataset; classes are matched by name
     split : data without a test split of its own is split as in the training, if the model was trained on it; other
         data is used whole, without the images that the model has seen in training
@@ -60,7 +61,7 @@ def evaluate(
     >>> evaluation.split, evaluation.n, 0 < evaluation.accuracy.value <= 1
     ('test', 359, True)
     """
-    predictor = model if not isinstance(model, str | Path) else open_model(model)
+    predictor = as_predictor(model)
     metadata = metadata_of(predictor)
     requested = requested_fixes(fix, grey, metadata)
     fix_one = partial(_pixels, metadata=metadata, requested=requested, auto="auto" in fix)
@@ -77,8 +78,8 @@ def evaluate(
         elif metadata.channels == "data":
             images = _in_channels(images, metadata.image_shape[2], grey="grey" in requested, name=dataset.name)
     outputs = predict_outputs(predictor, images)
-    names, groups = tuple(predictor.class_names), selected.images.groups
-    predictions = Predictions(outputs.logits, labels, names, selected.held_out, groups)
+    names, groups, weights = tuple(predictor.class_names), selected.images.groups, selected.images.weights
+    predictions = Predictions(outputs.logits, labels, names, selected.held_out, groups, weights)
     return evaluate_predictions(
         predictions, selected.name, metadata, outputs.unfamiliarity, seen=selected.seen, left_out=selected.left_out
     )
@@ -136,11 +137,13 @@ def evaluate_predictions(
     left_out : number of images that were left out, because the model has seen them
     """
     from foveola.evaluation.curves import curves
+    from foveola.evaluation.intervals import effective_number
     from foveola.evaluation.metrics import METRICS, compute_metrics, confusion, per_class
     from foveola.evaluation.rejection import evaluate_rejection
     from foveola.evaluation.unfamiliarity import evaluate_unfamiliarity
 
-    measure = metadata.unfamiliarity
+    measure, weights = metadata.unfamiliarity, predictions.weights
+    metrics = compute_metrics(predictions)
     uncalibrated = replace(predictions, logits=predictions.logits * np.float32(metadata.temperature))
     return Evaluation(
         split=split,
@@ -148,7 +151,8 @@ def evaluate_predictions(
         held_out=bool(predictions.held_out),
         seen=None if seen is None else _count_seen(seen, left_out),
         without_copies=None if seen is None else _without_copies(predictions, seen),
-        metrics=compute_metrics(predictions),
+        weighted=None if weights is None else WeightedImages(effective=effective_number(weights)),
+        metrics=metrics,
         per_class=per_class(predictions),
         confusion=confusion(predictions).tolist(),
         ece_uncalibrated=METRICS["ece"].compute(uncalibrated),
@@ -170,9 +174,9 @@ def _without_copies(predictions: Predictions, seen: Seen) -> WithoutCopies | Non
     others = np.flatnonzero(~seen.any)
     if len(others) in (0, len(predictions)):
         return None
-    logits, labels = predictions.logits[others], predictions.labels[others]
-    groups = None if predictions.groups is None else predictions.groups[others]
-    unseen = Predictions(logits, labels, predictions.class_names, held_out=True, groups=groups)
+    unseen = predictions.take(others, held_out=True)
+    if unseen.weights is not None and not unseen.weights.any():
+        return None
     return WithoutCopies(n=len(others), **{name: METRICS[name].compute(unseen) for name in ("accuracy", "log_loss")})
 
 

@@ -18,6 +18,7 @@ from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_do
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import softmax
 from foveola.progress import console, show_progress
+from foveola.runs import Run
 from foveola.workflow.open import Device, open_model
 from foveola.workflow.predict import read_images, unfixed
 
@@ -38,7 +39,7 @@ MAX_STEM = 60
 
 
 def explain(
-    model: "str | Path | Classifier | OnnxModel",
+    model: "str | Path | Run | Classifier | OnnxModel",
     images: Sequence[str | Path],
     *,
     classes: Sequence[str] = (),
@@ -54,7 +55,7 @@ def explain(
 
     Parameters
     ----------
-    model : run directory, model file, export or live classifier; an export, which has no gradients, is explained by
+    model : run or its directory, model file, export, or live classifier; an export, without gradients, is explained by
         occlusion and the layers that its graph names
     images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
         standard input; 100 images at most
@@ -107,7 +108,7 @@ def explain(
             place = f"{number}-{_safe_stem(file.name)}"
             explanations[place] = _explanation(classifier, file.name, given, prepared, numbers, method)
             progress(number, len(files), "images explained")
-    name = str(model) if isinstance(model, str | Path) else "the model"
+    name = os.fspath(model) if isinstance(model, str | Path | Run) else "the model"
     page = explanation_page(name, classifier.metadata, filters, list(explanations.values()))
     pngs = _contents(classifier.metadata, filters, explanations)
     _write(folder, chain(pngs, [(PAGE, page.encode())]))
@@ -123,12 +124,12 @@ def explain(
 
 
 def _open(
-    model: "str | Path | Classifier | OnnxModel", device: Device, threads: int | None
+    model: "str | Path | Run | Classifier | OnnxModel", device: Device, threads: int | None
 ) -> "Classifier | OnnxModel":
     require("torch", "train")
     from foveola.models.classifier import Classifier
 
-    opened = open_model(model, device=device, threads=threads) if isinstance(model, str | Path) else model
+    opened = open_model(model, device=device, threads=threads) if isinstance(model, str | Path | Run) else model
     if not isinstance(opened, Classifier | OnnxModel):
         raise ModelError(
             f"{type(opened).__name__} can predict, but not be explained. Give a run, a model file or an export."

@@ -14,6 +14,7 @@ from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
+from foveola.runs import Run
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
 from foveola.workflow.prepare_run import check_weights, load_data
 
@@ -33,7 +34,7 @@ def find_rate(
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
-    init: str | Path | None = None,
+    init: str | Path | Run | None = None,
     freeze: bool = False,
     weights: str | Path | None = None,
     skip_bad: int = 0,

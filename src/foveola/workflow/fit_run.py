@@ -378,7 +378,9 @@ def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, over
     seen = overlap.test | origin.learnt.seen(splits.test.images) if origin.learnt is not None else overlap.test
     outputs = classifier.predict_outputs(splits.test.images)
     test = splits.test
-    predictions = Predictions(outputs.logits, test.labels, test.class_names, not seen.any.any(), test.groups)
+    predictions = Predictions(
+        outputs.logits, test.labels, test.class_names, not seen.any.any(), test.groups, test.weights
+    )
     evaluation = evaluate_predictions(predictions, "test", classifier.metadata, outputs.unfamiliarity, seen=seen)
     run.write_evaluation(evaluation)
     return predictions
@@ -393,7 +395,8 @@ def _training_accuracy(classifier: "Classifier", train: ImageSet) -> float:
         count = min(count, MAX_TRAINING_ACCURACY_MULTIPLY_ADDS // max(cost, 1))
     some = np.sort(np.random.default_rng(0).permutation(len(train))[:count])
     predicted = classifier.predict_logits(train.images[some]).argmax(axis=1)
-    return float((predicted == train.labels[some]).mean())
+    weights = None if train.weights is None or not train.weights[some].any() else train.weights[some]
+    return float(np.average(predicted == train.labels[some], weights=weights))
 
 
 def _write_page(

@@ -33,21 +33,23 @@ _UNUSABLE = {
 
 
 def open_model(
-    path: str | Path, *, network: "nn.Module | None" = None, device: Device = "cpu", threads: int | None = None
+    path: str | Path | Run, *, network: "nn.Module | None" = None, device: Device = "cpu", threads: int | None = None
 ) -> "Classifier | onnx.OnnxModel":
     """Open a run directory or a model file.
 
     Parameters
     ----------
-    path : a run directory, a .safetensors file, an .onnx file, which needs no PyTorch, or the folder of a web export
+    path : a run or its directory, a .safetensors file, an .onnx file, which needs no PyTorch, or the folder of a web
+        export
     network : your own module, if the run was trained with one; without it, the run's ONNX graph of it is opened
     device : where to compute; exports and graphs run on the CPU
     threads : how many to compute with; for PyTorch, from now on in this process
 
     Returns
     -------
-    A Predictor: `predict_logits` takes images, uint8 N×H×W×C, and returns logits, float32 N×K. For a run it is a
-    Classifier, unless its network is your own and is not given.
+    A Predictor: `predict` gives class names and `predict_proba` probabilities of images in any form, `predict_logits`
+    logits, float32 N×K, of images, uint8 N×H×W×C. For a run it is a Classifier, unless its network is your own and is
+    not given.
 
     Raises
     ------
@@ -60,6 +62,8 @@ def open_model(
     >>> run = foveola.train(data, "mlp", overrides={"epochs": 1}, verbose=False)
     >>> foveola.open(run.path).predict_logits(data.train.images[:2]).shape
     (2, 10)
+    >>> foveola.open(run).predict(data.train.images[:2]).shape
+    (2,)
     """
     path = Path(path)
     if (path.suffix == onnx.SUFFIX and path.is_file()) or is_web_export(path):
@@ -125,6 +129,11 @@ def model_path(path: Path) -> Path:
     if path.suffix == onnx.SUFFIX:
         raise ModelError(f"{path} is an export, which can only predict. Give the run that it was exported from.")
     return path
+
+
+def as_predictor(model: str | Path | Run | Predictor) -> Predictor:
+    """The model as it is, or opened from its path."""
+    return open_model(model) if isinstance(model, str | Path | Run) else model
 
 
 def metadata_of(predictor: Predictor) -> ModelMetadata:

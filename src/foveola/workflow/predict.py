@@ -18,7 +18,8 @@ from foveola.inputs.prepare import Prediction, PreparedImage, make_prediction, p
 from foveola.models.metadata import ModelMetadata
 from foveola.predictions import Predictor, predict_outputs, softmax
 from foveola.progress import console, show_progress
-from foveola.workflow.open import metadata_of, open_model
+from foveola.runs import Run
+from foveola.workflow.open import as_predictor, metadata_of
 
 # Side, in pixels, to which the network's input is enlarged by whole multiples
 _SHOWN_SIDE = 224
@@ -36,7 +37,7 @@ class Refusal:
 
 
 def predict(
-    model: str | Path | Predictor,
+    model: str | Path | Run | Predictor,
     images: Sequence[str | Path],
     *,
     grey: bool = False,
@@ -49,7 +50,7 @@ def predict(
 
     Parameters
     ----------
-    model : run directory, model file or predictor
+    model : run, its directory, model file or predictor
     images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
         standard input
     grey : convert colour images to grey for a model of grey images; the same as the fix of that name
@@ -87,7 +88,7 @@ def predict(
 
 
 def predict_each(
-    model: str | Path | Predictor,
+    model: str | Path | Run | Predictor,
     images: Sequence[str | Path],
     *,
     grey: bool = False,
@@ -103,7 +104,7 @@ def predict_each(
     UserError
         If the model or a fix cannot be used, or there are no images.
     """
-    predictor = model if not isinstance(model, str | Path) else open_model(model)
+    predictor = as_predictor(model)
     metadata = metadata_of(predictor)
     requested = requested_fixes(fix, grey, metadata)
     files = find_images(images)

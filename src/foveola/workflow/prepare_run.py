@@ -20,6 +20,7 @@ from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import show_progress
 from foveola.recipe import Recipe, load_recipe
+from foveola.runs import Run
 from foveola.workflow.choose_recipe import proposal
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.fit_run import Prepared
@@ -49,7 +50,7 @@ class Given:
     callbacks: Sequence["Callback"]
 
 
-def check_weights(weights: str | Path | None, init: str | Path | None, network: "nn.Module | None") -> None:
+def check_weights(weights: str | Path | None, init: str | Path | Run | None, network: "nn.Module | None") -> None:
     """Refuse pretrained weights beside something else that gives the weights."""
     if weights is not None and init is not None:
         raise UserError("--weights and --init both say which weights to begin with. Give one of them.")

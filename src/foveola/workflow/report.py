@@ -7,7 +7,7 @@ import numpy as np
 
 from foveola.datasets.reload import check_fingerprint, reload_data
 from foveola.datasets.splits import Splits, restore_splits
-from foveola.errors import require
+from foveola.errors import ModelError, require
 from foveola.files import write_atomically, writing
 from foveola.images import Dataset, ImageSet
 from foveola.predictions import Exported, Predictions
@@ -24,7 +24,7 @@ MAX_EXPLAINED_IMAGES = 1500
 
 
 def report(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     out: str | Path | None = None,
     data: str | Path | Dataset | None = None,
@@ -37,7 +37,7 @@ def report(
 
     Parameters
     ----------
-    run : run directory
+    run : run, or its directory
     out : the file to write; RUN/report.html by default
     data : the run's data; by default found again by its name or its recorded path
     network : your own module, if the run was trained with one: for HiResCAM and filters
@@ -62,6 +62,11 @@ def report(
     """
     require("torch", "train")
     written = Run.open(run)
+    if written.status.status == "imported":
+        raise ModelError(
+            f"{run} was imported, so that there is no training to report on. Measure it on data of your own "
+            f"(foveola evaluate {run} DATA), or see what it looks at (foveola explain {run} IMAGE…)."
+        )
     classifier = open_model(written.path, network=network, device=device, threads=threads)
     if not isinstance(data, Dataset):
         with show_progress(console(verbose)) as progress:
@@ -73,7 +78,9 @@ def report(
     predictions = None
     if splits.test is not None and written.evaluation_path.is_file():
         logits = classifier.predict_logits(splits.test.images)
-        predictions = Predictions(logits, splits.test.labels, splits.test.class_names, held_out=True)
+        predictions = Predictions(
+            logits, splits.test.labels, splits.test.class_names, held_out=True, weights=splits.test.weights
+        )
     return write_page(written, classifier, splits, predictions, out=out)
 
 
@@ -119,4 +126,8 @@ def _unmeasured(classifier: "Classifier | Exported", splits: Splits) -> tuple[st
     name, images = ("validation", splits.validation) if splits.validation is not None else ("training", splits.train)
     some = images.take(np.random.default_rng(0).permutation(len(images))[:MAX_EXPLAINED_IMAGES])
     logits = classifier.predict_logits(some.images)
-    return name, some, Predictions(logits, some.labels, some.class_names, held_out=name == "validation")
+    return (
+        name,
+        some,
+        Predictions(logits, some.labels, some.class_names, held_out=name == "validation", weights=some.weights),
+    )

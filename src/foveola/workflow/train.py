@@ -46,10 +46,10 @@ def train(
     threads: int | None = None,
     force: bool = False,
     budget: float | None = None,
-    init: str | Path | None = None,
+    init: str | Path | Run | None = None,
     freeze: bool = False,
     weights: str | Path | None = None,
-    teacher: str | Path | None = None,
+    teacher: str | Path | Run | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
     network: "nn.Module | None" = None,
@@ -187,7 +187,7 @@ def _claim(out: str | Path | None, force: bool, request: TrainingRequest, claims
 
 
 def resume(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     data: Dataset | None = None,
     groups: "ArrayLike | None" = None,
@@ -235,7 +235,7 @@ def resume(
             if processes.leads:
                 claim = Claim.resume(Path(run))
         if processes.from_leader(b"finished" if processes.leads and claim is None else None):
-            screen.print(f"{run} is finished already: there is nothing to go on with.", soft_wrap=True)
+            screen.print(f"{Path(run)} is finished already: there is nothing to go on with.", soft_wrap=True)
             return Run.open(run)
         if claim is not None:
             claims.enter_context(claim)
@@ -250,7 +250,7 @@ def resume(
         return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
 
 
-def _absolute(path: str | Path | Dataset) -> str | None:
+def _absolute(path: str | Path | Run | Dataset) -> str | None:
     """A path that means the same in another folder; a catalog name as it is; None for data in memory."""
     if isinstance(path, Dataset):
         return None

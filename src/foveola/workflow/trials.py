@@ -104,11 +104,11 @@ class Judge:
     def score(self, predictions: Predictions) -> float:
         """Accuracy, or the log loss after temperature scaling, as the run's model has it."""
         if self.objective == "accuracy":
-            return float((predictions.predicted == predictions.labels).mean())
+            return predictions.mean(predictions.predicted == predictions.labels)
         if not np.isfinite(predictions.logits).all():
             raise NonFiniteLoss("The network's outputs are not finite. Training has diverged.")
-        temperature = fit_temperature(predictions.logits, predictions.labels)
-        return float(log_losses(predictions.logits / temperature, predictions.labels).mean())
+        temperature = fit_temperature(predictions.logits, predictions.labels, predictions.weights)
+        return predictions.mean(log_losses(predictions.logits / temperature, predictions.labels))
 
     def scores(self, recipe: Recipe, watch: "_Watch") -> list[float]:
         """The score of each fold."""
