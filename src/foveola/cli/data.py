@@ -11,16 +11,20 @@ from foveola.cli.options import (
     DeviceName,
     Groups,
     Json,
+    Plain,
     Quiet,
     Seed,
     SkipBad,
+    Threads,
+    complete,
     one_of,
     parse_image_size,
+    recipe_names,
 )
 from foveola.cli.output import show
 
 
-def datasets(as_json: Json = False) -> None:
+def datasets(as_json: Json = False, quiet: Plain = False) -> None:
     """List the data sets known by name, and whether they are on this machine."""
     from foveola.workflow.catalog import catalog
 
@@ -34,7 +38,14 @@ def audit(
         Path | None, typer.Option(metavar="FOLDER", help="Folder for the findings. Default: audits/NAME.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe of the networks that predict the labels.")
+        str,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="RECIPE",
+            help="Recipe of the networks that predict the labels.",
+            autocompletion=complete(recipe_names),
+        ),
     ] = "fast",
     epochs: Annotated[
         int | None,
@@ -56,6 +67,7 @@ def audit(
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
     device: DeviceName = "auto",
+    threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -64,7 +76,7 @@ def audit(
 
     document = audit_data(
         data, out=out, recipe=recipe, epochs=epochs, folds=folds, seed=seed, retrain=retrain,
-        device=one_of("device", device, DEVICES), groups=groups, skip_bad=skip_bad, verbose=not quiet,
+        device=one_of("device", device, DEVICES), threads=threads, groups=groups, skip_bad=skip_bad, verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.audit(document))
 

@@ -13,8 +13,10 @@ from foveola.cli.options import (
     Grey,
     Json,
     Model,
+    PredictingThreads,
     Quiet,
     SkipBad,
+    Threads,
     one_of,
     parse_fixes,
 )
@@ -32,6 +34,7 @@ def evaluate(
     fix: Fixes = None,
     skip_bad: SkipBad = 0,
     device: DeviceName = "auto",
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -42,7 +45,7 @@ def evaluate(
     from foveola.workflow.open import open_model
 
     name = one_of("split", split, SPLITS)
-    predictor = open_model(model, device=one_of("device", device, DEVICES))
+    predictor = open_model(model, device=one_of("device", device, DEVICES), threads=threads)
     document = evaluate_model(
         predictor, data, split=name, grey=grey, fix=parse_fixes(fix), skip_bad=skip_bad, verbose=not quiet
     )
@@ -59,13 +62,16 @@ def report(
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="DATA", help="The run's data, if it has moved.")] = None,
     device: DeviceName = "auto",
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a run's HTML report: data, metrics, mistakes, explanations, and how to repeat it."""
     from foveola.workflow.report import report as report_run
 
-    page = report_run(run, out=out, data=data, device=one_of("device", device, DEVICES), verbose=not quiet)
+    page = report_run(
+        run, out=out, data=data, device=one_of("device", device, DEVICES), threads=threads, verbose=not quiet
+    )
     document = {"report": str(page), "size_bytes": page.stat().st_size}
     show(document, as_json, lambda tables: tables.facts(document))
 
@@ -82,6 +88,7 @@ def compare(
         typer.Option(metavar="FILE.html", help="Also write an HTML page, with the images that the models disagree on."),
     ] = None,
     device: DeviceName = "auto",
+    threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,5 +96,5 @@ def compare(
     from foveola.workflow.compare import compare as compare_runs
 
     chosen = one_of("device", device, DEVICES)
-    document = compare_runs(*runs, data=data, seeds=seeds, out=out, device=chosen, verbose=not quiet)
+    document = compare_runs(*runs, data=data, seeds=seeds, out=out, device=chosen, threads=threads, verbose=not quiet)
     show(document, as_json, lambda tables: tables.comparison(document))

@@ -35,7 +35,7 @@ from foveola.lazy import as_lazy
 from foveola.predictions import Estimate, Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
-from foveola.workflow.open import Device, choose_device
+from foveola.workflow.open import Device, choose_device, choose_threads
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +67,7 @@ def audit(
     seed: int = 0,
     retrain: bool = False,
     device: Device = "auto",
+    threads: int | None = None,
     groups: str | None = None,
     skip_bad: int = 0,
     verbose: bool = True,
@@ -83,6 +84,7 @@ def audit(
         of an image are in its fold, also those in other splits.
     seed : of folds, initial weights, order of images, augmentation and dropout
     retrain : measure what the images cost that confident learning counts as label errors: train with and without them
+    threads : how many to compute with, from now on in this process; by default one a core
     groups : what keeps images of one patient, object or writer in one fold, as in `load`
     skip_bad : how many unreadable images of a folder may be skipped
     verbose : report progress on standard error
@@ -117,6 +119,7 @@ def audit(
     from foveola.training.colour import settle_augmentation
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
+    choose_threads(threads)
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
     dataset, paths = _read(data, loaded, skip_bad, groups, trainer.screen)
     trainer = replace(trainer, recipe=settle_augmentation(loaded, dataset.train)[0])
