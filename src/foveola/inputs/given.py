@@ -118,18 +118,15 @@ def _many(array: NDArray[Any], image_shape: tuple[int, int, int]) -> Images:
 
 def _refuse_rows(shape: Sequence[int], image_shape: tuple[int, int, int]) -> None:
     """Refuse an array of two axes that may hold a flattened image in each row, as tables of pixels do."""
-    rows, columns = shape
-    if columns == np.prod(image_shape):
+    if shape[1] == np.prod(image_shape):
         flat = shape_text(image_shape)
         raise DataError(
             f"images have the shape {shape_text(shape)}: one grey image, or rows of flattened images of {flat}. "
             f"Say which: images[None, ..., None], or images.reshape(-1, {flat.replace('×', ', ')})."
         )
-    if "each row" in (cure := shape_cure(shape)) and not 1 / 3 < rows / columns < 3:
-        raise DataError(
-            f"images have the shape {shape_text(shape)}: one grey image, or rows of pixels? {cure} If this is one "
-            f"image: images[None, ..., None]."
-        )
+    if "each row" in (cure := shape_cure(shape)):
+        one = "" if "one grey image" in cure else "If this is one grey image: images[None, ..., None]. "
+        raise DataError(f"images have the shape {shape_text(shape)}: one grey image, or rows of pixels? {one}{cure}")
 
 
 def _one(array: NDArray[Any], name: str) -> NDArray[Any]:

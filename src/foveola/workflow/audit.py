@@ -37,7 +37,7 @@ from foveola.models.metadata import Columns
 from foveola.predictions import Estimate, Predictions
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
-from foveola.workflow.open import Device, choose_device
+from foveola.workflow.open import Device, choose_device, choose_threads
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +69,7 @@ def audit(
     seed: int = 0,
     retrain: bool = False,
     device: Device = "auto",
+    threads: int | None = None,
     groups: str | None = None,
     columns: Columns | Mapping[str, str] | None = None,
     skip_bad: int = 0,
@@ -86,6 +87,7 @@ def audit(
         of an image are in its fold, also those in other splits.
     seed : of folds, initial weights, order of images, augmentation and dropout
     retrain : measure what the images cost that confident learning counts as label errors: train with and without them
+    threads : how many to compute with, from now on in this process; by default one a core
     groups : what keeps images of one patient, object or writer in one fold, as in `load`
     columns : of a table, as of `foveola.train`
     skip_bad : how many unreadable images of a folder may be skipped
@@ -121,6 +123,7 @@ def audit(
     from foveola.training.colour import settle_augmentation
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
+    choose_threads(threads)
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
     dataset, paths = _read(data, loaded, skip_bad, groups, as_columns(columns), trainer.screen)
     trainer = replace(trainer, recipe=settle_augmentation(loaded, dataset.train)[0])
