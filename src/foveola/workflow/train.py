@@ -118,7 +118,7 @@ def train(
     processes = join(choose_device(device))
     screen, chosen_columns = console(verbose and processes.leads), as_columns(columns)
     if recipe == AUTO and network is None:
-        chosen = choose_recipe(data, overrides, groups if isinstance(groups, str) else None, chosen_columns, screen)
+        chosen = choose_recipe(data, overrides, groups if isinstance(groups, str) else None, screen, chosen_columns)
     elif budget is not None and recipe is None and network is None:
         chosen = None
     else:
