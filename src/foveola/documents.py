@@ -4,7 +4,7 @@ A document carries the number of its format. One without a number was written be
 format 1; one with a higher number was written by a newer Foveola, and is refused by name.
 """
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -169,12 +169,17 @@ class RunStatus(Document):
         return document
 
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
+
+
 class TrainingRequest(Document):
     """`checkpoint/request.json`: everything that `foveola train` was asked for.
 
     `data` is None if it was given as arrays, `groups` "array"; `recipe` is None as long as the time budget has not
-    chosen one, `fingerprint` as long as the data has not been read; `network` and `callbacks` say what was given from
-    Python, and has to be given again. `launch` names the start by torchrun whose restarts go on by themselves.
+    chosen one, `fingerprint` as long as the data has not been read. `network` and `callbacks` say what was given from
+    Python or named on the command line, and has to be given again: no file says which code is run. `launch` names the
+    start by torchrun whose restarts go on by themselves.
     """
 
     data: str | None
@@ -196,6 +201,7 @@ class TrainingRequest(Document):
     fingerprint: str | None = None
     network: bool = False
     callbacks: list[str] = []
+    log: list[Tracker] = []
     launch: str | None = None
 
     @model_serializer(mode="wrap")
@@ -604,13 +610,16 @@ class Packed(Document):
 class Environment(Document):
     """What `foveola info --json` prints. `threads` and `precision` are known where PyTorch is installed.
 
-    `pretrained_weights` says where each file is on this machine, or null.
+    `pretrained_weights` says where each file is on this machine, or null. `defaults_file` is the foveola.toml or
+    pyproject.toml whose `defaults` of options are in force in the working folder, or null.
     """
 
     versions: dict[str, str]
     platform: str
     data_folder: str | None
     cache_folder: str
+    defaults_file: str | None = None
+    defaults: dict[str, Any] = {}
     pretrained_weights: dict[str, str | None]
     processors: int | None
     threads: int | None = None

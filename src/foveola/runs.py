@@ -29,6 +29,8 @@ WRITTEN = (
     "samples.png", "curves.png", "mistakes.png", "confusion.png",
 )  # fmt: skip
 EXPORTS = ("exports/web", "exports")
+# The folders of trackers, which stay when another run takes the place of the one that they logged
+LOGS = ("tensorboard", "mlruns", "wandb")
 # Of run.json, evaluation.json and history.csv: an evaluation of a thousand classes has 10 MB
 _MAX_BYTES = 2**26
 _CURE = "Train the run again, or copy it again"
@@ -78,6 +80,11 @@ class Run(Displayed):
             If there is no run, or its `run.json` is damaged.
         """
         path = Path(path)
+        if path.is_file():
+            raise ModelError(
+                f"{path} is a file, but a whole run is needed, with its recipe, data and metrics. Give the folder that "
+                f"`foveola train` wrote."
+            )
         if not (path / STATUS_FILE).is_file():
             if (path / CHECKPOINT).is_dir():
                 raise ModelError(

@@ -8,7 +8,6 @@ from rich.console import Console
 import foveola
 from foveola.errors import DataError, DownloadError
 from foveola.images import Dataset, ImageSet
-from foveola.models.metadata import Columns
 from foveola.recipe import load_recipe
 from foveola.workflow import choose_recipe as module
 from foveola.workflow.choose_recipe import choose_recipe, proposal, side_of_loaded, side_of_photographs
@@ -55,22 +54,22 @@ def test_data_that_cannot_be_read_is_refused(tmp_path):
 def test_photographs_get_a_pretrained_network_if_its_weights_are_at_hand(folder, monkeypatch):
     data = folder(80)
     monkeypatch.setattr(module, "find_weights", lambda recipe, progress: None)
-    chosen = choose_recipe(data, {"epochs": 3}, None, Columns(), QUIET)
+    chosen = choose_recipe(data, {"epochs": 3}, None, QUIET)
     assert (chosen.name, chosen.pretrained, chosen.epochs) == ("efficientnet-lite0", "efficientnet-lite0", 3)
     assert chosen.image_size == 96
-    assert choose_recipe(data, {"image_size": 64}, None, Columns(), QUIET).image_size == 64
+    assert choose_recipe(data, {"image_size": 64}, None, QUIET).image_size == 64
 
     def offline(recipe, progress):
         raise DownloadError("no network. Put the file there.")
 
     monkeypatch.setattr(module, "find_weights", offline)
     screen = Console(record=True, width=200)
-    assert choose_recipe(data, {"epochs": 3}, None, Columns(), screen).name == "fast"
+    assert choose_recipe(data, {"epochs": 3}, None, screen).name == "fast"
     assert "although these are colour photographs: no network. Put the file there." in screen.export_text()
 
 
 def test_other_data_is_trained_from_the_start():
-    assert choose_recipe("digits", {"epochs": 3}, None, Columns(), QUIET) == load_recipe("fast", {"epochs": 3})
+    assert choose_recipe("digits", {"epochs": 3}, None, QUIET) == load_recipe("fast", {"epochs": 3})
 
 
 def test_a_better_start_is_proposed_for_photographs_only(folder):

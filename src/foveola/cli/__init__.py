@@ -4,12 +4,14 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stderr
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from foveola import __version__
 from foveola.cli import data, deployment, evaluation, explanation, information, training, tuning
+from foveola.cli.defaults import Command
 from foveola.cli.output import replace_unencodable
 from foveola.errors import FoveolaError
 
@@ -62,7 +64,10 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
         deployment.serve: "Examples: foveola serve runs/mnist-fast · "
         "foveola serve model.onnx --host 0.0.0.0 --workers 4 --collect more-digits",
     },
-    "Information": {information.info: "Example: foveola info"},
+    "Information": {
+        information.info: "Example: foveola info",
+        information.help: "Examples: foveola help · foveola help train",
+    },
 }
 
 
@@ -88,14 +93,29 @@ app = typer.Typer(
     cls=_Panels,
     help="Small labelled images in, a classifier you can trust out.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for functions in PANELS.values():
     for function, examples in functions.items():
-        app.command(_command_name(function), epilog=examples)(function)
+        kind = Command if function is not information.help else None
+        app.command(_command_name(function), cls=kind, epilog=examples)(function)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foveola {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Show the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

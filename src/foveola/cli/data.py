@@ -15,19 +15,23 @@ from foveola.cli.options import (
     ImageRoot,
     Json,
     LabelColumn,
+    Plain,
     Quiet,
     Seed,
     SkipBad,
     SplitColumn,
+    Threads,
     WeightColumn,
+    complete,
     one_of,
     parse_image_size,
+    recipe_names,
     table_columns,
 )
 from foveola.cli.output import show
 
 
-def datasets(as_json: Json = False) -> None:
+def datasets(as_json: Json = False, quiet: Plain = False) -> None:
     """List the data sets known by name, and whether they are on this machine."""
     from foveola.workflow.catalog import catalog
 
@@ -41,7 +45,14 @@ def audit(
         Path | None, typer.Option(metavar="FOLDER", help="Folder for the findings. Default: audits/NAME.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe of the networks that predict the labels.")
+        str,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="RECIPE",
+            help="Recipe of the networks that predict the labels.",
+            autocompletion=complete(recipe_names),
+        ),
     ] = "fast",
     epochs: Annotated[
         int | None,
@@ -69,6 +80,7 @@ def audit(
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
     device: DeviceName = "auto",
+    threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -77,7 +89,7 @@ def audit(
 
     document = audit_data(
         data, out=out, recipe=recipe, epochs=epochs, folds=folds, seed=seed, retrain=retrain,
-        device=one_of("device", device, DEVICES), groups=groups, skip_bad=skip_bad,
+        device=one_of("device", device, DEVICES), threads=threads, groups=groups, skip_bad=skip_bad,
         columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
         verbose=not quiet,
     )  # fmt: skip

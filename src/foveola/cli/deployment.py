@@ -16,6 +16,7 @@ from foveola.cli.options import (
     ImageRoot,
     Json,
     Model,
+    PredictingThreads,
     Quiet,
     SkipBad,
     one_of,
@@ -76,6 +77,7 @@ def predict(
         ),
     ] = None,
     device: DeviceName = "auto",
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -91,7 +93,7 @@ def predict(
         check_format(out)
     elif id_column is not None:
         raise UserError("--id-column says what is written, but there is no --out. Add --out submission.csv.")
-    predictor = open_model(model, device=one_of("device", device, DEVICES))
+    predictor = open_model(model, device=one_of("device", device, DEVICES), threads=threads)
     answers = list(
         predict_each(
             predictor, images, grey=grey, fix=parse_fixes(fix), show=seen, top=top,
@@ -143,13 +145,16 @@ def export(
         typer.Option(metavar="DATA", help="Images to compare on. Default: the run's own data."),
     ] = None,
     skip_bad: SkipBad = 0,
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a run's model in another format; it is kept only if its logits equal the model's."""
     from foveola.workflow.export import export as export_model
 
-    report = export_model(run, format, int8=int8, out=out, data=data, skip_bad=skip_bad, verbose=not quiet)
+    report = export_model(
+        run, format, int8=int8, out=out, data=data, skip_bad=skip_bad, threads=threads, verbose=not quiet
+    )
     document = {
         "path": str(report.path),
         "format": report.format,
@@ -210,7 +215,10 @@ def import_(
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or an exported .onnx file.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A run directory, an exported .onnx file, or a web export's folder."),
+    ],
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")] = 8000,
     workers: Annotated[
@@ -246,6 +254,9 @@ def serve(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's name in URLs. Default: the run's.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print name and URL as one JSON document when the server is ready.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Serve a model over HTTP: web page, REST API, Open Inference Protocol."""
@@ -281,10 +292,10 @@ def serve(
             "FOVEOLA_API_KEY, or listen on 127.0.0.1.",
             err=True,
         )
-    name = printable(settings.name)
-    serve_model(
-        model,
-        settings,
-        announce=lambda url: typer.echo(f"Serving {name} at {url} (Ctrl+C to stop)", err=True),
-        verbose=not quiet,
-    )
+
+    def announce(url: str) -> None:
+        typer.echo(f"Serving {printable(settings.name)} at {url} (Ctrl+C to stop)", err=True)
+        if as_json:
+            typer.echo(to_json({"name": settings.name, "url": url}))
+
+    serve_model(model, settings, announce=announce, verbose=not quiet)

@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, and the parsers of their values."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,30 +9,74 @@ import typer
 
 from foveola.errors import UserError, unknown
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What a shell offers for the beginning of a name; where no name fits, the shell offers files."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def data_names() -> Iterable[str]:
+    """The data sets known by name."""
+    from foveola.datasets.catalog import CATALOG
+
+    return CATALOG
+
+
+def recipe_names() -> Iterable[str]:
+    """The recipes that come with Foveola."""
+    from foveola.recipe import recipe_names
+
+    return recipe_names()
+
+
+def tracker_names() -> Iterable[str]:
+    """The trackers of `train --log`."""
+    from foveola.documents import TRACKERS
+
+    return TRACKERS
+
 
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A name that `foveola datasets` lists, or a path: image folder, table, .npz, IDX, packed."
+        metavar="DATA",
+        help="A name that `foveola datasets` lists, or a path: image folder, table, .npz, IDX, packed.",
+        autocompletion=complete(data_names),
     ),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or a model file.")]
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A run directory, a .safetensors or .onnx file, or a web export's folder."),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, everything else on standard error.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+Plain = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Accepted as by other commands; this one prints its result only.")
+]
 Seed = Annotated[
     int, typer.Option(min=0, metavar="N", help="Seed of validation split, weights, order, augmentation and dropout.")
 ]
 DeviceName = Annotated[
-    str, typer.Option("--device", metavar="auto|cpu|cuda", help="Device; auto uses a GPU if there is one.")
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|mps",
+        help="Device; auto uses a CUDA GPU if there is one. mps: the GPU of an Apple machine, untested.",
+        autocompletion=complete(lambda: DEVICES),
+    ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
         min=1, metavar="N", help="Threads to compute with. Default: one a core; the weights depend on it, slightly."
     ),
+]
+PredictingThreads = Annotated[
+    int | None, typer.Option("--threads", min=1, metavar="N", help="Threads to compute with. Default: one a core.")
 ]
 SkipBad = Annotated[int, typer.Option(min=0, metavar="N", help="Skip up to N unreadable images.")]
 Groups = Annotated[

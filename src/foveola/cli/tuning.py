@@ -21,19 +21,27 @@ from foveola.cli.options import (
     SplitColumn,
     Threads,
     WeightColumn,
+    complete,
     one_of,
     parse_duration,
     parse_overrides,
+    recipe_names,
     table_columns,
 )
-from foveola.cli.output import show
+from foveola.cli.output import show, to_json
 
 
 def tune(
     data: Data,
     recipe: Annotated[
         str,
-        typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe to start from, which is the first trial."),
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="RECIPE",
+            help="Recipe to start from, which is the first trial.",
+            autocompletion=complete(recipe_names),
+        ),
     ] = "fast",
     space: Annotated[
         Path | None,
@@ -44,7 +52,7 @@ def tune(
         ),
     ] = None,
     show_space: Annotated[
-        bool, typer.Option("--show-space", help="Print the search space as TOML, to be changed, and end.")
+        bool, typer.Option("--show-space", help="Print the search space as TOML, or --json, to be changed, and end.")
     ] = False,
     budget: Annotated[
         str | None,
@@ -102,7 +110,8 @@ def tune(
 
     values = parse_overrides(overrides)
     if show_space:
-        typer.echo(starting_space(recipe, values, space).to_toml(), nl=False)
+        searched = starting_space(recipe, values, space)
+        typer.echo(to_json({"space": searched.to_document()}) if as_json else searched.to_toml().rstrip())
         return
     document = tune_recipe(
         data, recipe, space=space, out=out, overrides=values, trials=trials,

@@ -38,7 +38,7 @@ from foveola.models.metadata import Columns
 from foveola.predictions import Estimate, Predictions
 from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe
-from foveola.workflow.open import Device, choose_device
+from foveola.workflow.open import Device, choose_device, choose_threads
 from foveola.workflow.prepare_run import load_data
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def audit(
     seed: int = 0,
     retrain: bool = False,
     device: Device = "auto",
+    threads: int | None = None,
     groups: "str | ArrayLike | None" = None,
     columns: Columns | Mapping[str, str] | None = None,
     class_names: Sequence[str] | None = None,
@@ -93,6 +94,7 @@ def audit(
         of an image are in its fold, also those in other splits.
     seed : of folds, initial weights, order of images, augmentation and dropout
     retrain : measure what the images cost that confident learning counts as label errors: train with and without them
+    threads : how many to compute with, from now on in this process; by default one a core
     groups : what keeps images of one patient, object or writer in one fold, as in `train`
     columns : of a table, as of `foveola.train`
     class_names, channels_first, name : as of `foveola.load`, of data given as objects
@@ -130,6 +132,7 @@ def audit(
     from foveola.training.colour import settle_augmentation
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
+    choose_threads(threads)
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
     own = as_columns(columns)
     dataset = load_data(source, loaded, skip_bad, groups, trainer.screen, own)

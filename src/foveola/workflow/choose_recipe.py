@@ -35,8 +35,8 @@ def choose_recipe(
     data: Source,
     overrides: Mapping[str, Any] | None,
     groups: str | None,
-    columns: Columns,
     screen: "Console",
+    columns: Columns | None = None,
 ) -> Recipe:
     """The recipe of `--recipe auto`, which it says, with the reason.
 

@@ -42,7 +42,7 @@ from foveola.predictions import Predictions, Predictor
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe
 from foveola.runs import Run
-from foveola.workflow.open import Device, choose_device, model_path, open_model
+from foveola.workflow.open import Device, choose_device, choose_threads, model_path, open_model
 from foveola.workflow.train import resume, train
 
 PREDICTION_CHUNK = 2048
@@ -68,6 +68,7 @@ def compare(
     seeds: int = 1,
     out: str | Path | None = None,
     device: Device = "auto",
+    threads: int | None = None,
     verbose: bool = True,
 ) -> Comparison:
     """Compare runs of the same data on their test images: the first with each of the others.
@@ -80,6 +81,7 @@ def compare(
         beside it (RUN-seed1, …), and those that exist already are used again
     out : an HTML file to write, with the images that the models disagree on
     device : where to predict, to measure speed, and to train further seeds
+    threads : how many to compute with, from now on in this process; by default one a core
     verbose : report progress on standard error
 
     Returns
@@ -106,6 +108,7 @@ def compare(
     if seeds < 1:
         raise UserError(f"--seeds is {seeds}; each run needs at least 1.")
     chosen_device = choose_device(device)
+    choose_threads(threads)
     paths = [os.fspath(run) for run in runs]
     opened = [_finished(path) for path in paths]
     _check_same_data(opened)
@@ -115,7 +118,7 @@ def compare(
         dataset = _read(opened[0], data, progress)
     check_fingerprint(opened[0].status.data, opened[0].path, dataset)
     unique = {run.path: run for run in opened}
-    classifiers = {path: open_model(run.path, device=device) for path, run in unique.items()}
+    classifiers = {path: open_model(run.path, device=device, threads=threads) for path, run in unique.items()}
     test = _common_test_images(dataset, classifiers)
     trainings = {path: _trainings(run, dataset, seeds, device, verbose) for path, run in unique.items()}
     with show_progress(screen) as progress:

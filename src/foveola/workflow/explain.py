@@ -48,6 +48,7 @@ def explain(
     grey: bool = False,
     fix: Collection[str] = (),
     device: Device = "cpu",
+    threads: int | None = None,
     verbose: bool = True,
 ) -> dict[str, Any]:
     """Write feature maps, filters, class activation and occlusion maps of images as PNG files with one page.
@@ -64,6 +65,7 @@ def explain(
     grey : convert colour images to grey for a model of grey images
     fix : fixes to apply, as for `predict`
     device : where to compute, if the model is opened here
+    threads : how many to compute with, from now on in this process; by default one a core
     verbose : report progress on standard error
 
     Returns
@@ -90,7 +92,7 @@ def explain(
     ('explained/explanation.html', 'hires-cam', 'done')
     """
     folder = new_folder(Path(FOLDER)) if out is None else _check_new(Path(out))
-    classifier = _open(model, device)
+    classifier = _open(model, device, threads)
     from foveola.explanation.cam import check_cam_method
 
     check_cam_method(method)
@@ -124,11 +126,13 @@ def explain(
     }
 
 
-def _open(model: "str | Path | Run | Classifier | OnnxModel", device: Device) -> "Classifier | OnnxModel":
+def _open(
+    model: "str | Path | Run | Classifier | OnnxModel", device: Device, threads: int | None
+) -> "Classifier | OnnxModel":
     require("torch", "train")
     from foveola.models.classifier import Classifier
 
-    opened = open_model(model, device=device) if isinstance(model, str | Path | Run) else model
+    opened = open_model(model, device=device, threads=threads) if isinstance(model, str | Path | Run) else model
     if not isinstance(opened, Classifier | OnnxModel):
         raise ModelError(
             f"{type(opened).__name__} can predict, but not be explained. Give a run, a model file or an export."

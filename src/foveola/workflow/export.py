@@ -34,6 +34,7 @@ def export(
     out: str | Path | None = None,
     data: str | Path | Dataset | None = None,
     skip_bad: int = 0,
+    threads: int | None = None,
     verbose: bool = True,
 ) -> ExportReport:
     """Write a run's model in another format, and compare the two on the training images.
@@ -48,6 +49,7 @@ def export(
         int8), or RUN/exports/FORMAT for a folder
     data : images to compare on; by default the run's own data, and random images for an imported model
     skip_bad : how many unreadable images of a folder may be skipped
+    threads : how many to compute with, from now on in this process; by default one a core
     verbose : report progress on standard error
 
     Raises
@@ -76,7 +78,7 @@ def export(
     if format == "web":
         with show_progress(console(verbose)) as progress:
             web_runtime.fetch_runtime(progress)  # a missing network connection is reported before the work
-    live = open_model(source)
+    live = open_model(source, threads=threads)
     imported = opened.status.status == "imported"
     if imported and int8:
         raise UserError(

@@ -30,6 +30,7 @@ def report(
     data: object = None,
     network: "nn.Module | None" = None,
     device: Device = "auto",
+    threads: int | None = None,
     verbose: bool = True,
 ) -> Path:
     """Write a run's page: one HTML file, complete in itself.
@@ -41,6 +42,7 @@ def report(
     data : the run's data, as of `foveola.load`; by default found again by its name or its recorded path
     network : your own module, if the run was trained with one: for HiResCAM and filters
     device : where to compute
+    threads : how many to compute with, from now on in this process; by default one a core
     verbose : report progress on standard error
 
     Returns
@@ -65,7 +67,7 @@ def report(
             f"{run} was imported, so that there is no training to report on. Measure it on data of your own "
             f"(foveola evaluate {run} DATA), or see what it looks at (foveola explain {run} IMAGE…)."
         )
-    classifier = open_model(written.path, network=network, device=device)
+    classifier = open_model(written.path, network=network, device=device, threads=threads)
     with show_progress(console(verbose)) as progress:
         purpose = "The report shows images"
         dataset = reload_data(written.status.data, written.path, classifier.metadata, data, purpose, progress)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr, ValidationError
 
 from foveola.errors import MissingExtra, ModelError, OutputError, UserError, require
-from foveola.exports import onnx
+from foveola.exports import onnx, web
 from foveola.exports.allowlist import UnsafeOnnx, inspect_onnx
 from foveola.files import writing
 from foveola.models.metadata import first_problem
@@ -23,7 +23,7 @@ from foveola.progress import console
 from foveola.runs import Run
 from foveola.serving.background import BackgroundServer
 from foveola.serving.settings import Settings
-from foveola.workflow.open import model_path
+from foveola.workflow.open import is_web_export, model_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,8 @@ def serve(
 
     Parameters
     ----------
-    model : an exported .onnx file, or a run, whose export is used, and made first if it is not current
+    model : an exported .onnx file, the folder of a web export, or a run, whose export is used, and made first if it is
+        not current
     settings : every setting of the server, `foveola.serving.settings.Settings`, instead of host, port and api_key
     host : address to listen on; "0.0.0.0" for all
     port : 0 takes a free one
@@ -77,7 +78,9 @@ def serve(
         settings = _settings(path, host, port, api_key, screen)
     if settings.collect is not None:
         check_collect(settings.collect)
-    if path.is_dir():
+    if is_web_export(path):
+        path /= web.MODEL
+    elif path.is_dir():
         path = find_export(path, verbose=verbose)
     elif path.suffix != onnx.SUFFIX:
         raise ModelError(

@@ -5,15 +5,15 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from foveola.claims import Claim
 from foveola.datasets import Source, as_source, is_named
 from foveola.datasets.columns import as_columns
 from foveola.datasets.objects import Objects
 from foveola.datasets.reload import GIVEN_GROUPS
-from foveola.documents import TrainingRequest
-from foveola.errors import UserError, require
+from foveola.documents import Tracker, TrainingRequest
+from foveola.errors import UserError, require, unknown
 from foveola.files import check_writable, expanded
 from foveola.images import Dataset
 from foveola.models.metadata import Columns
@@ -62,6 +62,7 @@ def train(
     columns: Columns | Mapping[str, str] | None = None,
     network: "nn.Module | None" = None,
     callbacks: Sequence["Callback"] = (),
+    log: str | Sequence[str] = (),
     report: bool = True,
     checkpoint_every: float = CHECKPOINT_SECONDS,
     verbose: bool = True,
@@ -98,6 +99,8 @@ def train(
     network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers. At the end, the run gets
         it as an ONNX graph, so that other processes need not have its code; docs/own-network.md has an example
     callbacks : your own, called after validation and before the best weights are chosen
+    log : trackers that log metrics, settings, pictures and model: "tensorboard", "mlflow" or "wandb", or several; in
+        folders of the run, unless their environment variables say otherwise
     report : write report.html at the end, which takes a few seconds; not with a budget
     checkpoint_every : seconds between checkpoints, from which `foveola.resume` goes on
     verbose : report progress on standard error
@@ -135,7 +138,7 @@ def train(
     processes = join(choose_device(device))
     screen, chosen_columns = console(verbose and processes.leads), as_columns(columns)
     if recipe == AUTO and network is None:
-        chosen = choose_recipe(source, overrides, groups if isinstance(groups, str) else None, chosen_columns, screen)
+        chosen = choose_recipe(source, overrides, groups if isinstance(groups, str) else None, screen, chosen_columns)
     elif budget is not None and recipe is None and network is None:
         chosen = None
     else:
@@ -143,6 +146,7 @@ def train(
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
     check_weights(weights, init, network)
+    trackers = _check_trackers([log] if isinstance(log, str) else log)
     request = TrainingRequest(
         data=_absolute(source),
         recipe=chosen,
@@ -162,6 +166,7 @@ def train(
         checkpoint_every=checkpoint_every,
         network=network is not None,
         callbacks=_names(callbacks),
+        log=trackers,
         launch=launch_name(),
     )
     given = Given(source, groups, network, callbacks)
@@ -271,6 +276,8 @@ def resume(
         request.device = choose_device(device or request.device).type  # type: ignore[arg-type]
         request.threads = choose_threads(threads or request.threads)
         with processes.together():
+            _check_trackers(request.log)
+        with processes.together():
             given = _given_again(request, source, groups, network, callbacks)
         prepared = prepare_in_turn(processes, lambda: prepare(request, given, screen, started))
         return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
@@ -281,6 +288,17 @@ def _absolute(path: Source | Run) -> str | None:
     if isinstance(path, Dataset | Objects):
         return None
     return str(path) if is_named(path) else str(expanded(path).absolute())
+
+
+def _check_trackers(names: Sequence[str]) -> list[Tracker]:
+    """The trackers, whose packages are imported, so that one that is missing is found before the training."""
+    from foveola.training import trackers
+
+    for name in names:
+        if name not in trackers.TRACKERS:
+            raise UserError(unknown("tracker", name, trackers.TRACKERS))
+        trackers.TRACKERS[name].check()
+    return list(dict.fromkeys(cast(Sequence[Tracker], names)))
 
 
 def _names(callbacks: Sequence["Callback"]) -> list[str]:
@@ -310,12 +328,14 @@ def _given_again(
     found = {"data": data, "groups": groups, "network": network, "callbacks": callbacks or None}
     for name, needed in wanted.items():
         if needed and found[name] is None:
+            named = "".join(f" --callback {callback}" for callback in request.callbacks)
+            command = f"; or, if they are made without arguments, foveola train --resume RUN{named}"
             raise UserError(
-                f"The training was given its {name} from Python, so that it can only go on with the same: "
-                f"foveola.resume(run, {name}=…)."
+                f"The training was given its {name}, which no file can hold, so that it can only go on with the same: "
+                f"foveola.resume(run, {name}=…){command if name == 'callbacks' else ''}."
             )
         if not needed and found[name] is not None:
-            raise UserError(f"The training had no {name} from Python, so that none can be given now. Leave it out.")
+            raise UserError(f"The training was not given any {name}, so that none can be given now. Leave it out.")
     if _names(callbacks) != request.callbacks:
         raise UserError(
             f"The training had the callbacks {', '.join(request.callbacks)}; now there are "
