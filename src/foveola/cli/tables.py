@@ -19,6 +19,7 @@ from foveola.documents import (
     ComparedRun,
     Comparison,
     Evaluation,
+    ImportedRun,
     LearningRateCurve,
     Packed,
     TrainedRun,
@@ -249,6 +250,24 @@ def export(report: "ExportReport") -> RenderableType:
     if gain is None:
         return facts(rows | {"largest difference": f"{difference}; the same classes, ties excepted"})
     return facts(rows | {"largest difference": difference, "8-bit integers": gain.accuracy_text, "": gain.time_text})
+
+
+def imported(document: ImportedRun) -> RenderableType:
+    """What was imported from where, what was assumed, and where the run is."""
+    return facts(
+        {
+            "imported": f"{document.pretrained}; Keras {document.versions['keras']}",
+            "network": f"{document.model.parameters:,} parameters, images of {shape_text(document.data.image_shape)}",
+            "classes": _first(document.data.classes),
+            "assumed": " ".join(document.data.summary),
+            "run": document.run,
+        }
+    )
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f", … ({len(names):,})" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more
 
 
 def predictions(found: Sequence["Prediction"], out: Path | None = None) -> RenderableType:

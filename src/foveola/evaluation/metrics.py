@@ -58,7 +58,7 @@ class ClassMetrics(BaseModel):
     recall: float = Field(ge=0, le=1)
     f1: float
     support: int = Field(ge=0)
-    effective_support: float | None = Field(None, ge=0)
+    effective_support: float | None = Field(None, ge=0, exclude_if=lambda value: value is None)
 
     @computed_field  # type: ignore[prop-decorator]  # mypy issue 1362
     @property
