@@ -179,12 +179,15 @@ class Run(Displayed):
             raise ModelError(
                 f"{self.path} has no metrics: its training did not end as planned, its status is {status}. Train again."
             )
-        if key not in self.evaluation.metrics:
+        metrics = self.evaluation.metrics
+        if key not in metrics and self.evaluation.task == "multilabel":
+            raise ModelError(f"{self.path} gives several labels an image, and has no {key}, but {', '.join(metrics)}.")
+        if key not in metrics:
             raise ModelError(
                 f"{self.path} was measured before there was the metric {key}. Measure it again: "
                 f"foveola.evaluate(run, data)."
             )
-        return self.evaluation.metrics[key]
+        return metrics[key]
 
     @property
     def recipe(self) -> Recipe:

@@ -240,6 +240,8 @@ def _class_names(source: Objects, parts: dict[str, Part], labels: dict[str, NDAr
         raise DataError(f"The splits of {source.name} have different classes; every split must have the same ones.")
     if named:
         return named.pop()
+    if any(array.ndim == 2 for array in labels.values()):  # several labels an image
+        return source.known_names
     known = np.unique(np.concatenate(list(labels.values()))) if labels else np.empty(0, np.int64)
     if known.dtype.kind == "U" or set(map(str, known.tolist())) <= set(source.known_names):
         return ()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.documents import Audit, Catalog, Comparison, Evaluation, LayerRow, RunStatus, Summary
-from foveola.evaluation.metrics import METRICS
+from foveola.evaluation.metrics import METRICS, metrics_of
 from foveola.images import Dataset, ImageSet, shape_text
 from foveola.predictions import Estimate
 from foveola.reports import pixels
@@ -83,13 +83,13 @@ def _(shown: Run) -> Card:
     pictures = _mistakes(shown)
     if evaluation is None:
         lines.append("Not measured: there is no evaluation of test images.")
-    elif np.trace(evaluation.confusion) == evaluation.n:
+    elif evaluation.accuracy.value == 1:
         lines.append(f"None of the {evaluation.n:,} test images is classified wrongly.")
         pictures = []
     return Card(
         title=f"{status.data.name} · {status.recipe.name}",
         lines=lines,
-        tables=() if evaluation is None else [_metrics(evaluation), *_confusion(evaluation)],
+        tables=() if evaluation is None else [_metrics(evaluation), *_labels(evaluation), *_confusion(evaluation)],
         figures=_curves(shown),
         pictures=pictures,
     )
@@ -107,7 +107,8 @@ def _trained(status: RunStatus) -> str:
 
 
 def _metrics(evaluation: Evaluation) -> Table:
-    rows = [(METRICS[key].title, *_texts(estimate)) for key, estimate in evaluation.metrics.items()]
+    known = metrics_of(evaluation.task)
+    rows = [(known[key].title, *_texts(estimate)) for key, estimate in evaluation.metrics.items()]
     return Table(("metric", "value", "95 % interval"), rows, f"{evaluation.n:,} images ({evaluation.split})")
 
 
@@ -121,7 +122,7 @@ def _texts(estimate: Estimate) -> tuple[str, str]:
 def _confusion(evaluation: Evaluation) -> list[Table]:
     """The confusion matrix, unless there are too many classes to show; colour grows as the fraction of the row."""
     names = [row.name for row in evaluation.per_class]
-    if len(names) > MAX_CLASSES:
+    if not names or len(names) > MAX_CLASSES:
         return []
     counts: NDArray[np.int64] = np.array(evaluation.confusion)
     shades = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)) * 0.8
@@ -161,9 +162,21 @@ def _(shown: Evaluation) -> Card:
         (row.name, f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", f"{row.support:,}")
         for row in shown.per_class[:MAX_ROWS]
     ]
-    classes = Table(("class", "precision", "recall", "F1", "images"), rows, _first_of(shown.per_class, "classes"))
+    columns = ("class", "precision", "recall", "F1", "images")
+    classes = [Table(columns, rows, _first_of(shown.per_class, "classes"))] if rows else _labels(shown)
     held_out = "" if shown.held_out else "; not known to be held out"
-    return Card(f"Accuracy {shown.accuracy}{held_out}", tables=[_metrics(shown), classes, *_confusion(shown)])
+    return Card(f"Accuracy {shown.accuracy}{held_out}", tables=[_metrics(shown), *classes, *_confusion(shown)])
+
+
+def _labels(evaluation: Evaluation) -> list[Table]:
+    """A row for each label, of several labels an image."""
+    if evaluation.labels is None:
+        return []
+    rows = [
+        (row.name, *(_texts(value)[0] for value in (row.precision, row.recall, row.f1)), f"{row.support:,}")
+        for row in evaluation.labels[:MAX_ROWS]
+    ]
+    return [Table(("label", "precision", "recall", "F1", "images"), rows, _first_of(evaluation.labels, "labels"))]
 
 
 def _first_of(rows: Sequence[object], what: str) -> str:
