@@ -40,8 +40,9 @@ format: setup  ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: setup  ## write docs/recipes.md from the schema of recipes
+docs: setup  ## write docs/recipes.md from the schema of recipes, docs/notebooks from the tutorials
 	$(BIN)/python docs/recipes.py
+	$(BIN)/python docs/notebooks.py
 
 bench: setup  ## seconds an epoch, images a second, memory, start-up
 	$(BIN)/python benchmarks/recipes.py

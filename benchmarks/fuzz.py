@@ -15,6 +15,7 @@ import json
 import random
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import warnings
@@ -45,7 +46,7 @@ SLOW_SECONDS = 5.0  # of processor time: no small input may take so long
 WEIGHTS = {
     "image": 8, "idx": 2, "gzip": 1, "npz": 4, "archive": 2, "cifar": 1, "recipe": 3, "folder": 1,
     "metadata": 3, "model": 2, "run": 3, "evaluation": 2, "history": 2, "onnx": 1, "graph": 2,
-    "network": 2,
+    "network": 2, "table": 3, "parquet": 1, "tar": 2,
 }  # fmt: skip
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 9, 7), dtype=np.uint8)
@@ -222,6 +223,55 @@ def fuzz_folder(folder: Path, chance: random.Random) -> None:
         groups=chance.choice((None, None, None, "folder", r"(.)_", "(", "(.*)")),
         skip_bad=chance.choice((0, 2, 9)),
     )
+
+
+def text_tables() -> list[bytes]:
+    """Small tables of text: of paths, of pixels, of pixels in a cell."""
+    pixels = [",".join(map(str, image.ravel().tolist())) for image in PIXELS]
+    header = ",".join(f"pixel{number}" for number in range(PIXELS[0].size))
+    rows = list(zip(LABELS.tolist(), pixels, strict=True))
+    return [
+        "".join(["file,class,split\n", *(f"{n}.png,{label},train\n" for n, label in enumerate(LABELS))]).encode(),
+        "".join([f"label,{header}\n", *(f"{label},{row}\n" for label, row in rows)]).encode(),
+        "".join(["emotion;pixels\n", *(f'{label};"{row.replace(",", " ")}"\n' for label, row in rows)]).encode(
+            "utf-16"
+        ),
+    ]
+
+
+def fuzz_table(folder: Path, chance: random.Random) -> None:
+    for number in range(len(LABELS)):
+        (folder / f"{number}.png").write_bytes(IMAGES[1])
+    (folder / "own.csv").write_bytes(damaged(chance.choice(text_tables()), chance))
+    load(folder / "own.csv", image_size=(9, 7), skip_bad=chance.choice((0, 2)))
+
+
+def fuzz_parquet(folder: Path, chance: random.Random) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer, images = io.BytesIO(), [{"bytes": IMAGES[1], "path": None}] * len(LABELS)
+    pq.write_table(pa.table({"image": images, "label": LABELS}), buffer, compression=chance.choice(("none", "zstd")))
+    (folder / "own.parquet").write_bytes(damaged(buffer.getvalue(), chance))
+    load(folder / "own.parquet", skip_bad=chance.choice((0, 2)))
+
+
+def fuzz_tar(folder: Path, chance: random.Random) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number, label in enumerate(LABELS):
+            for name, content in ((f"{number}.png", IMAGES[1]), (f"{number}.json", b'{"label": %d}' % label)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    data = buffer.getvalue()
+    if chance.random() < 0.8:  # one head, with the checksum of the damaged one
+        at = 512 * chance.choice([2 * number for number in range(2 * len(LABELS))])
+        head = bytearray(damaged(data[at : at + 512], chance)[:512].ljust(512, b"\0"))
+        head[148:156] = b"%06o\0 " % (sum(head[:148]) + 8 * 32 + sum(head[156:]))
+        data = data[:at] + head + data[at + 512 :]
+    (folder / "own.tar").write_bytes(data if chance.random() < 0.8 else damaged(data, chance))
+    load(folder / "own.tar", skip_bad=chance.choice((0, 2)))
 
 
 # A run's files and exports

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 import foveola
@@ -165,3 +166,65 @@ def test_a_run_of_a_newer_format_is_refused(older_run, toy, name):
 
 def test_public_run_is_this_one():
     assert foveola.Run is Run
+
+
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced_accuracy",
+    "macro_f1": "macro_f1",
+    "auc": "auc_macro_ovr",
+    "log_loss": "log_loss",
+    "brier": "brier",
+    "ece": "ece",
+}
+
+
+@pytest.mark.parametrize(("name", "key"), METRICS.items())
+def test_a_run_has_its_metrics(toy_run, name, key):
+    run = Run.open(toy_run)
+    assert getattr(run, name) == run.evaluation.metrics[key]
+
+
+def test_every_metric_is_an_attribute_of_a_run(toy_run):
+    assert sorted(METRICS.values()) == sorted(Run.open(toy_run).evaluation.metrics)
+
+
+def test_a_run_without_metrics_says_why(toy_run, older_run, tmp_path):
+    run = Run(shutil.copytree(toy_run, tmp_path / "unmeasured"))
+    run.evaluation_path.unlink()
+    with pytest.raises(ModelError, match=r"trained without test images.*foveola.evaluate\(run, data\)"):
+        _ = run.accuracy
+    with pytest.raises(ModelError, match="before there was the metric macro_f1"):
+        _ = Run.open(older_run).macro_f1
+    status = run.status.model_copy(update={"status": "diverged"})
+    run.write_status(status)
+    with pytest.raises(ModelError, match="its status is diverged"):
+        _ = Run.open(run.path).log_loss
+
+
+def test_a_run_has_its_model_and_is_a_path(toy_run, toy):
+    run = Run.open(toy_run)
+    assert (os.fspath(run), Path(run)) == (str(toy_run), toy_run)
+    assert run.model is run.model
+    logits = foveola.open(toy_run).predict_logits(toy.train.images)
+    assert (run.model.predict_logits(toy.train.images) == logits).all()
+
+
+def test_a_run_is_taken_wherever_its_path_is(toy_run, toy, toy_npz, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run.open(shutil.copytree(toy_run, tmp_path / "run"))
+    quiet = {"verbose": False}
+    (image,) = [tmp_path / "image.png"]
+    Image.fromarray(toy.train.images[0, :, :, 0]).save(image)
+    assert foveola.evaluate(run, toy_npz, **quiet).accuracy == run.accuracy
+    assert foveola.predict(run, [image], **quiet)[0].class_name == run.model.predict(image)[0]
+    assert foveola.summary(run).parameters == run.status.model.parameters
+    assert foveola.export(run, **quiet).path == run.path / "exports" / "model.onnx"
+    assert foveola.report(run, **quiet) == run.path / "report.html"
+    assert foveola.resume(run, **quiet) == run
+    explained = foveola.explain(run, [image], out=tmp_path / "explained", **quiet)
+    assert Path(explained["page"]).is_file()
+    small = {"out": tmp_path / "second", "report": False, "overrides": {"epochs": 1}}
+    second = foveola.train(toy_npz, tiny, init=run, **small, **quiet)
+    assert second.status.init == str(run.path)
+    assert foveola.compare(run, second, **quiet).n == run.evaluation.n

@@ -2,9 +2,9 @@
 
 >>> import foveola
 >>> run = foveola.train("digits")              # doctest: +SKIP
->>> run.evaluation.accuracy.value          # doctest: +SKIP
->>> model = foveola.open(run.path)             # doctest: +SKIP
->>> logits = model.predict_logits(images)      # doctest: +SKIP
+>>> run = foveola.train(images, labels, "strong", epochs=5)   # doctest: +SKIP
+>>> run.accuracy                               # doctest: +SKIP
+>>> names = run.model.predict(images)          # doctest: +SKIP
 """
 
 import importlib
@@ -19,6 +19,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Loaded when first used, so that importing Foveola is quick and brings no torch.
 _PUBLIC = {
     "load": "foveola.datasets",
+    "catalog": "foveola.workflow.catalog",
     "train": "foveola.workflow.train",
     "resume": "foveola.workflow.train",
     "find_rate": "foveola.workflow.find_rate",
@@ -31,7 +32,12 @@ _PUBLIC = {
     "tune": "foveola.workflow.tune",
     "predict": "foveola.workflow.predict",
     "explain": "foveola.workflow.explain",
+    "import_model": "foveola.workflow.import_model",
     "convolve": "foveola.workflow.convolve",
+    "export": "foveola.workflow.export",
+    "serve": "foveola.workflow.serve",
+    "summary": "foveola.workflow.summary",
+    "info": "foveola.workflow.environment:describe_environment",
     "Dataset": "foveola.images",
     "ImageSet": "foveola.images",
     "Predictions": "foveola.predictions",
@@ -39,8 +45,10 @@ _PUBLIC = {
     "Predictor": "foveola.predictions",
     "Recipe": "foveola.recipe",
     "load_recipe": "foveola.recipe",
+    "recipe_names": "foveola.recipe",
     "Run": "foveola.runs",
     "Classifier": "foveola.models.classifier",
+    "FoveolaClassifier": "foveola.estimator",
     "Callback": "foveola.training.callbacks",
     "FoveolaError": "foveola.errors",
     "UserError": "foveola.errors",
@@ -51,6 +59,7 @@ __all__ = [
     "Classifier",
     "Dataset",
     "Estimate",
+    "FoveolaClassifier",
     "FoveolaError",
     "ImageSet",
     "Predictions",
@@ -59,18 +68,25 @@ __all__ = [
     "Run",
     "UserError",
     "audit",
+    "catalog",
     "compare",
     "convolve",
     "evaluate",
     "explain",
+    "export",
     "find_rate",
+    "import_model",
+    "info",
     "load",
     "load_recipe",
     "open",
     "pack",
     "predict",
+    "recipe_names",
     "report",
     "resume",
+    "serve",
+    "summary",
     "train",
     "tune",
 ]
@@ -78,22 +94,29 @@ __all__ = [
 if TYPE_CHECKING:
     from foveola.datasets import load
     from foveola.errors import FoveolaError, UserError
+    from foveola.estimator import FoveolaClassifier
     from foveola.images import Dataset, ImageSet
     from foveola.models.classifier import Classifier
     from foveola.predictions import Estimate, Predictions, Predictor
-    from foveola.recipe import Recipe, load_recipe
+    from foveola.recipe import Recipe, load_recipe, recipe_names
     from foveola.runs import Run
     from foveola.training.callbacks import Callback
     from foveola.workflow.audit import audit
+    from foveola.workflow.catalog import catalog
     from foveola.workflow.compare import compare
     from foveola.workflow.convolve import convolve
+    from foveola.workflow.environment import describe_environment as info
     from foveola.workflow.evaluate import evaluate
     from foveola.workflow.explain import explain
+    from foveola.workflow.export import export
     from foveola.workflow.find_rate import find_rate
+    from foveola.workflow.import_model import import_model
     from foveola.workflow.open import open_model as open
     from foveola.workflow.pack import pack
     from foveola.workflow.predict import predict
     from foveola.workflow.report import report
+    from foveola.workflow.serve import serve
+    from foveola.workflow.summary import summary
     from foveola.workflow.train import resume, train
     from foveola.workflow.tune import tune
 

@@ -49,6 +49,18 @@ def to_pixels(array: NDArray[Any]) -> Images:
     )
 
 
+def to_images(array: NDArray[Any]) -> Images:
+    """Images as uint8, N×H×W×C, of values as `to_pixels` takes them; grey ones, N×H×W, get their channel.
+
+    Raises
+    ------
+    DataError
+        If the values are others. Other shapes are left as they are, for `foveola.images.ImageSet` to refuse.
+    """
+    images = np.ascontiguousarray(to_pixels(array))
+    return images[..., None] if images.ndim == 3 and images.shape[2] != 1 else images
+
+
 def _scaled(array: NDArray[Any]) -> Images:
     """Values from 0 to 1 as 0 to 255, image by image: a copy of floats would take eight times as much memory."""
     if array.ndim < 2:

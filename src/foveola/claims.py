@@ -8,6 +8,7 @@ volume has no beside:
     state.safetensors  the last checkpoint
     result/            the files of the run to be
     publish.json       their names, once all are on the disk: what is left is to move them into RUN
+    tracker-NAME.json  how far a tracker has logged
 """
 
 import json
@@ -31,14 +32,16 @@ from foveola.files import (
     write_atomically,
     writing,
 )
-from foveola.runs import CHECKPOINT, EXPORTS, STATUS_FILE, WRITTEN, Run
+from foveola.runs import CHECKPOINT, EXPORTS, LOGS, STATUS_FILE, WRITTEN, Run
 from foveola.text import escape_surrogates
 
 _REQUEST, _RESULT, _PUBLISH, _LOCK = "request.json", "result", "publish.json", "lock"
 # What other commands read, and check
 _CHECKED = (STATUS_FILE, "recipe.toml", "history.csv", "model.safetensors", "model.onnx", "evaluation.json")
 _STATE = "state.safetensors"
-_OWN = re.compile("|".join(map(re.escape, (_REQUEST, _RESULT, _PUBLISH, _LOCK, _STATE))) + r"|\..*\.tmp")
+_OWN = re.compile(
+    "|".join(map(re.escape, (_REQUEST, _RESULT, _PUBLISH, _LOCK, _STATE))) + r"|tracker-[a-z]+\.json|\..*\.tmp"
+)
 # A finished checkpoint folder is renamed before it is removed, so that it is never half there
 _REMOVED = ".checkpoint-removed"
 
@@ -62,7 +65,7 @@ class Claim:
         self.folder = path / CHECKPOINT
         self.result = Run(self.folder / _RESULT)
         self.begun = False
-        self.keeps_old = (path / STATUS_FILE).is_file() and Run.open(path).status.status == "done"
+        self.keeps_old = (path / STATUS_FILE).is_file() and Run.open(path).status.status in ("done", "imported")
         self._lock: int | None = lock_descriptor
         self._created = created
 
@@ -162,6 +165,10 @@ class Claim:
     def state_path(self) -> Path:
         """The checkpoint's file."""
         return self.folder / _STATE
+
+    def tracker_path(self, name: str) -> Path:
+        """Where a tracker writes how far it has logged this training."""
+        return self.folder / f"tracker-{name}.json"
 
     @property
     def request(self) -> TrainingRequest:
@@ -332,7 +339,7 @@ def _check_free(path: Path, force: bool) -> None:
         if not force:
             raise OutputError(f"{path} already holds a run. Choose another --out, or replace it with --force.")
         _check_replaceable(path)
-    elif others := {inner.name for inner in path.iterdir()} - {CHECKPOINT, _REMOVED}:
+    elif others := {inner.name for inner in path.iterdir()} - {CHECKPOINT, _REMOVED, *LOGS}:
         raise OutputError(f"{path} holds files, which are left alone: {min(others)}. Choose another --out.")
     if foreign := [inner.name for inner in _inside(path / CHECKPOINT) if not _OWN.fullmatch(inner.name)]:
         raise OutputError(

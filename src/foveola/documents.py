@@ -4,7 +4,7 @@ A document carries the number of its format. One without a number was written be
 format 1; one with a higher number was written by a newer Foveola, and is refused by name.
 """
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from foveola.datasets.reload import RecordedData
+from foveola.display import Displayed
 from foveola.errors import FoveolaError, ModelError
 from foveola.evaluation.comparison import McNemar
 from foveola.evaluation.costs import ParametersByImageSize
@@ -25,11 +26,11 @@ from foveola.evaluation.metrics import ClassMetrics, metrics_of
 from foveola.evaluation.multilabel import LabelMetrics
 from foveola.evaluation.rejection import RejectionResult
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
-from foveola.models.metadata import PretrainedOrigin, Rejection, first_problem
+from foveola.models.metadata import Columns, PretrainedOrigin, Rejection, first_problem
 from foveola.predictions import Estimate
 from foveola.recipe import Recipe
 from foveola.tasks import Task
-from foveola.text import escape_all_surrogates
+from foveola.text import escape_all_surrogates, printable
 
 FORMAT = 1
 
@@ -51,6 +52,9 @@ class Document(Part):
     model_config = ConfigDict(serialize_by_alias=True)
 
     format: Literal[1] = 1
+
+    def __str__(self) -> str:
+        return repr(self)
 
     def to_json(self) -> str:
         """Indented JSON, UTF-8 letters as they are; NaN, which JSON does not know, as null."""
@@ -130,9 +134,12 @@ class RunStatus(Document):
     `threads` and `processor` (its vector instructions) decide in which order sums are taken: with others, the same seed
     gives slightly different weights. `pretrained` are the published weights that it began with, and `weights` is the
     path of their file, if that was given.
+
+    A model of another program has the status "imported", `pretrained` names its file, and `data` is of the name
+    "unknown", without images; its `summary` says what the import has assumed.
     """
 
-    status: Literal["running", "done", "interrupted", "diverged", "failed"]
+    status: Literal["running", "done", "interrupted", "diverged", "failed", "imported"]
     recipe: Recipe
     data: RecordedData
     model: ModelSize
@@ -164,12 +171,17 @@ class RunStatus(Document):
         return document
 
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
+
+
 class TrainingRequest(Document):
     """`checkpoint/request.json`: everything that `foveola train` was asked for.
 
     `data` is None if it was given as arrays, `groups` "array"; `recipe` is None as long as the time budget has not
-    chosen one, `fingerprint` as long as the data has not been read; `network` and `callbacks` say what was given from
-    Python, and has to be given again. `launch` names the start by torchrun whose restarts go on by themselves.
+    chosen one, `fingerprint` as long as the data has not been read. `network` and `callbacks` say what was given from
+    Python or named on the command line, and has to be given again: no file says which code is run. `launch` names the
+    start by torchrun whose restarts go on by themselves.
     """
 
     data: str | None
@@ -185,11 +197,13 @@ class TrainingRequest(Document):
     teacher: str | None = None
     skip_bad: int = 0
     groups: str | None = None
+    columns: Columns = Columns()
     report: bool = True
     checkpoint_every: float
     fingerprint: str | None = None
     network: bool = False
     callbacks: list[str] = []
+    log: list[Tracker] = []
     launch: str | None = None
 
     @model_serializer(mode="wrap")
@@ -229,7 +243,7 @@ class WithoutCopies(BaseModel):
     log_loss: Estimate
 
 
-class Evaluation(Document):
+class Evaluation(Displayed, Document):
     """`evaluation.json`: every metric with its interval, per class, and the points of the report's plots.
 
     `held_out` is true if the model is known to have seen none of the images. `seen` is null where it cannot be known:
@@ -270,6 +284,9 @@ class Evaluation(Document):
     def accuracy(self) -> Estimate:
         return self.metrics["accuracy"]
 
+    def __repr__(self) -> str:
+        return f"Evaluation({self.split}, {self.n:,} images, accuracy {self.accuracy})"
+
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, document: Any) -> Any:
@@ -291,6 +308,12 @@ class Evaluation(Document):
         for name, value in document.items():
             spread |= (value or {}) if name in self._SPREAD else {name: value}
         return spread
+
+
+class ImportedRun(RunStatus):
+    """What `foveola import --json` prints: `run.json` with the run's path."""
+
+    run: str
 
 
 class TrainedRun(RunStatus):
@@ -371,7 +394,7 @@ class ComparedPair(Part):
     verdict: str
 
 
-class Comparison(Document):
+class Comparison(Displayed, Document):
     """What `foveola compare --json` prints. `scope` says what the verdicts hold for: the trained models or recipes."""
 
     data: DataSummary
@@ -383,6 +406,12 @@ class Comparison(Document):
     runs: list[ComparedRun]
     pairs: list[ComparedPair]
     scaling: list[ParametersByImageSize]
+
+    def __repr__(self) -> str:
+        several = len(self.pairs) > 1
+        verdicts = [(f"{pair.first} and {pair.second}: " if several else "") + pair.verdict for pair in self.pairs]
+        images = f"{self.n:,} {self.split} images of {self.data.name}"
+        return printable(f"Comparison({len(self.runs)} runs on {images}: {'; '.join(verdicts)})")
 
 
 # An audit
@@ -471,7 +500,7 @@ class Retrained(Part):
     rows: list[RetrainedRow]
 
 
-class Audit(Document):
+class Audit(Displayed, Document):
     """`audit.json`, and what `foveola audit --json` prints. `duplicate_groups` describes `duplicates`, row by row.
 
     `likely_label_errors` is what confident learning estimates; `label_certainty` says whether it can be relied on.
@@ -501,6 +530,15 @@ class Audit(Document):
     files: list[str]
     seconds: float
 
+    def __repr__(self) -> str:
+        images = f"{sum(self.data.splits.values()):,} images"
+        if self.label_certainty == "likely errors":
+            suspects = f"{self.likely_label_errors:,} likely label errors"
+        else:
+            suspects = f"{len(self.label_suspects):,} label suspects ({self.label_certainty})"
+        found = f"{suspects}, {len(self.duplicates):,} groups of duplicates, {len(self.oddities):,} outliers"
+        return f"Audit({self.data.name!r}, {images}: {found})"
+
 
 # What there is
 
@@ -516,7 +554,7 @@ class LayerRow(Part):
     layers: list["LayerRow"] = []
 
 
-class Summary(Document):
+class Summary(Displayed, Document):
     """What `foveola summary --json` prints."""
 
     recipe: str
@@ -526,6 +564,11 @@ class Summary(Document):
     non_trainable: int
     multiply_adds: int
     diagram: str | None
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.input_shape))
+        costs = f"{self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds"
+        return f"Summary({self.recipe} on {shape}: {len(self.layers)} layers, {costs})"
 
 
 class CatalogRow(Part):
@@ -542,10 +585,13 @@ class CatalogRow(Part):
     path: str | None
 
 
-class Catalog(Document):
+class Catalog(Displayed, Document):
     """What `foveola datasets --json` prints."""
 
     datasets: list[CatalogRow]
+
+    def __repr__(self) -> str:
+        return f"Catalog({', '.join(row.name for row in self.datasets)})"
 
 
 class Packed(Document):
@@ -572,13 +618,16 @@ class Packed(Document):
 class Environment(Document):
     """What `foveola info --json` prints. `threads` and `precision` are known where PyTorch is installed.
 
-    `pretrained_weights` says where each file is on this machine, or null.
+    `pretrained_weights` says where each file is on this machine, or null. `defaults_file` is the foveola.toml or
+    pyproject.toml whose `defaults` of options are in force in the working folder, or null.
     """
 
     versions: dict[str, str]
     platform: str
     data_folder: str | None
     cache_folder: str
+    defaults_file: str | None = None
+    defaults: dict[str, Any] = {}
     pretrained_weights: dict[str, str | None]
     processors: int | None
     threads: int | None = None

@@ -34,6 +34,10 @@ class UserError(FoveolaError):
 
     exit_code = 2
 
+    def _render_traceback_(self) -> list[str]:
+        """What notebooks show instead of a traceback (IPython asks for it): the message says what to do."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class DataError(UserError):
     """Images or labels cannot be used."""

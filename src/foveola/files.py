@@ -87,7 +87,7 @@ def lock(path: Path) -> int | None:
     return None
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | os.PathLike[str]) -> Path:
     """The path, with ~ as the home folder."""
     try:
         return Path(path).expanduser()

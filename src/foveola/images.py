@@ -13,6 +13,7 @@ from foveola.arrays import Images as Images
 from foveola.arrays import Labels as Labels
 from foveola.arrays import label_matrix, shape_cure, to_labels, to_pixels
 from foveola.arrays import shape_text as shape_text
+from foveola.display import Displayed
 from foveola.errors import DataError
 from foveola.lazy import LazyImages, blocks, select
 from foveola.stratified import hold_out
@@ -23,8 +24,8 @@ Polarity = Literal["light on dark", "dark on light", "mixed"]
 Resize = Literal["stretch", "letterbox"]
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSet(Displayed):
     """Images of one size with their labels.
 
     Parameters
@@ -80,6 +81,10 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        shape, classes = shape_text(self.image_shape), len(self.class_names)
+        return f"ImageSet({len(self):,} images of {shape}, {classes} classes)"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -168,8 +173,8 @@ class Originals:
     white_level: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Displayed):
     """A data set: its training images, and its validation and test images if it has such splits.
 
     All splits have the same image shape and class names, and one class an image or several labels. A model can be
@@ -214,6 +219,12 @@ class Dataset:
                     f"The splits of {self.name} have images of {shape_text(self.train.image_shape)} and "
                     f"{shape_text(split.image_shape)}; every split must have the same shape."
                 )
+
+    def __repr__(self) -> str:
+        splits = {"training": self.train, "validation": self.validation, "test": self.test}
+        counts = ", ".join(f"{len(images):,} {name}" for name, images in splits.items() if images is not None)
+        shape, classes = shape_text(self.image_shape), len(self.class_names)
+        return f"Dataset({self.name!r}: {counts} images of {shape}, {classes} classes)"
 
     @property
     def task(self) -> Task:

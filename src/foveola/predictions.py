@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, PlainSerializer
 
+from foveola.display import Displayed
 from foveola.images import Images, Labels
 from foveola.models.metadata import ModelMetadata
 from foveola.models.unfamiliarity import Outputs
@@ -52,7 +53,7 @@ def predict_outputs(predictor: Predictor, images: Images) -> Outputs:
     return Outputs(predictor.predict_logits(images))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     """Logits with the true labels.
 
@@ -89,6 +90,10 @@ class Predictions:
         """The mean of a value of each image, N, by the images' weights."""
         return float(np.average(values, weights=self.weights))
 
+    def __repr__(self) -> str:
+        learnt = "held out" if self.held_out else "not held out"
+        return f"Predictions({len(self):,} images, {len(self.class_names)} classes, {learnt})"
+
     @property
     def task(self) -> Task:
         """Whether each image has one class (multiclass), or any number of labels (multilabel)."""
@@ -121,8 +126,8 @@ Value = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Displayed):
     """A value with its interval.
 
     `low` and `high` bound the 95 % interval, `n` is the number of images behind it, `method` names the interval. What
@@ -141,6 +146,9 @@ class Estimate:
     @property
     def is_defined(self) -> bool:
         return not math.isnan(self.value)
+
+    def __repr__(self) -> str:
+        return f"Estimate({self.value:.4f}, 95 % CI {self.low:.4f}–{self.high:.4f}, n={self.n}, {self.method})"
 
     def __str__(self) -> str:
         return f"{self.value:.4f} (95 % CI {self.low:.4f}–{self.high:.4f})"

@@ -1,9 +1,12 @@
 """What is printed: consoles for results and progress, without what a terminal would obey in names from data."""
 
+import html
+import importlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich import progress as bars
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
@@ -27,8 +30,33 @@ MIN_SECONDS_BETWEEN_LINES = 5.0
 
 
 def console(verbose: bool) -> Console:
-    """Console on standard error, because standard output is for results only; silent unless `verbose`."""
-    return _without_control_characters(Console(stderr=True, quiet=not verbose, highlight=False, markup=False))
+    """Console on standard error, because standard output is for results only; silent unless `verbose`.
+
+    In a notebook it is standard output, because Jupyter shows standard error on red.
+    """
+    return _without_control_characters(
+        Console(
+            stderr=not in_notebook(),
+            quiet=not verbose,
+            highlight=False,
+            markup=False,
+            force_jupyter=False,
+            force_terminal=False if _of_jupyter() else None,
+        )
+    )
+
+
+def in_notebook() -> bool:
+    """Whether this process runs the cells of a Jupyter notebook."""
+    return Console().is_jupyter
+
+
+def _of_jupyter() -> bool:
+    """Whether this is Jupyter's kernel, or a command that one of its cells has started with "!".
+
+    Both look like a terminal to rich, but show what should move a cursor as further lines.
+    """
+    return "JPY_PARENT_PID" in os.environ or in_notebook()
 
 
 def results_console() -> Console:
@@ -64,6 +92,13 @@ class _Printable:
 @contextmanager
 def show_progress(target: Console) -> Iterator[Progress]:
     """Show the progress of loading data inside the block."""
+    if in_notebook() and not target.quiet:
+        bar_in_cell = NotebookBar()
+        try:
+            yield bar_in_cell
+        finally:
+            bar_in_cell.close()
+        return
     if not target.is_terminal:
         yield _Lines(target)
         return
@@ -87,6 +122,37 @@ class _Bars:
             self.what = what
             self.task = self.bar.add_task(printable(what), total=total)
         self.bar.update(self.task, completed=done, total=total)
+
+
+class NotebookBar:
+    """Progress below a notebook's cell, in one place, which is empty again at the end; nothing of short work."""
+
+    _FIRST_SECONDS, _SECONDS_BETWEEN = 0.5, 0.25
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + self._FIRST_SECONDS
+        self._shown: Any = None
+
+    def __call__(self, done: int, total: int | None, what: str) -> None:
+        if (now := time.monotonic()) < self._next:
+            return
+        self._next = now + self._SECONDS_BETWEEN
+        numbers = f"{done:,}" + (f" of {total:,}" if total else "")
+        extent = f'value="{done}" max="{total}" ' if total else ""
+        text = html.escape(printable(f"{what}: {numbers}"))
+        self._show(f'<progress {extent}style="width: 16em; vertical-align: middle"></progress> {text}')
+
+    def close(self) -> None:
+        """Leave the place empty."""
+        if self._shown is not None:
+            self._show("")
+
+    def _show(self, content: str) -> None:
+        jupyter: Any = importlib.import_module("IPython.display")  # there, where there are notebooks
+        if self._shown is None:
+            self._shown = jupyter.display(jupyter.HTML(content), display_id=True)
+        else:
+            self._shown.update(jupyter.HTML(content))
 
 
 class _Lines:

@@ -1,8 +1,9 @@
 """Recipes: all settings of a training, read from TOML, with overrides."""
 
+import inspect
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -74,9 +75,10 @@ class Augment(BaseModel):
         description="mirror half of the images; auto: from 9 epochs on, if the catalog says that mirrored images keep "
         "their class",
     )
-    cutout: Whole = Field(
+    cutout: Whole | Fraction = Field(
         default=0,
-        description="side in pixels of a random square that is blanked (DeVries and Taylor, 2017); 0: none",
+        description="side of a random square that is blanked, in pixels or, below 1, as a fraction of the image's "
+        "shorter side (DeVries and Taylor, 2017); 0: none",
     )
     mixup: NonNegative = Field(
         default=0.0,
@@ -360,7 +362,13 @@ class Setting:
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes that come with Foveola."""
+    """The names of the recipes that come with Foveola.
+
+    Examples
+    --------
+    >>> foveola.recipe_names()[:3]
+    ['best', 'eduonix', 'efficientnet-lite0']
+    """
     return sorted(
         entry.name.removesuffix(".toml") for entry in _recipes_folder().iterdir() if entry.name.endswith(".toml")
     )
@@ -397,6 +405,42 @@ def load_recipe(source: "str | Path | Recipe", overrides: Mapping[str, Any] | No
                 raise RecipeError(f"{key!r} cannot be set: {name!r} is a value, not a table of settings.")
         table[last] = value
     return parse_recipe(document, where)
+
+
+def merge_settings(
+    overrides: Mapping[str, Any] | None, settings: Mapping[str, Any], function: Callable[..., Any]
+) -> dict[str, Any]:
+    """The overrides of a recipe, with the settings that a function was given as keywords.
+
+    Parameters
+    ----------
+    settings : values by key; a dictionary, such as augment={"shift": 2}, sets the keys of a table and leaves the others
+    function : the one that was called; its parameters are named beside the keys if one is unknown
+
+    Raises
+    ------
+    RecipeError
+        If a keyword is neither a parameter nor a key, or a key is given both ways.
+
+    Examples
+    --------
+    >>> merge_settings({"epochs": 3}, {"augment": {"shift": 2}}, load_recipe)
+    {'epochs': 3, 'augment.shift': 2}
+    """
+    merged = dict(overrides or {})
+    for name, value in settings.items():
+        if name not in Recipe.model_fields:
+            every = inspect.signature(function).parameters.values()
+            parameters = [each.name for each in every if each.kind is not each.VAR_KEYWORD]
+            known = [*parameters, *(key for key in Recipe.model_fields if key not in ("name", "description", "layers"))]
+            raise RecipeError(unknown(f"keyword of foveola.{function.__name__}", name, known))
+        is_table = name in TABLES and isinstance(value, Mapping)
+        entries = {f"{name}.{key}": each for key, each in value.items()} if is_table else {name: value}
+        for key, each in entries.items():
+            if key in merged or name in merged:
+                raise RecipeError(f"{key} is given as a keyword and in overrides. Give it once.")
+            merged[key] = each
+    return merged
 
 
 def parse_recipe(document: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -491,4 +535,4 @@ def _describe_error(key: str, problems: list[Any]) -> str:
     reasons = [problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for problem in problems]
     if not location:
         return f"{reasons[0][0].upper()}{reasons[0][1:]}."
-    return f"{key} is {value!r}; it should be {' or '.join(reasons)}."
+    return f"{key} is {value!r}; it should be {' or '.join(dict.fromkeys(reasons))}."

@@ -6,12 +6,19 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from foveola.display import Displayed
 from foveola.documents import Document, Evaluation, RunStatus
-from foveola.errors import ModelError
+from foveola.errors import FoveolaError, ModelError
 from foveola.files import CHECKSUM_FILE, has_checksum, read_verified, record_checksum, write_atomically
+from foveola.predictions import Estimate
 from foveola.recipe import Recipe
+from foveola.text import printable
+
+if TYPE_CHECKING:
+    from foveola.exports.onnx import OnnxModel
+    from foveola.models.classifier import Classifier
 
 STATUS_FILE = "run.json"
 # The folder of what an unfinished training needs: foveola.claims
@@ -22,6 +29,8 @@ WRITTEN = (
     "samples.png", "curves.png", "mistakes.png", "confusion.png",
 )  # fmt: skip
 EXPORTS = ("exports/web", "exports")
+# The folders of trackers, which stay when another run takes the place of the one that they logged
+LOGS = ("tensorboard", "mlruns", "wandb")
 # Of run.json, evaluation.json and history.csv: an evaluation of a thousand classes has 10 MB
 _MAX_BYTES = 2**26
 _CURE = "Train the run again, or copy it again"
@@ -29,17 +38,40 @@ _CURE = "Train the run again, or copy it again"
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Displayed):
     """A folder with a training's recipe, history, weights, metrics and plots.
 
-    `status` and `evaluation` are read once: they stay those of one training, even if another one replaces the run.
+    `status`, `evaluation` and `model` are read once: they stay those of one training, even if another one replaces the
+    run. A Run can be given wherever the path of a run can: it is a path to Python (`os.PathLike`), too.
+
+    >>> run = foveola.train("digits", "mlp", overrides={"epochs": 1}, verbose=False)
+    >>> run.accuracy.n, run.model.predict(foveola.load("digits").train.images[:2]).shape
+    (359, (2,))
     """
 
     path: Path
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}{printable(self._in_short())})"
+
+    def _in_short(self) -> str:
+        """Data, recipe and accuracy, as far as there are any, for one line; nothing is kept in memory."""
+        run = self if "status" in vars(self) else Run(self.path)
+        try:
+            status = run.status
+            text = f": {status.data.name}, {status.recipe.name}"
+            if status.status != "done":
+                text += f", {status.status}"
+            return f"{text}, accuracy {run.evaluation.accuracy}" if run.evaluation_path.is_file() else text
+        except FoveolaError:
+            return ""
+
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: "str | Path | Run") -> "Run":
         """An existing run.
 
         Raises
@@ -48,6 +80,11 @@ class Run:
             If there is no run, or its `run.json` is damaged.
         """
         path = Path(path)
+        if path.is_file():
+            raise ModelError(
+                f"{path} is a file, but a whole run is needed, with its recipe, data and metrics. Give the folder that "
+                f"`foveola train` wrote."
+            )
         if not (path / STATUS_FILE).is_file():
             if (path / CHECKPOINT).is_dir():
                 raise ModelError(
@@ -82,6 +119,72 @@ class Run:
     def evaluation(self) -> Evaluation:
         """The content of `evaluation.json`: the metrics on the test split."""
         return self._read(self.evaluation_path.name, Evaluation)
+
+    @cached_property
+    def model(self) -> "Classifier | OnnxModel":
+        """The model, as `foveola.open` opens it."""
+        from foveola.workflow.open import open_model
+
+        return open_model(self)
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Fraction of the test images that are classified correctly; as all metrics, with its 95 % interval.
+
+        Raises
+        ------
+        ModelError
+            If the run has no metrics.
+        """
+        return self._metric("accuracy")
+
+    @property
+    def balanced_accuracy(self) -> Estimate:
+        """Mean recall over the classes."""
+        return self._metric("balanced_accuracy")
+
+    @property
+    def macro_f1(self) -> Estimate:
+        """Mean F1 over the classes."""
+        return self._metric("macro_f1")
+
+    @property
+    def auc(self) -> Estimate:
+        """Area under the ROC curve, one class against the rest, mean over the classes."""
+        return self._metric("auc_macro_ovr")
+
+    @property
+    def log_loss(self) -> Estimate:
+        """Mean negative log-likelihood of the true class."""
+        return self._metric("log_loss")
+
+    @property
+    def brier(self) -> Estimate:
+        """Squared distance between probabilities and truth."""
+        return self._metric("brier")
+
+    @property
+    def ece(self) -> Estimate:
+        """Expected calibration error."""
+        return self._metric("ece")
+
+    def _metric(self, key: str) -> Estimate:
+        status = self.status.status
+        if status == "done" and not self.evaluation_path.is_file():
+            raise ModelError(
+                f"{self.path} has no metrics: it was trained without test images. Measure it on others: "
+                f"foveola.evaluate(run, data)."
+            )
+        if not self.evaluation_path.is_file():
+            raise ModelError(
+                f"{self.path} has no metrics: its training did not end as planned, its status is {status}. Train again."
+            )
+        if key not in self.evaluation.metrics:
+            raise ModelError(
+                f"{self.path} was measured before there was the metric {key}. Measure it again: "
+                f"foveola.evaluate(run, data)."
+            )
+        return self.evaluation.metrics[key]
 
     @property
     def recipe(self) -> Recipe:

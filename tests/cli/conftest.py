@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from keras_cases import ROWS
+
 
 @pytest.fixture(autouse=True)
 def empty_working_folder(tmp_path, monkeypatch):
@@ -33,6 +35,7 @@ def arguments(toy_npz, toy_run, tiny, image_file) -> dict[str, list[object]]:
         "pack": [toy_npz, "--out", "packed"],
         "audit": [toy_npz, "--recipe", tiny],
         "predict": [toy_run, image_file],
+        "import": [ROWS, "--out", "imported"],
         "export": [toy_run, "--data", toy_npz, "--out", "model.onnx"],
         "explain": [toy_run, image_file],
         "convolve": ["letter:A"],

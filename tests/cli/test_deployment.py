@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from foveola.cli.deployment import is_loopback
 from foveola.cli.options import parse_size
 from foveola.errors import UserError
 from foveola.serving.settings import Settings
+from foveola.workflow.serve import is_loopback
 
 
 def test_predict_prints_class_and_probability(foveola_command, arguments, image_file):

@@ -1,7 +1,9 @@
 """`explain` and `convolve`: options that reach the workflow, output, and refusals."""
 
+import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,15 @@ def test_explain_names_a_file_that_is_not_utf_8(foveola_command, toy_run, image_
     code, out, _ = foveola_command("explain", toy_run, image)
     assert code == 0
     assert "caf\\xe9.png" in out
+
+
+def test_convolve_reads_standard_input_and_takes_one_image_only(foveola_command, image_file, monkeypatch):
+    named = foveola_command("convolve", image_file, "--json")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(image_file.read_bytes())))
+    piped = foveola_command("convolve", "-", "--json")
+    assert piped.code == named.code == 0
+    documents = [json.loads(answer.out) for answer in (named, piped)]
+    assert {**documents[1], "image": documents[0]["image"]} == documents[0]
+    shutil.copy(image_file, "second.png")
+    code, _, err = foveola_command("convolve", "*.png")
+    assert (code, "stands for 2 images, but one is shown" in err) == (2, True)

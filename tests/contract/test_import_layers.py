@@ -26,6 +26,7 @@ WITHOUT_TORCH = [
     "foveola.explanation.convolution",
     "foveola.explanation.occlusion",
     "foveola.recipe",
+    "foveola.training.trackers",
     "foveola.models.layers",
     "foveola.models.shapes",
     "foveola.models.metadata",
@@ -43,11 +44,12 @@ WITHOUT_TORCH = [
     "foveola.workflow.explain",
     "foveola.workflow.export",
     "foveola.workflow.find_rate",
+    "foveola.workflow.load_callbacks",
     "foveola.workflow.predict",
     "foveola.workflow.report",
     "foveola.cli",
 ]
-HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "pooch", "onnx", "onnxruntime")
+HEAVY = ("torch", "tensorboard", "mlflow", "wandb", "sklearn", "scipy", "matplotlib", "pooch", "onnx", "onnxruntime")
 
 
 def run(code):

@@ -4,16 +4,26 @@ import doctest
 import importlib
 import inspect
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import foveola
+from keras_cases import ROWS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text("utf-8")
 FUNCTIONS = [name for name in foveola.__all__ if inspect.isfunction(getattr(foveola, name))]
 # Public methods of other modules that users meet
-FURTHER = ("foveola.workflow.export", "foveola.evaluation.metrics", "foveola.predictions", "foveola.recipe")
+FURTHER = (
+    "foveola.estimator",
+    "foveola.evaluation.metrics",
+    "foveola.models.image_predictor",
+    "foveola.predictions",
+    "foveola.recipe",
+    "foveola.runs",
+    "foveola.workflow.export",
+)
 
 
 def test_public_names_are_those_documented():
@@ -30,8 +40,9 @@ def test_nothing_else_is_reachable_by_from_import_star():
 
 @pytest.fixture
 def working_folder(tmp_path, monkeypatch):
-    """An empty folder; trainings write no report, which takes seconds."""
+    """A folder with a Keras model only; trainings write no report, which takes seconds."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(ROWS, "model.keras")
     workflow = importlib.import_module("foveola.workflow.fit_run")
     monkeypatch.setattr(workflow, "_write_page", lambda *arguments: None)
 

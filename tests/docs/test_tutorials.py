@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
 import foveola
@@ -37,11 +36,6 @@ EXACT = {"summary"}
 # Replacements in Python blocks
 SMALL_PYTHON = {"foveola.train(": "small_train("}
 
-# Images file, labels file, images per class
-IDX_FILES = (
-    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 20),
-    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 5),
-)
 NAMES = ("mnist", "fashion-mnist", "kmnist")
 
 
@@ -55,28 +49,6 @@ def blocks(page):
     text = page.read_text("utf-8")
     matches = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [Block(match[1], match[2], text[: match.start()].count("\n") + 1) for match in matches]
-
-
-def idx(array):
-    return bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape) + array.tobytes()
-
-
-@pytest.fixture(scope="session")
-def small_data(tmp_path_factory):
-    """200 training and 50 test images under each name, as IDX files: ten classes of bright rectangles, with noise."""
-    root = tmp_path_factory.mktemp("data")
-    for number, name in enumerate(NAMES):
-        (root / name).mkdir()
-        generator = np.random.default_rng(number)
-        for images_name, labels_name, per_class in IDX_FILES:
-            labels = generator.permutation(np.repeat(np.arange(10, dtype=np.uint8), per_class))
-            images = generator.integers(0, 60, (len(labels), 28, 28), dtype=np.uint8)
-            for image, label in zip(images, labels, strict=True):
-                row, column = divmod(int(label), 4)
-                image[3 + 8 * row : 9 + 8 * row, 1 + 7 * column : 6 + 7 * column] += 180
-            (root / name / images_name).write_bytes(idx(images))
-            (root / name / labels_name).write_bytes(idx(labels))
-    return root
 
 
 @pytest.fixture

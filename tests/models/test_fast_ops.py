@@ -1,10 +1,10 @@
-"""The fast dropout and max pooling compute what PyTorch's do."""
+"""The fast dropout, max pooling and depthwise convolution compute what PyTorch's do."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from foveola.models.fast_ops import FastDropout, max_pool_2x2
+from foveola.models.fast_ops import FastDropout, depthwise_convolution, max_pool_2x2
 
 
 @pytest.mark.parametrize("rate", [0.25, 0.5, 0.1, 1 / 3, 0.9])
@@ -53,3 +53,43 @@ def test_dropout_does_nothing_in_evaluation_mode_or_at_rate_zero():
 def test_max_pool_2x2_matches_pytorch(height, width):
     x = torch.randn(3, 4, height, width)
     assert torch.equal(max_pool_2x2(x), F.max_pool2d(x, 2))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [
+        ((3, 3), (1, 1), (1, 1), (8, 7)),
+        ((3, 3), (2, 2), (1, 1), (8, 7)),
+        ((3, 3), (2, 2), (0, 0), (9, 8)),
+        ((5, 5), (1, 1), (2, 2), (6, 5)),
+        ((5, 5), (2, 2), (0, 0), (11, 10)),
+        ((5, 3), (2, 1), (2, 1), (7, 9)),
+        ((7, 4), (1, 3), (3, 0), (7, 10)),
+        ((1, 1), (2, 2), (0, 0), (5, 6)),
+    ],
+)
+def test_depthwise_convolution_has_the_gradients_of_pytorch_in_float64(kernel, stride, padding, size, bias):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 6, *size, generator=generator), torch.randn(6, 1, *kernel, generator=generator)
+    given = [values.bfloat16().float() for values in (x.contiguous(memory_format=torch.channels_last), weight)]
+    given += [torch.arange(6.0)] if bias else []
+
+    def outputs_and_gradients(function, dtype):
+        leaves = [values.to(dtype).requires_grad_() for values in given]
+        y = function(*leaves, *(() if bias else (None,)), stride, padding)
+        weights = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).bfloat16().to(y.dtype).view(y.shape)
+        (y * weights).sum().backward()
+        return [y.detach(), *(leaf.grad for leaf in leaves)]
+
+    expected = outputs_and_gradients(lambda x, w, b, s, p: F.conv2d(x, w, b, s, p, groups=6), torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = outputs_and_gradients(depthwise_convolution, torch.float32)
+    for ours, true in zip(found, expected, strict=True):
+        assert ours.shape == true.shape
+        assert (ours.double() - true).abs().max() <= 2**-7 * true.abs().max()
+
+
+def test_depthwise_convolution_is_that_of_pytorch_in_float32():
+    x, weight = torch.randn(2, 4, 6, 6), torch.randn(4, 1, 3, 3)
+    assert torch.equal(depthwise_convolution(x, weight, None, (1, 1), (1, 1)), F.conv2d(x, weight, padding=1, groups=4))

@@ -1,8 +1,17 @@
 """The output shape of each layer, against brute force."""
 
 import pytest
+from pydantic import ValidationError
 
-from foveola.models.layers import AveragePool2D, Conv2D, Flatten, GlobalAveragePool2D, GlobalMaxPool2D, MaxPool2D
+from foveola.models.layers import (
+    Activate,
+    AveragePool2D,
+    Conv2D,
+    Flatten,
+    GlobalAveragePool2D,
+    GlobalMaxPool2D,
+    MaxPool2D,
+)
 
 
 @pytest.mark.parametrize("side", [5, 6, 7, 11])
@@ -31,3 +40,9 @@ def test_global_pooling_and_flatten():
     assert GlobalMaxPool2D().output_shape((4, 5, 6)) == (6,)
     assert GlobalAveragePool2D().output_shape((4, 5, 6)) == (6,)
     assert Flatten().output_shape((4, 5, 6)) == (120,)
+
+
+def test_a_slope_belongs_to_leaky_relu():
+    assert Activate(function="leaky-relu", slope=0.3).settings_text() == "leaky-relu, slope 0.3"
+    with pytest.raises(ValidationError, match="slope belongs to leaky-relu, not to relu"):
+        Activate(function="relu", slope=0.3)

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 import foveola
+from foveola.models.metadata import ModelMetadata
+from foveola.reports.explanation import MAX_LAYERS, MIN_MAPS, maps_shown, shown_layers
 
 
 @pytest.fixture
@@ -164,3 +166,14 @@ def test_there_is_no_play_button_with_reduced_motion(lab, open_page):
     assert browser.find_element("class name", "still").is_displayed()
     browser.find_element("css selector", "[data-do=step]").click()
     assert sums(browser)[0].startswith("Row 0, column 1: ")
+
+
+def test_of_a_deep_network_the_maps_of_evenly_spread_layers_are_drawn():
+    metadata = ModelMetadata(class_names=("a", "b"), image_shape=(4, 4, 1))
+    maps = {f"layer_{number}": np.full((4, 4, 40), float(number), np.float32) for number in range(60)}
+    layers = shown_layers(metadata, maps, maps_shown(20))
+    drawn = [layer.number for layer in layers if layer.tiles]
+    assert (len(layers), len(drawn), drawn[0], drawn[-1]) == (60, MAX_LAYERS, 1, 60)
+    assert {len(layer.tiles) for layer in layers} == {0, MIN_MAPS}
+    assert layers[1].note == "Not drawn: 24 of the 60 layers are, evenly spread."
+    assert all(layer.tiles for layer in shown_layers(metadata, dict(list(maps.items())[:20]), maps_shown(1)))

@@ -138,6 +138,17 @@ def test_cutout_blanks_one_square_clipped_at_the_border(side):
     assert torch.equal(x, torch.ones_like(x))
 
 
+def test_cutout_takes_a_fraction_of_the_shorter_side():
+    x = torch.ones(50, 1, 8, 12)
+    found = []
+    for side in (3, 0.375):
+        torch.manual_seed(0)
+        found.append(cutout(x, side))
+    assert torch.equal(*found)
+    assert describe(Augment(cutout=0.375), flip=False) == "cutout of 37.5 % of the shorter side"
+    assert describe(Augment(cutout=3), flip=False) == "cutout of 3 pixels"
+
+
 def test_mixup_blends_with_its_weight():
     x, partners = torch.randn(2, 10, 1, 4, 4, dtype=torch.float64)
     np.testing.assert_allclose(mixup(x, partners, 0.3), 0.3 * x.numpy() + 0.7 * partners.numpy(), rtol=1e-12)

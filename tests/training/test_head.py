@@ -12,7 +12,7 @@ from foveola.errors import DataError, RecipeError
 from foveola.explanation.activations import penultimate_features
 from foveola.training.build import build_classifier
 from foveola.training.callbacks import Callback, History
-from foveola.training.head import STRENGTHS, _folded_body, fit_head
+from foveola.training.head import STRENGTHS, fit_head, folded_body
 from foveola.training.loop import fit
 from foveola.training.optimizers import build_optimizers
 
@@ -83,7 +83,7 @@ def test_two_classes_give_opposite_rows(classifier_of, toy):
 
 def test_batch_normalisation_is_folded_without_changing_the_features(classifier_of):
     _, images, classifier = classifier_of()
-    body = _folded_body(classifier.network)
+    body = folded_body(classifier.network)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in body.modules()) == 1  # after an activation
     with torch.no_grad():
         features = body(classifier.normalize(torch.from_numpy(images.images))).numpy()

@@ -10,7 +10,7 @@ from foveola.errors import DataError, DownloadError
 from foveola.images import Dataset, ImageSet
 from foveola.recipe import load_recipe
 from foveola.workflow import choose_recipe as module
-from foveola.workflow.choose_recipe import are_photographs, choose_recipe, holds_photographs, proposal
+from foveola.workflow.choose_recipe import choose_recipe, proposal, side_of_loaded, side_of_photographs
 
 QUIET = Console(quiet=True)
 
@@ -31,22 +31,24 @@ def folder(tmp_path):
     return make
 
 
-@pytest.mark.parametrize(("side", "colour", "expected"), [(65, True, True), (64, True, False), (200, False, False)])
+@pytest.mark.parametrize(("side", "colour", "expected"), [(65, True, 65), (64, True, None), (200, False, None)])
 def test_photographs_are_large_and_in_colour(folder, side, colour, expected):
     data = folder(side, colour=colour)
-    assert holds_photographs(data) is expected
-    assert are_photographs(foveola.load(data)) is expected
+    assert side_of_photographs(data) == expected
+    assert side_of_loaded(foveola.load(data)) == expected
 
 
 def test_arrays_are_photographs_by_their_shape():
-    images = ImageSet(np.zeros((4, 96, 70, 3), np.uint8), np.arange(4) % 2, ("a", "b"))
-    assert holds_photographs(Dataset("x", images))
-    assert not holds_photographs("digits")
+    images = np.full((200, 96, 70, 3), (0, 9, 99), np.uint8)
+    assert side_of_photographs(Dataset("x", ImageSet(images, np.arange(200) % 2, ("a", "b")))) == 96
+    grey = images[..., :1].repeat(3, axis=3)
+    assert side_of_photographs(Dataset("x", ImageSet(grey, np.arange(200) % 2, ("a", "b")))) is None
+    assert side_of_photographs("digits") is None
 
 
 def test_data_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(DataError, match="no file or folder at that path"):
-        holds_photographs(tmp_path / "nothing")
+        side_of_photographs(tmp_path / "nothing")
 
 
 def test_photographs_get_a_pretrained_network_if_its_weights_are_at_hand(folder, monkeypatch):
@@ -54,6 +56,8 @@ def test_photographs_get_a_pretrained_network_if_its_weights_are_at_hand(folder,
     monkeypatch.setattr(module, "find_weights", lambda recipe, progress: None)
     chosen = choose_recipe(data, {"epochs": 3}, None, QUIET)
     assert (chosen.name, chosen.pretrained, chosen.epochs) == ("efficientnet-lite0", "efficientnet-lite0", 3)
+    assert chosen.image_size == 96
+    assert choose_recipe(data, {"image_size": 64}, None, QUIET).image_size == 64
 
     def offline(recipe, progress):
         raise DownloadError("no network. Put the file there.")
@@ -70,7 +74,9 @@ def test_other_data_is_trained_from_the_start():
 
 def test_a_better_start_is_proposed_for_photographs_only(folder):
     photographs = foveola.load(folder(80))
-    assert "--recipe efficientnet-lite0" in (proposal(load_recipe("fast"), photographs) or "")
+    assert "--recipe efficientnet-lite0 --set image_size=96" in (proposal(load_recipe("fast"), photographs) or "")
+    large = Dataset("x", ImageSet(np.full((4, 300, 200, 3), (0, 9, 99), np.uint8), np.arange(4) % 2, ("a", "b")))
+    assert (proposal(load_recipe("fast"), large) or "").endswith("--recipe efficientnet-lite0")
     assert proposal(load_recipe("efficientnet-lite0"), photographs) is None
     assert proposal(load_recipe("fast"), foveola.load("digits")) is None
 

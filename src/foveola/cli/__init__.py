@@ -4,12 +4,14 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stderr
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from foveola import __version__
 from foveola.cli import data, deployment, evaluation, explanation, information, training, tuning
+from foveola.cli.defaults import Command
 from foveola.cli.output import replace_unencodable
 from foveola.errors import FoveolaError
 
@@ -57,11 +59,21 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
         "foveola predict runs/mnist-fast scans --out answers.csv · cat seven.png | foveola predict runs/mnist-fast -",
         deployment.export: "Examples: foveola export runs/mnist-fast · "
         "foveola evaluate runs/mnist-fast/exports/model.onnx mnist",
+        deployment.import_: "Examples: foveola import mnist.keras · "
+        "foveola import pets.h5 --classes cat,dog --pixel-range 0,255 --out runs/pets",
         deployment.serve: "Examples: foveola serve runs/mnist-fast · "
         "foveola serve model.onnx --host 0.0.0.0 --workers 4 --collect more-digits",
     },
-    "Information": {information.info: "Example: foveola info"},
+    "Information": {
+        information.info: "Example: foveola info",
+        information.help: "Examples: foveola help · foveola help train",
+    },
 }
+
+
+def _command_name(function: Callable[..., None]) -> str:
+    """The function's name, without the underscore of one that Python reserves (`import_`)."""
+    return function.__name__.rstrip("_")
 
 
 class _Panels(TyperGroup):
@@ -70,7 +82,7 @@ class _Panels(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
         for panel, functions in PANELS.items():
-            commands = [self.commands[function.__name__] for function in functions]
+            commands = [self.commands[_command_name(function)] for function in functions]
             with formatter.section(panel):
                 formatter.write_dl(
                     [(f"{command.name}".ljust(width), command.get_short_help_str(limit=200)) for command in commands]
@@ -81,14 +93,29 @@ app = typer.Typer(
     cls=_Panels,
     help="Small labelled images in, a classifier you can trust out.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for functions in PANELS.values():
     for function, examples in functions.items():
-        app.command(epilog=examples)(function)
+        kind = Command if function is not information.help else None
+        app.command(_command_name(function), cls=kind, epilog=examples)(function)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foveola {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Show the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,39 +9,33 @@ from foveola.cli.options import (
     DEVICES,
     Data,
     DeviceName,
+    GroupColumn,
     Groups,
+    ImageColumn,
+    ImageRoot,
     Json,
+    LabelColumn,
+    Plain,
     Quiet,
     Seed,
     SkipBad,
+    SplitColumn,
+    Threads,
+    WeightColumn,
+    complete,
     one_of,
     parse_image_size,
-    path_text,
+    recipe_names,
+    table_columns,
 )
 from foveola.cli.output import show
 
 
-def datasets(as_json: Json = False) -> None:
+def datasets(as_json: Json = False, quiet: Plain = False) -> None:
     """List the data sets known by name, and whether they are on this machine."""
-    from foveola.datasets import CATALOG, locate
-    from foveola.documents import Catalog, CatalogRow
+    from foveola.workflow.catalog import catalog
 
-    document = Catalog(
-        datasets=[
-            CatalogRow(
-                name=entry.name,
-                title=entry.title,
-                train=entry.train_images,
-                test=entry.test_images,
-                image_shape=list(entry.image_shape),
-                classes=list(entry.class_names),
-                licence=entry.licence,
-                citation=entry.citation,
-                path="embedded" if not entry.files else path_text(locate(entry.name)),
-            )
-            for entry in CATALOG.values()
-        ]
-    )
+    document = catalog()
     show(document, as_json, lambda tables: tables.datasets(document))
 
 
@@ -51,7 +45,14 @@ def audit(
         Path | None, typer.Option(metavar="FOLDER", help="Folder for the findings. Default: audits/NAME.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe of the networks that predict the labels.")
+        str,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="RECIPE",
+            help="Recipe of the networks that predict the labels.",
+            autocompletion=complete(recipe_names),
+        ),
     ] = "fast",
     epochs: Annotated[
         int | None,
@@ -70,9 +71,16 @@ def audit(
         ),
     ] = False,
     groups: Groups = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    weight_column: WeightColumn = None,
+    image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     seed: Seed = 0,
     device: DeviceName = "auto",
+    threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -81,7 +89,9 @@ def audit(
 
     document = audit_data(
         data, out=out, recipe=recipe, epochs=epochs, folds=folds, seed=seed, retrain=retrain,
-        device=one_of("device", device, DEVICES), groups=groups, skip_bad=skip_bad, verbose=not quiet,
+        device=one_of("device", device, DEVICES), threads=threads, groups=groups, skip_bad=skip_bad,
+        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
+        verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.audit(document))
 
@@ -95,6 +105,12 @@ def pack(
     ] = None,
     grey: Annotated[bool, typer.Option("--grey", help="Convert colour images to grey.")] = False,
     groups: Groups = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    weight_column: WeightColumn = None,
+    image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     processes: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes that decode images. Default: one a core.")
@@ -114,6 +130,7 @@ def pack(
     document = pack_data(
         data, out, image_size=None if image_size is None else parse_image_size(image_size),
         channels=1 if grey else None, groups=groups, skip_bad=skip_bad, processes=processes, force=force,
+        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
         verify=verify, verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.packed(document))

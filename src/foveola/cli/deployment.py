@@ -1,6 +1,5 @@
-"""Commands of the panel Deployment: predict, export, serve."""
+"""Commands of the panel Deployment: predict, export, import, serve."""
 
-import ipaddress
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -13,13 +12,19 @@ from foveola.cli.options import (
     DeviceName,
     Fixes,
     Grey,
+    ImageColumn,
+    ImageRoot,
     Json,
     Model,
+    PredictingThreads,
     Quiet,
     SkipBad,
     one_of,
     parse_fixes,
+    parse_image_shape,
+    parse_range,
     parse_size,
+    table_columns,
 )
 from foveola.cli.output import show, to_json
 from foveola.errors import UserError
@@ -37,7 +42,10 @@ def predict(
     model: Model,
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE", help="Files, folders, patterns such as 'scans/*.png', or - (standard input)."),
+        typer.Argument(
+            metavar="IMAGE",
+            help="Files, folders, patterns such as 'scans/*.png', or - (standard input); or a table of images.",
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes to list.")] = 3,
     grey: Grey = False,
@@ -45,9 +53,23 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write the answers to this file: a CSV table, or JSON if it ends in .json."
+            metavar="FILE",
+            help="Also write the answers to this file: a CSV table, or what its ending says: .json, .jsonl, .parquet.",
         ),
     ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --out: write ids and classes only, as Kaggle takes them; ids are this column of the table, or "
+            "numbers from 1.",
+        ),
+    ] = None,
+    label_column: Annotated[
+        str, typer.Option(metavar="NAME", help="With --id-column: name of the column of classes.")
+    ] = "label",
+    image_column: ImageColumn = None,
+    image_root: ImageRoot = None,
     seen: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +77,7 @@ def predict(
         ),
     ] = None,
     device: DeviceName = "auto",
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -62,14 +85,21 @@ def predict(
     from foveola.files import check_writable, write_atomically, writing
     from foveola.inputs.prepare import Prediction, prediction_document
     from foveola.workflow.open import open_model
-    from foveola.workflow.predict import Refusal, predict_each, predictions_table
+    from foveola.workflow.predict import Refusal, predict_each
+    from foveola.workflow.prediction_files import check_format, encode_predictions, encode_submission, image_ids
 
     if out is not None:
         check_writable(out.parent)
-    predictor = open_model(model, device=one_of("device", device, DEVICES))
+        check_format(out)
+    elif id_column is not None:
+        raise UserError("--id-column says what is written, but there is no --out. Add --out submission.csv.")
+    predictor = open_model(model, device=one_of("device", device, DEVICES), threads=threads)
     answers = list(
-        predict_each(predictor, images, grey=grey, fix=parse_fixes(fix), show=seen, top=top, verbose=not quiet)
-    )
+        predict_each(
+            predictor, images, grey=grey, fix=parse_fixes(fix), show=seen, top=top,
+            columns=table_columns(image=image_column, root=image_root), verbose=not quiet,
+        )
+    )  # fmt: skip
     predictions = [answer for answer in answers if isinstance(answer, Prediction)]
     refused = [answer for answer in answers if isinstance(answer, Refusal)]
     document = {
@@ -77,8 +107,13 @@ def predict(
         "refused": [asdict(refusal) for refusal in refused],
     }
     if out is not None:
+        if id_column is not None:
+            ids = image_ids(images, answers, id_column)
+            content: str | bytes = encode_submission(answers, ids, id_column, label_column, out)
+        else:
+            content = to_json(document) + "\n" if out.suffix == ".json" else encode_predictions(answers, out)
         with writing(out):
-            write_atomically(out, to_json(document) + "\n" if out.suffix == ".json" else predictions_table(answers))
+            write_atomically(out, content)
     if predictions:
         show(document, as_json, lambda tables: tables.predictions(predictions, out))
     if refused:
@@ -110,13 +145,16 @@ def export(
         typer.Option(metavar="DATA", help="Images to compare on. Default: the run's own data."),
     ] = None,
     skip_bad: SkipBad = 0,
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a run's model in another format; it is kept only if its logits equal the model's."""
     from foveola.workflow.export import export as export_model
 
-    report = export_model(run, format, int8=int8, out=out, data=data, skip_bad=skip_bad, verbose=not quiet)
+    report = export_model(
+        run, format, int8=int8, out=out, data=data, skip_bad=skip_bad, threads=threads, verbose=not quiet
+    )
     document = {
         "path": str(report.path),
         "format": report.format,
@@ -131,8 +169,56 @@ def export(
     show(document, as_json, lambda tables: tables.export(report))
 
 
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model that Keras has saved: .keras or .h5.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Class names in the order of the outputs: a,b,c. Default: 0,1,2,…"),
+    ] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A text file with a class name a line, instead of --classes.")
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="HxWxC", help="Shape of the images, such as 28x28x1, if the file does not say it."),
+    ] = None,
+    pixel_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="What the network takes for black and white, such as -1,1. Default: 0,1; or 0,255 if it begins with "
+            "Rescaling.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The run to write. Default: in runs.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a run that is there already.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a Keras model into a run; nothing in its file is executed, and what is not known is refused."""
+    from foveola.documents import ImportedRun
+    from foveola.workflow.import_model import import_model
+
+    if classes is not None and class_names is not None:
+        raise UserError("--classes and --class-names both name the classes. Give one of them.")
+    run = import_model(
+        file,
+        class_names=class_names if classes is None else classes.split(","),
+        image_shape=None if image is None else parse_image_shape(image),
+        pixel_range=None if pixel_range is None else parse_range(pixel_range),
+        out=out,
+        force=force,
+        verbose=as_json and not quiet,  # the table says it, too
+    )
+    document = ImportedRun(**vars(run.status), run=str(run.path))
+    show(document, as_json, lambda tables: tables.imported(document))
+
+
 def serve(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or an exported .onnx file.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A run directory, an exported .onnx file, or a web export's folder."),
+    ],
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")] = 8000,
     workers: Annotated[
@@ -168,6 +254,9 @@ def serve(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's name in URLs. Default: the run's.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print name and URL as one JSON document when the server is ready.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Serve a model over HTTP: web page, REST API, Open Inference Protocol."""
@@ -176,7 +265,7 @@ def serve(
     from foveola.cli.options import parse_duration
     from foveola.serving.settings import Settings
     from foveola.text import printable
-    from foveola.workflow.serve import name_of
+    from foveola.workflow.serve import is_loopback, name_of
     from foveola.workflow.serve import serve as serve_model
 
     if name is not None and re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name) is None:
@@ -203,18 +292,10 @@ def serve(
             "FOVEOLA_API_KEY, or listen on 127.0.0.1.",
             err=True,
         )
-    name = printable(settings.name)
-    serve_model(
-        model,
-        settings,
-        announce=lambda url: typer.echo(f"Serving {name} at {url} (Ctrl+C to stop)", err=True),
-        verbose=not quiet,
-    )
 
+    def announce(url: str) -> None:
+        typer.echo(f"Serving {printable(settings.name)} at {url} (Ctrl+C to stop)", err=True)
+        if as_json:
+            typer.echo(to_json({"name": settings.name, "url": url}))
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    serve_model(model, settings, announce=announce, verbose=not quiet)

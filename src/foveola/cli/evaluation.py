@@ -11,12 +11,21 @@ from foveola.cli.options import (
     DeviceName,
     Fixes,
     Grey,
+    GroupColumn,
+    ImageColumn,
+    ImageRoot,
     Json,
+    LabelColumn,
     Model,
+    PredictingThreads,
     Quiet,
     SkipBad,
+    SplitColumn,
+    Threads,
+    WeightColumn,
     one_of,
     parse_fixes,
+    table_columns,
 )
 from foveola.cli.output import show, to_json
 
@@ -31,7 +40,14 @@ def evaluate(
     grey: Grey = False,
     fix: Fixes = None,
     skip_bad: SkipBad = 0,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    weight_column: WeightColumn = None,
+    image_root: ImageRoot = None,
     device: DeviceName = "auto",
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -42,10 +58,12 @@ def evaluate(
     from foveola.workflow.open import open_model
 
     name = one_of("split", split, SPLITS)
-    predictor = open_model(model, device=one_of("device", device, DEVICES))
+    predictor = open_model(model, device=one_of("device", device, DEVICES), threads=threads)
     document = evaluate_model(
-        predictor, data, split=name, grey=grey, fix=parse_fixes(fix), skip_bad=skip_bad, verbose=not quiet
-    )
+        predictor, data, split=name, grey=grey, fix=parse_fixes(fix), skip_bad=skip_bad,
+        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
+        verbose=not quiet,
+    )  # fmt: skip
     if out is not None:
         with writing(out):
             write_atomically(out, to_json(document) + "\n")
@@ -59,13 +77,16 @@ def report(
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="DATA", help="The run's data, if it has moved.")] = None,
     device: DeviceName = "auto",
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a run's HTML report: data, metrics, mistakes, explanations, and how to repeat it."""
     from foveola.workflow.report import report as report_run
 
-    page = report_run(run, out=out, data=data, device=one_of("device", device, DEVICES), verbose=not quiet)
+    page = report_run(
+        run, out=out, data=data, device=one_of("device", device, DEVICES), threads=threads, verbose=not quiet
+    )
     document = {"report": str(page), "size_bytes": page.stat().st_size}
     show(document, as_json, lambda tables: tables.facts(document))
 
@@ -82,6 +103,7 @@ def compare(
         typer.Option(metavar="FILE.html", help="Also write an HTML page, with the images that the models disagree on."),
     ] = None,
     device: DeviceName = "auto",
+    threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,5 +111,5 @@ def compare(
     from foveola.workflow.compare import compare as compare_runs
 
     chosen = one_of("device", device, DEVICES)
-    document = compare_runs(*runs, data=data, seeds=seeds, out=out, device=chosen, verbose=not quiet)
+    document = compare_runs(*runs, data=data, seeds=seeds, out=out, device=chosen, threads=threads, verbose=not quiet)
     show(document, as_json, lambda tables: tables.comparison(document))

@@ -12,6 +12,8 @@ from foveola.cli.options import (
     Grey,
     Json,
     Model,
+    Plain,
+    PredictingThreads,
     Quiet,
     one_of,
     parse_fixes,
@@ -43,6 +45,7 @@ def explain(
     grey: Grey = False,
     fix: Fixes = None,
     device: DeviceName = "auto",
+    threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -52,13 +55,15 @@ def explain(
     place = one_of("device", device, DEVICES)
     document = explain_images(
         model, images, classes=classes or (), method=one_of("method", method, CAM_METHODS), out=out, grey=grey,
-        fix=parse_fixes(fix), device=place, verbose=not quiet,
+        fix=parse_fixes(fix), device=place, threads=threads, verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.explanation(document))
 
 
 def convolve(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image file, or letter:A, letter:E.")],
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="An image file, - (standard input), or letter:A, letter:E.")
+    ],
     kernel: Annotated[
         str | None,
         typer.Option(
@@ -86,6 +91,7 @@ def convolve(
         Path, typer.Option(metavar="FILE", help="An interactive .html page, a .gif animation or a .png image.")
     ] = Path("convolution.html"),
     as_json: Json = False,
+    quiet: Plain = False,
 ) -> None:
     """Show step by step what a convolution or a pooling computes on an image."""
     from foveola.workflow.convolve import convolve as run_lab

@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, and the parsers of their values."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,30 +9,74 @@ import typer
 
 from foveola.errors import UserError, unknown
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What a shell offers for the beginning of a name; where no name fits, the shell offers files."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def data_names() -> Iterable[str]:
+    """The data sets known by name."""
+    from foveola.datasets.catalog import CATALOG
+
+    return CATALOG
+
+
+def recipe_names() -> Iterable[str]:
+    """The recipes that come with Foveola."""
+    from foveola.recipe import recipe_names
+
+    return recipe_names()
+
+
+def tracker_names() -> Iterable[str]:
+    """The trackers of `train --log`."""
+    from foveola.documents import TRACKERS
+
+    return TRACKERS
+
 
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A name that `foveola datasets` lists, or a path: image folder, .npz, IDX, packed."
+        metavar="DATA",
+        help="A name that `foveola datasets` lists, or a path: image folder, table, .npz, IDX, packed.",
+        autocompletion=complete(data_names),
     ),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run directory or a model file.")]
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A run directory, a .safetensors or .onnx file, or a web export's folder."),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, everything else on standard error.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+Plain = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Accepted as by other commands; this one prints its result only.")
+]
 Seed = Annotated[
     int, typer.Option(min=0, metavar="N", help="Seed of validation split, weights, order, augmentation and dropout.")
 ]
 DeviceName = Annotated[
-    str, typer.Option("--device", metavar="auto|cpu|cuda", help="Device; auto uses a GPU if there is one.")
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|mps",
+        help="Device; auto uses a CUDA GPU if there is one. mps: the GPU of an Apple machine, untested.",
+        autocompletion=complete(lambda: DEVICES),
+    ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
         min=1, metavar="N", help="Threads to compute with. Default: one a core; the weights depend on it, slightly."
     ),
+]
+PredictingThreads = Annotated[
+    int | None, typer.Option("--threads", min=1, metavar="N", help="Threads to compute with. Default: one a core.")
 ]
 SkipBad = Annotated[int, typer.Option(min=0, metavar="N", help="Skip up to N unreadable images.")]
 Groups = Annotated[
@@ -42,6 +86,38 @@ Groups = Annotated[
         metavar="PATTERN",
         help="Keep images of one object on one side of every split: a pattern over file names with one capturing "
         "group, such as '(.+)_', or folder.",
+    ),
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option("--image-column", metavar="NAME", help="Column of a table that holds the images. Default: guessed."),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label-column", metavar="NAME", help="Column of a table that holds the labels. Default: guessed."),
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--group-column",
+        metavar="NAME",
+        help="Column of a table whose equal values stay on one side of every split, such as a patient's.",
+    ),
+]
+SplitColumn = Annotated[
+    str | None,
+    typer.Option("--split-column", metavar="NAME", help="Column of a table that says train, validation or test."),
+]
+WeightColumn = Annotated[
+    str | None,
+    typer.Option("--weight-column", metavar="NAME", help="Column of a table that says how much each image counts."),
+]
+ImageRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--image-root",
+        metavar="FOLDER",
+        help="Folder from which a table's paths lead, and which they may not leave. Default: the table's.",
     ),
 ]
 Grey = Annotated[bool, typer.Option("--grey", help="Convert colour images to grey for a model of grey images.")]
@@ -76,6 +152,19 @@ def one_of(option: str, value: str, known: Sequence[str]) -> Any:
     return value
 
 
+def table_columns(
+    image: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    split: str | None = None,
+    weight: str | None = None,
+    root: Path | None = None,
+) -> dict[str, str]:
+    """The columns that were given, for the functions of `foveola.workflow`."""
+    given = {"image": image, "label": label, "group": group, "split": split, "weight": weight, "root": path_text(root)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def parse_overrides(settings: list[str] | None) -> dict[str, Any]:
     """The values of --set, by recipe key.
 
@@ -107,6 +196,23 @@ def parse_image_shape(text: str) -> tuple[int, int, int]:
         raise UserError(f"--image is {text!r}; it should be height x width x channels, such as 28x28x1.")
     height, width, channels = map(int, sides)
     return height, width, channels
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """The two numbers of a text such as -1,1, the first of which is smaller.
+
+    Raises
+    ------
+    UserError
+        If the text has another form.
+    """
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not -1e6 <= low < high <= 1e6:
+        raise UserError(f"--pixel-range is {text!r}; it should be black,white, such as 0,1 or -1,1 or 0,255.")
+    return low, high
 
 
 def parse_image_size(text: str) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from foveola.documents import (
     ComparedRun,
     Comparison,
     Evaluation,
+    ImportedRun,
     LearningRateCurve,
     Packed,
     TrainedRun,
@@ -251,6 +252,24 @@ def export(report: "ExportReport") -> RenderableType:
     return facts(rows | {"largest difference": difference, "8-bit integers": gain.accuracy_text, "": gain.time_text})
 
 
+def imported(document: ImportedRun) -> RenderableType:
+    """What was imported from where, what was assumed, and where the run is."""
+    return facts(
+        {
+            "imported": f"{document.pretrained}; Keras {document.versions['keras']}",
+            "network": f"{document.model.parameters:,} parameters, images of {shape_text(document.data.image_shape)}",
+            "classes": _first(document.data.classes),
+            "assumed": " ".join(document.data.summary),
+            "run": document.run,
+        }
+    )
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f", … ({len(names):,})" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more
+
+
 def predictions(found: Sequence["Prediction"], out: Path | None = None) -> RenderableType:
     """Class and probability of each image, then its findings; of many images only counts, if a file has the rest."""
     if out is not None and len(found) > _LISTED_PREDICTIONS:
@@ -265,13 +284,13 @@ def predictions(found: Sequence["Prediction"], out: Path | None = None) -> Rende
 
 def _shown_class(prediction: "Prediction") -> str:
     doubts = ["uncertain"] * prediction.uncertain + ["unfamiliar"] * bool(prediction.unfamiliar)
-    name = prediction.text
+    name = prediction.text or "no label"
     return f"{', '.join(doubts)} (most likely {name})" if doubts else name
 
 
 def _prediction_counts(found: Sequence["Prediction"]) -> Table:
     table = _table("class", "images", right=1)
-    for name, count in Counter(prediction.text for prediction in found).most_common():
+    for name, count in Counter(prediction.text or "no label" for prediction in found).most_common():
         table.add_row(name, f"{count:,}")
     table.add_row("in all", f"{len(found):,}")
     table.add_row("of these uncertain", f"{sum(prediction.uncertain for prediction in found):,}")

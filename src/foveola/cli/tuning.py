@@ -9,24 +9,39 @@ from foveola.cli.options import (
     DEVICES,
     Data,
     DeviceName,
+    GroupColumn,
     Groups,
+    ImageColumn,
+    ImageRoot,
     Json,
+    LabelColumn,
     Overrides,
     Quiet,
     SkipBad,
+    SplitColumn,
     Threads,
+    WeightColumn,
+    complete,
     one_of,
     parse_duration,
     parse_overrides,
+    recipe_names,
+    table_columns,
 )
-from foveola.cli.output import show
+from foveola.cli.output import show, to_json
 
 
 def tune(
     data: Data,
     recipe: Annotated[
         str,
-        typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe to start from, which is the first trial."),
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="RECIPE",
+            help="Recipe to start from, which is the first trial.",
+            autocompletion=complete(recipe_names),
+        ),
     ] = "fast",
     space: Annotated[
         Path | None,
@@ -37,7 +52,7 @@ def tune(
         ),
     ] = None,
     show_space: Annotated[
-        bool, typer.Option("--show-space", help="Print the search space as TOML, to be changed, and end.")
+        bool, typer.Option("--show-space", help="Print the search space as TOML, or --json, to be changed, and end.")
     ] = False,
     budget: Annotated[
         str | None,
@@ -76,6 +91,12 @@ def tune(
     ] = None,
     overrides: Overrides = None,
     groups: Groups = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    weight_column: WeightColumn = None,
+    image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of folds, search and trainings.")] = 0,
     device: DeviceName = "auto",
@@ -89,13 +110,16 @@ def tune(
 
     values = parse_overrides(overrides)
     if show_space:
-        typer.echo(starting_space(recipe, values, space).to_toml(), nl=False)
+        searched = starting_space(recipe, values, space)
+        typer.echo(to_json({"space": searched.to_document()}) if as_json else searched.to_toml().rstrip())
         return
     document = tune_recipe(
         data, recipe, space=space, out=out, overrides=values, trials=trials,
         budget=None if budget is None else parse_duration(budget),
         objective=one_of("objective", objective, ("log_loss", "accuracy")), folds=folds, repeats=repeats,
         study=study, study_name=study_name, seed=seed, device=one_of("device", device, DEVICES), threads=threads,
-        skip_bad=skip_bad, groups=groups, verbose=not quiet,
+        skip_bad=skip_bad, groups=groups,
+        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
+        verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.tuning(document))

@@ -1,15 +1,18 @@
-"""Load a data set: by its catalog name, or from a path in one of the supported formats."""
+"""Load a data set: by its catalog name, from a path in one of the supported formats, or from Python objects."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from foveola.datasets import cifar, digits, download, folder, folder_cache, idx, npz, packed
+from foveola.datasets import cifar, digits, download, folder, folder_cache, idx, npz, objects, packed, table
 from foveola.datasets.catalog import CATALOG
 from foveola.datasets.download import cache_folder, data_folders
 from foveola.datasets.entry import Entry
+from foveola.datasets.objects import Source as Source
+from foveola.datasets.objects import as_source as as_source
 from foveola.datasets.reader import Prepare, Reader, ReadOptions, originals_of
 from foveola.errors import DataError, unknown
 from foveola.files import expanded
@@ -17,22 +20,28 @@ from foveola.images import Dataset, Images, ImageSet, Resize
 from foveola.inputs.find import is_image
 from foveola.inputs.resize import CommonShape, choose_fill, choose_resize, describe_resize, to_channels
 from foveola.lazy import Indices, LazyImages, as_images, as_lazy, select
+from foveola.models.metadata import Columns
 from foveola.progress import Progress, no_progress
 
 __all__ = ["CATALOG", "READERS", "Entry", "Progress", "cache_folder", "load", "locate"]
 
 # The first reader that recognises a path reads it. Any folder could be an image folder, so that reader comes last.
-READERS: dict[str, Reader] = {"packed": packed, "idx": idx, "npz": npz, "cifar": cifar, "folder": folder}
+READERS: dict[str, Reader] = {
+    "packed": packed, "idx": idx, "npz": npz, "cifar": cifar, "table": table, "folder": folder,
+}  # fmt: skip
 
 SUPPORTED = (
     "Supported are a folder with IDX files (train-images-idx3-ubyte and so on, raw or .gz), an .npz file (x_train, "
-    "y_train, …), a folder with one subfolder of images per class, a folder that `foveola pack` wrote, and these "
-    "names: " + ", ".join(CATALOG) + "."
+    "y_train, …), a folder with one subfolder of images per class, a table (.csv, .tsv, .parquet: an image path or "
+    "pixels, and a label), a WebDataset (.tar), a folder that `foveola pack` wrote, and these names: "
+    + ", ".join(CATALOG)
+    + "."
 )
 
 
 def load(
-    source: str | Path,
+    source: object,
+    y: object = None,
     *,
     image_size: int | tuple[int, int] | None = None,
     channels: int | None = None,
@@ -41,6 +50,15 @@ def load(
     fill: int | None = None,
     skip_bad: int = 0,
     groups: str | None = None,
+    class_names: Sequence[str] | None = None,
+    channels_first: bool | None = None,
+    name: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    split_column: str | None = None,
+    weight_column: str | None = None,
+    image_root: str | Path | None = None,
     prepare: Prepare | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -48,7 +66,12 @@ def load(
 
     Parameters
     ----------
-    source : catalog name as str, or a path; write ./name for a path that is spelt like a catalog name
+    source : catalog name as str, or a path; write ./name for a path that is spelt like a catalog name. Or Python
+        objects: images with `y`; (images, labels); a dictionary of such pairs with the keys "train", "validation" and
+        "test"; an ImageSet or a Dataset; a PyTorch or Hugging Face data set; a data frame. Images are N×H×W or N×H×W×C
+        with C = 1 (grey) or 3 (RGB): uint8, whole numbers from 0 to 255, floats from 0 to 1, which are scaled to 0 to
+        255, or booleans; or a list of arrays or Pillow images
+    y : labels, N, of images given as `source`: whole numbers, or names of classes
     image_size : side, or (height, width), in pixels; images of another size are resized. None keeps the size of the
         data, except that image folders with larger or differing images become 64×64, or a rectangle of their common
         aspect with about as many pixels
@@ -62,6 +85,12 @@ def load(
     groups : what keeps images of one patient, object or writer together when an image folder is split: "folder" for a
         subfolder below the class, or a regular expression with one capturing group, searched in each file's path from
         its class folder. An .npz file needs none: it may hold the arrays groups_train, groups_val and groups_test
+    class_names : of labels that are numbers from 0 on, or else from 1; None: each number is its class's own name
+    channels_first : True if arrays are N×C×H×W; None: PyTorch tensors of that shape are taken so, arrays are refused
+    name : of data given as objects; by default "arrays", or what a data set is called
+    image_column, label_column, group_column, split_column, weight_column : what the columns of a table hold; None:
+        guessed by names and values, as `notes` of the data set say
+    image_root : the folder from which a table's paths lead, and which they may not leave; None: the table's folder
     prepare : called with the first frame and the name of each image file, instead of resizing; returns pixels, uint8
         H×W×C, of `image_size`. Arrays are not prepared
     progress : called as `progress(done, total, what)` while files are downloaded or decoded
@@ -84,6 +113,10 @@ def load(
     >>> data = foveola.load("digits")
     >>> data.train.images.shape, data.train.images.dtype, data.class_names[:2]
     ((1797, 8, 8, 1), dtype('uint8'), ('0', '1'))
+
+    >>> same = foveola.load(data.train.images[..., 0] / 255, data.train.labels)
+    >>> same.fingerprint == data.fingerprint
+    True
     """
     options = ReadOptions(
         height_and_width(image_size),
@@ -94,19 +127,33 @@ def load(
         None if resize == "auto" else resize,
         fill,
         prepare,
-    )
-    return read(source, options, channels)
+        columns=Columns(
+            image=image_column, label=label_column, group=group_column, split=split_column,
+            weight=weight_column,
+            root=None if image_root is None else str(image_root),
+        ),
+    )  # fmt: skip
+    given = as_source(source, y, class_names=class_names, channels_first=channels_first, name=name)
+    return read(given, options, channels)
 
 
-def read(source: str | Path, options: ReadOptions, channels: int | None = None) -> Dataset:
+def read(source: Source, options: ReadOptions, channels: int | None = None) -> Dataset:
     """As `load`, with its options in one object."""
     if channels not in (None, 1, 3):
         raise DataError(f"Images cannot have {channels} channels. Choose 1 (grey) or 3 (RGB).")
+    if isinstance(source, Dataset | objects.Objects):
+        _refuse_groups(source.name, options)
+        if not objects.frame_columns(source):
+            _refuse_columns(source.name, options)
+        return _convert(source if isinstance(source, Dataset) else objects.read(source, options), options, channels)
     try:
         # A Path is never a catalog name: Path("./mnist") equals Path("mnist").
         if isinstance(source, str) and source in CATALOG:
             _refuse_groups(source, options)
+            _refuse_columns(source, options)
             dataset = _load_by_name(CATALOG[source], options)
+        elif isinstance(source, str) and source.startswith(table.HUB):
+            dataset = table.of_hub(source, options)
         else:
             dataset = _load_from_path(expanded(source), options)
     except OSError as error:
@@ -150,11 +197,19 @@ def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
     reader = reader_of(path)
     if reader is None:
         raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
+    if reader is table:
+        return table.read(path, options)
+    _refuse_columns(str(path), options)
     if reader is folder:
         return folder_cache.read(path, options)
     if reader is not packed:
         _refuse_groups(str(path), options)
     return reader.read(path, options)
+
+
+def is_named(source: object) -> bool:
+    """Whether a data set is given by its name, of the catalog or of the hub, and not by a path."""
+    return isinstance(source, str) and (source in CATALOG or source.startswith(table.HUB))
 
 
 def reader_of(path: Path) -> Reader | None:
@@ -166,8 +221,16 @@ def _refuse_groups(source: str, options: ReadOptions) -> None:
     if options.groups is not None:
         raise DataError(
             f"--groups {options.groups!r} reads the groups from file names, and the images of {source} have none. Give "
-            f"an image folder; or save an .npz file with groups_train, one number or string for each image."
+            f"an image folder; or save an .npz file with groups_train, one number or string for each image. From "
+            f"Python, groups may be an array."
         )
+
+
+def _refuse_columns(source: str, options: ReadOptions) -> None:
+    if options.columns.given:
+        name = next(iter(options.columns.given))
+        option = "--image-root" if name == "root" else f"--{name}-column"
+        raise DataError(f"{option} is for tables (.csv, .tsv, .parquet, .tar), and {source} is none. Leave it out.")
 
 
 def _unsupported_reason(path: Path) -> str:
@@ -177,10 +240,12 @@ def _unsupported_reason(path: Path) -> str:
     name = path.name.lower()
     if "-ubyte" in name:
         return f"is a single IDX file; give the folder that holds the images and their labels ({path.parent})"
-    if name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")):
+    if name.endswith((".zip", ".tar.gz", ".tgz", ".7z", ".rar")):
         return "is an archive; unpack it and give the folder"
-    if name.endswith((".csv", ".tsv", ".parquet", ".json")):
-        return "is a table; save its images as an .npz file or as an image folder"
+    if name.endswith((".csv.gz", ".tsv.gz")):
+        return "is a compressed table; unpack it: gunzip"
+    if name.endswith((".json", ".jsonl", ".xlsx", ".feather")):
+        return "is a table of another kind; save it as CSV or Parquet"
     if is_image(path):
         return "is a single image; give a folder with one subfolder of images per class"
     return "is in an unsupported format"
@@ -193,9 +258,11 @@ def _convert(dataset: Dataset, options: ReadOptions, channels: int | None) -> Da
     notes, polarity = dataset.notes, dataset.picture_polarity
     # Image folders are already as they were asked for
     if options.image_size not in (None, size) or options.resize not in (None, dataset.resize):
-        shape = replace(shape, resize=options.resize or choose_resize([size], (shape.height, shape.width)))
+        kept = dataset.resize if dataset.resize == "letterbox" else None
+        chosen = options.resize or kept or choose_resize([size], (shape.height, shape.width))
+        shape = replace(shape, resize=chosen)
         if shape.resize == "letterbox":
-            fill, polarity = choose_fill(dataset.train.images)
+            fill, polarity = (dataset.fill, polarity) if kept else choose_fill(dataset.train.images)
             shape = replace(shape, fill=fill if options.fill is None else options.fill)
         notes += describe_resize([size] * len(dataset.train), shape, chosen=False)
     unchanged = options.image_size in (None, size)

@@ -47,7 +47,7 @@ def read(path: Path, options: ReadOptions, entry: Entry | None = None) -> Datase
     stray = [f"{image} lies beside the class folders, so that it has no label." for image in layout.stray]
     reasons = [*stray, *unusable.values()]
     if len(reasons) > options.skip_bad:
-        raise DataError(_unusable_message(reasons, options.skip_bad, removable=not _emptied(layout, items, unusable)))
+        raise DataError(unusable_message(reasons, options.skip_bad, removable=not _emptied(layout, items, unusable)))
     if emptied := _emptied(layout, items, unusable):
         raise DataError(f"{path}: no image of {emptied} can be read. Replace them.")
     lazy = options.decode is not None
@@ -102,7 +102,7 @@ def _emptied(layout: Layout, items: list[Item], unusable: dict[int, str]) -> str
     return ", ".join(f"{names[label]!r} in the {split} split" for split, label in sorted(all_classes - left))
 
 
-def _unusable_message(reasons: list[str], allowed: int, *, removable: bool) -> str:
+def unusable_message(reasons: list[str], allowed: int, *, removable: bool) -> str:
     """The unusable files, and what to do; `removable`: every class has images without them."""
     more = f"\n… and {len(reasons) - MAX_LISTED_FILES} more" if len(reasons) > MAX_LISTED_FILES else ""
     listed = "\n".join(reasons[:MAX_LISTED_FILES])

@@ -1,13 +1,14 @@
 """Image files of a data set: decoded, resized at once, brought to one shape; and what they were before that."""
 
 import hashlib
+import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import PIL
@@ -16,7 +17,7 @@ from foveola.datasets.reader import ReadOptions, physical_memory
 from foveola.errors import DataError
 from foveola.images import Images, Originals, Polarity
 from foveola.inputs import container, decode, resize
-from foveola.inputs.decode import read_first_frame, read_size, white_level_of
+from foveola.inputs.decode import Reduce, decode_first_frame, read_first_frame, read_size, white_level_of
 from foveola.inputs.find import EXTENSIONS
 from foveola.inputs.resize import (
     CommonShape,
@@ -32,6 +33,40 @@ from foveola.lazy import Indices
 DEFAULT_SIZE = 64  # pixels a side
 MAX_HEADERS = 500  # files whose size is read before they are decoded, evenly spaced
 IMAGES_PER_CHECK = 100  # after so many, it is checked whether all will fit into memory
+
+Source = TypeVar("Source")
+
+
+class FilePart(NamedTuple):
+    """Some bytes of a file."""
+
+    path: Path
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image file inside an archive or a table: where its bytes are, or the bytes."""
+
+    name: str
+    content: FilePart | bytes
+
+    def read(self) -> bytes:
+        """The bytes of the image file."""
+        if isinstance(self.content, bytes):
+            return self.content
+        with self.content.path.open("rb") as file:
+            file.seek(self.content.start)
+            return file.read(self.content.size)
+
+    @property
+    def state(self) -> str:
+        """Changes when the content does, as far as size and time of change of its file tell."""
+        if isinstance(self.content, bytes):
+            return hashlib.sha256(self.content).hexdigest()
+        found = self.content.path.stat()
+        return f"{self.content}:{found.st_size}:{found.st_mtime_ns}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +117,7 @@ class DecodedImage(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class _InMemory:
+class ImageInMemory:
     """A decoded image in memory."""
 
     pixels: Images
@@ -119,12 +154,12 @@ class FittedImages:
         return images
 
 
-def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadOptions) -> ImageFiles:
+def decode_files(paths: Sequence[Path | StoredImage], training: Sequence[bool], options: ReadOptions) -> ImageFiles:
     """Decode image files, and bring them to one shape.
 
     Parameters
     ----------
-    paths : N files
+    paths : N files, which may lie inside others
     training : which of them are training images, N. Where files have 16 bits per pixel and `options` name no white
         level, it is the largest value of 8, 10, 12, 14 or 16 bits, whichever the training images use
     options : as of `folder.read`
@@ -134,11 +169,30 @@ def decode_files(paths: Sequence[Path], training: Sequence[bool], options: ReadO
     DataError
         If files have 16 bits per colour and use so few that too few levels would be left.
     """
-    shape = _choose_shape([path for path, learnt in zip(paths, training, strict=True) if learnt], options)
-    decoded, unusable = (options.decode or decode_in_threads)(paths, shape, options)
+    return decode_images(paths, training, options, sizes=_file_sizes, decode=options.decode or decode_in_threads)
+
+
+def decode_images(
+    sources: Sequence[Source],
+    training: Sequence[bool],
+    options: ReadOptions,
+    *,
+    sizes: Callable[[Sequence[Source]], list[tuple[int, int]]],
+    decode: Callable[[Sequence[Source], CommonShape, ReadOptions], tuple[Decoded, dict[int, str]]],
+) -> ImageFiles:
+    """As `decode_files`, of whatever images come from.
+
+    Parameters
+    ----------
+    sources : N files, or whatever `sizes` and `decode` take
+    sizes : heights and widths of some of the training images, before they are decoded
+    decode : every image, or None where it cannot be used, and the reasons by index
+    """
+    shape = _choose_shape([source for source, learnt in zip(sources, training, strict=True) if learnt], options, sizes)
+    decoded, unusable = decode(sources, shape, options)
     white_level = options.white_level or _white_level(_chosen(decoded, training))
     if white_level != options.white_level:
-        decoded = _decode_deep(paths, decoded, shape, replace(options, white_level=white_level))
+        decoded = _decode_deep(sources, decoded, shape, replace(options, white_level=white_level), decode)
     used = _chosen(decoded, training)
     shape, polarity = _settle_shape(shape, {image.size for image in decoded if image is not None}, used, options)
     notes = *_notes(used, white_level), *_resize_notes(used, shape, options)
@@ -155,11 +209,14 @@ def decoding_version() -> str:
     return digest.hexdigest()
 
 
-def files_state(files: Iterable[Path], settings: str) -> str:
+def files_state(files: Iterable[Path | StoredImage], settings: str) -> str:
     """A hash of the names, sizes and times of change, in nanoseconds, of files, and of settings."""
     digest = hashlib.sha256(settings.encode("utf-8", "surrogateescape"))
     for file in files:
         try:
+            if isinstance(file, StoredImage):
+                digest.update(f"{file.name}:{file.state}\0".encode("utf-8", "surrogateescape"))
+                continue
             found = file.stat()
             described = f"{file}:{found.st_size}:{found.st_mtime_ns}"
         except OSError as error:  # such as a link that leads nowhere
@@ -168,14 +225,28 @@ def files_state(files: Iterable[Path], settings: str) -> str:
     return digest.hexdigest()
 
 
-def _choose_shape(paths: Sequence[Path], options: ReadOptions) -> CommonShape:
-    """The shape that large images get when they are decoded, from the sizes of at most MAX_HEADERS files."""
-    sizes = []
-    if options.image_size is None or options.resize is None:
-        sample = [path for path in paths if path.suffix.lower() in EXTENSIONS]
-        sizes = [size for path in sample[:: -(-len(sample) // MAX_HEADERS) or 1] if (size := read_size(path))]
-    height, width = options.image_size or common_size(sizes, DEFAULT_SIZE)
-    return CommonShape(height, width, options.resize or choose_resize(sizes, (height, width)))
+def _choose_shape(
+    sources: Sequence[Source], options: ReadOptions, sizes: Callable[[Sequence[Source]], list[tuple[int, int]]]
+) -> CommonShape:
+    """The shape that large images get when they are decoded, from the sizes of some of them."""
+    known = [] if options.image_size is not None and options.resize is not None else sizes(sources)
+    height, width = options.image_size or common_size(known, DEFAULT_SIZE)
+    return CommonShape(height, width, options.resize or choose_resize(known, (height, width)))
+
+
+def _file_sizes(paths: Sequence[Path | StoredImage]) -> list[tuple[int, int]]:
+    """Heights and widths by the headers of at most MAX_HEADERS files."""
+    files = [path for path in paths if isinstance(path, StoredImage) or path.suffix.lower() in EXTENSIONS]
+    return [size for path in evenly_spaced(files) if (size := _size(path))]
+
+
+def evenly_spaced(sources: Sequence[Source]) -> Sequence[Source]:
+    """At most MAX_HEADERS of them."""
+    return sources[:: -(-len(sources) // MAX_HEADERS) or 1]
+
+
+def _size(path: Path | StoredImage) -> tuple[int, int] | None:
+    return read_size(path if isinstance(path, Path) else io.BytesIO(path.read()))
 
 
 def _settle_shape(
@@ -195,7 +266,7 @@ def _resize_notes(training: list[DecodedImage], shape: CommonShape, options: Rea
 
 
 def decode_in_threads(
-    paths: Sequence[Path], shape: CommonShape, options: ReadOptions
+    paths: Sequence[Path | StoredImage], shape: CommonShape, options: ReadOptions
 ) -> tuple[Decoded, dict[int, str]]:
     """Every image, or None where it cannot be used, and the reasons by index.
 
@@ -219,14 +290,14 @@ def decode_in_threads(
                 size += image_or_reason.pixels.nbytes
                 images.append(image_or_reason)
             if len(images) % IMAGES_PER_CHECK == 0:
-                _check_memory(size * len(paths) // len(images), len(paths), shape)
+                check_memory(size * len(paths) // len(images), len(paths), shape)
             options.progress(index + 1, len(paths), "images")
     finally:
         pool.shutdown(cancel_futures=True)  # after an interrupt, do not decode the rest
     return images, unusable
 
 
-def _check_memory(size: int, count: int, shape: CommonShape) -> None:
+def check_memory(size: int, count: int, shape: CommonShape) -> None:
     """Refuse so many images if the machine has no memory for twice their bytes: decoded, and copied into one array."""
     memory = physical_memory()
     if memory is not None and 2 * size > memory:
@@ -239,25 +310,40 @@ def _check_memory(size: int, count: int, shape: CommonShape) -> None:
         )
 
 
-def decode_one(path: Path, shape: CommonShape, options: ReadOptions) -> DecodedImage | str:
+def decode_one(path: Path | StoredImage, shape: CommonShape, options: ReadOptions) -> DecodedImage | str:
     """The image, or why it cannot be used."""
-    if path.is_dir():
+    name = str(path) if isinstance(path, Path) else path.name
+    if isinstance(path, Path) and path.is_dir():
         return f"{path} is a folder inside a class folder."
-    if path.suffix.lower() not in EXTENSIONS:
+    if isinstance(path, Path) and path.suffix.lower() not in EXTENSIONS:
         return f"{path} does not have the file extension of an image ({', '.join(sorted(EXTENSIONS))})."
 
+    chosen = reduction(shape, options) if options.prepare is None else None
+    try:
+        if isinstance(path, Path):
+            image = read_first_frame(path, options.white_level, chosen)
+        else:
+            image = decode_first_frame(path.read(), name, white_level=options.white_level, reduce=chosen)
+    except DataError as error:
+        return str(error)
+    except OSError as error:
+        return f"{name} cannot be read: {error}."
+    pixels = image.pixels if options.prepare is None else options.prepare(image, name)
+    height, width = image.original_size or image.pixels.shape[:2]
+    return ImageInMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
+
+
+def reduction(shape: CommonShape, options: ReadOptions) -> Reduce:
+    """The size in which an image is kept until the shape of all is settled.
+
+    Resized immediately: a folder of full-size photographs would not fit in memory.
+    """
+
     def reduce(height: int, width: int) -> tuple[int, int]:
-        # Resized immediately: a folder of full-size photographs would not fit in memory
         resized = options.image_size is not None or max(height, width) > DEFAULT_SIZE
         return shape.reduced_size(height, width) if resized else (height, width)
 
-    try:
-        image = read_first_frame(path, options.white_level, reduce if options.prepare is None else None)
-    except DataError as error:
-        return str(error)
-    pixels = image.pixels if options.prepare is None else options.prepare(image, str(path))
-    height, width = image.original_size or image.pixels.shape[:2]
-    return _InMemory(pixels, (height, width), is_colour(pixels), image.on_black, image.peak)
+    return reduce
 
 
 def _chosen(decoded: Decoded, training: Sequence[bool]) -> list[DecodedImage]:
@@ -270,10 +356,16 @@ def _white_level(training: list[DecodedImage]) -> int | None:
     return white_level_of(max(peaks)) if peaks else None
 
 
-def _decode_deep(paths: Sequence[Path], decoded: Decoded, shape: CommonShape, options: ReadOptions) -> Decoded:
+def _decode_deep(
+    sources: Sequence[Source],
+    decoded: Decoded,
+    shape: CommonShape,
+    options: ReadOptions,
+    decode: Callable[[Sequence[Source], CommonShape, ReadOptions], tuple[Decoded, dict[int, str]]],
+) -> Decoded:
     """The images, those of 16 bits decoded again, because the training images turned out to use fewer."""
     deep = [index for index, image in enumerate(decoded) if image is not None and image.peak is not None]
-    again, refused = (options.decode or decode_in_threads)([paths[index] for index in deep], shape, options)
+    again, refused = decode([sources[index] for index in deep], shape, options)
     if refused:
         raise DataError(next(iter(refused.values())))
     replaced = dict(zip(deep, again, strict=True))

@@ -234,6 +234,8 @@ def _holds_images(folder: Path) -> bool:
 def _no_classes(root: Path) -> str:
     if archives := sorted(path for path in root.iterdir() if path.suffix.lower() == ".npz"):
         return f"{root} holds {archives[0].name}, but no class folders. To load the arrays, give {archives[0]}."
+    if tables := _tables(root):
+        return f"{root} holds {tables[0].name}, but no class folders. To read its labels, give the table: {tables[0]}."
     found = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
     return (
         f"{root} has no class folders (found: {found}). {_where_labels_may_be(_image_files(root), root.name)} "
@@ -241,10 +243,18 @@ def _no_classes(root: Path) -> str:
     )
 
 
+def _tables(root: Path) -> list[Path]:
+    """The tables in a folder, those of training images first."""
+    found = [path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".tar")]
+    return sorted(found, key=lambda path: (split_of(path.stem) != "train", path.name))
+
+
 def _splits_without_classes(root: Path, flat: list[Path]) -> str:
     listed = ", ".join(folder.name for folder in flat)
     train = next((folder for folder in flat if split_of(folder.name) == "train"), flat[0])
     where = _where_labels_may_be(_deep_image_files(train), train.name)
+    if tables := _tables(root):
+        where = f"To read labels from {tables[0].name}, give the table: {tables[0]}."
     return (
         f"{root} holds {listed}: by their names splits, not classes, but with images directly in them, so that no "
         f"image has a label. {where} If these are your classes, rename the folders."

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.arrays import label_matrix, to_labels, to_pixels
+from foveola.arrays import label_matrix, to_images, to_labels
 from foveola.datasets.catalog import identify_by_checksum
 from foveola.datasets.entry import Entry, file_digests
 from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, ReadOptions, classes_of_labels, image_set, read_into
@@ -245,10 +245,9 @@ def _parse_header(header: bytes, where: str) -> tuple[tuple[int, ...], bool, np.
 def _to_images(array: NDArray[Any], where: str) -> Images:
     """The array as images, uint8 N×H×W×C."""
     try:
-        images = np.ascontiguousarray(to_pixels(array))
+        return to_images(array)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    return images[..., None] if images.ndim == 3 and images.shape[2] != 1 else images
 
 
 def _with_labels(splits: dict[str, ImagesAndLabels], where: Mapping[str, str]) -> dict[str, ImagesAndLabels]:

@@ -4,7 +4,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,11 +16,12 @@ from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet, Labels, Originals, Resize
 from foveola.inputs.decode import FirstFrame
 from foveola.inputs.resize import is_colour
+from foveola.models.metadata import Columns
 from foveola.progress import Progress, no_progress
 from foveola.tasks import task_of
 
 if TYPE_CHECKING:
-    from foveola.datasets.image_files import Decoded
+    from foveola.datasets.image_files import Decoded, StoredImage
     from foveola.inputs.resize import CommonShape
 
 MAX_BYTES = 16 * 2**30  # per array
@@ -32,7 +33,7 @@ _CHUNK_BYTES = 2**20
 # From an image file's first frame and name to the pixels that the network gets, uint8 H×W×C
 Prepare = Callable[[FirstFrame, str], Images]
 # From image files to decoded images, and the reasons why others cannot be used, by index
-Decode = Callable[[Sequence[Path], "CommonShape", "ReadOptions"], tuple["Decoded", dict[int, str]]]
+Decode = Callable[[Sequence["Path | StoredImage"], "CommonShape", "ReadOptions"], tuple["Decoded", dict[int, str]]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class ReadOptions:
     fill: int | None = None  # grey level beside letterboxed images; None: chosen by their background
     prepare: Prepare | None = None  # of image files, instead of resizing
     decode: Decode | None = None  # image files to images that are read when they are needed; None: into memory
+    columns: Columns = field(default_factory=Columns)  # of a table
 
 
 class Reader(Protocol):

@@ -3,16 +3,18 @@
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
-from foveola.datasets import CATALOG, Progress, folder, load, reader_of
-from foveola.datasets.reader import Prepare
+from foveola.datasets import Progress, Source, as_source, folder, is_named, load, reader_of, table
+from foveola.datasets.objects import frame_columns
+from foveola.datasets.reader import Prepare, ReadOptions
 from foveola.errors import DataError, DownloadError
 from foveola.files import expanded
 from foveola.images import Dataset
 from foveola.inputs.decode import MAX_WHITE_LEVEL
-from foveola.models.metadata import ModelMetadata, Together
+from foveola.models.metadata import Columns, ModelMetadata, Together
 from foveola.recipe import Recipe
 from foveola.text import escape_surrogates, restore_surrogates
 
@@ -37,9 +39,9 @@ class RecordedData(BaseModel):
     """What a run records of its data: `train`, `validation` and `test` count images; a named data set has no `path`.
 
     `groups` is the pattern by which images were kept together, "folder", or "array"; `series` the pattern that would do
-    so where file names look like series, and no groups were given. `together` says what else was: it
-    also is what `different`, the number of different images, and `leaks` count. `summary` is what the training said of
-    its data. Runs of older versions have none of these.
+    so where file names look like series, and no groups were given. `columns` are those that were given for a table.
+    `together` says what else was kept together: it also is what `different`, the number of different images, and
+    `leaks` count. `summary` is what the training said of its data. Runs of older versions have none of these.
     """
 
     name: str
@@ -53,28 +55,41 @@ class RecordedData(BaseModel):
     path: str | None = None
     groups: str | None = None
     series: str | None = None
+    columns: Columns | None = None
     together: Together = "nothing"
     different: int | None = None
     leaks: Leaks = Leaks()
     summary: list[str] = []
 
 
-def load_for_recipe(recipe: Recipe, data: str | Path, groups: str | None, skip_bad: int, progress: Progress) -> Dataset:
+def load_for_recipe(
+    recipe: Recipe,
+    data: Source,
+    groups: str | None,
+    skip_bad: int,
+    progress: Progress,
+    columns: Columns | None = None,
+) -> Dataset:
     """Load data in the size and with the channels that a recipe asks for; `groups` as of `load`."""
     channels = {"data": None, "grey": 1, "rgb": 3}[recipe.channels]
     return load(
         data, image_size=recipe.image_size, channels=channels, resize=recipe.resize, groups=groups,
-        skip_bad=skip_bad, progress=progress,
+        skip_bad=skip_bad, progress=progress, **_options(columns or Columns()),
     )  # fmt: skip
 
 
 def load_for_model(
-    metadata: ModelMetadata, data: str | Path, skip_bad: int, progress: Progress, prepare: Prepare | None = None
+    metadata: ModelMetadata,
+    data: Source,
+    skip_bad: int,
+    progress: Progress,
+    prepare: Prepare | None = None,
+    columns: Columns | None = None,
 ) -> Dataset:
-    """Load data in the image shape of a model, and with the groups of its training where they fit the data.
+    """Load data in the image shape of a model, and with the groups and columns of its training where they fit the data.
 
     Grey images are taken for a model of colour ones; colour images are converted for a grey model only if its recipe
-    says so. `prepare` is as of `load`.
+    says so. `prepare` is as of `load`; `columns` are those of a table, if they are not those of the training.
     """
     channels = None if metadata.channels == "data" and metadata.image_shape[2] == 1 else metadata.image_shape[2]
     load_with = partial(
@@ -88,6 +103,7 @@ def load_for_model(
         skip_bad=skip_bad,
         prepare=prepare,
         progress=progress,
+        **_options(columns if columns is not None and columns.given else known_columns(metadata, data)),
     )
     groups = None if metadata.data is None else metadata.data.groups
     if groups not in (None, GIVEN_GROUPS):
@@ -100,7 +116,7 @@ def reload_data(
     recorded: RecordedData,
     run: Path,
     metadata: ModelMetadata,
-    data: str | Path | None,
+    data: object,
     purpose: str,
     progress: Progress,
     *,
@@ -113,7 +129,7 @@ def reload_data(
     recorded : what the run records about its data
     run : path of the run, for messages
     metadata : of the run's model
-    data : catalog name or path; None for the run's own data
+    data : catalog name, path or objects; None for the run's own data
     purpose : why the images are needed, such as "The report shows images"; begins the error message
     skip_bad : maximum number of unreadable images to leave out; None: as many as when the run was trained
 
@@ -122,7 +138,11 @@ def reload_data(
     DataError
         If the data is no longer there, or cannot be used.
     """
-    source = data or _data_source(recorded.name, recorded.path)
+    source: Source | None
+    if data is not None:
+        source = as_source(data, known_names=recorded.classes)
+    else:
+        source = _data_source(recorded.name, recorded.path)
     if source is None:
         raise DataError(
             f"{purpose}, but the data that {run} was trained on ({recorded.path or recorded.name}) is no longer "
@@ -131,12 +151,36 @@ def reload_data(
     if skip_bad is None:
         skip_bad = len(recorded.skipped)
     try:
-        return load_for_model(metadata, source, skip_bad, progress)
+        return load_for_model(metadata, source, skip_bad, progress, columns=_recorded_columns(recorded, source))
     except DownloadError as error:
         raise DataError(
             f"{purpose}, but {source} is not on this machine and could not be downloaded: {error} "
             f"Give its path with --data."
         ) from None
+
+
+def known_columns(metadata: ModelMetadata, data: Source) -> Columns:
+    """The columns that a model was trained on, if the data is a table that has all of them; otherwise none."""
+    columns = None if metadata.data is None else metadata.data.columns
+    if columns is None or is_named(data):
+        return Columns()
+    if isinstance(data, str | Path):
+        return columns if table.has_columns(expanded(data), columns) else Columns()
+    names = {name for key, name in columns.given.items() if key != "root"}
+    return columns if names and names <= set(frame_columns(data)) else Columns()
+
+
+def _recorded_columns(recorded: RecordedData, data: Source) -> Columns | None:
+    """The columns of a run's data; the folder of its images only if it is still there, and only for a table."""
+    columns = recorded.columns
+    if columns is None or not isinstance(data, str | Path) or is_named(data) or reader_of(expanded(data)) is not table:
+        return None
+    return columns if columns.root is None or Path(columns.root).is_dir() else columns.model_copy(update={"root": None})
+
+
+def _options(columns: Columns) -> dict[str, Any]:
+    """Columns as options of `load`."""
+    return {"image_root" if name == "root" else f"{name}_column": value for name, value in columns.given.items()}
 
 
 def check_fingerprint(recorded: RecordedData, run: Path, dataset: Dataset) -> None:
@@ -157,23 +201,30 @@ def check_fingerprint(recorded: RecordedData, run: Path, dataset: Dataset) -> No
 
 def _data_source(name: str | None, path: str | None) -> str | None:
     """The catalog name or existing path of a run's data, or None; the fingerprint is checked later."""
-    if name in CATALOG:
+    if is_named(name):
         return name
+    if path is not None and is_named(path):
+        return path
     given = [source for source in (path, name) if source is not None]
     sources = [form for source in given for form in (source, restore_surrogates(source))]
     return next((source for source in sources if expanded(source).exists()), None)
 
 
-def image_paths(source: str | Path, dataset: Dataset) -> dict[str, list[str]]:
-    """The files of an image folder by split, in the order of the images; empty for other formats.
+def image_paths(source: Source, dataset: Dataset, columns: Columns | None = None) -> dict[str, list[str]]:
+    """The files of an image folder or table by split, in the order of the images; empty for other formats.
 
     Parameters
     ----------
-    source : the catalog name or path that `dataset` was loaded from
+    source : the catalog name, path or objects that `dataset` was loaded from
+    columns : of a table, as they were given
     """
+    if not isinstance(source, str | Path) or is_named(source):
+        return {}
     root = expanded(source)
-    in_catalog = isinstance(source, str) and source in CATALOG
-    if in_catalog or reader_of(root) is not folder:
+    reader = reader_of(root)
+    if reader is table:
+        return table.image_names(root, ReadOptions(columns=columns or Columns()), dataset)
+    if reader is not folder:
         return {}
     paths: dict[str, list[str]] = {}
     for split, path in folder.files(root, dataset.class_names, nested=dataset.train.groups is not None):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foveola.datasets.image_files import Decoded, DecodedImage, decode_one, decoding_version, files_state
+from foveola.datasets.image_files import Decoded, DecodedImage, StoredImage, decode_one, decoding_version, files_state
 from foveola.datasets.reader import Decode, ReadOptions
 from foveola.errors import DataError, Failure
 from foveola.files import write_atomically, writing
@@ -50,7 +50,7 @@ def decoder(folder: Path, processes: int) -> Decode:
 
 
 def _decode(
-    folder: Path, processes: int, paths: Sequence[Path], shape: CommonShape, options: ReadOptions
+    folder: Path, processes: int, paths: Sequence[Path | StoredImage], shape: CommonShape, options: ReadOptions
 ) -> tuple[Decoded, dict[int, str]]:
     """Decode the files that no shard holds yet; every image, or None where it cannot be used, and the reasons."""
     members = [paths[start : start + IMAGES_A_SHARD] for start in range(0, len(paths), IMAGES_A_SHARD)]
@@ -70,7 +70,11 @@ def _decode(
 
 
 def _decode_missing(
-    shards: list[tuple[Path, Sequence[Path]]], processes: int, total: int, shape: CommonShape, options: ReadOptions
+    shards: list[tuple[Path, Sequence[Path | StoredImage]]],
+    processes: int,
+    total: int,
+    shape: CommonShape,
+    options: ReadOptions,
 ) -> None:
     done = total - sum(len(members) for _, members in shards)
     quiet = replace(options, progress=no_progress, decode=None)  # what another process can be sent
@@ -111,7 +115,7 @@ def _prepare_process() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _write_shard(path: Path, members: Sequence[Path], shape: CommonShape, options: ReadOptions) -> None:
+def _write_shard(path: Path, members: Sequence[Path | StoredImage], shape: CommonShape, options: ReadOptions) -> None:
     entries: list[object] = []
     pixels: list[bytes] = []
     for member in members:

@@ -113,5 +113,7 @@ def device_name(device: "torch.device") -> str:
 
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
+    if device.type == "mps":
+        return "the GPU of an Apple machine"
     threads = torch.get_num_threads()
     return f"cpu, {threads} thread{'s' if threads > 1 else ''}"

@@ -313,6 +313,8 @@ def _flatten(graph: Graph, x: str, info: LayerInfo) -> str:
 
 def _activation(graph: Graph, x: str, info: LayerInfo) -> str:
     assert isinstance(info.layer, layers.Activate)
+    if info.layer.slope is not None:
+        return graph.node("LeakyRelu", x, alpha=info.layer.slope)
     return _activate(graph, x, info.layer.function)
 
 

@@ -32,6 +32,7 @@ from foveola.exports.bounds import check_bounds
 from foveola.exports.parity import GoldenExamples, record_golden, verify_golden
 from foveola.files import read_verified, write_atomically
 from foveola.images import Images, check_images, shape_text
+from foveola.models.image_predictor import ImagePredictor
 from foveola.models.metadata import METADATA_KEY, ModelMetadata, first_problem, parse_metadata
 from foveola.models.model_file import read_model_file
 from foveola.models.unfamiliarity import Outputs
@@ -78,7 +79,7 @@ class Description:
     golden: GoldenExamples
 
 
-class OnnxModel:
+class OnnxModel(ImagePredictor):
     """A Predictor from an export, which needs neither torch nor onnx; thread-safe.
 
     Each batch is computed by one thread, and up to `threads` batches at once. Threads that share a batch wait for each
@@ -113,10 +114,6 @@ class OnnxModel:
         self.multiply_adds = multiply_adds
         self._feature_session: InferenceSession | None = None
         self._feature_session_lock = Lock()
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.metadata.class_names
 
     def predict_logits(self, images: Images) -> NDArray[np.float32]:
         """Logits, float32 N×K, of images, uint8 N×H×W×C of any size, in batches.

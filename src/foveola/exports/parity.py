@@ -198,10 +198,10 @@ def verify_golden(golden: GoldenExamples, model: Predictor, metadata: ModelMetad
         )
 
 
-def synthetic_images(shape: tuple[int, int, int]) -> Images:
-    """The images of the golden examples, uint8 N×H×W×C, the same for every model of a shape."""
+def synthetic_images(shape: tuple[int, int, int], seed: int = 0) -> Images:
+    """The images of the golden examples, uint8 N×H×W×C, the same for every model of a shape; others by `seed`."""
     height, width, channels = shape
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     images = []
     for grain in _GRAINS:
         size = (-(-height // grain), -(-width // grain), channels)

@@ -66,8 +66,13 @@ def write(source: Path, live: Predictor, target: Path) -> None:
     record_checksums(target)
 
 
-def open(path: Path) -> OnnxModel:
+def open(path: Path, threads: int | None = None) -> OnnxModel:
     """Open the model in a folder that `write` has written; files added beside it are ignored.
+
+    Parameters
+    ----------
+    path : the folder
+    threads : as of `foveola.exports.onnx.open`
 
     Raises
     ------
@@ -78,7 +83,7 @@ def open(path: Path) -> OnnxModel:
         verify_checksums(path, required=(INDEX, MODEL, DESCRIPTION))
     except OSError as error:
         raise ModelError(f"The web export {path} cannot be read: {error}. Export the run again.") from None
-    return onnx.open(path / MODEL)
+    return onnx.open(path / MODEL, threads)
 
 
 def _page() -> dict[str, bytes]:

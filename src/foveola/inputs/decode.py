@@ -5,7 +5,8 @@ Only a few formats are accepted: most security advisories about image parsers co
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,10 +95,10 @@ def read_first_frame(path: str | Path, white_level: int | None = None, reduce: R
     return decode_first_frame(data, str(path), white_level=white_level, reduce=reduce)
 
 
-def read_size(path: Path) -> tuple[int, int] | None:
+def read_size(path: Path | io.BytesIO) -> tuple[int, int] | None:
     """Height and width of the upright image in a file, from its header; None where that cannot be read."""
     try:
-        if not path.is_file():
+        if isinstance(path, Path) and not path.is_file():
             return None
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             # Pillow decodes a whole PNG to look for an orientation
@@ -160,15 +161,41 @@ def decode_first_frame(
         Also if the file has 16-bit colour whose values end at a `white_level` below 65535: too few levels are left.
     """
     try:
-        return _decode(data, name, background, max_pixels, white_level, reduce)
-    except DataError:
-        raise
+        with _one_message(name, max_pixels):
+            return _decode(data, name, background, max_pixels, white_level, reduce)
     except UnidentifiedImageError as error:
-        start = data[:8].hex(" ") or "nothing"
         raise DataError(
-            f"{name} is not an image of an accepted format, or is damaged: it starts with {start}. "
+            f"{name} is not an image of an accepted format, or is damaged: it starts with "
+            f"{data[:8].hex(' ') or 'nothing'}. "
             f"Accepted formats are {_FORMAT_NAMES}; convert or replace the file."
         ) from error
+
+
+def first_frame_of(
+    image: Image.Image, name: str, *, white_level: int | None = None, reduce: Reduce | None = None
+) -> FirstFrame:
+    """As `decode_first_frame`, of an image that Pillow has opened or made; what is not decoded yet is decoded.
+
+    Pillow has accepted the file before, so that only the number of its pixels is limited here.
+
+    Raises
+    ------
+    DataError
+        If the image has no pixels, or more than 64 million, or cannot be decoded.
+    """
+    with _one_message(name, MAX_PIXELS):
+        if not 0 < image.width * image.height <= MAX_PIXELS:
+            raise Image.DecompressionBombError
+        return _first_frame(image, name, white_level=white_level, reduce=reduce)
+
+
+@contextmanager
+def _one_message(name: str, max_pixels: int) -> Iterator[None]:
+    """Turn what Pillow raises inside the block into a DataError, except that no format is recognised."""
+    try:
+        yield
+    except (DataError, UnidentifiedImageError):
+        raise
     except Image.DecompressionBombError as error:
         raise DataError(
             f"{name} is refused because of its size: an image may have 1 to {max_pixels:,} pixels. "
@@ -190,22 +217,40 @@ def _decode(
     image = _opened(container.data, container.format)
     if not 0 < image.width * image.height <= max_pixels:
         raise Image.DecompressionBombError
+    if any(_opened(continued, "JPEG").tobytes() != image.tobytes() for continued in container.continuations):
+        raise ValueError("the file is truncated")
+    frame = _first_frame(image, name, container.orientation, background, white_level, reduce)
+    return frame._replace(animated=container.frames > 1)
+
+
+def _first_frame(
+    image: Image.Image,
+    name: str,
+    orientation: int | None = None,
+    background: int | None = None,
+    white_level: int | None = None,
+    reduce: Reduce | None = None,
+) -> FirstFrame:
+    """The pixels of an opened image; `orientation` as in EXIF, None: as Pillow finds it."""
     # Pillow opens 16-bit grey with alpha as RGBA, and 16-bit colour as RGB; only the raw data layout shows it.
-    layouts = {tile.args for tile in image.tile if isinstance(tile.args, str)}
+    layouts = {tile.args for tile in getattr(image, "tile", ()) if isinstance(tile.args, str)}
     grey = image.mode in _GREY_MODES or "LA;16B" in layouts
-    peak = _peak(image) if any(layout.endswith(";16B") for layout in layouts) else None
+    deep = image.mode in _16_BIT_MODES or any(layout.endswith(";16B") for layout in layouts)
+    peak = _peak(image) if deep else None
     white = white_level if white_level and peak is not None and peak <= white_level else MAX_WHITE_LEVEL
     if white < MAX_WHITE_LEVEL and image.mode not in _16_BIT_MODES:
         raise DataError(f"{name} {few_levels(white)}")
-    if any(_opened(continued, "JPEG").tobytes() != image.tobytes() for continued in container.continuations):
-        raise ValueError("the file is truncated")
-    upright = _upright(image, container.orientation)
+    if orientation is None:  # only now, because Pillow decodes a PNG for it, and forgets the layout
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    upright = _upright(image, orientation)
     size = (upright.height, upright.width)
     target = size if reduce is None else reduce(*size)
     if upright.mode in _PLAIN_MODES and not upright.has_transparency_data and target != size:
         upright = upright.resize(target[::-1], RESAMPLING)
     pixels, on_black = _on_background(upright, grey, white, background)
-    return FirstFrame(resize(pixels, *target), container.frames > 1, on_black, peak, None if target == size else size)
+    return FirstFrame(
+        resize(pixels, *target), on_black=on_black, peak=peak, original_size=None if target == size else size
+    )
 
 
 def _opened(data: bytes, format: str) -> ImageFile:

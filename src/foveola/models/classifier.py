@@ -14,6 +14,7 @@ from foveola.errors import DataError, ModelError
 from foveola.files import write_atomically
 from foveola.images import Images, check_images, letterbox_place, shape_text
 from foveola.lazy import select
+from foveola.models.image_predictor import ImagePredictor
 from foveola.models.metadata import METADATA_KEY, ModelMetadata
 from foveola.models.model_file import ModelFile, read_model_file
 from foveola.models.modules import build_network
@@ -37,7 +38,7 @@ INFERENCE_BATCH, _INFERENCE_PIXELS = 256, 2**21
 FEATURE_PART = 8192
 
 
-class Classifier(nn.Module):
+class Classifier(ImagePredictor, nn.Module):
     """Module from images, uint8 N×H×W×C, to logits, float32 N×K, divided by the temperature.
 
     Images of another size are resized (bilinear, antialiased), stretched or in a letterbox; images with another number
@@ -63,10 +64,6 @@ class Classifier(nn.Module):
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (metadata.mean, metadata.std))
         self.register_buffer("mean", 255 * mean, persistent=False)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.metadata.class_names
 
     @property
     def parameter_count(self) -> int:

@@ -1,10 +1,12 @@
-"""Dropout and 2×2 max pooling that run faster on a CPU than those of PyTorch."""
+"""Dropout, 2×2 max pooling and depthwise convolution that run faster on a CPU than those of PyTorch."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from foveola.models.batch_part import BatchPart
 
@@ -58,3 +60,92 @@ def max_pool_2x2(x: Tensor) -> Tensor:
     height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
     rows = torch.maximum(x[:, :, 0:height:2], x[:, :, 1:height:2])
     return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
+
+
+def depthwise_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """The convolution of each channel with a kernel of its own, with faster gradients in bf16 on a CPU.
+
+    In bf16, two gradients take PyTorch 2.13 10 to 300 times as long as the convolution itself: that of the input if the
+    stride is 2, and that of kernels larger than 3×3. They were more than half of a training step of EfficientNet-Lite0
+    (docs/lab/photographs.md).
+
+    Parameters
+    ----------
+    x : float N×C×H×W
+    weight : float C×1×height×width
+    bias : float C, or None
+    """
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or not torch.is_autocast_enabled("cpu"):
+        return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+    low = torch.get_autocast_dtype("cpu")
+    y: Tensor = _DepthwiseConvolution.apply(x.to(low), weight.to(low), stride, padding)  # type: ignore[no-untyped-call]
+    return y if bias is None else y + bias.to(low).view(1, -1, 1, 1)
+
+
+class _DepthwiseConvolution(torch.autograd.Function):
+    """A depthwise convolution whose gradients are computed by convolutions that PyTorch is fast at."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, None, stride, padding, groups=len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        of_input = _gradient_of_input(grad, x, weight, ctx.stride, ctx.padding) if ctx.needs_input_grad[0] else None
+        of_weight = _gradient_of_kernels(grad, x, weight, ctx.stride, ctx.padding) if ctx.needs_input_grad[1] else None
+        return of_input, of_weight, None, None
+
+
+def _gradient_of_input(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """With a stride: zeros between the gradients, and then the convolution with turned kernels, as without a stride."""
+    if max(stride) == 1:
+        return _native_gradient(grad, x, weight, stride, padding, of_input=True)
+    count, channels, height, width = x.shape
+    rows, columns = weight.shape[2:]
+    spread_shape = (count, height + 2 * padding[0] - rows + 1, width + 2 * padding[1] - columns + 1, channels)
+    spread = grad.new_zeros(spread_shape).permute(0, 3, 1, 2)  # channels last in memory
+    spread[:, :, :: stride[0], :: stride[1]] = grad
+    around = (rows - 1 - padding[0], columns - 1 - padding[1])
+    return F.conv2d(spread, weight.flip(2, 3), None, 1, around, groups=channels)
+
+
+def _gradient_of_kernels(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """Of a kernel larger than 3×3: the gradients of the 3×3 kernels that it is made of, which overlap."""
+    rows, columns = weight.shape[2:]
+    if max(rows, columns) <= 3:
+        return _native_gradient(grad, x, weight, stride, padding, of_input=False)
+    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    height, width = (stride[side] * (grad.shape[2 + side] - 1) for side in (0, 1))
+    found = torch.empty_like(weight)
+    for top in _starts(rows):
+        for left in _starts(columns):
+            part = weight[:, :, top : top + 3, left : left + 3]
+            seen = x[:, :, top : top + height + part.shape[2], left : left + width + part.shape[3]]
+            gradient = _native_gradient(grad, seen, part, stride, (0, 0), of_input=False)
+            found[:, :, top : top + 3, left : left + 3] = gradient
+    return found
+
+
+def _starts(size: int) -> list[int]:
+    """Where pieces of three begin that together cover so many rows or columns."""
+    return sorted({min(start, max(size - 3, 0)) for start in range(0, size, 3)})
+
+
+def _native_gradient(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int], of_input: bool
+) -> Tensor:
+    gradients = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), len(weight), (of_input, not of_input, False)
+    )
+    found: Tensor = gradients[0 if of_input else 1]
+    return found

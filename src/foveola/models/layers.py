@@ -6,9 +6,9 @@ image, without the batch: (height, width, channels) before `Flatten` or a global
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Shape = tuple[int, ...]
 # Pixels added above, left of, below and right of an image
@@ -18,6 +18,8 @@ PadWidths = tuple[int, int, int, int]
 Padding = Literal["valid", "same", "symmetric"]
 Activation = Literal["linear", "relu", "relu6", "leaky-relu", "elu", "gelu", "silu", "hard-swish", "tanh", "sigmoid"]
 Count = Annotated[int, Field(ge=1, le=2**20, strict=True)]
+# Of leaky-relu, below zero
+LEAKY_SLOPE = 0.01
 
 
 class ShapeMismatch(Exception):
@@ -237,9 +239,22 @@ class Activate(_Layer):
 
     type: Literal["Activation"] = "Activation"
     function: Activation
+    slope: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="of leaky-relu below zero; 0.01 unless given"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.slope is not None and self.function != "leaky-relu":
+            raise ValueError(f"slope belongs to leaky-relu, not to {self.function}")
+        return self
+
+    @property
+    def negative_slope(self) -> float:
+        return LEAKY_SLOPE if self.slope is None else self.slope
 
     def settings_text(self) -> str:
-        return self.function
+        return _join_settings(self.function, "" if self.slope is None else f"slope {self.slope:g}")
 
 
 PlainLayer = Annotated[

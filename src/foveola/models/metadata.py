@@ -32,11 +32,35 @@ Std = Annotated[float, Field(ge=1e-6, le=1e3)]
 Together = Literal["nothing", "copies", "near copies"]
 
 
+ColumnName = Annotated[str, Field(max_length=1000)]
+
+
+class Columns(BaseModel):
+    """Which columns of a table hold images (paths, or image files), labels, groups, splits, weights; None: guessed.
+
+    `root` is the folder that holds the images; None: the table's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: ColumnName | None = None
+    label: ColumnName | None = None
+    group: ColumnName | None = None
+    split: ColumnName | None = None
+    weight: ColumnName | None = None
+    root: Annotated[str, Field(max_length=4096)] | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """What is not None, by its name here."""
+        return self.model_dump(exclude_none=True)
+
+
 class DataOrigin(BaseModel):
     """The data that a model was trained on, and how it was split.
 
     `groups` is the pattern by which the images were grouped, "folder", or "array" if the groups were given as numbers.
-    `learnt` is in model files only, not in exports.
+    `columns` are those that were given for a table. `learnt` is in model files only, not in exports.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,14 +73,15 @@ class DataOrigin(BaseModel):
     seed: Annotated[int, Field(ge=0)]
     together: Together = "nothing"
     groups: str | None = None
+    columns: Columns | None = None
     learnt: LearntImages | None = Field(default=None, repr=False)
 
 
 class PretrainedOrigin(BaseModel):
     """The published weights that a training began with: their name in `foveola.models.pretrained`, and the file.
 
-    `source` and `licence` are None if the file was given by its path and is not a known one. `verified` says whether
-    the SHA-256 is that of a published file.
+    Of an imported model, they are the name of its file, and the file. `source` and `licence` are None if the file was
+    given by its path and is not a known one. `verified` says whether the SHA-256 is that of a published file.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -6,6 +6,7 @@ Activations are N×C×H×W in channels_last memory, which makes `Flatten` in Ker
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveola.models.fast_ops import FastDropout, max_pool_2x2
+from foveola.models.fast_ops import FastDropout, depthwise_convolution, max_pool_2x2
 from foveola.models.layers import (
+    Activate,
     Activation,
     AveragePool2D,
     BatchNorm,
@@ -70,6 +72,13 @@ class _Conv2D(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         x = super().forward(_pad(x, self.pad_widths, 0.0))
         return x if self.defers_relu and self.training else self.activate(x)
+
+
+class _DepthwiseConv2D(_Conv2D):
+    def forward(self, x: Tensor) -> Tensor:
+        x = _pad(x, self.pad_widths, 0.0)
+        x = depthwise_convolution(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
+        return self.activate(x)
 
 
 class _Dense(nn.Linear):
@@ -130,9 +139,11 @@ class _Flatten(nn.Module):
 
 
 class _Activation(nn.Module):
-    def __init__(self, function: Activation) -> None:
+    def __init__(self, layer: Activate) -> None:
         super().__init__()
-        self.activate = ACTIVATIONS[function]
+        self.activate = ACTIVATIONS[layer.function]
+        if layer.function == "leaky-relu":
+            self.activate = partial(F.leaky_relu, negative_slope=layer.negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activate(x)
@@ -155,7 +166,7 @@ def _batch_norm(layer: BatchNorm, info: LayerInfo) -> nn.Module:
 
 _MODULES: dict[str, Callable[[Any, LayerInfo], nn.Module]] = {
     "Conv2D": _Conv2D,
-    "DepthwiseConv2D": _Conv2D,
+    "DepthwiseConv2D": _DepthwiseConv2D,
     "MaxPool2D": _MaxPool2D,
     "AveragePool2D": _AveragePool2D,
     "GlobalMaxPool2D": lambda layer, info: _GlobalMaxPool2D(),
@@ -164,7 +175,7 @@ _MODULES: dict[str, Callable[[Any, LayerInfo], nn.Module]] = {
     "Dropout": lambda layer, info: FastDropout(layer.rate),
     "Flatten": lambda layer, info: _Flatten(),
     "Dense": _Dense,
-    "Activation": lambda layer, info: _Activation(layer.function),
+    "Activation": lambda layer, info: _Activation(layer),
     "Residual": _Residual,
 }
 

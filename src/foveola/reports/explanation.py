@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 
-# Maps shown of a layer
+# Layers whose maps are shown, and maps shown of a layer: of several images together, but of each at least MIN_MAPS
+MAX_LAYERS = 24
 MAX_MAPS = 256
+MIN_MAPS = 16
 # Minimum side of images saved as files
 SIDE = 224
 # Values in a row of a drawn vector
@@ -77,7 +79,7 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer of an explanation. `note` says if it passes its input on; otherwise `tiles` show its values."""
+    """One layer of an explanation. `tiles` show its values; without them, `note` says why there are none."""
 
     number: int
     name: str
@@ -114,6 +116,7 @@ def explanation_page(
     model : the model's name
     filters : of the first convolution, float32 out×height×width×in; None if there is none
     """
+    most = maps_shown(len(explanations))
     shown = [
         {
             "prediction": explanation.prediction,
@@ -128,7 +131,7 @@ def explanation_page(
             ],
             "layers": [
                 {"layer": layer, "tiles": [html.image_uri(tile) for tile in layer.tiles]}
-                for layer in shown_layers(metadata, explanation.maps)
+                for layer in shown_layers(metadata, explanation.maps, most)
             ],
             "heatmaps": [_shown(explanation, heatmaps) for heatmaps in explanation.heatmaps],
             "cam_method": explanation.cam_method,
@@ -144,17 +147,17 @@ def explanation_page(
         network_shape=shape_text(metadata.network_shape),
         pad=metadata.pad,
         scaling=_scaling_text(metadata),
-        most=MAX_MAPS,
+        most=most,
         filters=[html.image_uri(tile) for tile in filter_tiles(filters)] if filters is not None else [],
         filter_shape=None if filters is None else shape_text(filters.shape[1:3]),
         explanations=shown,
     )
 
 
-def explanation_images(metadata: ModelMetadata, explanation: Explanation) -> Iterator[tuple[str, bytes]]:
-    """File name and PNG content of everything that the page shows of one image."""
+def explanation_images(metadata: ModelMetadata, explanation: Explanation, most: int) -> Iterator[tuple[str, bytes]]:
+    """File name and PNG content of everything that the page shows of one image, with at most `most` maps of a layer."""
     yield "seen.png", png_bytes(enlarge(explanation.seen, SIDE))
-    for layer in shown_layers(metadata, explanation.maps):
+    for layer in shown_layers(metadata, explanation.maps, most):
         if layer.tiles:
             labels = [str(number) if layer.values.ndim == 3 else "" for number in range(len(layer.tiles))]
             grid = labelled_grid(layer.tiles, labels, f"{layer.name}: {layer.shape}, {layer.range}")
@@ -203,8 +206,14 @@ def _scaling_text(metadata: ModelMetadata) -> str:
     return f"standardised by mean and standard deviation of each channel ({numbers})"
 
 
-def shown_layers(metadata: ModelMetadata, maps: Mapping[str, Array]) -> list[Layer]:
-    """The layers in the order of computation, as the page shows them."""
+def maps_shown(images: int) -> int:
+    """The maps that a page of so many images shows of a layer at most."""
+    return max(MAX_MAPS // images, MIN_MAPS)
+
+
+def shown_layers(metadata: ModelMetadata, maps: Mapping[str, Array], most: int) -> list[Layer]:
+    """The layers in the order of computation, as the page shows them: of a deep network, maps of evenly spread ones."""
+    drawn = set(np.linspace(0, len(maps) - 1, min(len(maps), MAX_LAYERS)).round().astype(int).tolist())
     settings = {}
     if metadata.layers is not None:
         infos = infer_shapes(metadata.layers, metadata.network_shape, len(metadata.class_names))
@@ -212,7 +221,10 @@ def shown_layers(metadata: ModelMetadata, maps: Mapping[str, Array]) -> list[Lay
     found: list[Layer] = []
     for name, values in maps.items():
         note = _unchanged(found[-1].name, found[-1].values, values) if found else ""
-        found.append(Layer(len(found) + 1, name, settings.get(name, ""), values, note, [] if note else _tiles(values)))
+        if not note and len(found) not in drawn:
+            note = f"Not drawn: {MAX_LAYERS} of the {len(maps)} layers are, evenly spread."
+        tiles = [] if note else _tiles(values, most)
+        found.append(Layer(len(found) + 1, name, settings.get(name, ""), values, note, tiles))
     return found
 
 
@@ -233,12 +245,12 @@ def _unchanged(before: str, given: Array, values: Array) -> str:
     return ""
 
 
-def _tiles(values: Array) -> list[Images]:
+def _tiles(values: Array, most: int) -> list[Images]:
     """Maps, or a vector in rows, on one scale for the whole layer, which shows strong maps beside weak ones."""
     highest = float(np.abs(values).max())
     draw = shaded if values.min() >= 0 else signed
     if values.ndim == 3:
-        return [draw(values[..., channel], highest) for channel in range(min(values.shape[2], MAX_MAPS))]
+        return [draw(values[..., channel], highest) for channel in range(min(values.shape[2], most))]
     rows = -(-values.size // ROW)
     padded = np.pad(values, (0, rows * ROW - values.size)) if rows > 1 else values
     return [draw(padded.reshape(rows, -1), highest)]

@@ -70,10 +70,14 @@ def describe(augment: Augment, flip: bool) -> str:
         f"brightness up to ±{_percent(augment.brightness)}": augment.brightness,
         f"contrast up to ±{_percent(augment.contrast)}": augment.contrast,
         f"saturation up to ±{_percent(augment.colour)}, hue up to ±{90 * (augment.colour or 0):.0f}°": augment.colour,
-        f"cutout of {augment.cutout} pixels": augment.cutout,
+        _describe_cutout(augment.cutout): augment.cutout,
         f"mixup with alpha {augment.mixup:g}": augment.mixup,
     }
     return ", ".join(text for text, used in changes.items() if used)
+
+
+def _describe_cutout(side: float) -> str:
+    return f"cutout of {side} pixels" if side >= 1 else f"cutout of {_percent(side)} of the shorter side"
 
 
 def _percent(value: float | None) -> str:
@@ -250,12 +254,14 @@ def random_flip(images: Tensor, part: BatchPart | None = None) -> Tensor:
     return torch.where(flipped, images.flip(2), images)
 
 
-def cutout(x: Tensor, side: int, part: BatchPart | None = None) -> Tensor:
-    """Blank a square of `side` pixels in each image, clipped at the border (DeVries and Taylor, 2017).
+def cutout(x: Tensor, side: float, part: BatchPart | None = None) -> Tensor:
+    """Blank a square in each image, clipped at the border (DeVries and Taylor, 2017).
 
-    `x` is float N×C×H×W after scaling, where zero is the mean colour under standard scaling.
+    `side` is in pixels or, below 1, a fraction of the shorter side. `x` is float N×C×H×W after scaling, where zero is
+    the mean colour under standard scaling.
     """
     n, _, height, width = x.shape
+    side = int(side) if side >= 1 else round(side * min(height, width))
     part = part or BatchPart(n)
     top, left = torch.rand(2, part.size, 1, device=x.device)[:, part.rows]
     rows = torch.arange(height, device=x.device) - (top * height).floor() + side // 2

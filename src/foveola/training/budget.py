@@ -14,6 +14,7 @@ from torch import nn
 
 from foveola.datasets.splits import Splits
 from foveola.images import ImageSet
+from foveola.models.shapes import count_multiply_adds
 from foveola.models.unfamiliarity import count_training_images
 from foveola.recipe import Recipe, load_recipe
 from foveola.training.build import build_classifier
@@ -27,9 +28,13 @@ _CANDIDATES = (("fast", 0.0), ("strong", 3.0), ("best", 10.0))
 # Fraction of the budget that is kept back, because the speed of a machine varies
 _RESERVE = 0.02
 
+# What is timed: of large networks less, which takes long enough to be timed well
 WARM_UP_STEPS = 5
 TIMED_STEPS = 25
+MIN_TIMED_STEPS = 5
 TIMED_IMAGES = 1024
+MIN_TIMED_IMAGES = 64
+TIMED_MULTIPLY_ADDS = 2**38
 MIN_STEPS = 20
 # With fewer, a network whose last layer was fitted is left as it is: they would do more harm than good
 MIN_EPOCHS_AFTER_HEAD = 2.0
@@ -148,18 +153,22 @@ def measure_speed(
     """Measure the speed of training and inference with a throw-away classifier."""
     classifier = build_classifier(recipe, train, 0, network=copy.deepcopy(network))
     timer = _StepTimer()
-    short = {"steps": WARM_UP_STEPS + TIMED_STEPS, "minimum_steps": 0, "unfreeze": 0.0}
+    cost = count_multiply_adds(recipe.layers, classifier.metadata.network_shape, len(train.class_names))
+    affordable = TIMED_MULTIPLY_ADDS // max(cost, 1) if network is None else 4 * TIMED_IMAGES
+    images = min(max(affordable // 4, MIN_TIMED_IMAGES), TIMED_IMAGES)
+    timed_steps = min(max(affordable // (3 * recipe.batch_size), MIN_TIMED_STEPS), TIMED_STEPS)
+    short = {"steps": WARM_UP_STEPS + timed_steps, "minimum_steps": 0, "unfreeze": 0.0}
     short_recipe = recipe.model_copy(update=short)
     precision = choose_precision(recipe.precision, device)
     fit(
         classifier, train, None, short_recipe,
         seed=0, device=device, precision=precision, flip=flip, callbacks=[timer],
     )  # fmt: skip
-    sample = train.images[np.arange(TIMED_IMAGES) % len(train)]
+    sample = train.images[np.arange(images) % len(train)]
     classifier.predict_logits(sample)  # warm-up
     start = time.perf_counter()
     classifier.predict_logits(sample)
-    return TrainingSpeed(float(np.mean(timer.seconds[WARM_UP_STEPS:])), (time.perf_counter() - start) / TIMED_IMAGES)
+    return TrainingSpeed(float(np.mean(timer.seconds[WARM_UP_STEPS:])), (time.perf_counter() - start) / images)
 
 
 def _steps_per_epoch(recipe: Recipe, train: ImageSet) -> float:

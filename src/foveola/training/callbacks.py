@@ -25,16 +25,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from foveola.files import write_atomically
 from foveola.predictions import Predictions
+from foveola.progress import NotebookBar, in_notebook
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from foveola.recipe import Recipe
     from foveola.training.loop import Fit
 
 EpochMetrics = dict[str, float]
 
 # With more epochs, at most one line a second is printed
 MAX_EPOCHS_WITH_A_LINE_EACH = 20
+# A notebook keeps every line, and has a bar besides
+NOTEBOOK_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Callback:
@@ -210,6 +214,14 @@ class EarlyStopping(BestWeights):
             fit.stop = True
 
 
+def selection(recipe: "Recipe") -> list[Callback]:
+    """Early stopping and best weights, as the recipe asks for them."""
+    best = recipe.keep == "best"
+    if recipe.patience is not None:
+        return [EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta, restore=best)]
+    return [BestWeights(recipe.monitor, recipe.min_delta)] if best else []
+
+
 def _score(monitor: str, metrics: EpochMetrics) -> float:
     """The monitored metric, negated if it is a loss: higher is better."""
     if monitor not in metrics:
@@ -223,9 +235,12 @@ class ProgressBar(Callback):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bar: Progress | None = None
+        self.notebook_bar: NotebookBar | None = None
         self.printed = 0.0
 
     def on_fit_start(self, fit: "Fit") -> None:
+        if in_notebook() and not self.console.quiet:
+            self.notebook_bar = NotebookBar()
         if not self.console.is_terminal:
             return
         columns = (
@@ -242,11 +257,14 @@ class ProgressBar(Callback):
     def on_step_end(self, fit: "Fit") -> None:
         if self.bar is not None:
             self.bar.update(self.task, completed=fit.step)
+        if self.notebook_bar is not None:
+            self.notebook_bar(fit.step, fit.steps, "training, steps")
 
     def on_epoch_end(self, fit: "Fit") -> None:
         last = fit.epoch == fit.epochs or fit.stop
         all_lines = fit.epochs <= MAX_EPOCHS_WITH_A_LINE_EACH or "val_auc" in fit.metrics
-        if all_lines or last or time.monotonic() - self.printed > 1.0:
+        pause = 1.0 if self.notebook_bar is None else NOTEBOOK_SECONDS_BETWEEN_LINES
+        if all_lines or last or time.monotonic() - self.printed > pause:
             self.console.print(_epoch_line(fit.epoch, fit.epochs, fit.metrics), highlight=False, soft_wrap=True)
             self.printed = time.monotonic()
 
@@ -260,6 +278,9 @@ class ProgressBar(Callback):
 
     def close(self) -> None:
         """Remove the bar."""
+        if self.notebook_bar is not None:
+            self.notebook_bar.close()
+            self.notebook_bar = None
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

@@ -14,7 +14,7 @@ from foveola.predictions import Predictions
 from foveola.recipe import Recipe
 from foveola.stratified import hold_out
 from foveola.training.build import build_classifier
-from foveola.training.callbacks import BestWeights, Callback, EarlyStopping
+from foveola.training.callbacks import Callback, selection
 from foveola.training.cross_fit import assign_folds
 from foveola.training.loop import choose_precision, fit
 
@@ -119,7 +119,7 @@ def cross_validate(
         classifier = build_classifier(recipe, train, seed, picture_polarity=picture_polarity, pretrained=pretrained)
         fit(
             classifier, train, held_out, recipe, seed=seed, device=device, precision=precision, flip=flip,
-            callbacks=[*callbacks(number), *_selection(recipe)],
+            callbacks=[*callbacks(number), *selection(recipe)],
         )  # fmt: skip
         logits = classifier.predict_logits(held_out.images)
         if not np.isfinite(logits).all():
@@ -129,11 +129,3 @@ def cross_validate(
         )
         after_fold(number, scores[-1])
     return scores
-
-
-def _selection(recipe: Recipe) -> list[Callback]:
-    """Early stopping and best weights, as the recipe asks for them."""
-    best = recipe.keep == "best"
-    if recipe.patience is not None:
-        return [EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta, restore=best)]
-    return [BestWeights(recipe.monitor, recipe.min_delta)] if best else []

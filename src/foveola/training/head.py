@@ -83,12 +83,12 @@ def fit_head(
     started = time.perf_counter()
     classifier.to(device).eval()
     head = _last_layer(classifier.network)
-    body = _folded_body(classifier.network)
+    body = folded_body(classifier.network)
     total = recipe.head_views * len(train)
     features = np.empty((recipe.head_views, len(train), head.in_features), np.float32)
     for view in range(recipe.head_views):
         done = 0
-        for values in _features_of_view(classifier, body, train, recipe, view, seed, precision, flip):
+        for values in features_of_view(classifier, body, train, recipe, view, seed, precision, flip):
             features[view, done : done + len(values)] = values
             done += len(values)
             announce(view * len(train) + done, total)
@@ -111,7 +111,7 @@ def _last_layer(network: nn.Module) -> nn.Linear:
     return last[0]
 
 
-def _folded_body(network: nn.Module) -> nn.Module:
+def folded_body(network: nn.Module) -> nn.Module:
     """All layers but the last, with batch normalisation folded into the convolutions before it."""
     body = nn.Sequential(*copy.deepcopy(list(network.children())[:-1])).eval()
     for module in list(body.modules()):
@@ -129,7 +129,7 @@ def _fold(layers: nn.Sequential) -> None:
             layers[position - 1], layers[position] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
 
 
-def _features_of_view(
+def features_of_view(
     classifier: Classifier,
     body: nn.Module,
     train: ImageSet,

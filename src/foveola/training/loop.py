@@ -167,13 +167,15 @@ def _end_epoch(state: Fit, callbacks: Sequence[Callback]) -> None:
 def choose_precision(setting: str, device: torch.device) -> torch.dtype:
     """The precision of a recipe's setting; "auto" is bf16 if the processor multiplies in it, else float32.
 
-    Processors with AVX-512 BF16, AMX or Arm BF16 do, and every recent GPU. The rule measures nothing: the same machine
-    always computes in the same precision.
+    Processors with AVX-512 BF16, AMX or Arm BF16 do, and every recent GPU of NVIDIA's. On Apple's, which is untested,
+    it is float32. The rule measures nothing: the same machine always computes in the same precision.
     """
     if setting != "auto":
         return torch.bfloat16 if setting == "bf16" else torch.float32
     if device.type == "cuda":
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "mps":
+        supported = False
     else:
         capabilities = torch.cpu.get_capabilities()
         supported = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
@@ -292,6 +294,8 @@ def seed_step(seed: int, step: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(step_seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(step_seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(step_seed)
 
 
 def _mix(*numbers: int) -> int:

@@ -81,7 +81,8 @@ class TrainStep:
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         self.buffers = list(classifier.network.buffers())
         self.autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, seen; weighted
+        # Loss, correct, seen; weighted. Apple's GPUs have no float64
+        self.sums = torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         self.nonfinite = torch.zeros((), device=device)  # 1 from the first step with a non-finite loss or gradient
         self.nonfinite_loss = torch.zeros((), device=device)
         self.finite_steps = torch.zeros((), device=device)

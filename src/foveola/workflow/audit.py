@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.datasets.reload import image_paths, load_for_recipe
+from foveola.datasets import as_source
+from foveola.datasets.columns import as_columns
+from foveola.datasets.reload import image_paths
 from foveola.datasets.series import missing_groups
 from foveola.datasets.splits import Splits
 from foveola.datasets.weights import find_weights
@@ -32,13 +34,16 @@ from foveola.errors import DataError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset, ImageSet, check_one_class
 from foveola.lazy import as_lazy
+from foveola.models.metadata import Columns
 from foveola.predictions import Estimate, Predictions
-from foveola.progress import console, show_progress
+from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe
-from foveola.workflow.open import Device, choose_device
+from foveola.workflow.open import Device, choose_device, choose_threads
+from foveola.workflow.prepare_run import load_data
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import ArrayLike
     from rich.console import Console
 
     from foveola.audits.label_errors import LabelErrors, Suspect
@@ -58,7 +63,8 @@ COLUMNS = ("finding", "group", "split", "index", "path", "label", "suggested", "
 
 
 def audit(
-    data: str | Path | Dataset,
+    data: object,
+    y: object = None,
     *,
     out: str | Path | None = None,
     recipe: str | Path | Recipe = "fast",
@@ -67,7 +73,12 @@ def audit(
     seed: int = 0,
     retrain: bool = False,
     device: Device = "auto",
-    groups: str | None = None,
+    threads: int | None = None,
+    groups: "str | ArrayLike | None" = None,
+    columns: Columns | Mapping[str, str] | None = None,
+    class_names: Sequence[str] | None = None,
+    channels_first: bool | None = None,
+    name: str | None = None,
     skip_bad: int = 0,
     verbose: bool = True,
 ) -> Audit:
@@ -75,7 +86,7 @@ def audit(
 
     Parameters
     ----------
-    data : catalog name, path, or a loaded Dataset
+    data, y : as of `foveola.load`: catalog name, path, or objects, such as images with their labels
     out : the folder for audit.html, findings.csv and audit.json, which are replaced there; by default
         audits/<name of the data>
     recipe, epochs : of the networks that predict the labels; by default the recipe's number of epochs
@@ -83,7 +94,10 @@ def audit(
         of an image are in its fold, also those in other splits.
     seed : of folds, initial weights, order of images, augmentation and dropout
     retrain : measure what the images cost that confident learning counts as label errors: train with and without them
-    groups : what keeps images of one patient, object or writer in one fold, as in `load`
+    threads : how many to compute with, from now on in this process; by default one a core
+    groups : what keeps images of one patient, object or writer in one fold, as in `train`
+    columns : of a table, as of `foveola.train`
+    class_names, channels_first, name : as of `foveola.load`, of data given as objects
     skip_bad : how many unreadable images of a folder may be skipped
     verbose : report progress on standard error
 
@@ -106,6 +120,7 @@ def audit(
     ({'train': 1797}, 0)
     """
     started = time.perf_counter()
+    source = as_source(data, y, class_names=class_names, channels_first=channels_first, name=name)
     for module in ("torch", "cleanlab", "jinja2"):
         require(module, "train")
     from foveola.audits.label_errors import find_label_errors
@@ -117,8 +132,12 @@ def audit(
     from foveola.training.colour import settle_augmentation
 
     loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
+    choose_threads(threads)
     trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
-    dataset, paths = _read(data, loaded, skip_bad, groups, trainer.screen)
+    own = as_columns(columns)
+    dataset = load_data(source, loaded, skip_bad, groups, trainer.screen, own)
+    check_one_class(dataset, "Labels are audited")
+    paths = image_paths(source, dataset, own)
     trainer = replace(trainer, recipe=settle_augmentation(loaded, dataset.train)[0])
     if as_lazy(dataset.train.images) is not None:
         raise DataError(
@@ -299,21 +318,6 @@ class _Trainer:
                 )
             )
         return Retrained(test_split="test" if dataset.test is not None else "held out of train", rows=rows)
-
-
-def _read(
-    data: str | Path | Dataset, recipe: Recipe, skip_bad: int, groups: str | None, screen: "Console"
-) -> tuple[Dataset, dict[str, list[str]]]:
-    """The data in the shape that the recipe takes, and the files of its images."""
-    if isinstance(data, Dataset):
-        if groups is not None:
-            raise DataError("Groups are read from file names. A loaded Dataset has its own: ImageSet(groups=…).")
-        check_one_class(data, "Labels are audited")
-        return data, {}
-    with show_progress(screen) as progress:
-        dataset = load_for_recipe(recipe, data, groups, skip_bad, progress)
-    check_one_class(dataset, "Labels are audited")
-    return dataset, image_paths(data, dataset)
 
 
 def _certainty(agreement: Estimate, class_counts: Sequence[int], errors: "LabelErrors") -> Certainty:

@@ -1,5 +1,6 @@
 """Compare: runs measured on the same test images, the significance of their differences, and their costs."""
 
+import os
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ from foveola.predictions import Predictions, Predictor
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe
 from foveola.runs import Run
-from foveola.workflow.open import Device, choose_device, model_path, open_model
+from foveola.workflow.open import Device, choose_device, choose_threads, model_path, open_model
 from foveola.workflow.train import resume, train
 
 PREDICTION_CHUNK = 2048
@@ -62,23 +63,25 @@ class _Side:
 
 
 def compare(
-    *runs: str | Path,
-    data: str | Path | Dataset | None = None,
+    *runs: str | Path | Run,
+    data: object = None,
     seeds: int = 1,
     out: str | Path | None = None,
     device: Device = "auto",
+    threads: int | None = None,
     verbose: bool = True,
 ) -> Comparison:
     """Compare runs of the same data on their test images: the first with each of the others.
 
     Parameters
     ----------
-    runs : at least two run directories
-    data : the runs' data; by default found again by its name or its recorded path
+    runs : at least two runs, or their directories
+    data : the runs' data, as of `foveola.load`; by default found again by its name or its recorded path
     seeds : trainings per run; with more than one, each run's recipe is trained with the next seeds, into folders
         beside it (RUN-seed1, …), and those that exist already are used again
     out : an HTML file to write, with the images that the models disagree on
     device : where to predict, to measure speed, and to train further seeds
+    threads : how many to compute with, from now on in this process; by default one a core
     verbose : report progress on standard error
 
     Returns
@@ -105,16 +108,18 @@ def compare(
     if seeds < 1:
         raise UserError(f"--seeds is {seeds}; each run needs at least 1.")
     chosen_device = choose_device(device)
-    opened = [_finished(path) for path in runs]
+    choose_threads(threads)
+    paths = [os.fspath(run) for run in runs]
+    opened = [_finished(path) for path in paths]
     _check_same_data(opened)
     page = _writable(out)
     screen = console(verbose)
     with show_progress(screen) as progress:
-        dataset = data if isinstance(data, Dataset) else _read(opened[0], data, progress)
+        dataset = _read(opened[0], data, progress)
     check_fingerprint(opened[0].status.data, opened[0].path, dataset)
     check_one_class(dataset, "Runs are compared")
     unique = {run.path: run for run in opened}
-    classifiers = {path: open_model(run.path, device=device) for path, run in unique.items()}
+    classifiers = {path: open_model(run.path, device=device, threads=threads) for path, run in unique.items()}
     test = _common_test_images(dataset, classifiers)
     trainings = {path: _trainings(run, dataset, seeds, device, verbose) for path, run in unique.items()}
     with show_progress(screen) as progress:
@@ -130,7 +135,7 @@ def compare(
         split="test",
         n=len(test),
         seeds=seeds,
-        scope=scope(seeds, _more_seeds(runs, opened, classifiers), weighted=test.weights is not None),
+        scope=scope(seeds, _more_seeds(paths, opened, classifiers), weighted=test.weights is not None),
         measured_on=device_name(chosen_device),
         runs=[_compared_run(side, speeds[side.trainings[0].path]) for side in compared],
         pairs=pairs,
@@ -144,9 +149,14 @@ def compare(
     return comparison
 
 
-def _finished(path: str | Path) -> Run:
+def _finished(path: str) -> Run:
     """A run whose training has ended, and that has test images."""
     run = Run.open(path)
+    if run.status.status == "imported":
+        raise ModelError(
+            f"{path} was imported, so that it has no test images to compare it on. Measure both models on the same "
+            f"images: foveola evaluate {path} DATA."
+        )
     if run.status.status != "done":
         raise ModelError(
             f"The training of {path} is not complete: it was {run.status.status}. Go on with it if it was interrupted "
@@ -172,11 +182,11 @@ def _check_same_data(runs: Sequence[Run]) -> None:
             )
 
 
-def _more_seeds(paths: Sequence[str | Path], runs: Sequence[Run], classifiers: Mapping[Path, Predictor]) -> str | None:
+def _more_seeds(paths: Sequence[str], runs: Sequence[Run], classifiers: Mapping[Path, Predictor]) -> str | None:
     """The command that compares over seeds; None for a run that its recipe alone does not repeat."""
     if any(run.status.init or classifiers[run.path].metadata.layers is None for run in runs):
         return None
-    return shlex.join(["foveola", "compare", *map(str, paths), "--seeds", "5"])
+    return shlex.join(["foveola", "compare", *paths, "--seeds", "5"])
 
 
 def _data_text(data: RecordedData) -> str:
@@ -195,7 +205,7 @@ def _writable(out: str | Path | None) -> Path | None:
     return path
 
 
-def _read(run: Run, data: str | Path | None, progress: Progress) -> Dataset:
+def _read(run: Run, data: object, progress: Progress) -> Dataset:
     metadata, purpose = read_metadata(model_path(run.path)), "Runs are compared on their test images"
     return reload_data(run.status.data, run.path, metadata, data, purpose, progress)
 

@@ -10,7 +10,7 @@ from foveola.explanation import convolution
 from foveola.explanation.convolution import LETTERS, Matrix, Pooling, SlidingWindow, read_kernel
 from foveola.files import write_atomically, writing
 from foveola.images import shape_text
-from foveola.inputs.decode import read_first_frame
+from foveola.inputs.find import find_images
 from foveola.inputs.resize import shrink, to_channels
 from foveola.models.layers import Padding
 from foveola.reports import filter_lab
@@ -36,7 +36,7 @@ def convolve(
 
     Parameters
     ----------
-    image : an image file, or "letter:A", "letter:E"; colour becomes grey, 0 is black and 1 white
+    image : an image file, "-" for standard input, or "letter:A", "letter:E"; colour becomes grey, 0 is black, 1 white
     kernel : a key of `KERNELS`, or rows of numbers as JSON; by default "vertical-edge", unless only `pool` is given
     stride, padding : of the kernel, or of the pooling if there is no kernel
     pool : "max" or "average", of the kernel's output, or else of the image
@@ -82,7 +82,10 @@ def _read(image: str) -> tuple[Matrix, list[str]]:
         if letter not in LETTERS:
             raise DataError(unknown("letter", letter, LETTERS))
         return LETTERS[letter], []
-    frame = read_first_frame(image)
+    files = find_images([image])
+    if len(files) > 1:
+        raise DataError(f"{image} stands for {len(files):,} images, but one is shown. Give one file.")
+    frame = files[0].read()
     pixels, notes = frame.pixels, []
     if frame.animated:
         notes.append("The file is an animation; this is its first frame.")

@@ -26,7 +26,13 @@ def processor() -> str:
 
 
 def describe_environment() -> Environment:
-    """Versions, folders, processor and GPU."""
+    """Versions, folders, processor and GPU, as `foveola info` prints them.
+
+    Examples
+    --------
+    >>> sorted(foveola.info().versions)[:3]
+    ['foveola', 'numpy', 'onnxruntime']
+    """
     threads = precision = None
     device = "cpu, for inference only: pip install 'foveola[train]' brings PyTorch"
     if util.find_spec("torch") is not None:

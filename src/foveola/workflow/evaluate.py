@@ -1,6 +1,6 @@
 """Evaluate: a model measured on data."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.datasets import as_source
+from foveola.datasets.columns import as_columns
 from foveola.datasets.reader import Prepare
-from foveola.datasets.reload import image_paths, load_for_model
+from foveola.datasets.reload import image_paths, known_columns, load_for_model
 from foveola.datasets.splits import Split, Splits, select_split
 from foveola.documents import Evaluation, SeenImages, WeightedImages, WithoutCopies
 from foveola.errors import DataError
@@ -19,33 +21,42 @@ from foveola.inputs.fixes import Fix
 from foveola.inputs.prepare import prepare, requested_fixes
 from foveola.inputs.resize import is_colour, to_channels
 from foveola.models.learnt import Seen, hash_images
-from foveola.models.metadata import ModelMetadata
+from foveola.models.metadata import Columns, ModelMetadata
 from foveola.predictions import Predictions, Predictor, predict_outputs
 from foveola.progress import console, show_progress
-from foveola.workflow.open import metadata_of, open_model
+from foveola.runs import Run
+from foveola.workflow.open import as_predictor, metadata_of
 
 
 def evaluate(
-    model: str | Path | Predictor,
-    data: str | Path | Dataset,
+    model: str | Path | Run | Predictor,
+    data: object,
+    y: object = None,
     *,
     split: Split = "test",
     grey: bool = False,
     fix: Collection[str] = (),
     skip_bad: int = 0,
+    class_names: Sequence[str] | None = None,
+    channels_first: bool | None = None,
+    name: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     verbose: bool = True,
 ) -> Evaluation:
     """Measure a model on data.
 
     Parameters
     ----------
-    model : run directory, model file or predictor
-    data : catalog name, path or Dataset; classes are matched by name
+    model : run, its directory, model file or predictor
+    data, y : as of `foveola.load`: catalog name, path, or objects, such as images with their labels. Classes are
+        matched by name; labels that are numbers, and no names of the model's classes, count these from 0 on
     split : data without a test split of its own is split as in the training, if the model was trained on it; other
         data is used whole, without the images that the model has seen in training
     grey : convert colour images to grey for a model of grey images; the same as the fix of that name
     fix : fixes to apply to every image, as of `predict`
     skip_bad : how many unreadable images of a folder may be skipped
+    class_names, channels_first, name : as of `foveola.load`, of data given as objects
+    columns : of a table, as of `foveola.train`; None: those of the training if the table has them
     verbose : report progress on standard error
 
     Raises
@@ -59,20 +70,28 @@ def evaluate(
     >>> evaluation = foveola.evaluate(run.path, "digits", verbose=False)
     >>> evaluation.split, evaluation.n, 0 < evaluation.accuracy.value <= 1
     ('test', 359, True)
+
+    >>> digits = foveola.load("digits").train
+    >>> foveola.evaluate(run.path, digits.images, digits.labels, verbose=False).n
+    359
     """
-    predictor = model if not isinstance(model, str | Path) else open_model(model)
+    predictor = as_predictor(model)
     metadata = metadata_of(predictor)
-    requested = requested_fixes(fix, grey, metadata)
+    requested, chosen = requested_fixes(fix, grey, metadata), as_columns(columns)
     fix_one = partial(_pixels, metadata=metadata, requested=requested, auto="auto" in fix)
+    source = as_source(
+        data, y, class_names=class_names, channels_first=channels_first, name=name, known_names=predictor.class_names
+    )
     with show_progress(console(verbose)) as progress:
-        dataset = data if isinstance(data, Dataset) else load_for_model(metadata, data, skip_bad, progress)
+        chosen = chosen if chosen.given else known_columns(metadata, source)
+        dataset = load_for_model(metadata, source, skip_bad, progress, columns=chosen)
         selected = select_split(dataset, metadata, split)
         labels = match_classes(selected.images, metadata, dataset.name)
         images = selected.images.images
         if set(fix) - {"grey"}:
             fixed = None
-            if not isinstance(data, Dataset) and image_paths(data, dataset):
-                fixed = load_for_model(metadata, data, skip_bad, progress, fix_one)
+            if image_paths(source, dataset, chosen):
+                fixed = load_for_model(metadata, source, skip_bad, progress, fix_one, chosen)
             images = _fixed(selected.images, dataset, fixed, fix_one)
         elif metadata.channels == "data":
             images = _in_channels(images, metadata.image_shape[2], grey="grey" in requested, name=dataset.name)

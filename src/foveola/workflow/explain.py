@@ -17,6 +17,7 @@ from foveola.inputs.find import ImageFile, find_images
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document
 from foveola.models.metadata import ModelMetadata
 from foveola.progress import console, show_progress
+from foveola.runs import Run
 from foveola.tasks import probabilities
 from foveola.workflow.open import Device, open_model
 from foveola.workflow.predict import read_images, unfixed
@@ -38,7 +39,7 @@ MAX_STEM = 60
 
 
 def explain(
-    model: "str | Path | Classifier | OnnxModel",
+    model: "str | Path | Run | Classifier | OnnxModel",
     images: Sequence[str | Path],
     *,
     classes: Sequence[str] = (),
@@ -47,13 +48,14 @@ def explain(
     grey: bool = False,
     fix: Collection[str] = (),
     device: Device = "cpu",
+    threads: int | None = None,
     verbose: bool = True,
 ) -> dict[str, Any]:
     """Write feature maps, filters, class activation and occlusion maps of images as PNG files with one page.
 
     Parameters
     ----------
-    model : run directory, model file, export or live classifier; an export, which has no gradients, is explained by
+    model : run or its directory, model file, export, or live classifier; an export, without gradients, is explained by
         occlusion and the layers that its graph names
     images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
         standard input; 100 images at most
@@ -63,6 +65,7 @@ def explain(
     grey : convert colour images to grey for a model of grey images
     fix : fixes to apply, as for `predict`
     device : where to compute, if the model is opened here
+    threads : how many to compute with, from now on in this process; by default one a core
     verbose : report progress on standard error
 
     Returns
@@ -89,7 +92,7 @@ def explain(
     ('explained/explanation.html', 'hires-cam', 'done')
     """
     folder = new_folder(Path(FOLDER)) if out is None else _check_new(Path(out))
-    classifier = _open(model, device)
+    classifier = _open(model, device, threads)
     from foveola.explanation.cam import check_cam_method
 
     check_cam_method(method)
@@ -97,15 +100,17 @@ def explain(
     files = _find_images(images)
     inputs = list(read_images(files, classifier.metadata, grey=grey, fix=fix, verbose=verbose))
     require("jinja2", "train")
-    from foveola.reports.explanation import explanation_page
+    from foveola.reports.explanation import explanation_page, maps_shown
 
     filters, explanations = _filters(classifier), {}
-    with show_progress(console(verbose)) as progress:
+    screen = console(verbose)
+    with show_progress(screen) as progress:
         for number, (file, (given, prepared)) in enumerate(zip(files, inputs, strict=True), start=1):
             place = f"{number}-{_safe_stem(file.name)}"
             explanations[place] = _explanation(classifier, file.name, given, prepared, numbers, method)
             progress(number, len(files), "images explained")
-    name = str(model) if isinstance(model, str | Path) else "the model"
+    screen.print("drawing the page and its images")
+    name = os.fspath(model) if isinstance(model, str | Path | Run) else "the model"
     page = explanation_page(name, classifier.metadata, filters, list(explanations.values()))
     pngs = _contents(classifier.metadata, filters, explanations)
     _write(folder, chain(pngs, [(PAGE, page.encode())]))
@@ -115,16 +120,19 @@ def explain(
         "filters": None if filters is None else FILTERS,
         "method": method,
         "explanations": [
-            _explanation_document(classifier.metadata, place, found) for place, found in explanations.items()
+            _explanation_document(classifier.metadata, place, found, maps_shown(len(files)))
+            for place, found in explanations.items()
         ],
     }
 
 
-def _open(model: "str | Path | Classifier | OnnxModel", device: Device) -> "Classifier | OnnxModel":
+def _open(
+    model: "str | Path | Run | Classifier | OnnxModel", device: Device, threads: int | None
+) -> "Classifier | OnnxModel":
     require("torch", "train")
     from foveola.models.classifier import Classifier
 
-    opened = open_model(model, device=device) if isinstance(model, str | Path) else model
+    opened = open_model(model, device=device, threads=threads) if isinstance(model, str | Path | Run) else model
     if not isinstance(opened, Classifier | OnnxModel):
         raise ModelError(
             f"{type(opened).__name__} can predict, but not be explained. Give a run, a model file or an export."
@@ -212,17 +220,19 @@ def _contents(
     metadata: ModelMetadata, filters: "Array | None", explanations: "Mapping[str, Explanation]"
 ) -> Iterator[tuple[str, bytes]]:
     """Path in the folder and content of every PNG file."""
-    from foveola.reports.explanation import explanation_images, filter_grid
+    from foveola.reports.explanation import explanation_images, filter_grid, maps_shown
 
     if filters is not None:
         yield FILTERS, filter_grid(filters)
     for folder, explanation in explanations.items():
-        for name, content in explanation_images(metadata, explanation):
+        for name, content in explanation_images(metadata, explanation, maps_shown(len(explanations))):
             yield f"{folder}/{name}", content
 
 
-def _explanation_document(metadata: ModelMetadata, folder: str, explanation: "Explanation") -> dict[str, Any]:
-    """One image in the document."""
+def _explanation_document(
+    metadata: ModelMetadata, folder: str, explanation: "Explanation", most: int
+) -> dict[str, Any]:
+    """One image in the document, of which the page shows at most `most` maps of a layer."""
     from foveola.reports.explanation import evidence, heatmap_images, shown_layers
 
     return {
@@ -250,7 +260,7 @@ def _explanation_document(metadata: ModelMetadata, folder: str, explanation: "Ex
                 "highest": float(layer.values.max()),
                 "file": layer.file if layer.tiles else None,
             }
-            for layer in shown_layers(metadata, explanation.maps)
+            for layer in shown_layers(metadata, explanation.maps, most)
         ],
     }
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from foveola.datasets.reload import check_fingerprint, reload_data
 from foveola.datasets.splits import select_split
 from foveola.errors import DataError, ModelError, UserError
@@ -16,8 +18,8 @@ from foveola.exports import (
     web_runtime,
 )
 from foveola.exports.onnx import OnnxModel
-from foveola.exports.parity import BATCH_SIZES
-from foveola.images import Dataset, ImageSet, check_one_class
+from foveola.exports.parity import BATCH_SIZES, synthetic_images
+from foveola.images import Dataset, Images, ImageSet, check_one_class
 from foveola.models.metadata import ModelMetadata
 from foveola.progress import console, show_progress
 from foveola.runs import Run
@@ -25,27 +27,29 @@ from foveola.workflow.open import model_path, open_model
 
 
 def export(
-    run: str | Path,
+    run: str | Path | Run,
     format: str = "onnx",
     *,
     int8: bool = False,
     out: str | Path | None = None,
     data: str | Path | Dataset | None = None,
     skip_bad: int = 0,
+    threads: int | None = None,
     verbose: bool = True,
 ) -> ExportReport:
     """Write a run's model in another format, and compare the two on the training images.
 
     Parameters
     ----------
-    run : run directory
+    run : run, or its directory
     format : a key of `foveola.exports.FORMATS`
     int8 : compute in 8-bit integers, calibrated on the validation images; kept only if that is faster on this
         machine and loses at most 0.2 points of accuracy on them; of few images one standard error, at most 1 point
     out : the file or folder to write; by default RUN/exports/model with the format's suffix (model.int8.onnx with
         int8), or RUN/exports/FORMAT for a folder
-    data : images to compare on; by default the run's own data
+    data : images to compare on; by default the run's own data, and random images for an imported model
     skip_bad : how many unreadable images of a folder may be skipped
+    threads : how many to compute with, from now on in this process; by default one a core
     verbose : report progress on standard error
 
     Raises
@@ -58,7 +62,7 @@ def export(
     Examples
     --------
     >>> run = foveola.train("digits", "mlp", overrides={"epochs": 1}, verbose=False)
-    >>> report = export(run.path, verbose=False)
+    >>> report = foveola.export(run, verbose=False)
     >>> report.path.name, report.parity.largest_difference < 1e-3
     ('model.onnx', True)
     """
@@ -74,7 +78,15 @@ def export(
     if format == "web":
         with show_progress(console(verbose)) as progress:
             web_runtime.fetch_runtime(progress)  # a missing network connection is reported before the work
-    live = open_model(source)
+    live = open_model(source, threads=threads)
+    imported = opened.status.status == "imported"
+    if imported and int8:
+        raise UserError(
+            f"8-bit integers are calibrated and measured on validation images, and {opened.path}, which was imported, "
+            f"has none. Export in float32."
+        )
+    if imported and data is None:
+        return export_run(source, live, _random_images(live.metadata), target, format)
     if isinstance(live, OnnxModel) and not int8:
         return export_run(source, live, None, target, format, _compared(opened))
     if not isinstance(data, Dataset):
@@ -84,7 +96,7 @@ def export(
                 opened.status.data, opened.path, live.metadata, data, purpose, progress, skip_bad=skip_bad
             )
     # Only an evaluation reads the test images
-    images = select_split(data, live.metadata, "train").images
+    images = select_split(data, live.metadata, "all" if imported else "train").images
     if int8:
         check_one_class(data, "8-bit integers are measured")
         return export_int8(source, live, images.images, _validation_images(opened, data, live.metadata), target)
@@ -97,6 +109,11 @@ def _compared(run: Run) -> Parity:
     if graph is None or graph.largest_difference is None:
         raise ModelError(f"{run.path} does not say how its model.onnx was compared with its network. Train it again.")
     return Parity(graph.largest_difference, graph.images, BATCH_SIZES)
+
+
+def _random_images(metadata: ModelMetadata) -> Images:
+    """Noise of several grains in the model's shape: for a model whose training images are not known."""
+    return np.concatenate([synthetic_images(metadata.image_shape, seed) for seed in range(1, 17)])
 
 
 def _validation_images(run: Run, data: Dataset, metadata: ModelMetadata) -> ImageSet:

@@ -2,20 +2,23 @@
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveola.datasets import as_source
+from foveola.datasets.columns import as_columns
 from foveola.datasets.splits import divide
 from foveola.datasets.weights import find_weights
 from foveola.documents import LearningRateCurve
 from foveola.errors import UserError, require
 from foveola.files import check_writable, write_atomically, writing
-from foveola.images import Dataset
+from foveola.models.metadata import Columns
 from foveola.progress import console, show_progress
-from foveola.recipe import Recipe, load_recipe
+from foveola.recipe import Recipe, load_recipe, merge_settings
+from foveola.runs import Run
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path
-from foveola.workflow.prepare_run import check_weights, load_data
+from foveola.workflow.prepare_run import check_weights, labels_and_recipe, load_data
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -25,21 +28,27 @@ PAGE, PLOT = "learning_rate.html", "learning_rate.png"
 
 
 def find_rate(
-    data: str | Path | Dataset,
-    recipe: str | Path | Recipe = "fast",
+    data: object,
+    y: object = None,
+    recipe: str | Path | Recipe | None = None,
     *,
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
-    init: str | Path | None = None,
+    init: str | Path | Run | None = None,
     freeze: bool = False,
     weights: str | Path | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
+    class_names: Sequence[str] | None = None,
+    channels_first: bool | None = None,
+    name: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     network: "nn.Module | None" = None,
     verbose: bool = True,
+    **settings: Any,
 ) -> LearningRateCurve:
     """Record the training loss while the learning rate grows, and suggest a rate (the range test of Smith, 2017).
 
@@ -47,12 +56,13 @@ def find_rate(
 
     Parameters
     ----------
-    data : catalog name, path, or a loaded Dataset
-    recipe : name, path of a TOML file, or a Recipe
+    data, y : as in `train`: catalog name, path, or objects, such as images with their labels
+    recipe : name, path of a TOML file, or a Recipe; by default "fast"
     out : the folder for learning_rate.html and learning_rate.png, which are replaced there; by default
         rates/<name of the data>-<name of the recipe>
-    overrides, seed, device, threads, init, freeze, weights, skip_bad, groups, network : as in `train`; the same ones
-        should be given to it
+    overrides, seed, device, threads, init, freeze, weights, skip_bad, groups, columns, network, settings : as in
+        `train`; the same ones should be given to it
+    class_names, channels_first, name : as of `foveola.load`, of data given as objects
     verbose : report progress on standard error
 
     Returns
@@ -71,6 +81,9 @@ def find_rate(
     (True, True, True)
     """
     started = time.perf_counter()
+    y, recipe = labels_and_recipe(y, recipe)
+    overrides = merge_settings(overrides, settings, find_rate)
+    source = as_source(data, y, class_names=class_names, channels_first=channels_first, name=name)
     for module in ("torch", "matplotlib", "jinja2"):
         require(module, "train")
     from foveola.training.augment import uses_flips
@@ -80,11 +93,11 @@ def find_rate(
     from foveola.training.loop import choose_precision
     from foveola.training.transfer import transfer_weights
 
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe or "fast", overrides)
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
     check_weights(weights, init, network)
-    source = None if init is None else model_path(Path(init))  # refused before data is read
+    initial = None if init is None else model_path(Path(init))  # refused before data is read
     if out is not None:
         check_writable(Path(out))
     chosen_device, _ = choose_device(device), choose_threads(threads)
@@ -93,7 +106,7 @@ def find_rate(
     if init is None and network is None:
         with show_progress(screen) as progress:
             pretrained = find_weights(loaded, weights, progress)
-    dataset = load_data(data, loaded, skip_bad, groups, screen)
+    dataset = load_data(source, loaded, skip_bad, groups, screen, as_columns(columns))
     dataset.check_trainable()
     folder = Path(out) if out is not None else Path("rates") / f"{dataset.name}-{loaded.name}"
     check_writable(folder)
@@ -103,8 +116,8 @@ def find_rate(
         loaded, train, seed,
         network=copy.deepcopy(network), picture_polarity=dataset.picture_polarity, pretrained=pretrained,
     )  # fmt: skip
-    if source is not None:
-        transfer_weights(classifier, source, freeze=freeze)
+    if initial is not None:
+        transfer_weights(classifier, initial, freeze=freeze)
     screen.print(f"{dataset.name}, {loaded.name}: range test on {len(train):,} training images", soft_wrap=True)
     test = range_test(
         classifier, train, loaded,

@@ -21,7 +21,6 @@ from foveola.images import ImageSet
 from foveola.models.shapes import count_multiply_adds
 from foveola.predictions import Predictions
 from foveola.progress import show_progress
-from foveola.recipe import Recipe
 from foveola.runs import Run
 from foveola.workflow.calibrate import calibrate
 from foveola.workflow.evaluate import evaluate_predictions
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from foveola.training.checkpoint import Checkpoint
     from foveola.training.distributed import Processes
     from foveola.training.stopping import StopSignals
+    from foveola.training.trackers import Results, Tracker
 
 
 # The training accuracy is measured on at most so many images, and with so many multiply-adds
@@ -96,22 +96,26 @@ def fit_run(
         return _train_along(Path(os.fsdecode(path)), request, prepared, callbacks, signals, processes, screen)
     claim.write_request(request)
     claim.begun = True
+    again = _resume(claim, request)
+    trackers = _trackers(claim, request, status, screen)
     screen.print(_announcement(claim, status), soft_wrap=True)
     checkpoint = Checkpoint(
         claim.state_path, request.checkpoint_every, _identity(status), _build(status, processes), signals, processes,
         announce=lambda text: screen.print(text, soft_wrap=True),
     )  # fmt: skip
     run = claim.result
-    with _unfinished(claim, status, screen):
+    with _tracked(trackers, status), _unfinished(claim, status, screen, again):
         try:
-            _fit(run, prepared, callbacks, checkpoint, signals, screen)
-            with processes.together(), writing(claim.path, f"Make room, and go on: {_resume(claim)}"):
+            _fit(run, prepared, callbacks, trackers, checkpoint, signals, screen)
+            with processes.together(), writing(claim.path, f"Make room, and go on: {again}"):
                 predictions = _measure(run, prepared, screen)
             status.status = "done"
         finally:
             status.seconds.total = checkpoint.seconds + time.perf_counter() - started
         with processes.together():
             run.write_status(status)
+            for tracker in trackers:
+                tracker.finish(_results(run, status, predictions))
             if request.report:
                 screen.print("writing the report")
                 _write_page(run, prepared.classifier, prepared.splits, predictions, screen)
@@ -129,12 +133,14 @@ def _train_along(
     screen: "Console",
 ) -> Run:
     """Train together with process 0, and wait until the run in `path` is finished."""
+    from foveola.training.callbacks import Callback
     from foveola.training.checkpoint import Checkpoint
 
     status = prepared.status
     build = _build(status, processes)
     checkpoint = Checkpoint(path, request.checkpoint_every, _identity(status), build, signals, processes)
-    _fit(None, prepared, callbacks, checkpoint, signals, screen)
+    # Each stands for a tracker of process 0, whose place in a checkpoint it has
+    _fit(None, prepared, callbacks, [Callback() for _ in request.log], checkpoint, signals, screen)
     for _ in ("measured", "reported", "published"):
         with processes.together():
             pass
@@ -145,6 +151,7 @@ def _fit(
     run: Run | None,
     prepared: Prepared,
     callbacks: Sequence["Callback"],
+    trackers: Sequence["Callback"],
     checkpoint: "Checkpoint",
     signals: "StopSignals",
     screen: "Console",
@@ -161,6 +168,7 @@ def _fit(
         LearningRate,
         ProgressBar,
         ValidationMetric,
+        selection,
     )
     from foveola.training.loop import fit
 
@@ -169,7 +177,9 @@ def _fit(
     history, elapsed, progress_bar = History(), ElapsedTime(), ProgressBar(screen)
     log = Callback() if run is None else CsvLog(history, run.history_path)
     auc = [ValidationMetric("val_auc", _validation_auc)] if recipe.epoch_auc else []
-    every = [*auc, LearningRate(), elapsed, *callbacks, *_selection(recipe), history, log, progress_bar]
+    every = [
+        *auc, LearningRate(), elapsed, *callbacks, *selection(recipe), history, log, *trackers, progress_bar,
+    ]  # fmt: skip
     before = partial(_fit_head, prepared, screen) if recipe.head_views else None
     try:
         with signals.deferred():
@@ -233,7 +243,7 @@ def _measure(run: Run, prepared: Prepared, screen: "Console") -> Predictions | N
 
 
 @contextmanager
-def _unfinished(claim: Claim, status: RunStatus, screen: "Console") -> Iterator[None]:
+def _unfinished(claim: Claim, status: RunStatus, screen: "Console", again: str) -> Iterator[None]:
     """Keep what was done, and say in `run.json` why it is not more, if anything ends the training inside."""
     try:
         yield
@@ -245,18 +255,18 @@ def _unfinished(claim: Claim, status: RunStatus, screen: "Console") -> Iterator[
                 status.status = "diverged"
             case _:
                 status.status = "failed"
-        _keep(claim, status, screen)
+        _keep(claim, status, screen, again)
         raise
 
 
-def _keep(claim: Claim, status: RunStatus, screen: "Console") -> None:
+def _keep(claim: Claim, status: RunStatus, screen: "Console", again: str) -> None:
     """Keep what an unfinished training has come to. Why it ended is being raised: no other error takes its place."""
     with suppress(OSError, OutputError):
         claim.result.write_recipe(status.recipe)
         claim.result.write_status(status)
         if status.status != "diverged":
             claim.show()
-            screen.print(f"To go on with it: {_resume(claim)}", soft_wrap=True)
+            screen.print(f"To go on with it: {again}", soft_wrap=True)
         elif claim.keeps_old:
             claim.discard()
             screen.print(f"{claim.path} still holds the run that was there before", soft_wrap=True)
@@ -264,8 +274,50 @@ def _keep(claim: Claim, status: RunStatus, screen: "Console") -> None:
             claim.finish()
 
 
-def _resume(claim: Claim) -> str:
-    return f"foveola train --resume {claim.path}"
+def _resume(claim: Claim, request: TrainingRequest) -> str:
+    """The command that goes on. It names callbacks again: no file says which code is run."""
+    return " ".join([f"foveola train --resume {claim.path}", *(f"--callback {name}" for name in request.callbacks)])
+
+
+def _trackers(claim: Claim, request: TrainingRequest, status: RunStatus, screen: "Console") -> "list[Tracker]":
+    from foveola.training.trackers import TRACKERS
+
+    settings = {
+        "recipe": status.recipe.model_dump(mode="json", exclude_none=True),
+        "data": status.data.name,
+        "fingerprint": status.data.fingerprint,
+        "parameters": status.model.parameters,
+        **status.model_dump(mode="json", include={"seed", "device", "threads", "precision", "init", "versions"}),
+    }
+    return [
+        TRACKERS[name](
+            claim.path, claim.tracker_path(name), claim.path.resolve().name, settings,
+            lambda text: screen.print(text, soft_wrap=True),
+        )
+        for name in request.log
+    ]  # fmt: skip
+
+
+@contextmanager
+def _tracked(trackers: "Sequence[Tracker]", status: RunStatus) -> Iterator[None]:
+    """Close the trackers, however the training ends."""
+    try:
+        yield
+    finally:
+        for tracker in trackers:
+            tracker.close(status.status)
+
+
+def _results(run: Run, status: RunStatus, predictions: Predictions | None) -> "Results":
+    """What trackers get of a measured run."""
+    from foveola.training.trackers import Results
+
+    metrics: dict[str, float] = {}
+    for name, estimate in (run.evaluation.metrics if predictions is not None else {}).items():
+        values = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+        metrics |= {f"test_{name}{end}": value for end, value in values.items() if value is not None}
+    files = (run.model_path, run.path / "recipe.toml", run.history_path, run.evaluation_path, run.path / "model.onnx")
+    return Results(status.epochs, sorted(run.path.glob("*.png")), metrics, [path for path in files if path.is_file()])
 
 
 def _identity(status: RunStatus) -> str:
@@ -298,16 +350,6 @@ def _announcement(claim: Claim, status: RunStatus) -> str:
     augmentation = [f"augmentation: {changes}"] if changes else []
     model = f"{status.recipe.name}: {status.model.parameters:,} parameters; writing to {claim.path}"
     return "\n".join([*status.data.summary, *augmentation, model])
-
-
-def _selection(recipe: Recipe) -> list["Callback"]:
-    """Early stopping and best weights, as the recipe asks for them."""
-    from foveola.training.callbacks import BestWeights, EarlyStopping
-
-    best = recipe.keep == "best"
-    if recipe.patience is not None:
-        return [EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta, restore=best)]
-    return [BestWeights(recipe.monitor, recipe.min_delta)] if best else []
 
 
 def _validation_auc(predictions: Predictions) -> float:

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foveola.errors import ModelError, UserError, require
-from foveola.exports import onnx
+from foveola.exports import onnx, web
 from foveola.models.metadata import ModelMetadata
 from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictor
-from foveola.runs import Run
+from foveola.runs import STATUS_FILE, Run
 
 if TYPE_CHECKING:
     import torch
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
 
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 
 MODEL_SUFFIXES = (".safetensors", onnx.SUFFIX)
+_GPUS = ("cuda", "mps")
 
 # How trainings end whose weights are no model
 _UNUSABLE = {
@@ -32,20 +33,23 @@ _UNUSABLE = {
 
 
 def open_model(
-    path: str | Path, *, network: "nn.Module | None" = None, device: Device = "cpu"
+    path: str | Path | Run, *, network: "nn.Module | None" = None, device: Device = "cpu", threads: int | None = None
 ) -> "Classifier | onnx.OnnxModel":
     """Open a run directory or a model file.
 
     Parameters
     ----------
-    path : a run directory, a .safetensors file, or an .onnx file, which needs no PyTorch
+    path : a run or its directory, a .safetensors file, an .onnx file, which needs no PyTorch, or the folder of a web
+        export
     network : your own module, if the run was trained with one; without it, the run's ONNX graph of it is opened
     device : where to compute; exports and graphs run on the CPU
+    threads : how many to compute with; for PyTorch, from now on in this process
 
     Returns
     -------
-    A Predictor: `predict_logits` takes images, uint8 N×H×W×C, and returns logits, float32 N×K. For a run it is a
-    Classifier, unless its network is your own and is not given.
+    A Predictor: `predict` gives class names and `predict_proba` probabilities of images in any form, `predict_logits`
+    logits, float32 N×K, of images, uint8 N×H×W×C. For a run it is a Classifier, unless its network is your own and is
+    not given.
 
     Raises
     ------
@@ -58,33 +62,41 @@ def open_model(
     >>> run = foveola.train(data, "mlp", overrides={"epochs": 1}, verbose=False)
     >>> foveola.open(run.path).predict_logits(data.train.images[:2]).shape
     (2, 10)
+    >>> foveola.open(run).predict(data.train.images[:2]).shape
+    (2,)
     """
     path = Path(path)
-    if path.suffix == onnx.SUFFIX and path.is_file():
-        return _open_export(path, network, device)
+    if (path.suffix == onnx.SUFFIX and path.is_file()) or is_web_export(path):
+        return _open_export(path, network, device, threads)
     file = model_path(path)
     if network is None and read_metadata(file).layers is None:
-        return _open_own(path, file, device)
+        return _open_own(path, file, device, threads)
     require("torch", "train")
     from foveola.models.classifier import open_classifier
 
+    choose_threads(threads)
     return open_classifier(file, network).to(choose_device(device))
 
 
-def _open_export(path: Path, network: "nn.Module | None", device: Device) -> onnx.OnnxModel:
+def is_web_export(path: Path) -> bool:
+    """Whether this is the folder of a web export, which holds a whole ONNX export."""
+    return (path / web.INDEX).is_file() and (path / web.MODEL).is_file() and not (path / STATUS_FILE).exists()
+
+
+def _open_export(path: Path, network: "nn.Module | None", device: Device, threads: int | None) -> onnx.OnnxModel:
     if network is not None:
         raise ModelError(
             f"{path} holds a complete network; `network` is for runs of a network of your own. Leave it out."
         )
-    if device == "cuda":
+    if device in _GPUS:
         raise UserError(f"{path} is an export, which runs on the CPU. Use --device cpu, or give the run.")
-    return onnx.open(path)
+    return onnx.open(path, threads) if path.is_file() else web.open(path, threads)
 
 
-def _open_own(path: Path, file: Path, device: Device) -> onnx.OnnxModel:
+def _open_own(path: Path, file: Path, device: Device, threads: int | None) -> onnx.OnnxModel:
     """The ONNX graph of a network that the user has written, which has its code no longer."""
     with_code = f"foveola.open({str(path)!r}, network=YourModule())"
-    if device == "cuda":
+    if device in _GPUS:
         raise UserError(
             f"The network of {path} is your own: without its code, its ONNX graph is used, which runs on the CPU. Use "
             f"--device cpu; or, from Python, {with_code}."
@@ -94,11 +106,13 @@ def _open_own(path: Path, file: Path, device: Device) -> onnx.OnnxModel:
             f"The network of {path} is your own ({graph.network}), and the run has its weights only: {graph.missing} "
             f"Open it from Python, with its code: {with_code}."
         )
-    return onnx.open_own(file)
+    return onnx.open_own(file, threads)
 
 
 def model_path(path: Path) -> Path:
     """The file with the weights, which PyTorch opens; raises a ModelError if there is none, or it is not finished."""
+    if is_web_export(path):
+        raise ModelError(f"{path} is a web export, which can only predict. Give the run that it was exported from.")
     if path.is_dir():
         run = Run.open(path)
         if (ending := run.status.status) in _UNUSABLE:
@@ -115,6 +129,11 @@ def model_path(path: Path) -> Path:
     if path.suffix == onnx.SUFFIX:
         raise ModelError(f"{path} is an export, which can only predict. Give the run that it was exported from.")
     return path
+
+
+def as_predictor(model: str | Path | Run | Predictor) -> Predictor:
+    """The model as it is, or opened from its path."""
+    return open_model(model) if isinstance(model, str | Path | Run) else model
 
 
 def metadata_of(predictor: Predictor) -> ModelMetadata:
@@ -142,7 +161,7 @@ def choose_threads(threads: int | None) -> int:
 
 
 def choose_device(device: Device) -> "torch.device":
-    """The device to compute on.
+    """The device to compute on; "auto" is a CUDA GPU or the CPU, and never the untested "mps".
 
     Raises
     ------
@@ -153,6 +172,10 @@ def choose_device(device: Device) -> "torch.device":
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda was given, but PyTorch finds no CUDA device here. Use --device cpu or auto.")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError(
+            "--device mps was given, but PyTorch finds no GPU of an Apple machine here. Use --device cpu or auto."
+        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)

@@ -11,13 +11,14 @@ What an unfinished pack needs lies in FOLDER/.packing, until the whole data set 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from foveola.datasets import CATALOG, height_and_width, packed, read, reader_of, shards
+from foveola.datasets import Source, as_source, height_and_width, is_named, packed, read, reader_of, shards
+from foveola.datasets.columns import as_columns
 from foveola.datasets.packed import UNFINISHED, Pack
 from foveola.datasets.reader import ReadOptions
 from foveola.datasets.reload import image_paths
@@ -25,7 +26,8 @@ from foveola.datasets.series import missing_groups
 from foveola.documents import Packed
 from foveola.errors import DataError, OutputError
 from foveola.files import check_writable, expanded, flush_folder, lock, write_atomically, writing
-from foveola.images import Dataset, Resize
+from foveola.images import Resize
+from foveola.models.metadata import Columns
 from foveola.progress import Progress, console, show_progress
 from foveola.text import escape_surrogates
 
@@ -34,13 +36,14 @@ _CONTINUE = "Make room, and do it again: it goes on where it ended."
 
 
 def pack(
-    data: str | Path | Dataset,
+    data: object,
     out: str | Path | None = None,
     *,
     image_size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     resize: Literal["auto"] | Resize = "auto",
     groups: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     skip_bad: int = 0,
     processes: int | None = None,
     force: bool = False,
@@ -54,9 +57,10 @@ def pack(
 
     Parameters
     ----------
-    data : catalog name, path, or a loaded Dataset
+    data : catalog name, path, or objects, as of `foveola.load`; images with their labels as (X, y)
     out : the folder to write; packed/<name of the data> by default
     image_size, channels, resize, groups, skip_bad : as of `load`
+    columns : of a table, as of `foveola.train`
     processes : how many decode image files; by default one a core
     force : replace a packed data set that is already in `out`, once the new one is whole
     verify : pack nothing: read the packed data set `data`, and compare all images with their checksums
@@ -81,21 +85,23 @@ def pack(
     >>> foveola.load("digits-packed").fingerprint == foveola.load("digits").fingerprint
     True
     """
+    source = as_source(data)
     with show_progress(console(verbose)) as progress:
         if verify:
-            return _verify(data, progress)
+            return _verify(source, progress)
         options = ReadOptions(
-            height_and_width(image_size), skip_bad, progress, groups, resize=None if resize == "auto" else resize
-        )
-        target = expanded(out) if out is not None else Path("packed") / _name(data)
-        _check_target(data, target, force)
+            height_and_width(image_size), skip_bad, progress, groups, resize=None if resize == "auto" else resize,
+            columns=as_columns(columns),
+        )  # fmt: skip
+        target = expanded(out) if out is not None else Path("packed") / _name(source)
+        _check_target(source, target, force)
         with _working_folder(target) as work:
-            _check_target(data, target, force)  # again, now that nobody else can change it
+            _check_target(source, target, force)  # again, now that nobody else can change it
             options = replace(options, decode=shards.decoder(work / _SHARDS, processes or _cores()))
-            dataset = data if isinstance(data, Dataset) else read(data, options, channels)
+            dataset = read(source, options, channels)
             series = None
-            if dataset.test is None and not isinstance(data, Dataset):
-                series = missing_groups(dataset, image_paths(data, dataset))
+            if dataset.test is None and isinstance(source, str | Path):
+                series = missing_groups(dataset, image_paths(source, dataset, options.columns))
             with writing(target, _CONTINUE):
                 shutil.rmtree(work / _PACKED, ignore_errors=True)
                 (work / _PACKED).mkdir()
@@ -106,15 +112,18 @@ def pack(
     return _describe(target, series)
 
 
-def _name(data: str | Path | Dataset) -> str:
-    if isinstance(data, Dataset):
+def _name(data: Source) -> str:
+    if not isinstance(data, str | Path):
         return data.name
-    return data if isinstance(data, str) and data in CATALOG else expanded(data).resolve().name
+    if is_named(data):
+        return str(data).rpartition("/")[2]
+    path = expanded(data).resolve()
+    return path.stem if path.is_file() else path.name
 
 
-def _verify(data: str | Path | Dataset, progress: Progress) -> Packed:
-    if isinstance(data, Dataset):
-        raise DataError("verify reads a packed data set from its folder. Give the folder instead of a Dataset.")
+def _verify(data: Source, progress: Progress) -> Packed:
+    if not isinstance(data, str | Path):
+        raise DataError(f"verify reads a packed data set from its folder. Give the folder instead of {data.name}.")
     path = expanded(data)
     if reader_of(path) is not packed:
         raise DataError(f"{path} is not a packed data set: it has no {packed.INFO}. Pack it: foveola pack {path}")
@@ -146,9 +155,9 @@ def _cores() -> int:
 # The folder
 
 
-def _check_target(data: str | Path | Dataset, target: Path, force: bool) -> None:
+def _check_target(data: Source, target: Path, force: bool) -> None:
     """Check, without changing anything, that a data set may be packed there."""
-    if not isinstance(data, Dataset) and not (isinstance(data, str) and data in CATALOG):
+    if isinstance(data, str | Path) and not is_named(data):
         source = expanded(data).resolve()
         if source in (target.resolve(), *target.resolve().parents):
             raise OutputError(

@@ -1,31 +1,32 @@
 """Predict: image files classified."""
 
-import csv
-import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.datasets import table
+from foveola.datasets.columns import as_columns
+from foveola.datasets.reload import known_columns
+from foveola.datasets.table import TableImage, table_images
 from foveola.errors import DataError
-from foveola.files import write_atomically, writing
+from foveola.files import expanded, write_atomically, writing
 from foveola.images import Images
 from foveola.inputs.find import ImageFile, find_images
 from foveola.inputs.fixes import Fix, apply_fixes
 from foveola.inputs.prepare import Prediction, PreparedImage, make_prediction, prepare, requested_fixes
-from foveola.models.metadata import ModelMetadata
+from foveola.models.metadata import Columns, ModelMetadata
 from foveola.predictions import Predictor, predict_outputs
 from foveola.progress import console, show_progress
+from foveola.runs import Run
 from foveola.tasks import probabilities
-from foveola.workflow.open import metadata_of, open_model
+from foveola.workflow.open import as_predictor, metadata_of
 
 # Side, in pixels, to which the network's input is enlarged by whole multiples
 _SHOWN_SIDE = 224
 _BATCH = 256
-
-COLUMNS = ("image", "class", "probability", "uncertain", "unfamiliar", "findings", "fixes", "refused")
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,28 @@ class Refusal:
 
 
 def predict(
-    model: str | Path | Predictor,
+    model: str | Path | Run | Predictor,
     images: Sequence[str | Path],
     *,
     grey: bool = False,
     fix: Collection[str] = (),
     show: str | Path | None = None,
     top: int = 3,
+    columns: Columns | Mapping[str, str] | None = None,
     verbose: bool = True,
 ) -> list[Prediction]:
     """Classify image files of any size.
 
     Parameters
     ----------
-    model : run directory, model file or predictor
+    model : run, its directory, model file or predictor
     images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
-        standard input
+        standard input; or a single table (.csv, .tsv, .parquet, .tar) with a row for each image
     grey : convert colour images to grey for a model of grey images; the same as the fix of that name
     fix : fixes to apply, keys of `foveola.inputs.fixes.FIXES`; "auto" for those that each image's findings propose
     show : a folder for the network's input as PNG files: NUMBER-NAME-before.png, and -after.png if it was fixed
     top : number of classes to list
+    columns : of a table, as of `foveola.train`; None: as in the training, or guessed
     verbose : report progress on standard error
 
     Returns
@@ -78,7 +81,7 @@ def predict(
     >>> prediction.class_name, prediction.findings
     ('0', [])
     """
-    answers = predict_each(model, images, grey=grey, fix=fix, show=show, top=top, verbose=verbose)
+    answers = predict_each(model, images, grey=grey, fix=fix, show=show, top=top, columns=columns, verbose=verbose)
     predictions = []
     for answer in answers:
         if isinstance(answer, Refusal):
@@ -88,13 +91,14 @@ def predict(
 
 
 def predict_each(
-    model: str | Path | Predictor,
+    model: str | Path | Run | Predictor,
     images: Sequence[str | Path],
     *,
     grey: bool = False,
     fix: Collection[str] = (),
     show: str | Path | None = None,
     top: int = 3,
+    columns: Columns | Mapping[str, str] | None = None,
     verbose: bool = True,
 ) -> Iterator[Prediction | Refusal]:
     """As `predict`, but an image that cannot be used is refused by itself, and the others are classified.
@@ -104,10 +108,10 @@ def predict_each(
     UserError
         If the model or a fix cannot be used, or there are no images.
     """
-    predictor = model if not isinstance(model, str | Path) else open_model(model)
+    predictor = as_predictor(model)
     metadata = metadata_of(predictor)
     requested = requested_fixes(fix, grey, metadata)
-    files = find_images(images)
+    files = find_readable(images, metadata, as_columns(columns))
     inputs = None if show is None else _Inputs(Path(show), len(files))
     with show_progress(console(verbose)) as progress:
         for start in range(0, len(files), _BATCH):
@@ -129,6 +133,23 @@ def predict_each(
                 else:
                     row, score = next(outputs)
                     yield make_prediction(name, row, ready, metadata, predictor.class_names, top, score)
+
+
+def find_readable(
+    images: Sequence[str | Path], metadata: ModelMetadata, columns: Columns
+) -> Sequence[ImageFile | TableImage]:
+    """The image files that the names stand for, or the images of a single table."""
+    if len(images) == 1 and is_table(images[0]):
+        path = expanded(images[0])
+        image = columns.image or known_columns(metadata, path).image
+        return table_images(path, columns.model_copy(update={"image": image}), metadata.image_shape[:2])
+    return find_images(images)
+
+
+def is_table(name: str | Path) -> bool:
+    """Whether the name is that of a table, not of an image."""
+    path = expanded(name)
+    return path.is_file() and table.recognises(path)
 
 
 def _outputs(
@@ -159,7 +180,7 @@ def read_images(
 
 
 def _prepared(
-    file: ImageFile, metadata: ModelMetadata, requested: Collection[Fix], *, auto: bool
+    file: ImageFile | TableImage, metadata: ModelMetadata, requested: Collection[Fix], *, auto: bool
 ) -> tuple[Images, PreparedImage]:
     frame = file.read(metadata.white_level)
     return frame.pixels, prepare(frame, metadata, requested, auto=auto, name=file.name)
@@ -190,26 +211,3 @@ class _Inputs:
             write_atomically(self.folder / f"{start}-before.png", png_bytes(enlarge(before, _SHOWN_SIDE)))
             if after.fixes:
                 write_atomically(self.folder / f"{start}-after.png", png_bytes(enlarge(after.pixels, _SHOWN_SIDE)))
-
-
-def predictions_table(answers: Sequence[Prediction | Refusal]) -> str:
-    """CSV with COLUMNS, a row for each image; several labels, findings or fixes are separated by semicolons."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    for answer in answers:
-        if isinstance(answer, Refusal):
-            table.writerow({"image": answer.image, "refused": answer.reason})
-            continue
-        table.writerow(
-            {
-                "image": answer.image,
-                "class": answer.class_name if answer.labels is None else "; ".join(answer.labels),
-                "probability": f"{answer.probability:.6f}",
-                "uncertain": str(answer.uncertain).lower(),
-                "unfamiliar": "" if answer.unfamiliar is None else str(answer.unfamiliar).lower(),
-                "findings": "; ".join(finding.text for finding in answer.findings),
-                "fixes": "; ".join(answer.fixes),
-            }
-        )
-    return text.getvalue()

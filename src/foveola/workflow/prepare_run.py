@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foveola.datasets import Source
 from foveola.datasets.reload import RecordedData, load_for_recipe
 from foveola.datasets.splits import Overlap, Splits, divide
 from foveola.datasets.weights import find_weights
@@ -16,10 +17,12 @@ from foveola.documents import ModelSize, RunStatus, TrainingRequest
 from foveola.errors import DataError, UserError
 from foveola.images import Dataset
 from foveola.models.learnt import LearntImages
+from foveola.models.metadata import Columns
 from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictions
 from foveola.progress import show_progress
 from foveola.recipe import Recipe, load_recipe
+from foveola.runs import Run
 from foveola.workflow.choose_recipe import proposal
 from foveola.workflow.environment import processor, versions
 from foveola.workflow.fit_run import Prepared
@@ -43,13 +46,39 @@ if TYPE_CHECKING:
 class Given:
     """What a training was given as objects, of which its request only says that they are needed."""
 
-    data: str | Path | Dataset
+    data: Source
     groups: "str | ArrayLike | None"
     network: "nn.Module | None"
     callbacks: Sequence["Callback"]
 
 
-def check_weights(weights: str | Path | None, init: str | Path | None, network: "nn.Module | None") -> None:
+def labels_and_recipe(y: object, recipe: str | Path | Recipe | None) -> tuple[object, str | Path | Recipe | None]:
+    """The labels and the recipe of a call, in which the recipe comes second where the data has its own labels.
+
+    Raises
+    ------
+    UserError
+        If there are two recipes, or the recipe is nothing that names one.
+    """
+    if isinstance(y, str | Path | Recipe):
+        if recipe is None:
+            return None, y
+        if isinstance(recipe, str | Path | Recipe):
+            raise UserError(f"There are two recipes, {_recipe_text(y)} and {_recipe_text(recipe)}. Give one.")
+        raise UserError("Labels come before the recipe: (images, labels, recipe).")
+    if recipe is not None and not isinstance(recipe, str | Path | Recipe):
+        raise UserError(
+            f"recipe is of type {type(recipe).__name__}; it must be the name of a recipe, the path of a TOML file, or "
+            f"a Recipe."
+        )
+    return y, recipe
+
+
+def _recipe_text(recipe: str | Path | Recipe) -> str:
+    return repr(recipe.name if isinstance(recipe, Recipe) else str(recipe))
+
+
+def check_weights(weights: str | Path | None, init: str | Path | Run | None, network: "nn.Module | None") -> None:
     """Refuse pretrained weights beside something else that gives the weights."""
     if weights is not None and init is not None:
         raise UserError("--weights and --init both say which weights to begin with. Give one of them.")
@@ -91,7 +120,7 @@ def prepare(request: TrainingRequest, given: Given, screen: "Console", started: 
     request.recipe, request.budget, request.fingerprint = recipe, None, dataset.fingerprint
     recipe, colours = settle_augmentation(recipe, splits.train)
     classifier, earlier = _build(request, given, recipe, dataset, splits, pretrained, screen)
-    recorded = record_data(dataset, splits, overlap, given.data, given.groups)
+    recorded = record_data(dataset, splits, overlap, given.data, given.groups, request.columns)
     recorded.summary += colours
     if teacher is not None:
         recorded.summary.append(teacher.summary)
@@ -117,7 +146,7 @@ def _find_weights(
 
 
 def _read_data(request: TrainingRequest, given: Given, recipe: Recipe, screen: "Console") -> Dataset:
-    dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen)
+    dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen, request.columns)
     dataset.check_trainable()
     if request.fingerprint not in (None, dataset.fingerprint):
         raise DataError(
@@ -159,7 +188,7 @@ def _teach(
         return None
     return teach(
         model_path(Path(request.teacher)), given.data, dataset, splits, overlap, skip_bad=request.skip_bad,
-        device=device, precision=choose_precision(recipe.precision, device), screen=screen,
+        columns=request.columns, device=device, precision=choose_precision(recipe.precision, device), screen=screen,
     )  # fmt: skip
 
 
@@ -242,20 +271,22 @@ def _status(
 
 
 def load_data(
-    data: str | Path | Dataset, recipe: Recipe, skip_bad: int, groups: "str | ArrayLike | None", screen: "Console"
+    data: Source,
+    recipe: Recipe,
+    skip_bad: int,
+    groups: "str | ArrayLike | None",
+    screen: "Console",
+    columns: Columns,
 ) -> Dataset:
     """The data in the size and with the channels that the recipe asks for, and with its groups."""
     pattern = groups if isinstance(groups, str) else None
-    if isinstance(data, Dataset):
-        if pattern is not None:
-            raise UserError(
-                f"groups is {pattern!r}, a pattern over file names, which a loaded data set does not have. "
-                f"Give it to foveola.load, or give an array with a number for each training image."
-            )
-        dataset = data
-    else:
-        with show_progress(screen) as progress:
-            dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress)
+    if isinstance(data, Dataset) and pattern is not None:
+        raise DataError(
+            f"groups is {pattern!r}, a pattern over file names, which a loaded Dataset does not have. Give it to "
+            f"foveola.load; or give an array with a number for each training image, here or as ImageSet(groups=…)."
+        )
+    with show_progress(screen) as progress:
+        dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress, columns)
     if groups is None or pattern is not None:
         return dataset
     numbers = np.unique(np.asarray(groups), return_inverse=True)[1]

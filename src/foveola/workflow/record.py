@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveola.datasets import CATALOG
+from foveola.datasets import CATALOG, Source, is_named
 from foveola.datasets.reader import originals_of
 from foveola.datasets.reload import GIVEN_GROUPS, Leaks, RecordedData, image_paths
 from foveola.datasets.series import missing_groups
@@ -13,7 +13,7 @@ from foveola.datasets.summary import summarize
 from foveola.files import expanded
 from foveola.images import Dataset
 from foveola.models.learnt import LearntImages
-from foveola.models.metadata import DataOrigin, OriginalImages
+from foveola.models.metadata import Columns, DataOrigin, OriginalImages
 from foveola.recipe import Recipe
 from foveola.text import escape_surrogates, printable
 
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def record_data(
-    dataset: Dataset, splits: Splits, overlap: Overlap, source: str | Path | Dataset, groups: "str | ArrayLike | None"
+    dataset: Dataset,
+    splits: Splits,
+    overlap: Overlap,
+    source: Source,
+    groups: "str | ArrayLike | None",
+    columns: Columns,
 ) -> RecordedData:
     """What `run.json` says of the data.
 
@@ -31,6 +36,7 @@ def record_data(
     overlap : what the splits have in common
     source : the data as it was given: name, path, or loaded
     groups : as they were given: a pattern, an array, or None
+    columns : of a table, as they were given
     """
     test, validation = overlap.test, overlap.validation
     leaks = Leaks(
@@ -41,8 +47,8 @@ def record_data(
     )
     is_drawn = splits.train is not dataset.train
     series = None
-    if is_drawn and not isinstance(source, Dataset):
-        series = missing_groups(dataset, image_paths(source, dataset))
+    if is_drawn and isinstance(source, str | Path):
+        series = missing_groups(dataset, image_paths(source, dataset, columns))
     summary = summarize(dataset, splits, overlap)
     if series is not None:
         summary.append(
@@ -62,6 +68,7 @@ def record_data(
         path=_path(source),
         groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
         series=series,
+        columns=columns if columns.given else None,
         together=overlap.together,
         different=overlap.different,
         leaks=leaks,
@@ -69,10 +76,12 @@ def record_data(
     )
 
 
-def _path(data: str | Path | Dataset) -> str | None:
+def _path(data: Source) -> str | None:
     """The absolute path of data that was given by its path, else None."""
-    if isinstance(data, Dataset) or (isinstance(data, str) and data in CATALOG):
+    if not isinstance(data, str | Path) or (isinstance(data, str) and data in CATALOG):
         return None
+    if is_named(data):
+        return str(data)
     return escape_surrogates(str(expanded(data).resolve()))
 
 
@@ -91,6 +100,12 @@ def data_metadata(
     }
 
 
+def _names_of(columns: Columns | None) -> Columns | None:
+    """The names of columns, without the folder of the images, which is of one machine."""
+    named = None if columns is None else columns.model_copy(update={"root": None})
+    return named if named is not None and named.given else None
+
+
 def _origin(dataset: Dataset, recipe: Recipe, seed: int, recorded: RecordedData, learnt: LearntImages) -> DataOrigin:
     return DataOrigin(
         name=dataset.name,
@@ -101,5 +116,6 @@ def _origin(dataset: Dataset, recipe: Recipe, seed: int, recorded: RecordedData,
         seed=seed,
         together=recorded.together,
         groups=recorded.groups,
+        columns=_names_of(recorded.columns),
         learnt=learnt if learnt.fits else None,
     )

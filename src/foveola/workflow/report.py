@@ -7,9 +7,9 @@ import numpy as np
 
 from foveola.datasets.reload import check_fingerprint, reload_data
 from foveola.datasets.splits import Splits, restore_splits
-from foveola.errors import require
+from foveola.errors import ModelError, require
 from foveola.files import write_atomically, writing
-from foveola.images import Dataset, ImageSet
+from foveola.images import ImageSet
 from foveola.predictions import Exported, Predictions
 from foveola.progress import console, show_progress
 from foveola.runs import Run
@@ -24,23 +24,25 @@ MAX_EXPLAINED_IMAGES = 1500
 
 
 def report(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     out: str | Path | None = None,
-    data: str | Path | Dataset | None = None,
+    data: object = None,
     network: "nn.Module | None" = None,
     device: Device = "auto",
+    threads: int | None = None,
     verbose: bool = True,
 ) -> Path:
     """Write a run's page: one HTML file, complete in itself.
 
     Parameters
     ----------
-    run : run directory
+    run : run, or its directory
     out : the file to write; RUN/report.html by default
-    data : the run's data; by default found again by its name or its recorded path
+    data : the run's data, as of `foveola.load`; by default found again by its name or its recorded path
     network : your own module, if the run was trained with one: for HiResCAM and filters
     device : where to compute
+    threads : how many to compute with, from now on in this process; by default one a core
     verbose : report progress on standard error
 
     Returns
@@ -60,14 +62,18 @@ def report(
     """
     require("torch", "train")
     written = Run.open(run)
-    classifier = open_model(written.path, network=network, device=device)
-    if not isinstance(data, Dataset):
-        with show_progress(console(verbose)) as progress:
-            purpose = "The report shows images"
-            data = reload_data(written.status.data, written.path, classifier.metadata, data, purpose, progress)
-    check_fingerprint(written.status.data, written.path, data)
+    if written.status.status == "imported":
+        raise ModelError(
+            f"{run} was imported, so that there is no training to report on. Measure it on data of your own "
+            f"(foveola evaluate {run} DATA), or see what it looks at (foveola explain {run} IMAGE…)."
+        )
+    classifier = open_model(written.path, network=network, device=device, threads=threads)
+    with show_progress(console(verbose)) as progress:
+        purpose = "The report shows images"
+        dataset = reload_data(written.status.data, written.path, classifier.metadata, data, purpose, progress)
+    check_fingerprint(written.status.data, written.path, dataset)
     assert classifier.metadata.data is not None, "a run's model says what it has learnt from"
-    splits = restore_splits(data, classifier.metadata.data)
+    splits = restore_splits(dataset, classifier.metadata.data)
     predictions = None
     if splits.test is not None and written.evaluation_path.is_file():
         logits = classifier.predict_logits(splits.test.images)

@@ -1,31 +1,64 @@
 """Serve: find or make a model's export, and run the HTTP server on it."""
 
 import hashlib
+import ipaddress
 import os
 import re
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from foveola.errors import MissingExtra, ModelError, OutputError, require
-from foveola.exports import onnx
+from pydantic import SecretStr, ValidationError
+
+from foveola.errors import MissingExtra, ModelError, OutputError, UserError, require
+from foveola.exports import onnx, web
 from foveola.exports.allowlist import UnsafeOnnx, inspect_onnx
 from foveola.files import writing
+from foveola.models.metadata import first_problem
 from foveola.models.model_file import read_metadata
 from foveola.progress import console
 from foveola.runs import Run
+from foveola.serving.background import BackgroundServer
 from foveola.serving.settings import Settings
-from foveola.workflow.open import model_path
+from foveola.workflow.open import is_web_export, model_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-def serve(model: str | Path, settings: Settings, *, announce: Callable[[str], None], verbose: bool = True) -> None:
-    """Serve a model until SIGINT or SIGTERM; requests received by then are answered.
+def serve(
+    model: str | Path | Run,
+    settings: Settings | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+    background: bool = False,
+    announce: Callable[[str], None] | None = None,
+    verbose: bool = True,
+) -> BackgroundServer | None:
+    """Serve a model over HTTP: until SIGINT (Ctrl+C) or SIGTERM, or in the background, as notebooks need it.
+
+    Requests received by then are answered.
 
     Parameters
     ----------
-    model : an exported .onnx file, or a run directory, whose export is used, and made first if it is not current
-    settings : of the server
-    announce : called with the server's URL when it is ready
+    model : an exported .onnx file, the folder of a web export, or a run, whose export is used, and made first if it is
+        not current
+    settings : every setting of the server, `foveola.serving.settings.Settings`, instead of host, port and api_key
+    host : address to listen on; "0.0.0.0" for all
+    port : 0 takes a free one
+    api_key : require this key on every request
+    background : start the server in a process of its own, and return when it is ready; it ends with this process
+    announce : called with the server's URL when it is ready; by default the URL is printed on standard error
     verbose : report on standard error when an export is made
+
+    Returns
+    -------
+    In the background the server, with `url` and `stop()`; it is a context manager, too. Otherwise None.
 
     Raises
     ------
@@ -33,20 +66,69 @@ def serve(model: str | Path, settings: Settings, *, announce: Callable[[str], No
         If model, address or folder cannot be used.
     ExportError
         If the run's export does not give its model's logits.
+
+    Examples
+    --------
+    >>> with foveola.serve(run, port=0, background=True) as server:      # doctest: +SKIP
+    ...     print(server.url)
     """
     path = Path(model)
+    screen = console(verbose)
+    if settings is None:
+        settings = _settings(path, host, port, api_key, screen)
     if settings.collect is not None:
         check_collect(settings.collect)
-    if path.is_dir():
+    if is_web_export(path):
+        path /= web.MODEL
+    elif path.is_dir():
         path = find_export(path, verbose=verbose)
     elif path.suffix != onnx.SUFFIX:
         raise ModelError(
             f"{path} is neither a run directory nor an exported {onnx.SUFFIX} file. Give one of these; "
             f"`foveola export` writes the second from the first."
         )
+    if background:
+        return BackgroundServer(path, settings)
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError("The server runs in the main thread, which receives signals. Start it with background=True.")
     from foveola.serving.server import serve as run_server
 
-    run_server(path, settings, announce=announce)
+    text = f"Serving {settings.name} at {{}} (interrupt to stop)"
+    with _signals_kept():
+        run_server(path, settings, announce=announce or (lambda url: screen.print(text.format(url), soft_wrap=True)))
+    return None
+
+
+def _settings(path: Path, host: str, port: int, api_key: str | None, screen: "Console") -> Settings:
+    try:
+        settings = Settings(
+            host=host, port=port, name=name_of(path), api_key=None if api_key is None else SecretStr(api_key),
+            log_requests=False,
+        )  # fmt: skip
+    except ValidationError as invalid:
+        raise UserError(f"The server cannot be set up so: {first_problem(invalid)}.") from None
+    if api_key is None and not is_loopback(host):
+        screen.print(f"Warning: anyone who can reach {host} can use the model, because there is no API key.")
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Give signals back to those who handled them before the block: the server takes them over."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def name_of(model: Path) -> str:

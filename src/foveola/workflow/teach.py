@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foveola.datasets import Source
 from foveola.datasets.reload import load_for_model
 from foveola.datasets.splits import Overlap, Splits
 from foveola.documents import TeacherModel
@@ -17,7 +18,7 @@ from foveola.errors import UserError
 from foveola.images import Dataset, ImageSet
 from foveola.models.classifier import Classifier, open_classifier
 from foveola.models.learnt import LearntImages, hash_images
-from foveola.models.metadata import ModelMetadata
+from foveola.models.metadata import Columns, ModelMetadata
 from foveola.progress import show_progress
 from foveola.training.distill import teacher_logits
 
@@ -54,20 +55,21 @@ class Teaching:
 
 def teach(
     path: Path,
-    source: str | Path | Dataset,
+    source: Source,
     dataset: Dataset,
     splits: Splits,
     overlap: Overlap,
     *,
     skip_bad: int,
+    columns: Columns,
     device: torch.device,
     precision: torch.dtype,
     screen: "Console",
 ) -> Teaching:
     """Ask a teacher about the training images.
 
-    Where the data is known by name or path, the teacher gets the images in its own size, read anew; otherwise those of
-    the student, which its preprocessing resizes.
+    The teacher gets the images in its own size, read anew. Of data given as objects, which may differ from what the
+    teacher had of the same images, it is then unknown what it has seen, unless the whole data is the teacher's.
 
     Parameters
     ----------
@@ -75,6 +77,7 @@ def teach(
     source, dataset : the data as it was given, and as it was loaded for the student
     splits, overlap : of the student
     skip_bad : how many unreadable images may be skipped
+    columns : of a table, as they were given
 
     Raises
     ------
@@ -84,14 +87,20 @@ def teach(
         If the teacher has other classes, or has learnt from images that the student is measured by.
     """
     teacher = open_teacher(path, splits.train.class_names)
-    if teacher.metadata.image_shape != dataset.image_shape and not isinstance(source, Dataset):
+    comparable, origin = True, teacher.metadata.data
+    if teacher.metadata.image_shape != dataset.image_shape:
         with show_progress(screen) as progress:
-            splits = divide_alike(splits, dataset, load_for_model(teacher.metadata, source, skip_bad, progress))
+            loaded = load_for_model(teacher.metadata, source, skip_bad, progress, columns=columns)
+        splits = divide_alike(splits, dataset, loaded)
+        own = origin is not None and origin.fingerprint == loaded.fingerprint
+        comparable = own or isinstance(source, str | Path)
     unseen = check_unseen(teacher.metadata, path, splits, overlap)
     screen.print(f"Asking the teacher about {len(splits.train):,} training images", soft_wrap=True)
     logits = teacher_logits(teacher, splits.train.images, device, precision)
-    digest, origin = hashlib.sha256(path.read_bytes()).hexdigest(), teacher.metadata.data
-    record = TeacherModel(path=str(path), recipe=teacher.metadata.recipe, sha256=digest, unseen=unseen)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    record = TeacherModel(
+        path=str(path), recipe=teacher.metadata.recipe, sha256=digest, unseen=unseen if comparable else None
+    )
     return Teaching(logits, record, None if origin is None else origin.learnt)
 
 

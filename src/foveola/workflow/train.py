@@ -5,24 +5,27 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from foveola.claims import Claim
-from foveola.datasets import CATALOG
+from foveola.datasets import Source, as_source, is_named
+from foveola.datasets.columns import as_columns
+from foveola.datasets.objects import Objects
 from foveola.datasets.reload import GIVEN_GROUPS
-from foveola.documents import TrainingRequest
-from foveola.errors import UserError, require
+from foveola.documents import Tracker, TrainingRequest
+from foveola.errors import UserError, require, unknown
 from foveola.files import check_writable, expanded
 from foveola.images import Dataset
+from foveola.models.metadata import Columns
 from foveola.progress import console
-from foveola.recipe import Recipe, load_recipe
+from foveola.recipe import Recipe, load_recipe, merge_settings
 from foveola.runs import Run
 from foveola.text import restore_surrogates
 from foveola.workflow.choose_recipe import AUTO, choose_recipe
 from foveola.workflow.fit_run import fit_run
 from foveola.workflow.launch import check_request, earlier_attempt, launch_name, prepare_in_turn, share_request
 from foveola.workflow.open import Device, choose_device, choose_threads
-from foveola.workflow.prepare_run import Given, check_weights, prepare
+from foveola.workflow.prepare_run import Given, check_weights, labels_and_recipe, prepare
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -36,7 +39,8 @@ CHECKPOINT_SECONDS = 30.0
 
 
 def train(
-    data: str | Path | Dataset,
+    data: object,
+    y: object = None,
     recipe: str | Path | Recipe | None = None,
     *,
     out: str | Path | None = None,
@@ -46,27 +50,35 @@ def train(
     threads: int | None = None,
     force: bool = False,
     budget: float | None = None,
-    init: str | Path | None = None,
+    init: str | Path | Run | None = None,
     freeze: bool = False,
     weights: str | Path | None = None,
-    teacher: str | Path | None = None,
+    teacher: str | Path | Run | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
+    class_names: Sequence[str] | None = None,
+    channels_first: bool | None = None,
+    name: str | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     network: "nn.Module | None" = None,
     callbacks: Sequence["Callback"] = (),
+    log: str | Sequence[str] = (),
     report: bool = True,
     checkpoint_every: float = CHECKPOINT_SECONDS,
     verbose: bool = True,
+    **settings: Any,
 ) -> Run:
     """Train a classifier, measure it once on the test split, and write everything into a run directory.
 
     Parameters
     ----------
-    data : catalog name, path, or a loaded Dataset
+    data : catalog name, path, or objects, as `foveola.load` takes them: images, with their labels as `y`; (images,
+        labels); a dictionary of such pairs by split; ImageSet, Dataset, data frame, PyTorch or Hugging Face data set
+    y : labels, N, of images given as `data`; or the recipe, as in train("digits", "mlp")
     recipe : name, path of a TOML file, or a Recipe; by default "fast", or with a budget the one that suits it best.
         "auto" is "efficientnet-lite0", with pretrained weights, for colour photographs of more than 64 pixels
     out : the run's folder; by default a new one under `runs`
-    overrides : values by recipe key, such as {"epochs": 3, "augment.shift": 2}
+    overrides : values by recipe key, such as {"epochs": 3, "augment.shift": 2}; see also `settings`
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
     device : "auto" uses a GPU if there is one
     threads : how many to compute with, from now on in this process; by default one a core
@@ -81,12 +93,18 @@ def train(
     groups : keeps images of one patient, object or writer on one side of every split that is drawn: for an image
         folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
         array, one number or name for each training image
+    class_names, channels_first, name : as of `foveola.load`, of data given as objects
+    columns : of a table, where they cannot be guessed: {"image": …, "label": …, "group": …, "split": …, "weight": …};
+        "root" is the folder that holds the images
     network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers. At the end, the run gets
         it as an ONNX graph, so that other processes need not have its code; docs/own-network.md has an example
     callbacks : your own, called after validation and before the best weights are chosen
+    log : trackers that log metrics, settings, pictures and model: "tensorboard", "mlflow" or "wandb", or several; in
+        folders of the run, unless their environment variables say otherwise
     report : write report.html at the end, which takes a few seconds; not with a budget
     checkpoint_every : seconds between checkpoints, from which `foveola.resume` goes on
     verbose : report progress on standard error
+    settings : values by recipe key, such as epochs=3, learning_rate=0.01, augment={"shift": 2}
 
     Raises
     ------
@@ -101,16 +119,26 @@ def train(
     >>> run = foveola.train("digits", "mlp", overrides={"epochs": 5}, seed=1, verbose=False)
     >>> run.status.status, run.status.data.train, run.evaluation.accuracy.value > 0.8
     ('done', 1295, True)
+
+    Arrays of images and labels, and settings of the recipe as keywords:
+
+    >>> digits = foveola.load("digits").train
+    >>> run = foveola.train(digits.images, digits.labels, "mlp", epochs=1, augment={"shift": 1}, verbose=False)
+    >>> run.status.data.name, run.status.recipe.epochs, run.status.recipe.augment.shift
+    ('arrays', 1, 1)
     """
     started = time.perf_counter()
+    y, recipe = labels_and_recipe(y, recipe)
+    overrides = merge_settings(overrides, settings, train)
+    source = as_source(data, y, class_names=class_names, channels_first=channels_first, name=name)
     require("torch", "train")
     from foveola.training.distributed import join
     from foveola.training.stopping import StopSignals
 
     processes = join(choose_device(device))
-    screen = console(verbose and processes.leads)
+    screen, chosen_columns = console(verbose and processes.leads), as_columns(columns)
     if recipe == AUTO and network is None:
-        chosen = choose_recipe(data, overrides, groups if isinstance(groups, str) else None, screen)
+        chosen = choose_recipe(source, overrides, groups if isinstance(groups, str) else None, screen, chosen_columns)
     elif budget is not None and recipe is None and network is None:
         chosen = None
     else:
@@ -118,10 +146,11 @@ def train(
     if freeze and init is None:
         raise UserError("--freeze keeps the layers that --init gives, but there is no --init. Add --init RUN.")
     check_weights(weights, init, network)
+    trackers = _check_trackers([log] if isinstance(log, str) else log)
     request = TrainingRequest(
-        data=_absolute(data),
+        data=_absolute(source),
         recipe=chosen,
-        overrides=dict(overrides or {}),
+        overrides=overrides,
         seed=seed,
         device=choose_device(device).type,
         threads=choose_threads(threads),
@@ -132,13 +161,15 @@ def train(
         teacher=None if teacher is None else _absolute(teacher),
         skip_bad=skip_bad,
         groups=groups if groups is None or isinstance(groups, str) else GIVEN_GROUPS,
+        columns=chosen_columns,
         report=report and budget is None,
         checkpoint_every=checkpoint_every,
         network=network is not None,
         callbacks=_names(callbacks),
+        log=trackers,
         launch=launch_name(),
     )
-    given = Given(data, groups, network, callbacks)
+    given = Given(source, groups, network, callbacks)
     with StopSignals(patient=processes.size > 1) as signals, processes.silent_but_one(), ExitStack() as claims:
         check_request(processes, request)
         claim = None
@@ -182,10 +213,12 @@ def _claim(out: str | Path | None, force: bool, request: TrainingRequest, claims
 
 
 def resume(
-    run: str | Path,
+    run: str | Path | Run,
     *,
-    data: Dataset | None = None,
+    data: object = None,
     groups: "ArrayLike | None" = None,
+    class_names: Sequence[str] | None = None,
+    channels_first: bool | None = None,
     network: "nn.Module | None" = None,
     callbacks: Sequence["Callback"] = (),
     device: Device | None = None,
@@ -200,7 +233,9 @@ def resume(
     Parameters
     ----------
     run : the folder of the interrupted training
-    data, groups, network, callbacks : what `foveola.train` was given as objects, again
+    data, groups, network, callbacks : what `foveola.train` was given as objects, again; images and labels as a pair,
+        data=(X, y)
+    class_names, channels_first : as they were given
     device, threads : as recorded by default
     verbose : report progress on standard error
 
@@ -222,6 +257,9 @@ def resume(
     from foveola.training.distributed import join
     from foveola.training.stopping import StopSignals
 
+    source = None
+    if data is not None:
+        source = as_source(data, class_names=class_names, channels_first=channels_first)
     processes = join(choose_device(device or "auto"))
     screen = console(verbose and processes.leads)
     with StopSignals(patient=processes.size > 1) as signals, processes.silent_but_one(), ExitStack() as claims:
@@ -230,7 +268,7 @@ def resume(
             if processes.leads:
                 claim = Claim.resume(Path(run))
         if processes.from_leader(b"finished" if processes.leads and claim is None else None):
-            screen.print(f"{run} is finished already: there is nothing to go on with.", soft_wrap=True)
+            screen.print(f"{Path(run)} is finished already: there is nothing to go on with.", soft_wrap=True)
             return Run.open(run)
         if claim is not None:
             claims.enter_context(claim)
@@ -238,16 +276,29 @@ def resume(
         request.device = choose_device(device or request.device).type  # type: ignore[arg-type]
         request.threads = choose_threads(threads or request.threads)
         with processes.together():
-            given = _given_again(request, data, groups, network, callbacks)
+            _check_trackers(request.log)
+        with processes.together():
+            given = _given_again(request, source, groups, network, callbacks)
         prepared = prepare_in_turn(processes, lambda: prepare(request, given, screen, started))
         return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
 
 
-def _absolute(path: str | Path | Dataset) -> str | None:
+def _absolute(path: Source | Run) -> str | None:
     """A path that means the same in another folder; a catalog name as it is; None for data in memory."""
-    if isinstance(path, Dataset):
+    if isinstance(path, Dataset | Objects):
         return None
-    return path if isinstance(path, str) and path in CATALOG else str(expanded(path).absolute())
+    return str(path) if is_named(path) else str(expanded(path).absolute())
+
+
+def _check_trackers(names: Sequence[str]) -> list[Tracker]:
+    """The trackers, whose packages are imported, so that one that is missing is found before the training."""
+    from foveola.training import trackers
+
+    for name in names:
+        if name not in trackers.TRACKERS:
+            raise UserError(unknown("tracker", name, trackers.TRACKERS))
+        trackers.TRACKERS[name].check()
+    return list(dict.fromkeys(cast(Sequence[Tracker], names)))
 
 
 def _names(callbacks: Sequence["Callback"]) -> list[str]:
@@ -256,7 +307,7 @@ def _names(callbacks: Sequence["Callback"]) -> list[str]:
 
 def _given_again(
     request: TrainingRequest,
-    data: Dataset | None,
+    data: Source | None,
     groups: "ArrayLike | None",
     network: "nn.Module | None",
     callbacks: Sequence["Callback"],
@@ -277,12 +328,14 @@ def _given_again(
     found = {"data": data, "groups": groups, "network": network, "callbacks": callbacks or None}
     for name, needed in wanted.items():
         if needed and found[name] is None:
+            named = "".join(f" --callback {callback}" for callback in request.callbacks)
+            command = f"; or, if they are made without arguments, foveola train --resume RUN{named}"
             raise UserError(
-                f"The training was given its {name} from Python, so that it can only go on with the same: "
-                f"foveola.resume(run, {name}=…)."
+                f"The training was given its {name}, which no file can hold, so that it can only go on with the same: "
+                f"foveola.resume(run, {name}=…){command if name == 'callbacks' else ''}."
             )
         if not needed and found[name] is not None:
-            raise UserError(f"The training had no {name} from Python, so that none can be given now. Leave it out.")
+            raise UserError(f"The training was not given any {name}, so that none can be given now. Leave it out.")
     if _names(callbacks) != request.callbacks:
         raise UserError(
             f"The training had the callbacks {', '.join(request.callbacks)}; now there are "
@@ -290,6 +343,6 @@ def _given_again(
         )
     source = data if data is not None else request.data
     assert source is not None, "either is there"
-    if isinstance(source, str) and source not in CATALOG:
+    if isinstance(source, str) and not is_named(source):
         source = restore_surrogates(source)
     return Given(source, groups if groups is not None else request.groups, network, callbacks)

@@ -4,22 +4,26 @@ import csv
 import io
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from foveola.datasets.reload import load_for_recipe
+from foveola.datasets import Source, as_source
+from foveola.datasets.columns import as_columns
 from foveola.documents import Objective, TunedTrial, Tuning
-from foveola.errors import DataError, Failure, OutputError, UserError, require
+from foveola.errors import Failure, OutputError, UserError, require
 from foveola.files import check_writable, write_atomically, writing
 from foveola.images import Dataset, check_one_class
-from foveola.progress import console, show_progress
-from foveola.recipe import Recipe, load_recipe
+from foveola.models.metadata import Columns
+from foveola.progress import console
+from foveola.recipe import Recipe, load_recipe, merge_settings
 from foveola.runs import STATUS_FILE, Run
 from foveola.workflow.open import Device, choose_device, choose_threads
+from foveola.workflow.prepare_run import labels_and_recipe, load_data
 from foveola.workflow.train import train
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from optuna.study import Study
     from optuna.trial import FrozenTrial
     from rich.console import Console
@@ -36,8 +40,9 @@ MIN_TRIALS_FOR_IMPORTANCES = 6
 
 
 def tune(
-    data: str | Path | Dataset,
-    recipe: str | Path | Recipe = "fast",
+    data: object,
+    y: object = None,
+    recipe: str | Path | Recipe | None = None,
     *,
     space: "str | Path | Mapping[str, Any] | None" = None,
     out: str | Path | None = None,
@@ -53,8 +58,13 @@ def tune(
     device: Device = "auto",
     threads: int | None = None,
     skip_bad: int = 0,
-    groups: str | None = None,
+    groups: "str | ArrayLike | None" = None,
+    columns: Columns | Mapping[str, str] | None = None,
+    class_names: Sequence[str] | None = None,
+    channels_first: bool | None = None,
+    name: str | None = None,
     verbose: bool = True,
+    **settings: Any,
 ) -> Tuning:
     """Search for a better recipe on validation images; train the best one once, and measure it on the test split.
 
@@ -62,12 +72,13 @@ def tune(
 
     Parameters
     ----------
-    data : catalog name, path, or a loaded Dataset
-    recipe : to start from: the first trial, so that the result is never chosen worse on the validation images
+    data, y : as in `foveola.train`: catalog name, path, or objects, such as images with their labels
+    recipe : to start from: the first trial, so that the result is never chosen worse on the validation images; by
+        default "fast"
     space : a TOML file, or nested tables, with a range or choices by recipe key; by default learning rates, weight
         decay, label smoothing and augmentation around the recipe's values
     out : the folder for the study, tables, report and run; by default tunings/<data>-<recipe>
-    overrides : values of the recipe to start from, by key
+    overrides, settings : values of the recipe to start from, by key, as in `foveola.train`
     trials : trials of the study in all; by default 30, with a budget no limit
     budget : seconds for everything in this call, the last training and its report included
     objective : "log_loss", after temperature scaling, which tells recipes apart with fewer images; or "accuracy"
@@ -78,7 +89,8 @@ def tune(
     seed : of folds, search and trainings; with one process, it makes the search repeatable
     device : "auto" uses a GPU if there is one
     threads : how many to compute with, from now on in this process; by default one a core
-    skip_bad, groups : as in `foveola.train`
+    skip_bad, groups, columns : as in `foveola.train`
+    class_names, channels_first, name : as of `foveola.load`, of data given as objects
     verbose : report progress on standard error
 
     Returns
@@ -100,27 +112,32 @@ def tune(
     (True, 359)
     """
     started = time.perf_counter()
+    y, recipe = labels_and_recipe(y, recipe)
+    overrides = merge_settings(overrides, settings, tune)
+    source = as_source(data, y, class_names=class_names, channels_first=channels_first, name=name)
     require("torch", "train")
     require("optuna", "tune")
     from foveola.training.stopping import StopSignals
     from foveola.workflow import study as studies
     from foveola.workflow.trials import DIRECTIONS, Judge, Search
 
-    start, searched = _settle(recipe, overrides, space)
+    start, searched = _settle(recipe or "fast", overrides, space)
     _check_numbers(trials, budget, folds, repeats, objective)
     screen, chosen = console(verbose), choose_device(device)
     choose_threads(threads)
-    dataset = _load(data, start, groups, skip_bad, screen)
+    own = as_columns(columns)
+    dataset = load_data(source, start, skip_bad, groups, screen, own)
+    dataset.check_trainable()
     check_one_class(dataset, "Recipes are tuned")
     if start.resize == "auto":
         start = start.model_copy(update={"resize": dataset.resize})
     judge = Judge.of(dataset, start, folds, repeats, objective, seed, chosen)
-    name = f"{dataset.name}-{start.name}"
-    folder = Path(out) if out is not None else Path("tunings") / name
+    title = f"{dataset.name}-{start.name}"
+    folder = Path(out) if out is not None else Path("tunings") / title
     _make_folder(folder)
     shared = studies.open_study(
         study or studies.file_url(folder / DATABASE),
-        study_name or name,
+        study_name or title,
         _identity(dataset, start, searched, judge),
         direction=DIRECTIONS[objective],
         seed=seed,
@@ -139,7 +156,7 @@ def tune(
     if search.others_running():
         screen.print("Another process is still tuning; the last one to end trains the best recipe.", soft_wrap=True)
         return document
-    run = _train_best(data, best, folder / RUN, document.final_seed, device, threads, skip_bad, groups, screen)
+    run = _train_best(source, best, folder / RUN, document.final_seed, device, threads, skip_bad, groups, own, screen)
     document.run, document.seconds = str(run.path), time.perf_counter() - started
     document.evaluation = run.evaluation if run.status.data.test else None
     _write(folder, document, best)
@@ -181,18 +198,6 @@ def _check_numbers(trials: int | None, budget: float | None, folds: int | None, 
         raise UserError(f"repeats is {repeats}; it is how often folds are drawn, at least 1, and needs folds.")
     if objective not in get_args(Objective):
         raise UserError(f"objective is {objective!r}; it is log_loss or accuracy.")
-
-
-def _load(data: str | Path | Dataset, recipe: Recipe, groups: str | None, skip_bad: int, screen: "Console") -> Dataset:
-    if isinstance(data, Dataset):
-        if groups is not None:
-            raise DataError("Groups are read from file names. A loaded Dataset has its own: ImageSet(groups=…).")
-        dataset = data
-    else:
-        with show_progress(screen) as progress:
-            dataset = load_for_recipe(recipe, data, groups, skip_bad, progress)
-    dataset.check_trainable()
-    return dataset
 
 
 def _make_folder(folder: Path) -> None:
@@ -317,8 +322,8 @@ def _table(document: Tuning) -> str:
 
 
 def _train_best(
-    data: str | Path | Dataset, best: Recipe, path: Path, seed: int, device: Device, threads: int | None, skip_bad: int,
-    groups: str | None, screen: "Console",
+    data: Source, best: Recipe, path: Path, seed: int, device: Device, threads: int | None, skip_bad: int,
+    groups: "str | ArrayLike | None", columns: Columns, screen: "Console",
 ) -> Run:  # fmt: skip
     """Train the best recipe on its own; a finished run of the same recipe is kept."""
     if (path / STATUS_FILE).is_file():
@@ -329,6 +334,6 @@ def _train_best(
     text = f"training the best recipe with seed {seed}, which no trial had, and measuring it on the test split"
     screen.print(text, soft_wrap=True)
     return train(
-        data, best, out=path, seed=seed, device=device, threads=threads, force=True, skip_bad=skip_bad, groups=groups,
-        verbose=not screen.quiet,
+        data, recipe=best, out=path, seed=seed, device=device, threads=threads, force=True, skip_bad=skip_bad,
+        groups=groups, columns=columns, verbose=not screen.quiet,
     )  # fmt: skip

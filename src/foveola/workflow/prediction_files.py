@@ -1,0 +1,139 @@
+"""Predictions in a file: CSV, JSON lines or Parquet; all that is known of each image, or ids and classes only."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from foveola.datasets.table import row_ids
+from foveola.errors import OutputError, require
+from foveola.files import expanded
+from foveola.inputs.prepare import Prediction, prediction_document
+from foveola.text import escape_all_surrogates
+from foveola.workflow.predict import Refusal, is_table
+
+COLUMNS = ("image", "class", "probability", "uncertain", "unfamiliar", "findings", "fixes", "refused")
+LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet", ".pq")
+
+Answers = Sequence[Prediction | Refusal]
+
+
+def check_format(out: Path) -> None:
+    """Refuse a Parquet file before the work, if pyarrow is not installed.
+
+    Raises
+    ------
+    MissingExtra
+        If it is not.
+    """
+    if out.suffix.lower() in PARQUET:
+        require("pyarrow", "tables")
+
+
+def image_ids(images: Sequence[str | Path], answers: Answers, id_column: str) -> list[Any]:
+    """What names each image in a submission: the table's column; numbers from 1 without it; names of files elsewhere.
+
+    Raises
+    ------
+    OutputError
+        If the table has changed since it was predicted.
+    """
+    if len(images) != 1 or not is_table(images[0]):
+        return [Path(answer.image).name for answer in answers]
+    ids = row_ids(expanded(images[0]), id_column)
+    if ids is None:
+        return list(range(1, len(answers) + 1))
+    if len(ids) != len(answers):
+        raise OutputError(
+            f"{images[0]} has changed while it was predicted: {len(answers)} rows, now {len(ids)}. Again."
+        )
+    return ids
+
+
+def encode_predictions(answers: Answers, out: Path) -> bytes:
+    """Everything that is known of each image: COLUMNS, or in JSON lines what `foveola predict --json` gives.
+
+    Several findings or fixes are separated by semicolons.
+    """
+    if out.suffix.lower() in LINES:
+        return _lines(
+            {"image": one.image, "refused": one.reason}
+            if isinstance(one, Refusal)
+            else {"image": one.image, **prediction_document(one)}
+            for one in answers
+        )
+    rows = [_row(answer) for answer in answers]
+    if out.suffix.lower() in PARQUET:
+        return _parquet(rows, {"probability": "float64", "uncertain": "bool_", "unfamiliar": "bool_"})
+    for row in rows:
+        if row["class"] is not None:
+            row["probability"] = f"{row['probability']:.6f}"
+            row |= {name: str(row[name]).lower() for name in ("uncertain", "unfamiliar") if row[name] is not None}
+    return _csv(COLUMNS, rows)
+
+
+def encode_submission(answers: Answers, ids: Sequence[Any], id_column: str, label_column: str, out: Path) -> bytes:
+    """A row for each image: its id, and the class; none for an image that could not be used.
+
+    Raises
+    ------
+    OutputError
+        If both columns have the same name.
+    """
+    if id_column == label_column:
+        raise OutputError(f"--id-column and --label-column are both {id_column!r}. Name the columns differently.")
+    rows = [
+        {id_column: number, label_column: None if isinstance(answer, Refusal) else answer.text}
+        for number, answer in zip(ids, answers, strict=True)
+    ]
+    if out.suffix.lower() in LINES:
+        return _lines(rows)
+    return _parquet(rows, {}) if out.suffix.lower() in PARQUET else _csv((id_column, label_column), rows)
+
+
+def _row(answer: Prediction | Refusal) -> dict[str, Any]:
+    """The values of COLUMNS; None for what is not known."""
+    if isinstance(answer, Refusal):
+        return dict.fromkeys(COLUMNS) | {"image": answer.image, "refused": answer.reason}
+    return {
+        "image": answer.image,
+        "class": answer.text,
+        "probability": answer.probability,
+        "uncertain": answer.uncertain,
+        "unfamiliar": answer.unfamiliar,
+        "findings": "; ".join(finding.text for finding in answer.findings),
+        "fixes": "; ".join(answer.fixes),
+        "refused": None,
+    }
+
+
+def _csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(escape_all_surrogates(row) for row in rows)
+    return text.getvalue().encode()
+
+
+def _lines(rows: Any) -> bytes:
+    return b"".join(json.dumps(escape_all_surrogates(row), ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def _parquet(rows: Sequence[dict[str, Any]], types: dict[str, str]) -> bytes:
+    """Rows as a Parquet file; columns are texts, except ids that are numbers and those of other types."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: escape_all_surrogates([row[name] for row in rows]) for name in rows[0]}
+    arrays = {
+        name: pa.array(
+            values,
+            None if all(isinstance(value, int) for value in values) else getattr(pa, types.get(name, "string"))(),
+        )
+        for name, values in columns.items()
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(arrays), sink)
+    return sink.getvalue()
