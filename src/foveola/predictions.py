@@ -90,14 +90,14 @@ class Predictions:
         """The mean of a value of each image, N, by the images' weights."""
         return float(np.average(values, weights=self.weights))
 
+    def __repr__(self) -> str:
+        learnt = "held out" if self.held_out else "not held out"
+        return f"Predictions({len(self):,} images, {len(self.class_names)} classes, {learnt})"
+
     @property
     def task(self) -> Task:
         """Whether each image has one class (multiclass), or any number of labels (multilabel)."""
         return task_of(self.labels)
-
-    def __repr__(self) -> str:
-        learnt = "held out" if self.held_out else "not held out"
-        return f"Predictions({len(self):,} images, {len(self.class_names)} classes, {learnt})"
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:

@@ -284,13 +284,13 @@ def predictions(found: Sequence["Prediction"], out: Path | None = None) -> Rende
 
 def _shown_class(prediction: "Prediction") -> str:
     doubts = ["uncertain"] * prediction.uncertain + ["unfamiliar"] * bool(prediction.unfamiliar)
-    name = prediction.text
+    name = prediction.text or "no label"
     return f"{', '.join(doubts)} (most likely {name})" if doubts else name
 
 
 def _prediction_counts(found: Sequence["Prediction"]) -> Table:
     table = _table("class", "images", right=1)
-    for name, count in Counter(prediction.text for prediction in found).most_common():
+    for name, count in Counter(prediction.text or "no label" for prediction in found).most_common():
         table.add_row(name, f"{count:,}")
     table.add_row("in all", f"{len(found):,}")
     table.add_row("of these uncertain", f"{sum(prediction.uncertain for prediction in found):,}")

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, computed_field, model_serializer
+from pydantic import BaseModel, Field, computed_field
 
 from foveola.errors import DataError, ModelError
 from foveola.evaluation import multilabel
@@ -69,12 +69,6 @@ class ClassMetrics(BaseModel):
     @property
     def recall_high(self) -> float:
         return self._recall_interval.high
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Only weighted images have an effective number."""
-        document: dict[str, Any] = handler(self)
-        return {key: value for key, value in document.items() if key != "effective_support" or value is not None}
 
     @property
     def _recall_interval(self) -> Estimate:

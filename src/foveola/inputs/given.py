@@ -25,21 +25,21 @@ _BATCH = 256
 _KINDS = "an array, a PIL image, the path of an image file, or a list of these"
 
 
-def predict_classes(predictor: Predictor, images: object) -> NDArray[np.str_] | NDArray[np.bool_]:
-    """The most probable class of each image, N names, or of several labels an image, which it has, bool N×K.
+def predict_classes(predictor: Predictor, images: object) -> NDArray[np.str_]:
+    """The most probable class of each image, N names; `images` as of `network_inputs`.
 
-    `images` as of `network_inputs`.
+    Of a model of several labels an image, the names of all labels that reach their thresholds, separated by "; ".
     """
     metadata = predictor.metadata
-    decided = decide(predict_probabilities(predictor, images), metadata.task, metadata.thresholds)
     if metadata.task == "multilabel":
-        return decided
-    names: NDArray[np.str_] = np.array(predictor.class_names)[decided]
+        given = decide(predict_probabilities(predictor, images), metadata.task, metadata.thresholds)
+        return np.array(["; ".join(np.array(predictor.class_names)[row]) for row in given])
+    names: NDArray[np.str_] = np.array(predictor.class_names)[_predict_logits(predictor, images).argmax(axis=1)]
     return names
 
 
 def predict_probabilities(predictor: Predictor, images: object) -> NDArray[np.float64]:
-    """The probability of each class or label, float64 N×K; `images` as of `network_inputs`."""
+    """The probability of each class, or label, float64 N×K; `images` as of `network_inputs`."""
     return probabilities(_predict_logits(predictor, images), predictor.metadata.task)
 
 

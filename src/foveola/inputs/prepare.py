@@ -64,7 +64,7 @@ class Prediction:
     @property
     def text(self) -> str:
         """What is predicted, in words: the class, or all labels."""
-        return self.class_name if self.labels is None else ", ".join(self.labels) or "no label"
+        return self.class_name if self.labels is None else "; ".join(self.labels)
 
     @property
     def probability(self) -> float:

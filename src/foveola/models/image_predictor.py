@@ -28,8 +28,8 @@ class ImagePredictor:
         """Logits, float32 N×K, of images, uint8 N×H×W×C."""
         raise NotImplementedError
 
-    def predict(self, images: object) -> NDArray[np.str_] | NDArray[np.bool_]:
-        """The most probable class of each image; of a model that gives several labels, those that an image has.
+    def predict(self, images: object) -> NDArray[np.str_]:
+        """The most probable class of each image.
 
         Images of another size or number of channels are converted as `foveola predict` does it for files.
 
@@ -40,7 +40,7 @@ class ImagePredictor:
 
         Returns
         -------
-        N names, or bool N×K in the order of `class_names`; of one image, N is 1
+        N names; of one image, N is 1
 
         Raises
         ------

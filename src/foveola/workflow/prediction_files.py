@@ -55,7 +55,7 @@ def image_ids(images: Sequence[str | Path], answers: Answers, id_column: str) ->
 def encode_predictions(answers: Answers, out: Path) -> bytes:
     """Everything that is known of each image: COLUMNS, or in JSON lines what `foveola predict --json` gives.
 
-    Several labels, findings or fixes are separated by semicolons.
+    Several findings or fixes are separated by semicolons.
     """
     if out.suffix.lower() in LINES:
         return _lines(
@@ -85,7 +85,7 @@ def encode_submission(answers: Answers, ids: Sequence[Any], id_column: str, labe
     if id_column == label_column:
         raise OutputError(f"--id-column and --label-column are both {id_column!r}. Name the columns differently.")
     rows = [
-        {id_column: number, label_column: None if isinstance(answer, Refusal) else _class_or_labels(answer)}
+        {id_column: number, label_column: None if isinstance(answer, Refusal) else answer.text}
         for number, answer in zip(ids, answers, strict=True)
     ]
     if out.suffix.lower() in LINES:
@@ -99,7 +99,7 @@ def _row(answer: Prediction | Refusal) -> dict[str, Any]:
         return dict.fromkeys(COLUMNS) | {"image": answer.image, "refused": answer.reason}
     return {
         "image": answer.image,
-        "class": _class_or_labels(answer),
+        "class": answer.text,
         "probability": answer.probability,
         "uncertain": answer.uncertain,
         "unfamiliar": answer.unfamiliar,
@@ -107,11 +107,6 @@ def _row(answer: Prediction | Refusal) -> dict[str, Any]:
         "fixes": "; ".join(answer.fixes),
         "refused": None,
     }
-
-
-def _class_or_labels(answer: Prediction) -> str:
-    """The class, or several labels separated by semicolons."""
-    return answer.class_name if answer.labels is None else "; ".join(answer.labels)
 
 
 def _csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> bytes:
