@@ -156,3 +156,16 @@ def test_a_page_without_test_images_can_be_written(bars_npz, tiny, tmp_path):
     alone = Dataset("alone", data.train)
     run = foveola.train(alone, tiny, out=tmp_path / "run", overrides=settings, verbose=False)
     assert (run.path / "report.html").is_file()
+
+
+def test_a_matrix_of_labels_and_notebooks(bars_run, make_bars):
+    images = make_bars(20, 2)
+    matrix = images.labels.astype(int)
+    loaded = foveola.load(images.images, matrix, class_names=NAMES)
+    assert loaded.train.fingerprint == ImageSet(images.images, images.labels, NAMES).fingerprint
+    assert foveola.load(images.images, matrix).class_names == ("0", "1", "2")
+    shown = bars_run._repr_html_()
+    assert all(name in shown for name in NAMES)
+    assert "Confusion matrix" not in shown
+    with pytest.raises(UserError, match="has no auc_macro_ovr, but mean_average_precision, macro_f1"):
+        _ = bars_run.auc
