@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveola.arrays import shape_text, to_images, to_labels, to_pixels
+from foveola.arrays import label_matrix, shape_text, to_images, to_labels, to_pixels
 from foveola.errors import DataError
 from foveola.images import Images, ImageSet
 from foveola.lazy import LazyImages, as_images
@@ -207,7 +207,7 @@ def as_array(value: object, what: str, where: str) -> NDArray[Any]:
 
 
 def to_class_labels(values: object, where: str) -> NDArray[Any]:
-    """Labels as int64 N, or as names of classes, N."""
+    """Labels as int64 N, or as names of classes, N; several labels an image as bool N×K."""
     array = as_array(values, "The labels", where)
     if array.dtype.kind == "O":
         array = _plain(array, where)
@@ -215,6 +215,8 @@ def to_class_labels(values: object, where: str) -> NDArray[Any]:
         array = array.astype(str)
     elif array.dtype.kind == "f" and np.isnan(array).any():
         raise _missing(np.isnan(array), where)
+    if (matrix := label_matrix(array)) is not None:
+        return matrix
     try:
         return to_labels(array)
     except DataError as error:
