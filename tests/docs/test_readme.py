@@ -21,7 +21,8 @@ def test_the_python_block_runs(tmp_path, monkeypatch):
     names = {}
     exec(block, names)  # noqa: S102 - our own README
     assert names["run"].evaluation.accuracy.value > 0.9
-    assert names["logits"].shape == (len(names["data"].train), 10)
+    assert names["names"].tolist() == list("01234")
+    assert names["probabilities"].shape == (5, 10)
 
 
 def test_the_readme_names_every_room():
