@@ -8,6 +8,7 @@ import pytest
 import foveola
 from foveola.errors import DataError
 from foveola.explanation.occlusion import occlusion
+from foveola.models.metadata import ModelMetadata
 from foveola.predictions import softmax
 from foveola.workflow.export import export
 
@@ -19,7 +20,7 @@ class Linear:
     """A predictor whose logits are pixels, 0 to 1, times weights, H×W×C×3."""
 
     weights: np.ndarray
-    class_names = ("a", "b", "c")
+    metadata = ModelMetadata(class_names=("a", "b", "c"), image_shape=(8, 10, 1))
 
     def predict_logits(self, images):
         return np.tensordot(images / 255, self.weights, 3).astype(np.float32)
