@@ -37,6 +37,8 @@ EXACT = {"summary"}
 SMALL_PYTHON = {"foveola.train(": "small_train("}
 
 NAMES = ("mnist", "fashion-mnist", "kmnist")
+# Pages whose trainings take longest
+SLOW = ("cnn-against-dnn", "kmnist-callbacks")
 
 
 class Block(NamedTuple):
@@ -69,7 +71,10 @@ def folder(small_data, tmp_path, monkeypatch):
     return working
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else []) for page in PAGES],
+)
 def test_a_page_runs_as_written(page, folder, capsys):
     """Commands end with exit code 0, print what the page shows, and write the files that it names."""
     names, printed = {"small_train": small_train}, None

@@ -20,6 +20,7 @@ class Linear:
     """A predictor whose logits are pixels, 0 to 1, times weights, H×W×C×3."""
 
     weights: np.ndarray
+    class_names = ("a", "b", "c")
     metadata = ModelMetadata(class_names=("a", "b", "c"), image_shape=(8, 10, 1))
 
     def predict_logits(self, images):

@@ -270,6 +270,7 @@ def draw_all(page):
     assert sum(digit == name for digit, name in predicted.items()) >= 9, predicted
 
 
+@pytest.mark.slow
 def test_ten_drawn_digits_are_predicted_correctly(page, real_data, tmp_path, monkeypatch):
     monkeypatch.setenv("FOVEOLA_DATA", str(real_data))
     run = foveola.train("mnist", "fast", overrides={"steps": 400}, out=tmp_path / "run", verbose=False)

@@ -63,6 +63,7 @@ def test_a_network_that_cannot_get_its_fewest_epochs_is_not_measured(monkeypatch
     assert choose(monkeypatch, images, [(small, 0.0), (large, 5.0)], 4.0, speeds).name == "fast"
 
 
+@pytest.mark.slow
 def test_without_a_recipe_the_budget_chooses_one(monkeypatch, tmp_path, tiny):
     offered = []
 

@@ -27,6 +27,7 @@ def arrays(toy):
     return toy.train.images, toy.train.labels
 
 
+@pytest.mark.slow
 def test_the_recipe_comes_after_the_data(train, tiny, toy, toy_npz, arrays):
     """As second argument of data with its own labels, as third one after labels, or by its name."""
     images, labels = arrays
@@ -172,6 +173,7 @@ def test_a_data_frame_is_trained_on_and_known_again(train, tiny, arrays):
     assert foveola.report(run.path, data=frame, verbose=False).is_file()
 
 
+@pytest.mark.slow
 def test_names_go_into_folders(tiny, toy, arrays, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = {"recipe": tiny, "report": False, "verbose": False}
