@@ -153,10 +153,12 @@ def measure_speed(
     """Measure the speed of training and inference with a throw-away classifier."""
     classifier = build_classifier(recipe, train, 0, network=copy.deepcopy(network))
     timer = _StepTimer()
-    cost = count_multiply_adds(recipe.layers, classifier.metadata.network_shape, len(train.class_names))
-    affordable = TIMED_MULTIPLY_ADDS // max(cost, 1) if network is None else 4 * TIMED_IMAGES
-    images = min(max(affordable // 4, MIN_TIMED_IMAGES), TIMED_IMAGES)
-    timed_steps = min(max(affordable // (3 * recipe.batch_size), MIN_TIMED_STEPS), TIMED_STEPS)
+    timed_steps, images = TIMED_STEPS, TIMED_IMAGES
+    if network is None:
+        cost = count_multiply_adds(recipe.layers, classifier.metadata.network_shape, len(train.class_names))
+        affordable = TIMED_MULTIPLY_ADDS // max(cost, 1)
+        timed_steps = min(max(affordable // (3 * recipe.batch_size), MIN_TIMED_STEPS), TIMED_STEPS)
+        images = min(max(affordable // 4, MIN_TIMED_IMAGES), TIMED_IMAGES)
     short = {"steps": WARM_UP_STEPS + timed_steps, "minimum_steps": 0, "unfreeze": 0.0}
     short_recipe = recipe.model_copy(update=short)
     precision = choose_precision(recipe.precision, device)
