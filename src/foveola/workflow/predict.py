@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foveola.datasets import table
 from foveola.datasets.columns import as_columns
 from foveola.datasets.reload import known_columns
-from foveola.datasets.table import TableImage, table_images
+from foveola.datasets.table_images import TableImage, table_images
 from foveola.errors import DataError
 from foveola.files import expanded, write_atomically, writing
 from foveola.images import Images

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from foveola.datasets.table import row_ids
+from foveola.datasets.table_images import row_ids
 from foveola.errors import OutputError, require
 from foveola.files import expanded
 from foveola.inputs.prepare import Prediction, prediction_document
