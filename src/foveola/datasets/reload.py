@@ -103,6 +103,7 @@ def load_for_model(
         skip_bad=skip_bad,
         prepare=prepare,
         progress=progress,
+        label_names=metadata.class_names if metadata.task == "multilabel" else (),
         **_options(columns if columns is not None and columns.given else known_columns(metadata, data)),
     )
     groups = None if metadata.data is None else metadata.data.groups
@@ -166,8 +167,7 @@ def known_columns(metadata: ModelMetadata, data: Source) -> Columns:
         return Columns()
     if isinstance(data, str | Path):
         return columns if table.has_columns(expanded(data), columns) else Columns()
-    names = {name for key, name in columns.given.items() if key != "root"}
-    return columns if names and names <= set(frame_columns(data)) else Columns()
+    return columns if columns.names and columns.names <= set(frame_columns(data)) else Columns()
 
 
 def _recorded_columns(recorded: RecordedData, data: Source) -> Columns | None:
@@ -180,7 +180,8 @@ def _recorded_columns(recorded: RecordedData, data: Source) -> Columns | None:
 
 def _options(columns: Columns) -> dict[str, Any]:
     """Columns as options of `load`."""
-    return {"image_root" if name == "root" else f"{name}_column": value for name, value in columns.given.items()}
+    own = {"root": "image_root", "separator": "label_separator"}
+    return {own.get(name, f"{name}_column"): value for name, value in columns.given.items()}
 
 
 def check_fingerprint(recorded: RecordedData, run: Path, dataset: Dataset) -> None:

@@ -10,25 +10,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.arrays import to_labels
+from foveola.arrays import labels_of_lists, to_labels
 from foveola.datasets import arrow
-from foveola.datasets.columns import is_missing, shown
+from foveola.datasets.columns import columns_of, is_missing, shown
 from foveola.datasets.entry import Entry
 from foveola.datasets.folder import unusable_message
 from foveola.datasets.image_files import ImageFiles, decode_files
 from foveola.datasets.layout import SPLIT_NAMES, split_of
 from foveola.datasets.reader import ReadOptions, classes_of_labels, image_set
+from foveola.datasets.table_labels import label_names, names_of_labels, separator_hint
 from foveola.datasets.table_rows import Plan, plan, plan_sources
 from foveola.datasets.table_sources import HUB as HUB
 from foveola.datasets.table_sources import is_table, sources
 from foveola.errors import DataError
 from foveola.files import expanded
-from foveola.images import Dataset, ImageSet
+from foveola.images import Dataset, ImageSet, Labels
 from foveola.lazy import LazyImages, as_images
 from foveola.models.metadata import Columns
 from foveola.text import class_name, escape_surrogates
@@ -64,10 +65,11 @@ def of_frame(
     frame: Any,
     *,
     image: str | None = None,
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
     group: str | None = None,
     split: str | None = None,
     weight: str | None = None,
+    separator: str | None = None,
     root: str | Path | None = None,
 ) -> Dataset:
     """A data set from a data frame of pandas, polars or pyarrow: a row for each image.
@@ -75,7 +77,9 @@ def of_frame(
     Parameters
     ----------
     frame : the data frame. Images are paths, image files as bytes, images of Pillow, arrays, or columns of pixels
-    image, label, group, split, weight : names of columns; None: guessed, as for tables
+    image, label, group, split, weight : names of columns; None: guessed, as for tables. Several columns of labels hold
+        zeros and ones, and give several labels an image, as lists in one column do
+    separator : between several labels in a text; None: a text is one class
     root : the folder from which paths lead, and which they may not leave. None: from the current folder, and absolute
         paths are taken as they are
 
@@ -97,9 +101,8 @@ def of_frame(
     >>> data.train.images.shape, data.train.labels.tolist(), data.class_names
     ((3, 4, 4, 1), [0, 1, 0], ('a', 'b'))
     """
-    root = None if root is None else str(root)
-    columns = Columns(image=image, label=label, group=group, split=split, weight=weight, root=root)
-    return read_frame(frame, ReadOptions(columns=columns))
+    given = {"image": image, "label": label, "group": group, "split": split, "weight": weight, "separator": separator}
+    return read_frame(frame, ReadOptions(columns=columns_of({**given, "root": root})))
 
 
 def read_frame(frame: Any, options: ReadOptions) -> Dataset:
@@ -137,7 +140,7 @@ def has_columns(path: Path, columns: Columns) -> bool:
     with suppress(DataError, OSError):
         if recognises(path):
             names = set(next(sources(path))[1].names)
-            return {name for key, name in columns.given.items() if key != "root"} <= names
+            return columns.names <= names
     return False
 
 
@@ -152,7 +155,7 @@ def _dataset(plan: Plan, options: ReadOptions, name: str) -> Dataset:
         decoded = decode_files(files, [plan.splits[index] == "train" for index in usable], options)
         unusable |= {usable[at]: _reason(plan, usable[at], text) for at, text in decoded.unusable.items()}
     _check_usable(plan, unusable, options.skip_bad)
-    sets = _image_sets(plan, usable, decoded, unusable, lazy=options.decode is not None)
+    sets = _image_sets(plan, usable, decoded, unusable, options)
     skipped = tuple((plan.rows if index in plan.faults else plan.names)[index] for index in sorted(unusable))
     notes = (*plan.notes, *_findings(plan, sorted(set(usable) - unusable.keys())))
     dataset = Dataset(name, sets["train"], sets.get("validation"), sets.get("test"), skipped=skipped, notes=notes)
@@ -179,7 +182,11 @@ def _check_usable(plan: Plan, unusable: Mapping[int, str], skip_bad: int) -> Non
 
 
 def _image_sets(
-    plan: Plan, usable: Sequence[int], decoded: ImageFiles | None, unusable: Mapping[int, str], *, lazy: bool
+    plan: Plan,
+    usable: Sequence[int],
+    decoded: ImageFiles | None,
+    unusable: Mapping[int, str],
+    options: ReadOptions,
 ) -> dict[str, ImageSet]:
     """The images of each split; `decoded` are the files of the usable rows, if they are files."""
     places = {index: place for place, index in enumerate(usable)}
@@ -190,7 +197,7 @@ def _image_sets(
     if not kept["train"]:
         raise DataError(f"{plan.where} has no training images that can be used. Give a table that has some.")
     kept = {split: rows for split, rows in kept.items() if rows}
-    labels, names = _classes(plan, kept)
+    labels, names = _classes(plan, kept) if plan.form == "class" else _several(plan, kept, options.label_names)
     groups, weights = _group_numbers(plan), None if plan.weights is None else np.array(plan.weights)
     sets = {}
     for split, rows in kept.items():
@@ -199,7 +206,7 @@ def _image_sets(
             images = plan.cells.pixels if len(rows) == len(plan.rows) else plan.cells.pixels[rows]
         else:
             files = LazyImages(decoded.images, np.array([places[index] for index in rows]))
-            images = as_images(files) if lazy else files[:]
+            images = as_images(files) if options.decode is not None else files[:]
         own_groups, own_weights = (None if values is None else values[rows] for values in (groups, weights))
         sets[split] = image_set(images, labels[split], names, f"{plan.where}, {split}", own_groups, own_weights)
     return sets
@@ -214,7 +221,12 @@ def _emptied(plan: Plan, reasons: Mapping[int, str]) -> str:
     """The classes and splits of which no image can be used."""
 
     def kinds(rows: Iterable[int]) -> set[tuple[str, str]]:
-        return {(plan.splits[row], str(plan.labels[row]).strip()) for row in rows if not is_missing(plan.labels[row])}
+        return {
+            (plan.splits[row], name)
+            for row in rows
+            if not is_missing(plan.labels[row])
+            for name in label_names(plan.labels[row])
+        }
 
     lost = (
         kinds(reasons) - kinds(index for index in range(len(plan.rows)) if index not in reasons) if reasons else set()
@@ -224,20 +236,33 @@ def _emptied(plan: Plan, reasons: Mapping[int, str]) -> str:
 
 def _classes(plan: Plan, rows: Mapping[str, list[int]]) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
     """Labels of each split as indices of classes, and the names of the classes."""
-    order = [index for indices in rows.values() for index in indices]
-    values = _label_array([plan.labels[index] for index in order], plan.where)
+    values = _label_array([plan.labels[index] for indices in rows.values() for index in indices], plan.where)
     if plan.class_names and values.dtype.kind == "U":
         raise DataError(f"{plan.where}: labels are texts, but names of classes are saved for numbers. Save it again.")
     ends = np.cumsum([len(indices) for indices in rows.values()])[:-1]
     return classes_of_labels(dict(zip(rows, np.split(values, ends), strict=True)), plan.class_names, plan.where)
 
 
+def _several(
+    plan: Plan, rows: Mapping[str, list[int]], known: Sequence[str]
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    """Labels of each split, bool N×K, and their names; `known` are those that a cell can name."""
+    labels = [plan.labels[index] for indices in rows.values() for index in indices]
+    names = plan.class_names
+    if plan.form == "names":
+        names = names_of_labels(labels, known or names, plan.where)
+    try:
+        matrix, names = labels_of_lists(labels, names)
+    except DataError as error:
+        raise DataError(f"{plan.where}: {error}") from None
+    ends = np.cumsum([len(indices) for indices in rows.values()])[:-1]
+    return dict(zip(rows, cast("list[Labels]", np.split(matrix, ends)), strict=True)), names
+
+
 def _label_array(values: list[Any], where: str) -> NDArray[Any]:
     """Labels as whole numbers, int64, if all are; otherwise as texts."""
-    if any(isinstance(value, list | np.ndarray | dict | set) for value in values):
-        raise DataError(
-            f"{where}: labels are lists; every image needs exactly one label. Name another with --label-column."
-        )
+    if any(isinstance(value, dict) for value in values):
+        raise DataError(f"{where}: labels are neither names nor numbers. Name another column with --label-column.")
     if all(isinstance(value, int | float | np.number | np.bool_) for value in values):
         try:
             return to_labels(np.array(values))
@@ -266,7 +291,7 @@ def _group_numbers(plan: Plan) -> NDArray[np.int64] | None:
 
 def _findings(plan: Plan, rows: Sequence[int]) -> Iterator[str]:
     """Yield what looks like an oversight in the rows that are used: labels in two spellings, files named twice."""
-    counts = Counter(str(plan.labels[index]).strip() for index in rows)
+    counts = Counter(name for index in rows for name in label_names(plan.labels[index]))
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in counts:
         spellings[label.casefold()].append(label)
@@ -274,6 +299,8 @@ def _findings(plan: Plan, rows: Sequence[int]) -> Iterator[str]:
         if len(alike) > 1:
             listed = " and ".join(f"{label!r} ({counts[label]:,} rows)" for label in sorted(alike)[:5])
             yield f"labels differ only in their letters' case, and are different classes: {listed}"
+    if plan.form == "class" and (hint := separator_hint(list(counts))):
+        yield hint
     first: dict[tuple[str, Path], int] = {}
     repeated = [
         (index, earlier)

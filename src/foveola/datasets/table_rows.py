@@ -13,6 +13,7 @@ from foveola.datasets.columns import Chosen, NoLabels, Source, choose_columns, i
 from foveola.datasets.image_files import StoredImage
 from foveola.datasets.reader import ReadOptions
 from foveola.datasets.series import compile_groups, group_name
+from foveola.datasets.table_labels import Form, label_names, read_labels
 from foveola.datasets.table_sources import hub_sources, source_of, sources, split_of_file
 from foveola.errors import DataError
 from foveola.files import expanded
@@ -23,12 +24,14 @@ from foveola.images import Images
 class Plan:
     """What a table says of its N images, before image files are decoded.
 
-    `faults` are the rows that cannot be used, by index. `names` are those of the files, or of the rows.
+    `labels` are those of `foveola.datasets.table_labels.RowLabels`, in the form that `form` says. `faults` are the rows
+    that cannot be used, by index. `names` are those of the files, or of the rows.
     """
 
     where: str
     splits: list[str]
     cells: Cells
+    form: Form
     labels: list[Any]
     groups: list[str | None] | None
     weights: list[float] | None
@@ -96,10 +99,9 @@ def plan_sources(
 
 def _part(split: str, source: Source, chosen: Chosen, root: Path | None, options: ReadOptions) -> Plan:
     """What one table says."""
-    assert chosen.label is not None, "tables without labels are refused"
-    wanted = [
-        name for name in (chosen.image, chosen.label, chosen.group, chosen.split, chosen.weight) if name is not None
-    ]
+    assert chosen.labels, "tables without labels are refused"
+    others = (chosen.image, chosen.group, chosen.split, chosen.weight)
+    wanted = [*chosen.labels, *(name for name in others if name is not None)]
     found = source.read(list(dict.fromkeys(wanted)), chosen.pixels)
     rows = [f"{source.where}, {source.unit} {number}" for number in found.numbers]
     if found.pixels is not None:
@@ -108,8 +110,8 @@ def _part(split: str, source: Source, chosen: Chosen, root: Path | None, options
         assert chosen.image is not None, "there are images in one form or the other"
         cells = read_cells(found.values[chosen.image], rows, root, options.image_size)
     names = [image_name(file, row) for file, row in zip(cells.files, rows, strict=True)]
-    labels = list(found.values[chosen.label])
-    class_names = source.class_names(chosen.label)
+    columns = {name: found.values[name] for name in chosen.labels}
+    labels = read_labels(columns, rows, source.class_names(chosen.labels[0]), options.columns.separator)
     splits, faults = [split] * len(rows), dict(cells.faults)
     if chosen.split is not None:
         for index, value in enumerate(found.values[chosen.split]):
@@ -117,9 +119,7 @@ def _part(split: str, source: Source, chosen: Chosen, root: Path | None, options
             splits[index] = known or "train"
             if known is None:
                 faults[index] = f"{rows[index]}: the split is {str(value)[:40]!r}, not train, validation or test."
-    for index, label in enumerate(labels):
-        if is_missing(label) or (class_names and label == -1):
-            faults.setdefault(index, f"{rows[index]}: no label in column {chosen.label!r}.")
+    faults = labels.faults | faults
     weights = None
     if chosen.weight is not None:
         weights = [_weight(value) for value in found.values[chosen.weight]]
@@ -132,14 +132,15 @@ def _part(split: str, source: Source, chosen: Chosen, root: Path | None, options
         source.where,
         splits,
         cells,
-        labels,
+        labels.form,
+        labels.values,
         groups,
         weights,
         rows,
         names,
-        class_names,
+        labels.class_names,
         faults,
-        (*chosen.notes, *cells.notes),
+        (*chosen.notes, *labels.notes, *cells.notes),
     )
 
 
@@ -196,6 +197,11 @@ def _joined(parts: Sequence[Plan], notes: tuple[str, ...]) -> Plan:
         raise DataError(
             f"{shown(part.where for part in parts)} hold images of different forms. Give them the same columns."
         )
+    if len({part.form for part in parts}) > 1:
+        raise DataError(
+            f"{shown(part.where for part in parts)}: some have one class an image, others several labels. Give all of "
+            f"them columns of one form."
+        )
     files: list[ImageFile | None] = []
     faults: dict[int, str] = {}
     for part in parts:
@@ -212,6 +218,7 @@ def _joined(parts: Sequence[Plan], notes: tuple[str, ...]) -> Plan:
         shown(part.where for part in parts),
         [split for part in parts for split in part.splits],
         Cells(files, {}, joined),
+        parts[0].form,
         [label for part in parts for label in part.labels],
         groups,
         weights,
@@ -230,9 +237,10 @@ def _contradictions(plan: Plan) -> dict[int, str]:
     for index, file in enumerate(plan.cells.files):
         if isinstance(file, Path) and index not in plan.faults:
             first = earlier.setdefault(file, index)
-            if str(plan.labels[first]).strip() != str(plan.labels[index]).strip():
+            here, before = (", ".join(label_names(plan.labels[row])) for row in (index, first))
+            if here != before:
                 faults[index] = (
-                    f"{plan.rows[index]}: {file} has the label {str(plan.labels[index])[:40]!r} here, and "
-                    f"{str(plan.labels[first])[:40]!r} in {plan.rows[first].rpartition(', ')[2]}."
+                    f"{plan.rows[index]}: {file} has the label {here[:40]!r} here, and {before[:40]!r} in "
+                    f"{plan.rows[first].rpartition(', ')[2]}."
                 )
     return faults

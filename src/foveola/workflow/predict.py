@@ -45,7 +45,7 @@ def predict(
     fix: Collection[str] = (),
     show: str | Path | None = None,
     top: int = 3,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     verbose: bool = True,
 ) -> list[Prediction]:
     """Classify image files of any size.
@@ -98,7 +98,7 @@ def predict_each(
     fix: Collection[str] = (),
     show: str | Path | None = None,
     top: int = 3,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     verbose: bool = True,
 ) -> Iterator[Prediction | Refusal]:
     """As `predict`, but an image that cannot be used is refused by itself, and the others are classified.
