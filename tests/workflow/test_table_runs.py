@@ -167,7 +167,13 @@ def test_columns_on_the_command_line(tables, tiny, tmp_path, foveola_command):
         "train", table, "--recipe", tiny, "--out", tmp_path / "run", "--no-report", *options
     )
     assert code == 0, error
-    assert json.loads(out)["data"]["columns"] == {**COLUMNS, "split": None, "weight": None, "root": None}
+    assert json.loads(out)["data"]["columns"] == {
+        **COLUMNS,
+        "split": None,
+        "weight": None,
+        "separator": None,
+        "root": None,
+    }
     code, out, error = foveola_command("pack", table, "--out", tmp_path / "packed", *options)
     assert code == 0, error
     assert json.loads(out)["splits"] == {"train": 60}

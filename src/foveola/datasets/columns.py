@@ -153,9 +153,9 @@ def choose_columns(source: Source, given: Columns, *, labelled: bool = True) -> 
     weight = given.weight or _by_name(rest, _WEIGHTS)
     if labelled and not labels:
         labels = (_label_column(source, [name for name in rest if name not in (group, weight)]),)
-    for name in (image, *labels, group, split, weight):
-        if name is not None:
-            check_column(source, name)
+    for column in (image, *labels, group, split, weight):
+        if column is not None:
+            check_column(source, column)
     chosen = Chosen(image, pixels, labels if labelled else (), group, split, weight)
     return replace(chosen, notes=tuple(_notes(source, given, chosen)))
 

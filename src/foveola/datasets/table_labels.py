@@ -15,8 +15,6 @@ from foveola.text import class_name
 # One class an image; or several labels: in a column each, or named in one cell
 Form = Literal["class", "columns", "names"]
 
-_LISTS = (list, tuple, set, frozenset, np.ndarray)
-
 
 @dataclass(frozen=True, eq=False)
 class RowLabels:
@@ -56,7 +54,7 @@ def read_labels(
     if len(columns) > 1:
         return _of_columns(columns, rows)
     ((column, values),) = columns.items()
-    listed = any(isinstance(value, _LISTS) for value in values)
+    listed = any(map(is_list, values))
     if separator is not None and listed:
         raise DataError(f"Column {column!r} holds lists, which need no --label-separator. Leave it out.")
     if separator is not None:
@@ -69,6 +67,11 @@ def read_labels(
         if is_missing(value) or (class_names and value == -1)
     }
     return RowLabels("class", list(values), class_names, faults)
+
+
+def is_list(value: object) -> bool:
+    """Whether a cell holds several labels."""
+    return isinstance(value, list | tuple | set | frozenset | np.ndarray)
 
 
 def label_names(label: Any) -> tuple[str, ...]:
@@ -120,7 +123,7 @@ def _of_texts(column: str, values: Sequence[Any], separator: str) -> RowLabels:
 
 def _of_lists(column: str, values: Sequence[Any], rows: Sequence[str], class_names: tuple[str, ...]) -> RowLabels:
     """Labels that are listed: names, numbers of classes, or a zero or one for each label."""
-    lists = [list(value) if isinstance(value, _LISTS) else None for value in values]
+    lists = [list(value) if is_list(value) else None for value in values]
     count = _flags_a_list([one for one in lists if one is not None])
     names = class_names if not count or len(class_names) == count else tuple(map(str, range(count)))
     found: list[tuple[str, ...]] = []
@@ -164,7 +167,7 @@ def _name(label: Any, class_names: Sequence[str]) -> str:
     """
     if isinstance(label, str | bytes):
         return _text(label)
-    if not isinstance(label, int | float | np.number) or isinstance(label, bool) or label % 1 != 0:
+    if not isinstance(label, int | float | np.number) or isinstance(label, bool) or float(label) % 1 != 0:
         raise DataError(f"{str(label)[:40]!r} in a list of labels is neither a name nor a whole number.")
     if not class_names:
         return str(int(label))
@@ -187,7 +190,7 @@ def separator_hint(texts: Sequence[str]) -> str | None:
     for separator in (";", "|", ","):
         joined = [text for text in texts if separator in text]
         parts = {part.strip() for text in joined for part in text.split(separator)}
-        if len(joined) > 2 and len(parts) < len(joined):
+        if len(joined) > 2 and len(parts) <= len(joined):
             return (
                 f"labels such as {joined[0][:60]!r} are taken for one class each; if they are several labels: "
                 f"--label-separator {separator!r}"

@@ -237,7 +237,7 @@ def _contradictions(plan: Plan) -> dict[int, str]:
     for index, file in enumerate(plan.cells.files):
         if isinstance(file, Path) and index not in plan.faults:
             first = earlier.setdefault(file, index)
-            here, before = (", ".join(label_names(plan.labels[row])) for row in (index, first))
+            here, before = (", ".join(label_names(plan.labels[row])) or "no label" for row in (index, first))
             if here != before:
                 faults[index] = (
                     f"{plan.rows[index]}: {file} has the label {here[:40]!r} here, and {before[:40]!r} in "
