@@ -153,6 +153,16 @@ def test_columns_of_labels_on_the_command_line():
     assert Columns.model_validate_json('{"label": "a"}').labels == ("a",)
 
 
+def test_a_test_table_without_the_columns_of_labels_is_no_test_split(tmp_path, expected):
+    write(tmp_path / "train.csv", {**{name: values.astype(int) for name, values in FLAGS.items()}, **PIXELS})
+    write(tmp_path / "test.csv", {"id": range(16), **PIXELS})
+    data = load(tmp_path, label_column=NAMES)
+    assert (data.fingerprint, data.test) == (expected, None)
+    assert any("test.csv has no labels, so that it is not a test split" in note for note in data.notes)
+    with pytest.raises(DataError, match=r"train\.csv: Unknown column 'beech'\. Did you mean 'beach'"):
+        load(tmp_path, label_column=("beech", "peple"))
+
+
 def test_columns_of_zeros_and_ones_are_proposed_not_guessed(tmp_path):
     table = write(tmp_path / "a.csv", {**{name: values.astype(int) for name, values in FLAGS.items()}, **PIXELS})
     with pytest.raises(DataError, match=re.escape("""--label-column 'beach,people,"sun, set"'. A table""")):

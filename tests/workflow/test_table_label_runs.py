@@ -3,12 +3,14 @@
 import csv
 import json
 
+import pandas
 import pytest
 from PIL import Image
 
 import foveola
-from foveola.datasets.reload import reload_data
+from foveola.datasets.reload import known_columns, reload_data
 from foveola.errors import DataError
+from foveola.models.metadata import Columns
 from foveola.models.model_file import read_metadata
 from foveola.progress import no_progress
 from foveola.workflow.open import model_path
@@ -72,6 +74,15 @@ def test_columns_and_separator_are_recorded_and_used_again(run, tables, foveola_
     assert document["macro_f1"] == json.loads((run.path / "evaluation.json").read_text())["macro_f1"]
     in_columns = foveola.evaluate(run.path, tables / "columns.csv", columns={"label": list(NAMES)}, verbose=False)
     assert in_columns.metrics == run.evaluation.metrics
+
+
+def test_the_separator_alone_is_used_again_for_a_frame(run, tables):
+    frame = pandas.read_csv(tables / "texts.csv").rename(columns={"what": "label", "day": "group"})
+    frame["file"] = [str(tables / name) for name in frame["file"]]
+    own = read_metadata(model_path(run.path))
+    own = own.model_copy(update={"data": own.data.model_copy(update={"columns": Columns(separator="|")})})
+    assert known_columns(own, foveola.datasets.as_source(frame)) == Columns(separator="|")
+    assert known_columns(own, foveola.Dataset("a", foveola.load("digits").train)) == Columns()
 
 
 def test_a_few_images_with_few_labels_are_measured(run, tables, tmp_path):

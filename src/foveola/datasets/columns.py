@@ -26,6 +26,7 @@ from foveola.models.metadata import Columns, first_problem
 MIN_PIXELS = 16  # columns of pixels, or numbers in a cell: an image of 4×4
 MAX_OTHERS = 500  # columns that hold no pixels
 MAX_SHOWN = 12  # names in a message
+_MAX_PROPOSED = 50  # columns of labels in a command
 HEAD_ROWS = 50  # whose values tell what a column holds
 
 # By these names, in this order, columns are guessed; case, blanks and underscores do not count
@@ -128,9 +129,11 @@ def choose_columns(source: Source, given: Columns, *, labelled: bool = True) -> 
     DataError
         If there is no such column, or images or labels are in none that can be told from the others.
     """
+    labels = given.labels
+    if labelled and labels and not set(labels) & set(source.names):
+        raise NoLabels(_unknown_column(source, labels[0]))
     for name in given.names:
         check_column(source, name)
-    labels = given.labels
     taken = [*labels, *(name for name in (given.group, given.split, given.weight) if name is not None)]
     if labelled and not labels and not source.has_header:
         free = [name for name in source.names[:MAX_OTHERS] if name not in (given.image, *taken)]
@@ -222,10 +225,14 @@ def check_column(source: Source, name: str) -> None:
     """
     count = list(source.names).count(name)
     if count == 0:
-        own = [own for own in source.names if not _PIXEL.fullmatch(own)] or source.names[:MAX_SHOWN]
-        raise DataError(f"{source.where}: {unknown('column', name, own[: 4 * MAX_SHOWN])}")
+        raise DataError(_unknown_column(source, name))
     if count > 1:
         raise DataError(f"{source.where} has {count} columns with the name {name!r}. Rename all but one.")
+
+
+def _unknown_column(source: Source, name: str) -> str:
+    own = [own for own in source.names if not _PIXEL.fullmatch(own)] or source.names[:MAX_SHOWN]
+    return f"{source.where}: {unknown('column', name, own[: 4 * MAX_SHOWN])}"
 
 
 def split_of_value(value: str) -> str | None:
@@ -314,7 +321,7 @@ def _several_hint(source: Source, names: Sequence[str]) -> str:
     if len(flags) < 2:
         return ""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(flags)
+    csv.writer(line, lineterminator="").writerow(flags if len(flags) <= _MAX_PROPOSED else [*flags[:3], "…"])
     return f"; several that each say yes or no of one label with --label-column {shlex.quote(line.getvalue())}"
 
 

@@ -167,7 +167,16 @@ def known_columns(metadata: ModelMetadata, data: Source) -> Columns:
         return Columns()
     if isinstance(data, str | Path):
         return columns if table.has_columns(expanded(data), columns) else Columns()
-    return columns if columns.names and columns.names <= set(frame_columns(data)) else Columns()
+    names = frame_columns(data)
+    return columns if names and columns.names <= set(names) else Columns()
+
+
+def known_image_column(metadata: ModelMetadata, path: Path) -> str | None:
+    """The column of images of a model's training, if the table has it; it need not have the others."""
+    columns = None if metadata.data is None else metadata.data.columns
+    if columns is None or columns.image is None or not table.has_columns(path, Columns(image=columns.image)):
+        return None
+    return columns.image
 
 
 def _recorded_columns(recorded: RecordedData, data: Source) -> Columns | None:

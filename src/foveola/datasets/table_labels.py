@@ -167,7 +167,8 @@ def _name(label: Any, class_names: Sequence[str]) -> str:
     """
     if isinstance(label, str | bytes):
         return _text(label)
-    if not isinstance(label, int | float | np.number) or isinstance(label, bool) or float(label) % 1 != 0:
+    is_number = isinstance(label, int | float | np.integer | np.floating) and not isinstance(label, bool)
+    if not is_number or (isinstance(label, float | np.floating) and not label.is_integer()):
         raise DataError(f"{str(label)[:40]!r} in a list of labels is neither a name nor a whole number.")
     if not class_names:
         return str(int(label))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foveola.datasets import table
 from foveola.datasets.columns import as_columns
-from foveola.datasets.reload import known_columns
+from foveola.datasets.reload import known_image_column
 from foveola.datasets.table_images import TableImage, table_images
 from foveola.errors import DataError
 from foveola.files import expanded, write_atomically, writing
@@ -141,7 +141,7 @@ def find_readable(
     """The image files that the names stand for, or the images of a single table."""
     if len(images) == 1 and is_table(images[0]):
         path = expanded(images[0])
-        image = columns.image or known_columns(metadata, path).image
+        image = columns.image or known_image_column(metadata, path)
         return table_images(path, columns.model_copy(update={"image": image}), metadata.image_shape[:2])
     return find_images(images)
 
