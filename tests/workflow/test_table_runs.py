@@ -115,6 +115,13 @@ def test_pixels_without_header_may_follow_a_column(run, tables, toy, tmp_path):
     np.testing.assert_array_equal([image.read().pixels for image in found], toy.train.images)
 
 
+def test_the_column_of_images_is_known_where_there_are_no_labels(run, tables):
+    rows = [[row[0], row[0].replace("images/1.png", "images/2.png")] for row in read(tables / "labels.csv")[1:3]]
+    table = write(tables / "two.csv", [["image", "file"], *rows])
+    found = foveola.predict(run.path, [table], verbose=False)
+    assert [one.image for one in found] == [str(tables / name) for _, name in rows]
+
+
 def test_a_submission(run, tables, tmp_path, foveola_command):
     expected = [one.class_name for one in foveola.predict(run.path, [tables / "test.csv"], verbose=False)]
     for id_column, ids in (
@@ -167,7 +174,13 @@ def test_columns_on_the_command_line(tables, tiny, tmp_path, foveola_command):
         "train", table, "--recipe", tiny, "--out", tmp_path / "run", "--no-report", *options
     )
     assert code == 0, error
-    assert json.loads(out)["data"]["columns"] == {**COLUMNS, "split": None, "weight": None, "root": None}
+    assert json.loads(out)["data"]["columns"] == {
+        **COLUMNS,
+        "split": None,
+        "weight": None,
+        "separator": None,
+        "root": None,
+    }
     code, out, error = foveola_command("pack", table, "--out", tmp_path / "packed", *options)
     assert code == 0, error
     assert json.loads(out)["splits"] == {"train": 60}

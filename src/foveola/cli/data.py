@@ -15,6 +15,7 @@ from foveola.cli.options import (
     ImageRoot,
     Json,
     LabelColumn,
+    LabelSeparator,
     Plain,
     Quiet,
     Seed,
@@ -73,6 +74,7 @@ def audit(
     groups: Groups = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
     weight_column: WeightColumn = None,
@@ -90,7 +92,9 @@ def audit(
     document = audit_data(
         data, out=out, recipe=recipe, epochs=epochs, folds=folds, seed=seed, retrain=retrain,
         device=one_of("device", device, DEVICES), threads=threads, groups=groups, skip_bad=skip_bad,
-        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
+        columns=table_columns(
+            image_column, label_column, group_column, split_column, weight_column, image_root, label_separator
+        ),
         verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.audit(document))
@@ -107,6 +111,7 @@ def pack(
     groups: Groups = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
     weight_column: WeightColumn = None,
@@ -130,7 +135,9 @@ def pack(
     document = pack_data(
         data, out, image_size=None if image_size is None else parse_image_size(image_size),
         channels=1 if grey else None, groups=groups, skip_bad=skip_bad, processes=processes, force=force,
-        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
+        columns=table_columns(
+            image_column, label_column, group_column, split_column, weight_column, image_root, label_separator
+        ),
         verify=verify, verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.packed(document))

@@ -66,8 +66,13 @@ def predict(
         ),
     ] = None,
     label_column: Annotated[
-        str, typer.Option(metavar="NAME", help="With --id-column: name of the column of classes.")
-    ] = "label",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --id-column: name of the column of classes. Default: label; of several labels, a column of "
+            "zeros and ones each.",
+        ),
+    ] = None,
     image_column: ImageColumn = None,
     image_root: ImageRoot = None,
     seen: Annotated[
@@ -84,7 +89,7 @@ def predict(
     """Classify images; differences from the training images are reported, never silently fixed."""
     from foveola.files import check_writable, write_atomically, writing
     from foveola.inputs.prepare import Prediction, prediction_document
-    from foveola.workflow.open import open_model
+    from foveola.workflow.open import metadata_of, open_model
     from foveola.workflow.predict import Refusal, predict_each
     from foveola.workflow.prediction_files import check_format, encode_predictions, encode_submission, image_ids
 
@@ -109,7 +114,7 @@ def predict(
     if out is not None:
         if id_column is not None:
             ids = image_ids(images, answers, id_column)
-            content: str | bytes = encode_submission(answers, ids, id_column, label_column, out)
+            content: str | bytes = encode_submission(answers, ids, id_column, label_column, metadata_of(predictor), out)
         else:
             content = to_json(document) + "\n" if out.suffix == ".json" else encode_predictions(answers, out)
         with writing(out):

@@ -16,6 +16,7 @@ from foveola.cli.options import (
     ImageRoot,
     Json,
     LabelColumn,
+    LabelSeparator,
     Model,
     PredictingThreads,
     Quiet,
@@ -42,6 +43,7 @@ def evaluate(
     skip_bad: SkipBad = 0,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
     weight_column: WeightColumn = None,
@@ -61,7 +63,9 @@ def evaluate(
     predictor = open_model(model, device=one_of("device", device, DEVICES), threads=threads)
     document = evaluate_model(
         predictor, data, split=name, grey=grey, fix=parse_fixes(fix), skip_bad=skip_bad,
-        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
+        columns=table_columns(
+            image_column, label_column, group_column, split_column, weight_column, image_root, label_separator
+        ),
         verbose=not quiet,
     )  # fmt: skip
     if out is not None:

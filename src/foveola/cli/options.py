@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, and the parsers of their values."""
 
+import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -94,7 +95,20 @@ ImageColumn = Annotated[
 ]
 LabelColumn = Annotated[
     str | None,
-    typer.Option("--label-column", metavar="NAME", help="Column of a table that holds the labels. Default: guessed."),
+    typer.Option(
+        "--label-column",
+        metavar="NAME",
+        help="Column of a table that holds the labels. Default: guessed. Several, a,b,c, that hold "
+        "zeros and ones give several labels an image.",
+    ),
+]
+LabelSeparator = Annotated[
+    str | None,
+    typer.Option(
+        "--label-separator",
+        metavar="TEXT",
+        help="What stands between several labels in a cell of a table, such as ';'. Default: a cell is one class.",
+    ),
 ]
 GroupColumn = Annotated[
     str | None,
@@ -159,10 +173,28 @@ def table_columns(
     split: str | None = None,
     weight: str | None = None,
     root: Path | None = None,
-) -> dict[str, str]:
+    separator: str | None = None,
+) -> dict[str, str | Sequence[str]]:
     """The columns that were given, for the functions of `foveola.workflow`."""
-    given = {"image": image, "label": label, "group": group, "split": split, "weight": weight, "root": path_text(root)}
+    given = {
+        "image": image, "label": None if label is None else parse_names(label), "group": group, "split": split,
+        "weight": weight, "root": path_text(root), "separator": separator,
+    }  # fmt: skip
     return {name: value for name, value in given.items() if value is not None}
+
+
+def parse_names(text: str) -> list[str]:
+    """Names that are separated by commas; quotes surround a name that has one, as in CSV.
+
+    Raises
+    ------
+    UserError
+        If quotes do not end.
+    """
+    try:
+        return [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [""])]
+    except csv.Error as error:
+        raise UserError(f"{text!r} is no list of names: {error}. Separate them by commas, such as a,b,c.") from None
 
 
 def parse_overrides(settings: list[str] | None) -> dict[str, Any]:

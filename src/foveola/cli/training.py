@@ -16,6 +16,7 @@ from foveola.cli.options import (
     ImageRoot,
     Json,
     LabelColumn,
+    LabelSeparator,
     Overrides,
     Plain,
     Quiet,
@@ -219,6 +220,7 @@ def train(
     groups: Groups = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
     weight_column: WeightColumn = None,
@@ -251,7 +253,9 @@ def train(
             "DATA is missing. Name it: foveola train digits; or go on with a run: foveola train --resume RUN."
         )
     budget, values = _length_and_settings(context, budget, epochs, reject, reject_on_average, overrides)
-    columns = table_columns(image_column, label_column, group_column, split_column, weight_column, image_root)
+    columns = table_columns(
+        image_column, label_column, group_column, split_column, weight_column, image_root, label_separator
+    )
     if find_rate:
         from foveola.workflow.find_rate import find_rate as find
 
@@ -302,8 +306,8 @@ def _length_and_settings(
 _WITH_RESUME = ("resume", "callback", "device", "threads", "as_json", "quiet")
 _WITH_FIND_RATE = (
     "find_rate", "data", "recipe", "epochs", "overrides", "out", "init", "freeze", "weights", "skip_bad", "groups",
-    "image_column", "label_column", "group_column", "split_column", "weight_column", "image_root", "seed", "device",
-    "threads", "as_json", "quiet",
+    "image_column", "label_column", "label_separator", "group_column", "split_column", "weight_column", "image_root",
+    "seed", "device", "threads", "as_json", "quiet",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from foveola.cli.options import (
     ImageRoot,
     Json,
     LabelColumn,
+    LabelSeparator,
     Overrides,
     Quiet,
     SkipBad,
@@ -93,6 +94,7 @@ def tune(
     groups: Groups = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     group_column: GroupColumn = None,
     split_column: SplitColumn = None,
     weight_column: WeightColumn = None,
@@ -119,7 +121,9 @@ def tune(
         objective=one_of("objective", objective, ("log_loss", "accuracy")), folds=folds, repeats=repeats,
         study=study, study_name=study_name, seed=seed, device=one_of("device", device, DEVICES), threads=threads,
         skip_bad=skip_bad, groups=groups,
-        columns=table_columns(image_column, label_column, group_column, split_column, weight_column, image_root),
+        columns=table_columns(
+            image_column, label_column, group_column, split_column, weight_column, image_root, label_separator
+        ),
         verbose=not quiet,
     )  # fmt: skip
     show(document, as_json, lambda tables: tables.tuning(document))

@@ -9,6 +9,7 @@ import numpy as np
 
 from foveola.datasets import cifar, digits, download, folder, folder_cache, idx, npz, objects, packed, table
 from foveola.datasets.catalog import CATALOG
+from foveola.datasets.columns import columns_of
 from foveola.datasets.download import cache_folder, data_folders
 from foveola.datasets.entry import Entry
 from foveola.datasets.objects import Source as Source
@@ -20,7 +21,6 @@ from foveola.images import Dataset, Images, ImageSet, Resize
 from foveola.inputs.find import is_image
 from foveola.inputs.resize import CommonShape, choose_fill, choose_resize, describe_resize, to_channels
 from foveola.lazy import Indices, LazyImages, as_images, as_lazy, select
-from foveola.models.metadata import Columns
 from foveola.progress import Progress, no_progress
 
 __all__ = ["CATALOG", "READERS", "Entry", "Progress", "cache_folder", "load", "locate"]
@@ -54,10 +54,12 @@ def load(
     channels_first: bool | None = None,
     name: str | None = None,
     image_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     group_column: str | None = None,
     split_column: str | None = None,
     weight_column: str | None = None,
+    label_separator: str | None = None,
+    label_names: Sequence[str] = (),
     image_root: str | Path | None = None,
     prepare: Prepare | None = None,
     progress: Progress | None = None,
@@ -89,7 +91,10 @@ def load(
     channels_first : True if arrays are N×C×H×W; None: PyTorch tensors of that shape are taken so, arrays are refused
     name : of data given as objects; by default "arrays", or what a data set is called
     image_column, label_column, group_column, split_column, weight_column : what the columns of a table hold; None:
-        guessed by names and values, as `notes` of the data set say
+        guessed by names and values, as `notes` of the data set say. Several columns of labels hold zeros and ones, and
+        give several labels an image, as lists in one column do
+    label_separator : between several labels in a text, such as ";"; None: a text is one class
+    label_names : all labels that lists or texts can name, in this order; empty: those that occur, sorted
     image_root : the folder from which a table's paths lead, and which they may not leave; None: the table's folder
     prepare : called with the first frame and the name of each image file, instead of resizing; returns pixels, uint8
         H×W×C, of `image_size`. Arrays are not prepared
@@ -127,11 +132,11 @@ def load(
         None if resize == "auto" else resize,
         fill,
         prepare,
-        columns=Columns(
-            image=image_column, label=label_column, group=group_column, split=split_column,
-            weight=weight_column,
-            root=None if image_root is None else str(image_root),
-        ),
+        columns=columns_of({
+            "image": image_column, "label": label_column, "group": group_column, "split": split_column,
+            "weight": weight_column, "separator": label_separator, "root": image_root,
+        }),
+        label_names=tuple(label_names),
     )  # fmt: skip
     given = as_source(source, y, class_names=class_names, channels_first=channels_first, name=name)
     return read(given, options, channels)
@@ -229,7 +234,7 @@ def _refuse_groups(source: str, options: ReadOptions) -> None:
 def _refuse_columns(source: str, options: ReadOptions) -> None:
     if options.columns.given:
         name = next(iter(options.columns.given))
-        option = "--image-root" if name == "root" else f"--{name}-column"
+        option = {"root": "--image-root", "separator": "--label-separator"}.get(name, f"--{name}-column")
         raise DataError(f"{option} is for tables (.csv, .tsv, .parquet, .tar), and {source} is none. Leave it out.")
 
 

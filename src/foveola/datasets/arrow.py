@@ -61,8 +61,12 @@ class ArrowTable:
             return [] if batch is None else _values(batch.column(0)[:HEAD_ROWS])
 
     def class_names(self, name: str) -> tuple[str, ...]:
-        """Names of classes that `datasets` has saved with a column of their numbers."""
+        """Names of classes that `datasets` has saved with a column of their numbers, or of lists of these."""
         feature = self.features.get(name)
+        if isinstance(feature, list) and len(feature) == 1:
+            feature = feature[0]
+        elif isinstance(feature, dict) and "feature" in feature:
+            feature = feature["feature"]
         names = feature.get("names") if isinstance(feature, dict) else None
         return tuple(map(str, names)) if isinstance(names, list) else ()
 

@@ -1,7 +1,10 @@
 """Columns of a table: which of them hold images, pixels, labels, groups and splits, as given or guessed and said."""
 
+import csv
+import io
 import os
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,17 +14,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
+from pydantic import ValidationError
 
 from foveola.datasets.image_files import StoredImage
 from foveola.datasets.layout import split_of
 from foveola.errors import DataError, unknown
 from foveola.files import expanded
 from foveola.inputs.find import is_image
-from foveola.models.metadata import Columns
+from foveola.models.metadata import Columns, first_problem
 
 MIN_PIXELS = 16  # columns of pixels, or numbers in a cell: an image of 4×4
 MAX_OTHERS = 500  # columns that hold no pixels
 MAX_SHOWN = 12  # names in a message
+_MAX_PROPOSED = 50  # columns of labels in a command
 HEAD_ROWS = 50  # whose values tell what a column holds
 
 # By these names, in this order, columns are guessed; case, blanks and underscores do not count
@@ -36,6 +41,7 @@ _IMAGES = (
 _GROUPS = ("group", "groups", "groupid", "patient", "patientid", "subject", "subjectid", "writer", "writerid")
 _WEIGHTS = ("weight", "weights", "sampleweight")
 _SPLITS = ("split", "set", "usage", "subset", "partition")
+_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")  # of a label's column
 _UNNAMED = re.compile(r"(unnamed.*|index|id|rowid|)", re.IGNORECASE)  # beside images and labels: numbers of rows
 _PIXEL = re.compile(r"(.*?)(\d+)(?:[x_](\d+))?", re.IGNORECASE)
 _NUMBERS = re.compile(r"\s*\d+(?:[\s,]+\d+){15,}\s*")
@@ -99,11 +105,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Chosen:
-    """The columns of a table: `image`, or `pixels` in their order; None for what it does not have."""
+    """The columns of a table: `image`, or `pixels` in their order; None or empty for what it does not have."""
 
     image: str | None
     pixels: tuple[str, ...]
-    label: str | None
+    labels: tuple[str, ...]
     group: str | None
     split: str | None
     weight: str | None
@@ -123,17 +129,18 @@ def choose_columns(source: Source, given: Columns, *, labelled: bool = True) -> 
     DataError
         If there is no such column, or images or labels are in none that can be told from the others.
     """
-    for name in (given.image, given.label, given.group, given.split, given.weight):
-        if name is not None:
-            check_column(source, name)
-    taken = [name for name in (given.label, given.group, given.split, given.weight) if name is not None]
-    label = given.label
-    if labelled and label is None and not source.has_header:
+    labels = given.labels
+    if labelled and labels and not set(labels) & set(source.names):
+        raise NoLabels(_unknown_column(source, labels[0]))
+    for name in given.names:
+        check_column(source, name)
+    taken = [*labels, *(name for name in (given.group, given.split, given.weight) if name is not None)]
+    if labelled and not labels and not source.has_header:
         free = [name for name in source.names[:MAX_OTHERS] if name not in (given.image, *taken)]
-        label = next((name for name in free if not _holds_images(source, name)), None)
+        labels = tuple(name for name in free if not _holds_images(source, name))[:1]
     pixels: tuple[str, ...] = ()
     if given.image is None:
-        pixels = pixel_columns(source, [name for name in source.names if name not in (*taken, label)])
+        pixels = pixel_columns(source, [name for name in source.names if name not in (*taken, *labels)])
     used = {*taken, *pixels}
     rest = [name for name in source.names if name not in used]
     if len(rest) > MAX_OTHERS:
@@ -147,12 +154,12 @@ def choose_columns(source: Source, given: Columns, *, labelled: bool = True) -> 
     rest = [name for name in rest if name != split]
     group = given.group or _by_name(rest, _GROUPS)
     weight = given.weight or _by_name(rest, _WEIGHTS)
-    if labelled and label is None:
-        label = _label_column(source, [name for name in rest if name not in (group, weight)])
-    for name in (image, label, group, split, weight):
-        if name is not None:
-            check_column(source, name)
-    chosen = Chosen(image, pixels, label if labelled else None, group, split, weight)
+    if labelled and not labels:
+        labels = (_label_column(source, [name for name in rest if name not in (group, weight)]),)
+    for column in (image, *labels, group, split, weight):
+        if column is not None:
+            check_column(source, column)
+    chosen = Chosen(image, pixels, labels if labelled else (), group, split, weight)
     return replace(chosen, notes=tuple(_notes(source, given, chosen)))
 
 
@@ -162,16 +169,42 @@ def as_columns(columns: Columns | Mapping[str, Any] | None) -> Columns:
     Raises
     ------
     DataError
-        If a key is unknown, or a value no text.
+        If a key is unknown, or a value cannot be the name of a column.
     """
     if columns is None:
         return Columns()
     if not isinstance(columns, Columns):
-        for key in columns:
-            if key not in Columns.model_fields:
-                raise DataError(unknown("key of columns", str(key), Columns.model_fields))
-        columns = Columns(**{key: value if value is None else str(value) for key, value in columns.items()})
+        columns = columns_of(columns)
     return columns.model_copy(update={"root": None if columns.root is None else str(expanded(columns.root).absolute())})
+
+
+def columns_of(given: Mapping[str, Any]) -> Columns:
+    """Columns from texts, or a list of texts for several labels, by key; None: guessed.
+
+    Raises
+    ------
+    DataError
+        If a key is unknown, or a value cannot be the name of a column.
+    """
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in Columns.model_fields:
+            raise DataError(unknown("key of columns", str(key), Columns.model_fields))
+        if key == "label" and isinstance(value, Iterable) and not isinstance(value, str):
+            values[key] = _several(list(map(str, value)))
+        elif value is not None:
+            values[key] = str(value)
+    try:
+        return Columns(**values)
+    except ValidationError as error:
+        raise DataError(f"These are no names of columns: {first_problem(error)}. Give shorter ones.") from None
+
+
+def _several(names: Sequence[str]) -> str | tuple[str, ...]:
+    """Several columns of labels; a single one is that of classes."""
+    if not names or len(set(names)) < len(names):
+        raise DataError("Columns of labels must be different, and one at least. Name each once.")
+    return names[0] if len(names) == 1 else tuple(names)
 
 
 def check_no_columns(columns: Columns) -> None:
@@ -192,10 +225,14 @@ def check_column(source: Source, name: str) -> None:
     """
     count = list(source.names).count(name)
     if count == 0:
-        own = [own for own in source.names if not _PIXEL.fullmatch(own)] or source.names[:MAX_SHOWN]
-        raise DataError(f"{source.where}: {unknown('column', name, own[: 4 * MAX_SHOWN])}")
+        raise DataError(_unknown_column(source, name))
     if count > 1:
         raise DataError(f"{source.where} has {count} columns with the name {name!r}. Rename all but one.")
+
+
+def _unknown_column(source: Source, name: str) -> str:
+    own = [own for own in source.names if not _PIXEL.fullmatch(own)] or source.names[:MAX_SHOWN]
+    return f"{source.where}: {unknown('column', name, own[: 4 * MAX_SHOWN])}"
 
 
 def split_of_value(value: str) -> str | None:
@@ -216,6 +253,14 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and value != value)
+
+
+def flag_of(value: Any) -> bool | None:
+    """What a cell says of a label: 1, true or yes; 0, false or no; None if it is anything else, or empty."""
+    if isinstance(value, int | float | np.number | np.bool_):
+        return bool(value) if value in (0, 1) else None
+    text = str(value).strip().casefold()
+    return True if text in _YES else False if text in _NO else None
 
 
 def pixel_columns(source: Source, names: Sequence[str]) -> tuple[str, ...]:
@@ -264,9 +309,20 @@ def _label_column(source: Source, names: Sequence[str]) -> str:
     if label is None:
         raise NoLabels(
             f"{source.where} has no column that seems to hold labels. Its other columns are {shown(names) or 'none'}. "
-            f"Name one with --label-column. A table without labels can be predicted: foveola predict RUN TABLE."
+            f"Name one with --label-column{_several_hint(source, rest)}. A table without labels can be predicted: "
+            f"foveola predict RUN TABLE."
         )
     return label
+
+
+def _several_hint(source: Source, names: Sequence[str]) -> str:
+    """How to take columns of zeros and ones as labels, if there are several of them."""
+    flags = [name for name in names if (values := source.head(name)) and None not in map(flag_of, values)]
+    if len(flags) < 2:
+        return ""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(flags if len(flags) <= _MAX_PROPOSED else [*flags[:3], "…"])
+    return f"; several that each say yes or no of one label with --label-column {shlex.quote(line.getvalue())}"
 
 
 def _by_name(names: Iterable[str], known: Sequence[str]) -> str | None:
@@ -310,8 +366,9 @@ def _notes(source: Source, given: Columns, chosen: Chosen) -> Iterable[str]:
     """What was guessed, a sentence."""
     image = f"{len(chosen.pixels):,} columns of pixels" if chosen.pixels else f"column {chosen.image!r}"
     parts = [f"images from {image}"] if given.image is None else []
-    for option in ("label", "group", "split", "weight"):
-        name = getattr(chosen, option)
+    guessed: dict[str, str | None] = {"label": chosen.labels[0] if chosen.labels else None}
+    guessed |= {option: getattr(chosen, option) for option in ("group", "split", "weight")}
+    for option, name in guessed.items():
         if name is not None and getattr(given, option) is None:
             parts.append(f"{option}s from column {name!r}")
     if parts:

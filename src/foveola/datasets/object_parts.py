@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveola.arrays import label_matrix, shape_text, to_images, to_labels, to_pixels
+from foveola.arrays import label_matrix, labels_of_lists, shape_text, to_images, to_labels, to_pixels
+from foveola.datasets.table_labels import is_list, names_of_labels, read_labels
 from foveola.errors import DataError
 from foveola.images import Images, ImageSet
 from foveola.lazy import LazyImages, as_images
@@ -283,16 +284,31 @@ def _hub_part(data: Any, where: str) -> Part:
     if type(feature).__name__ == "Image" and getattr(feature, "decode", False):
         data = data.cast_column(image, type(feature)(decode=False))
     count, images = _length(data, where), data.select_columns([image])
-    names = tuple(map(str, getattr(data.features[label], "names", ())))
-    labels = to_class_labels(list(data[label]), where)
+    names = tuple(map(str, getattr(_inner(data.features[label], "label"), "names", None) or ()))
+    values = list(data[label])
+    if any(map(is_list, values)):
+        labels, names = _listed_labels(values, names, label, where)
+    else:
+        labels = to_class_labels(values, where)
     return Part(where, count, item=lambda index: (images[index][image], None), labels=labels, class_names=names)
+
+
+def _listed_labels(
+    values: Sequence[object], names: tuple[str, ...], column: str, where: str
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Several labels an image from a column of lists, bool N×K, and their names."""
+    rows = [f"{where}, row {number}" for number in range(len(values))]
+    found = read_labels({column: values}, rows, names, None)
+    if found.faults:
+        raise DataError(found.faults[min(found.faults)])
+    return labels_of_lists(found.values, names_of_labels(found.values, found.class_names, where))
 
 
 def _column(data: Any, what: str, kind: str, where: str) -> str:
     """The one column of a kind of feature, or else the one with a usual name."""
     features: Mapping[str, object] = data.features
     for found in (
-        [name for name, feature in features.items() if type(feature).__name__ == kind],
+        [name for name, feature in features.items() if type(_inner(feature, what)).__name__ == kind],
         [name for name in features if name in _COLUMNS[what]],
     ):
         if len(found) == 1:
@@ -306,6 +322,11 @@ def _column(data: Any, what: str, kind: str, where: str) -> str:
         f"{where}: none of the columns {', '.join(features)} is that of the {what}. Name it so: "
         f"data.rename_column(…, {what!r})."
     )
+
+
+def _inner(feature: object, what: str) -> object:
+    """The feature of the labels in a column of lists; any other feature itself."""
+    return getattr(feature, "feature", feature) if what == "label" else feature
 
 
 def _length(data: Any, where: str) -> int:

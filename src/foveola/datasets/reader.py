@@ -50,6 +50,7 @@ class ReadOptions:
     prepare: Prepare | None = None  # of image files, instead of resizing
     decode: Decode | None = None  # image files to images that are read when they are needed; None: into memory
     columns: Columns = field(default_factory=Columns)  # of a table
+    label_names: tuple[str, ...] = ()  # all labels that a table's lists or texts can name; empty: those that occur
 
 
 class Reader(Protocol):

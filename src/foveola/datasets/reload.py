@@ -103,6 +103,7 @@ def load_for_model(
         skip_bad=skip_bad,
         prepare=prepare,
         progress=progress,
+        label_names=metadata.class_names if metadata.task == "multilabel" else (),
         **_options(columns if columns is not None and columns.given else known_columns(metadata, data)),
     )
     groups = None if metadata.data is None else metadata.data.groups
@@ -166,8 +167,16 @@ def known_columns(metadata: ModelMetadata, data: Source) -> Columns:
         return Columns()
     if isinstance(data, str | Path):
         return columns if table.has_columns(expanded(data), columns) else Columns()
-    names = {name for key, name in columns.given.items() if key != "root"}
-    return columns if names and names <= set(frame_columns(data)) else Columns()
+    names = frame_columns(data)
+    return columns if names and columns.names <= set(names) else Columns()
+
+
+def known_image_column(metadata: ModelMetadata, path: Path) -> str | None:
+    """The column of images of a model's training, if the table has it; it need not have the others."""
+    columns = None if metadata.data is None else metadata.data.columns
+    if columns is None or columns.image is None or not table.has_columns(path, Columns(image=columns.image)):
+        return None
+    return columns.image
 
 
 def _recorded_columns(recorded: RecordedData, data: Source) -> Columns | None:
@@ -180,7 +189,8 @@ def _recorded_columns(recorded: RecordedData, data: Source) -> Columns | None:
 
 def _options(columns: Columns) -> dict[str, Any]:
     """Columns as options of `load`."""
-    return {"image_root" if name == "root" else f"{name}_column": value for name, value in columns.given.items()}
+    own = {"root": "image_root", "separator": "label_separator"}
+    return {own.get(name, f"{name}_column"): value for name, value in columns.given.items()}
 
 
 def check_fingerprint(recorded: RecordedData, run: Path, dataset: Dataset) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,22 +38,37 @@ ColumnName = Annotated[str, Field(max_length=1000)]
 class Columns(BaseModel):
     """Which columns of a table hold images (paths, or image files), labels, groups, splits, weights; None: guessed.
 
-    `root` is the folder that holds the images; None: the table's own.
+    `label` may be several columns, each of which says yes or no of one label. `separator` stands between the labels in
+    a text; None: a text is one class. `root` is the folder that holds the images; None: the table's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: ColumnName | None = None
-    label: ColumnName | None = None
+    label: ColumnName | tuple[ColumnName, ...] | None = None
     group: ColumnName | None = None
     split: ColumnName | None = None
     weight: ColumnName | None = None
+    separator: Annotated[str, Field(max_length=100)] | None = None
     root: Annotated[str, Field(max_length=4096)] | None = None
 
     @property
-    def given(self) -> dict[str, str]:
+    def given(self) -> dict[str, Any]:
         """What is not None, by its name here."""
         return self.model_dump(exclude_none=True)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns of labels; none: guessed."""
+        if self.label is None:
+            return ()
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
+    def names(self) -> set[str]:
+        """All columns that were given."""
+        others = (self.image, self.group, self.split, self.weight)
+        return {*self.labels, *(name for name in others if name is not None)}
 
 
 class DataOrigin(BaseModel):

@@ -75,7 +75,7 @@ def audit(
     device: Device = "auto",
     threads: int | None = None,
     groups: "str | ArrayLike | None" = None,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,

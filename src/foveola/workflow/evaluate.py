@@ -40,7 +40,7 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     verbose: bool = True,
 ) -> Evaluation:
     """Measure a model on data.

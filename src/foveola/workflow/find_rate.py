@@ -45,7 +45,7 @@ def find_rate(
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     network: "nn.Module | None" = None,
     verbose: bool = True,
     **settings: Any,

@@ -11,7 +11,7 @@ What an unfinished pack needs lies in FOLDER/.packing, until the whole data set 
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def pack(
     channels: int | None = None,
     resize: Literal["auto"] | Resize = "auto",
     groups: str | None = None,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     skip_bad: int = 0,
     processes: int | None = None,
     force: bool = False,

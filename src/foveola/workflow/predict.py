@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from foveola.datasets import table
 from foveola.datasets.columns import as_columns
-from foveola.datasets.reload import known_columns
-from foveola.datasets.table import TableImage, table_images
+from foveola.datasets.reload import known_image_column
+from foveola.datasets.table_images import TableImage, table_images
 from foveola.errors import DataError
 from foveola.files import expanded, write_atomically, writing
 from foveola.images import Images
@@ -45,7 +45,7 @@ def predict(
     fix: Collection[str] = (),
     show: str | Path | None = None,
     top: int = 3,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     verbose: bool = True,
 ) -> list[Prediction]:
     """Classify image files of any size.
@@ -98,7 +98,7 @@ def predict_each(
     fix: Collection[str] = (),
     show: str | Path | None = None,
     top: int = 3,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     verbose: bool = True,
 ) -> Iterator[Prediction | Refusal]:
     """As `predict`, but an image that cannot be used is refused by itself, and the others are classified.
@@ -141,7 +141,7 @@ def find_readable(
     """The image files that the names stand for, or the images of a single table."""
     if len(images) == 1 and is_table(images[0]):
         path = expanded(images[0])
-        image = columns.image or known_columns(metadata, path).image
+        image = columns.image or known_image_column(metadata, path)
         return table_images(path, columns.model_copy(update={"image": image}), metadata.image_shape[:2])
     return find_images(images)
 

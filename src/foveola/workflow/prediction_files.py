@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from foveola.datasets.table import row_ids
+from foveola.datasets.table_images import row_ids
 from foveola.errors import OutputError, require
 from foveola.files import expanded
 from foveola.inputs.prepare import Prediction, prediction_document
+from foveola.models.metadata import Columns, ModelMetadata
 from foveola.text import escape_all_surrogates
 from foveola.workflow.predict import Refusal, is_table
 
@@ -74,23 +75,43 @@ def encode_predictions(answers: Answers, out: Path) -> bytes:
     return _csv(COLUMNS, rows)
 
 
-def encode_submission(answers: Answers, ids: Sequence[Any], id_column: str, label_column: str, out: Path) -> bytes:
-    """A row for each image: its id, and the class; none for an image that could not be used.
+def encode_submission(
+    answers: Answers, ids: Sequence[Any], id_column: str, label_column: str | None, metadata: ModelMetadata, out: Path
+) -> bytes:
+    """A row for each image: its id, and what is predicted; nothing for an image that could not be used.
+
+    That is its class. Several labels have a column of zeros and ones each; or they are one text, if `label_column` is
+    given, or the model was trained on such texts, whose separator then divides them, or else a semicolon.
+
+    Parameters
+    ----------
+    label_column : name of the column of classes or texts; None: label
+    metadata : of the model
 
     Raises
     ------
     OutputError
-        If both columns have the same name.
+        If two columns have the same name.
     """
-    if id_column == label_column:
+    columns = Columns() if metadata.data is None or metadata.data.columns is None else metadata.data.columns
+    by_label = metadata.task == "multilabel" and label_column is None and columns.separator is None
+    names = metadata.class_names if by_label else (label_column or "label",)
+    if id_column in names:
         raise OutputError(f"--id-column and --label-column are both {id_column!r}. Name the columns differently.")
-    rows = [
-        {id_column: number, label_column: None if isinstance(answer, Refusal) else answer.text}
-        for number, answer in zip(ids, answers, strict=True)
-    ]
+    rows = []
+    for number, answer in zip(ids, answers, strict=True):
+        values: dict[str, Any] = dict.fromkeys(names)
+        if by_label and not isinstance(answer, Refusal):
+            values = {name: int(name in (answer.labels or ())) for name in names}
+        elif not isinstance(answer, Refusal):
+            labels = (answer.class_name,) if answer.labels is None else answer.labels
+            values = {names[0]: (columns.separator or ";").join(labels)}
+        rows.append({id_column: number, **values})
     if out.suffix.lower() in LINES:
         return _lines(rows)
-    return _parquet(rows, {}) if out.suffix.lower() in PARQUET else _csv((id_column, label_column), rows)
+    if out.suffix.lower() in PARQUET:
+        return _parquet(rows, dict.fromkeys(names, "int64") if by_label else {})
+    return _csv((id_column, *names), rows)
 
 
 def _row(answer: Prediction | Refusal) -> dict[str, Any]:

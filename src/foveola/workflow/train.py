@@ -59,7 +59,7 @@ def train(
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     network: "nn.Module | None" = None,
     callbacks: Sequence["Callback"] = (),
     log: str | Sequence[str] = (),
@@ -95,7 +95,8 @@ def train(
         array, one number or name for each training image
     class_names, channels_first, name : as of `foveola.load`, of data given as objects
     columns : of a table, where they cannot be guessed: {"image": …, "label": …, "group": …, "split": …, "weight": …};
-        "root" is the folder that holds the images
+        "root" is the folder that holds the images. {"label": [a, b]} names a column of zeros and ones for each label,
+        "separator" what stands between several labels in a text
     network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers. At the end, the run gets
         it as an ONNX graph, so that other processes need not have its code; docs/own-network.md has an example
     callbacks : your own, called after validation and before the best weights are chosen

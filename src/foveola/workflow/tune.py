@@ -59,7 +59,7 @@ def tune(
     threads: int | None = None,
     skip_bad: int = 0,
     groups: "str | ArrayLike | None" = None,
-    columns: Columns | Mapping[str, str] | None = None,
+    columns: Columns | Mapping[str, str | Sequence[str]] | None = None,
     class_names: Sequence[str] | None = None,
     channels_first: bool | None = None,
     name: str | None = None,
