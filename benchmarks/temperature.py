@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, log_losses
-from foveola.predictions import softmax
+from foveola.tasks import softmax
 
 Values = NDArray[np.float64]
 GRID = np.linspace(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE), 241)

@@ -24,7 +24,8 @@ from sklearn.metrics import roc_auc_score
 import foveola
 from foveola.datasets.splits import split_dataset
 from foveola.images import Dataset, Images
-from foveola.predictions import predict_outputs, softmax
+from foveola.predictions import predict_outputs
+from foveola.tasks import softmax
 from runs import DATA, spread
 
 # Data set → the folder under DATA (None: a name of the catalog), side of its images, other data sets

@@ -11,7 +11,8 @@ from foveola.evaluation.intervals import fraction
 from foveola.evaluation.metrics import confusion
 from foveola.evaluation.rejection import coverage_at, risk_coverage
 from foveola.images import Labels
-from foveola.predictions import Predictions, softmax
+from foveola.predictions import Predictions
+from foveola.tasks import softmax
 
 # What a line in a plot needs, and a reader of evaluation.json can bear
 MAX_POINTS = 80
