@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foveola.arrays import shape_text
 from foveola.errors import DataError, ModelError
 from foveola.files import write_atomically
-from foveola.images import Images, check_images, letterbox_place, shape_text
+from foveola.images import Images, check_images, letterbox_place
 from foveola.lazy import select
 from foveola.models.image_predictor import ImagePredictor
 from foveola.models.metadata import METADATA_KEY, ModelMetadata

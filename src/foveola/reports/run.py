@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.arrays import shape_text
 from foveola.documents import RunStatus
 from foveola.evaluation.curves import (
     confused_pairs,
@@ -19,7 +20,7 @@ from foveola.evaluation.curves import (
 )
 from foveola.evaluation.metrics import metrics_of
 from foveola.evaluation.rejection import promise
-from foveola.images import Images, shape_text
+from foveola.images import Images
 from foveola.models.shapes import infer_shapes
 from foveola.reports import pixels, plots
 from foveola.reports.html import image_uri, render, svg
