@@ -8,8 +8,10 @@ import torch
 
 import foveola
 from foveola.cli.options import parse_duration
+from foveola.datasets.splits import Splits
 from foveola.errors import UserError
 from foveola.images import ImageSet
+from foveola.models.shapes import infer_shapes
 from foveola.recipe import load_recipe
 from foveola.training import budget
 
@@ -61,6 +63,19 @@ def test_a_network_that_cannot_get_its_fewest_epochs_is_not_measured(monkeypatch
     small, large = (load_recipe("fast", {"name": name, "batch_size": 64}) for name in ("fast", "large"))
     speeds = {"fast": budget.TrainingSpeed(0.1, 0.0)}  # 40 steps: 4 epochs; the speed of "large" is missing
     assert choose(monkeypatch, images, [(small, 0.0), (large, 5.0)], 4.0, speeds).name == "fast"
+
+
+def test_a_network_of_ones_own_needs_no_layers_that_fit_the_data():
+    images = ImageSet(np.zeros((40, 4, 4, 1), np.uint8), np.arange(40) % 2, ("a", "b"))
+    recipe = load_recipe("best")  # whose layers need larger images
+    with pytest.raises(UserError):
+        infer_shapes(recipe.layers, images.image_shape, 2)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    chosen = budget.fit_to_budget(
+        [(recipe, 0.0)], Splits(images, None, images), time.perf_counter() + 1, 0.0,
+        device=torch.device("cpu"), flip=False, network=network,
+    )  # fmt: skip
+    assert chosen.steps >= budget.MIN_STEPS
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from torch import nn
 
 from foveola.datasets.splits import Splits
 from foveola.images import ImageSet
+from foveola.models.layers import Layer, Shape
 from foveola.models.shapes import count_multiply_adds
 from foveola.models.unfamiliarity import count_training_images
 from foveola.recipe import Recipe, load_recipe
@@ -35,6 +36,9 @@ MIN_TIMED_STEPS = 5
 TIMED_IMAGES = 1024
 MIN_TIMED_IMAGES = 64
 TIMED_MULTIPLY_ADDS = 2**38
+# The training accuracy is measured on at most so many images, and with so many multiply-adds
+MAX_ACCURACY_IMAGES = 1000
+MAX_ACCURACY_MULTIPLY_ADDS = 2**36
 MIN_STEPS = 20
 # With fewer, a network whose last layer was fitted is left as it is: they would do more harm than good
 MIN_EPOCHS_AFTER_HEAD = 2.0
@@ -69,7 +73,7 @@ def fit_to_budget(
     return choose_steps(
         candidates,
         splits.train,
-        partial(_count_inferences, splits),
+        partial(_count_inferences, splits, network),
         deadline - reserve - reporting_seconds,
         device=device,
         flip=flip,
@@ -77,15 +81,24 @@ def fit_to_budget(
     )
 
 
-def _count_inferences(splits: Splits, recipe: Recipe) -> tuple[int, int]:
+def _count_inferences(splits: Splits, network: nn.Module | None, recipe: Recipe) -> tuple[int, int]:
     """Number of images that a recipe's network classifies after every epoch, and once before and after all of them."""
     validation = 0 if splits.validation is None else len(splits.validation)
     test = 0 if splits.test is None else len(splits.test)
     height, width, channels = splits.train.image_shape
     shape, classes = (height + 2 * recipe.pad, width + 2 * recipe.pad, channels), len(splits.train.class_names)
+    if network is not None:
+        return validation, validation + test + min(len(splits.train), MAX_ACCURACY_IMAGES)
     # At the end, unfamiliarity is measured on training and validation images, too
     measured = count_training_images(recipe.layers, shape, classes, len(splits.train)) + validation
+    measured += count_accuracy_images(recipe.layers, shape, classes, len(splits.train))
     return validation, validation + test + measured + recipe.head_views * len(splits.train)
+
+
+def count_accuracy_images(layers: Sequence[Layer], network_shape: Shape, classes: int, images: int) -> int:
+    """On how many of so many training images the training accuracy is measured."""
+    cost = count_multiply_adds(layers, network_shape, classes)
+    return min(images, MAX_ACCURACY_IMAGES, MAX_ACCURACY_MULTIPLY_ADDS // max(cost, 1))
 
 
 @dataclass(frozen=True)

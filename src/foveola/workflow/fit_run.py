@@ -18,7 +18,6 @@ from foveola.documents import RunStatus, TrainingRequest
 from foveola.errors import NonFiniteLoss, OutputError
 from foveola.files import writing
 from foveola.images import ImageSet
-from foveola.models.shapes import count_multiply_adds
 from foveola.predictions import Predictions
 from foveola.progress import show_progress
 from foveola.runs import Run
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
     from foveola.training.trackers import Results, Tracker
 
 
-# The training accuracy is measured on at most so many images, and with so many multiply-adds
-MAX_TRAINING_ACCURACY_IMAGES = 1000
-MAX_TRAINING_ACCURACY_MULTIPLY_ADDS = 2**36
 # The packages that decide the last bits of a result
 _COMPUTING = ("foveola", "numpy", "pillow", "torch")
 
@@ -379,11 +375,12 @@ def evaluate_test_split(run: Run, classifier: "Classifier", splits: Splits, over
 
 def _training_accuracy(classifier: "Classifier", train: ImageSet) -> float:
     """Accuracy of the finished network on some of its training images, chosen at random."""
-    count = MAX_TRAINING_ACCURACY_IMAGES
-    metadata = classifier.metadata
+    from foveola.training.budget import MAX_ACCURACY_IMAGES, count_accuracy_images
+
+    metadata, count = classifier.metadata, MAX_ACCURACY_IMAGES
     if metadata.layers is not None:
-        cost = count_multiply_adds(metadata.layers, metadata.network_shape, len(metadata.class_names))
-        count = min(count, MAX_TRAINING_ACCURACY_MULTIPLY_ADDS // max(cost, 1))
+        shape, classes = metadata.network_shape, len(metadata.class_names)
+        count = count_accuracy_images(metadata.layers, shape, classes, len(train))
     some = np.sort(np.random.default_rng(0).permutation(len(train))[:count])
     logits, thresholds = classifier.predict_logits(train.images[some]), metadata.thresholds
     weights = None if train.weights is None or not train.weights[some].any() else train.weights[some]
