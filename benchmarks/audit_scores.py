@@ -18,8 +18,8 @@ from scipy.stats import ks_2samp
 import foveola
 from foveola.images import ImageSet
 from foveola.models.classifier import Classifier
-from foveola.predictions import softmax
 from foveola.recipe import load_recipe
+from foveola.tasks import softmax
 from foveola.training import cross_fit
 
 ROUNDS, FOLDS = 3, 3

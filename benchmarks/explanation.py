@@ -25,7 +25,7 @@ from foveola.explanation.cam import CAM_TITLES, class_activation_maps, enlarge_m
 from foveola.explanation.occlusion import occlusion
 from foveola.images import Images, Labels
 from foveola.models.classifier import Classifier
-from foveola.predictions import softmax
+from foveola.tasks import softmax
 
 STEPS = 28
 Heat = NDArray[np.float32]

@@ -27,9 +27,9 @@ from PIL import Image
 import foveola
 from foveola.datasets.reload import load_for_model
 from foveola.errors import ExportError
-from foveola.predictions import softmax
 from foveola.progress import no_progress
 from foveola.runs import Run
+from foveola.tasks import softmax
 from foveola.workflow.export import export
 from load import served
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveola.evaluation.metrics import METRICS
-from foveola.predictions import Predictions, softmax
+from foveola.predictions import Predictions
+from foveola.tasks import softmax
 
 World = Callable[[np.random.Generator, int], tuple[Predictions, NDArray[np.float64]]]
 """Predictions for n images, and the true probability that each is right, N."""

@@ -16,7 +16,7 @@ from keras import layers
 
 import foveola
 from foveola.models.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D
-from foveola.predictions import softmax
+from foveola.tasks import softmax
 
 RECIPES = ("lenet5", "west", "eduonix", "kmnist")
 TRAINING, MEASURED = 2000, 1000

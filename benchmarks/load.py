@@ -84,7 +84,7 @@ def trained(folder: Path) -> Path:
 def write_questions(model: Path, target: Path) -> None:
     """Write the 10,000 test images, and the model's own output for them."""
     import foveola
-    from foveola.predictions import softmax
+    from foveola.tasks import softmax
 
     images = foveola.load(DATA).test.images
     opened = foveola.open(model)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from foveola.evaluation.calibration import fit_temperature
 from foveola.evaluation.rejection import choose_threshold
-from foveola.predictions import Predictions, softmax
+from foveola.predictions import Predictions
+from foveola.tasks import softmax
 
 POPULATION = 400_000
 TARGETS = (0.005, 0.01, 0.02, 0.05, 0.1)

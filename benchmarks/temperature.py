@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, log_losses
-from foveola.predictions import softmax
+from foveola.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
+from foveola.tasks import log_losses, softmax
 
 Values = NDArray[np.float64]
 GRID = np.linspace(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE), 241)

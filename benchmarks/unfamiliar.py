@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 import foveola
-from foveola.datasets.splits import split_dataset
+from foveola.datasets.splits import divide
 from foveola.images import Dataset, Images
-from foveola.predictions import predict_outputs, softmax
+from foveola.predictions import predict_outputs
+from foveola.tasks import softmax
 from runs import DATA, spread
 
 # Data set → the folder under DATA (None: a name of the catalog), side of its images, other data sets
@@ -65,7 +66,7 @@ def measure(name: str, recipe_name: str, seed: int) -> list[dict[str, str | floa
         run = foveola.train(dataset, recipe_name, seed=seed, out=f"{folder}/run", report=False, verbose=False)
         recipe, model = run.recipe, foveola.open(run.path)
     threshold = model.metadata.unfamiliarity.threshold
-    splits = split_dataset(dataset, recipe.validation, recipe.test, seed)
+    splits = divide(dataset, recipe.validation, recipe.test, seed)[0]
     own = splits.test.images[:MAX_TEST]
 
     def scores(images: Images) -> tuple[Scores, Scores]:

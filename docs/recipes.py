@@ -8,7 +8,8 @@ from pydantic.fields import FieldInfo
 
 from foveola.models.layers import LAYERS
 from foveola.models.shapes import infer_shapes
-from foveola.recipe import TABLES, Augment, Distill, Recipe, load_recipe, recipe_names
+from foveola.recipe import Recipe, load_recipe, recipe_names
+from foveola.recipe_parts import TABLES, Augment, Distill
 
 PAGE = Path(__file__).with_suffix(".md")
 APART = ("name", "description", "layers", *TABLES)

@@ -225,3 +225,9 @@ def test_what_cannot_be_predicted():
         classifier().fit(IMAGES / 255, LABELS).predict(IMAGES.astype(float))
     with pytest.raises(RecipeError, match="Did you mean 'epochs'"):
         classifier(settings={"epoch": 1}).fit(IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("wrong", [np.ones(299), np.ones((300, 1)), np.zeros(300), np.full(300, np.nan)])
+def test_weights_that_cannot_be_used(wrong):
+    with pytest.raises(ValueError, match=r"sample_weight|Sample weights"):
+        classifier().fit(IMAGES, LABELS, sample_weight=wrong)

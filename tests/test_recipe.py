@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from foveola.errors import RecipeError
 from foveola.models.layers import LAYERS
 from foveola.models.shapes import infer_shapes
-from foveola.recipe import Augment, Recipe, load_recipe, parse_override, parse_recipe, recipe_names
+from foveola.recipe import Recipe, load_recipe, parse_override, parse_recipe, recipe_names
+from foveola.recipe_parts import Augment
 
 MINIMAL = {"name": "mine", "layers": [{"type": "Flatten"}, {"type": "Dense", "units": "classes"}]}
 

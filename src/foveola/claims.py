@@ -23,6 +23,7 @@ from foveola.documents import TrainingRequest
 from foveola.errors import ModelError, OutputError
 from foveola.files import (
     CHECKSUM_FILE,
+    check_writable,
     flush,
     flush_folder,
     is_empty_folder,
@@ -332,7 +333,7 @@ def _check_free(path: Path, force: bool) -> None:
         raise OutputError(f"{path} is not UTF-8, so that model files in it could not be opened. Choose another --out.")
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, so that no run can be written there. Choose another folder with --out.")
-    _check_writable(path)
+    check_writable(path)
     if not path.is_dir():
         return
     if (path / STATUS_FILE).is_file():
@@ -350,14 +351,6 @@ def _check_free(path: Path, force: bool) -> None:
 
 def _inside(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def _check_writable(path: Path) -> None:
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"{path} cannot be created: {existing} is not a folder in which you may write. Choose another --out."
-        )
 
 
 def _check_replaceable(path: Path) -> None:

@@ -11,15 +11,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
 from foveola.arrays import shape_cure, shape_text, to_pixels
 from foveola.datasets.reload import load_for_model
 from foveola.errors import DataError, require
 from foveola.images import Dataset, Images, ImageSet
-from foveola.predictions import softmax
 from foveola.progress import no_progress
 from foveola.recipe import Recipe, load_recipe
+from foveola.tasks import softmax
 from foveola.workflow.fit_classifier import fit_classifier
 from foveola.workflow.open import Device, choose_device, open_model
 from foveola.workflow.train import train
@@ -191,7 +191,15 @@ class FoveolaClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """How much each image counts, N; None if all count the same."""
         if sample_weight is None and self.class_weight is None:
             return None
-        weights: NDArray[np.float64] = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if sample_weight is None or np.isscalar(sample_weight):
+            sample_weight = np.full(len(X), 1.0 if sample_weight is None else sample_weight)
+        weights = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+        if weights.shape != (len(X),):
+            raise ValueError(
+                f"sample_weight has the shape {weights.shape}; give a weight for each of {len(X):,} images."
+            )
+        if not weights.any():
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         weights = weights * compute_sample_weight(self.class_weight, y)
         return None if (weights == weights[0]).all() and weights[0] > 0 else weights
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from foveola.arrays import Images as Images
 from foveola.arrays import Labels as Labels
-from foveola.arrays import label_matrix, shape_cure, to_labels, to_pixels
-from foveola.arrays import shape_text as shape_text
+from foveola.arrays import label_matrix, shape_cure, shape_text, to_labels, to_pixels
 from foveola.display import Displayed
 from foveola.errors import DataError
 from foveola.lazy import LazyImages, blocks, select

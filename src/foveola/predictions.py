@@ -14,7 +14,6 @@ from foveola.images import Images, Labels
 from foveola.models.metadata import ModelMetadata
 from foveola.models.unfamiliarity import Outputs
 from foveola.tasks import Task, decide, probabilities, task_of
-from foveola.tasks import softmax as softmax
 
 
 class Predictor(Protocol):

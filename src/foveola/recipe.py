@@ -1,7 +1,6 @@
 """Recipes: all settings of a training, read from TOML, with overrides."""
 
 import inspect
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,141 +9,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from foveola.errors import ModelError, RecipeError, unknown
 from foveola.files import verify_checksum
-from foveola.models.layers import LAYERS, Layer, plain_layers
-from foveola.models.pretrained import ENTRIES
-
-# Strict: `epochs = true` is a mistake, not one epoch
-Fraction = Annotated[float, Field(ge=0, lt=1, strict=True)]
-Positive = Annotated[float, Field(gt=0, strict=True)]
-NonNegative = Annotated[float, Field(ge=0, strict=True)]
-Whole = Annotated[int, Field(ge=0, strict=True)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-
-MIN_SIDE, MAX_SIDE = 4, 512
-
-
-def _parse_image_size(value: Any) -> int | tuple[int, int] | None:
-    """A side, or height and width, of a number, a text such as 48x96, or a list; equal sides become one."""
-    if value is None:
-        return None
-    if isinstance(value, str) and (text := re.fullmatch(r"\s*([0-9]{1,9})\s*[xX×]\s*([0-9]{1,9})\s*", value)):
-        value = tuple(map(int, text.groups()))
-    sides = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
-    if not all(type(side) is int for side in sides):
-        raise ValueError(f"a side from {MIN_SIDE} to {MAX_SIDE} pixels, or height x width such as 48x96")
-    if min(sides) < MIN_SIDE:
-        raise ValueError(f"greater than or equal to {MIN_SIDE}")
-    if max(sides) > MAX_SIDE:
-        raise ValueError(f"less than or equal to {MAX_SIDE}")
-    height, width = sides
-    return height if height == width else (height, width)
-
-
-ImageSize = Annotated[int | tuple[int, int] | None, BeforeValidator(_parse_image_size)]
-
-
-def _check_pretrained(name: str) -> str:
-    if name not in ("none", *ENTRIES):
-        raise ValueError(" or ".join(map(repr, ("none", *ENTRIES))))
-    return name
-
-
-class Augment(BaseModel):
-    """Random changes to training images, drawn anew for every image in every training step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    shift: Whole = Field(default=0, description="maximum shift in each direction, in pixels")
-    rotation: NonNegative = Field(default=0.0, description="maximum rotation in each direction, in degrees")
-    zoom: Fraction = Field(default=0.0, description="maximum change of size: 0.1 is up to 10 % larger or smaller")
-    flip: StrictBool | Literal["auto"] = Field(
-        default="auto",
-        description="mirror half of the images; auto: from 9 epochs on, if the catalog says that mirrored images keep "
-        "their class",
-    )
-    cutout: Whole | Fraction = Field(
-        default=0,
-        description="side of a random square that is blanked, in pixels or, below 1, as a fraction of the image's "
-        "shorter side (DeVries and Taylor, 2017); 0: none",
-    )
-    mixup: NonNegative = Field(
-        default=0.0,
-        description="alpha of the Beta distribution by which images are mixed (Zhang et al., 2018); 0: none",
-    )
-    strength: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
-        default=0.0,
-        description="for photographs: sets crop, brightness, contrast and colour where they are unset, from no change "
-        "at 0 to those that networks for ImageNet are trained with at 1",
-    )
-    crop: Fraction | None = Field(
-        default=None,
-        description="smallest fraction of the area that a random crop keeps, resized to the whole; 0: no crops; unset: "
-        "1 - 0.92 × strength (Szegedy et al., 2015)",
-    )
-    crop_size: Count | None = Field(
-        default=None,
-        description="side in pixels of random crops; smaller ones than the network's images train faster, and networks "
-        "see objects as large as they are in whole images (Touvron et al., 2019); unset: the size of the images",
-    )
-    brightness: Fraction | None = Field(
-        default=None,
-        description="maximum change of brightness: 0.2 is up to 20 % darker or lighter; unset: 0.4 × strength (Gross "
-        "and Wilber, 2016)",
-    )
-    contrast: Fraction | None = Field(
-        default=None, description="maximum change of contrast: 0.2 is up to 20 % less or more; unset: 0.4 × strength"
-    )
-    colour: Fraction | None = Field(
-        default=None,
-        description="maximum change of saturation: 0.2 is up to 20 % less or more; hues turn by up to a quarter of it, "
-        "in turns; unset: 0.4 × strength, or 0 if colour alone tells two of the classes apart",
-    )
-
-    def settled(self, *, colour: bool) -> Self:
-        """With a number for every setting that is unset, by the strength; `colour` says whether colours may change.
-
-        >>> from foveola.recipe import Augment
-        >>> settled = Augment(strength=0.5, contrast=0.1).settled(colour=False)
-        >>> settled.crop, settled.brightness, settled.contrast, settled.colour
-        (0.54, 0.2, 0.1, 0.0)
-        """
-        change = round(0.4 * self.strength, 4)
-        by_strength = {
-            "crop": round(1 - 0.92 * self.strength, 4) if self.strength else 0.0,
-            "brightness": change,
-            "contrast": change,
-            "colour": change if colour else 0.0,
-        }
-        return self.model_copy(update={key: value for key, value in by_strength.items() if getattr(self, key) is None})
-
-
-class Distill(BaseModel):
-    """How a training learns from a teacher besides the labels, if it has one (Hinton et al., 2015)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    weight: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
-        default=0.5,
-        description="weight of the teacher's probabilities in the loss; the labels have the rest",
-    )
-    temperature: Positive = Field(
-        default=4.0,
-        description="divides the logits of teacher and student before they are compared: the higher, the more the "
-        "unlikely classes count",
-    )
+from foveola.models.layers import Layer, plain_layers
+from foveola.recipe_errors import describe_errors
+from foveola.recipe_parts import (
+    TABLES,
+    Augment,
+    Count,
+    Distill,
+    Fraction,
+    ImageSize,
+    NonNegative,
+    Positive,
+    PretrainedName,
+    Whole,
+)
 
 
 class Recipe(BaseModel):
@@ -193,7 +75,7 @@ class Recipe(BaseModel):
         description="initial weights; dirac: he-uniform, but the first filters of hidden convolutions copy their "
         "input; whitened: as dirac, and the first convolution whitens the patches of the training images",
     )
-    pretrained: Annotated[str, AfterValidator(_check_pretrained)] = Field(
+    pretrained: PretrainedName = Field(
         default="none",
         description="published weights that training begins with, all but the last layer's; `foveola recipes` names "
         "their source and licence; none: random weights",
@@ -342,10 +224,6 @@ class Recipe(BaseModel):
         return [Setting(key, _value_text(value), field.description or "") for key, value, field in rows]
 
 
-# Settings that are tables of settings
-TABLES: dict[str, type[Augment] | type[Distill]] = {"augment": Augment, "distill": Distill}
-
-
 def _value_text(value: Any) -> str:
     if isinstance(value, tuple):
         return "x".join(map(str, value))
@@ -448,7 +326,7 @@ def parse_recipe(document: Mapping[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_describe_errors(error)}") from None
+        raise RecipeError(f"{where}: {describe_errors(error, Recipe.model_fields)}") from None
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -490,49 +368,3 @@ def _read(source: str | Path | Recipe) -> tuple[dict[str, Any], str]:
     except (ValueError, RecursionError) as error:  # also of numbers with too many digits, and of too many brackets
         raise RecipeError(f"{where} is not valid TOML: {error}. Correct the file.") from None
     return {"name": Path(source).stem, **document}, where
-
-
-def _describe_errors(error: ValidationError) -> str:
-    """One sentence per invalid key, in the terms of the TOML file."""
-    problems: dict[str, list[Any]] = {}
-    for problem in error.errors(include_url=False):
-        problems.setdefault(_key_in_file(problem["loc"]), []).append(problem)
-    return " ".join(_describe_error(key, alternatives) for key, alternatives in problems.items())
-
-
-def _layer_at(location: tuple[int | str, ...]) -> tuple[str, tuple[int | str, ...]]:
-    """The layer in the file that a pydantic error location points into; and the rest of the location: type, setting."""
-    if len(location) > 4 and location[2] == "Residual":
-        return f"layers[{location[1]}].{location[3]}[{location[4]}]", location[5:]
-    return f"layer {int(location[1]) + 1}", location[2:]
-
-
-def _key_in_file(location: tuple[int | str, ...]) -> str:
-    """The key that a pydantic error location points to, without pydantic's names of types."""
-    if location[:1] == ("layers",) and len(location) > 1:
-        place, rest = _layer_at(location)
-        return " ".join([place, *(f"({name})" for name in rest[:1]), *map(str, rest[1:2])])
-    return ".".join(map(str, location[: 2 if location and location[0] in TABLES else 1]))
-
-
-def _describe_error(key: str, problems: list[Any]) -> str:
-    """Why a key cannot be used; `problems` has one entry for each type that its value may have."""
-    location, kind, value = (problems[0][item] for item in ("loc", "type", "input"))
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        place, name = _layer_at(location)[0].replace("layer ", "Layer "), str(value.get("type", ""))
-        if name == "Residual":
-            return f"{place} is a Residual inside a Residual. Put the layers of both into one, or one after the other."
-        return f"{place}: " + unknown("layer", name, LAYERS)
-    if kind == "extra_forbidden" and location[0] == "layers":
-        place, (kind, setting) = _layer_at(location)
-        settings = LAYERS[str(kind)].model_fields.keys() - {"type"}
-        return f"{place.replace('layer ', 'Layer ')}: " + unknown(f"{kind} setting", str(setting), settings)
-    if kind == "extra_forbidden":
-        known = TABLES.get(str(location[0]), Recipe).model_fields if len(location) > 1 else Recipe.model_fields
-        return unknown("key", str(location[-1]), known)
-    if kind == "missing":
-        return f"{key} is missing."
-    reasons = [problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for problem in problems]
-    if not location:
-        return f"{reasons[0][0].upper()}{reasons[0][1:]}."
-    return f"{key} is {value!r}; it should be {' or '.join(dict.fromkeys(reasons))}."

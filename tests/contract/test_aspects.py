@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 import foveola
 from foveola.exports import onnx
 from foveola.inputs.resize import CommonShape
-from foveola.predictions import softmax
 from foveola.serving.app import create_app
 from foveola.serving.settings import Settings
+from foveola.tasks import softmax
 from foveola.workflow.export import export
 
 RECIPE = """

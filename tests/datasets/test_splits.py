@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foveola.datasets.splits import divide, restore_splits, select_split, split_dataset
+from foveola.datasets.splits import divide, restore_splits, select_split
 from foveola.errors import DataError
 from foveola.images import Dataset, ImageSet
 from foveola.models.learnt import LearntImages
@@ -149,7 +149,7 @@ def test_random_labels_cannot_be_predicted_from_copies(copy):
     for seed in range(6):
         images = pictures(240, seed, side=12)
         images = copy(replace(images, labels=np.random.default_rng(seed).integers(4, size=240)))
-        splits = split_dataset(Dataset("x", images), 0.1, 0.2, seed)
+        splits = divide(Dataset("x", images), 0.1, 0.2, seed)[0]
         nearest = KNeighborsClassifier(1).fit(splits.train.images.reshape(len(splits.train), -1), splits.train.labels)
         for part in (splits.test, splits.validation):
             right += (nearest.predict(part.images.reshape(len(part), -1)) == part.labels).sum()
@@ -193,7 +193,7 @@ def test_a_class_with_too_few_groups_is_refused():
     groups[np.flatnonzero(images.labels == 2)[:5]] = 101
     with pytest.raises(DataError, match="'c' has 2 groups of images, too few"):
         divide(Dataset("x", replace(images, groups=groups)), 0.1, 0.2, 0)
-    assert split_dataset(Dataset("x", replace(images, groups=groups)), 0.0, 0.2, 0).test is not None
+    assert divide(Dataset("x", replace(images, groups=groups)), 0.0, 0.2, 0)[0].test is not None
 
 
 def test_given_splits_are_compared():
@@ -248,7 +248,7 @@ def test_what_a_colour_model_has_learnt_is_found_in_grey_images():
 def test_weights_stay_with_their_images_and_a_split_that_weighs_nothing_is_refused():
     images = pictures(40)
     images = replace(images, weights=np.arange(40) / 10)
-    splits = split_dataset(Dataset("weighted", images), 0.25, 0.25, 0)
+    splits = divide(Dataset("weighted", images), 0.25, 0.25, 0)[0]
     for part in splits.by_name.values():
         for image, weight in zip(part.images, part.weights, strict=True):
             assert weight == images.weights[[image.tobytes() == other.tobytes() for other in images.images]]
@@ -257,4 +257,4 @@ def test_weights_stay_with_their_images_and_a_split_that_weighs_nothing_is_refus
     with pytest.raises(DataError, match="The 8 test images all weigh 0"):
         nothing = images.take(range(8))
         object.__setattr__(nothing, "weights", np.zeros(8))
-        split_dataset(Dataset("nothing", images, test=nothing), 0.25, 0.0, 0)
+        divide(Dataset("nothing", images, test=nothing), 0.25, 0.0, 0)[0]

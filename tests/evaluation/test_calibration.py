@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from foveola.evaluation.calibration import calibration_gaps, expected_calibration_error, fit_temperature, log_losses
-from foveola.predictions import softmax
+from foveola.evaluation.calibration import calibration_gaps, expected_calibration_error, fit_temperature
+from foveola.tasks import log_losses, softmax
 
 
 def calibrated(n, classes=5, seed=0, scale=2.0):

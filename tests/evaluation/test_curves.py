@@ -22,7 +22,8 @@ from foveola.evaluation.curves import (
     roc,
     worst_mistakes,
 )
-from foveola.predictions import Predictions, softmax
+from foveola.predictions import Predictions
+from foveola.tasks import softmax
 
 
 def predictions(n=600, classes=4, seed=0):

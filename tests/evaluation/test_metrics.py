@@ -29,7 +29,8 @@ from foveola.evaluation.metrics import (
     macro_f1,
     per_class,
 )
-from foveola.predictions import Predictions, softmax
+from foveola.predictions import Predictions
+from foveola.tasks import softmax
 
 
 def predictions_of(logits, labels, held_out=True):

@@ -9,7 +9,7 @@ import foveola
 from foveola.errors import DataError
 from foveola.explanation.occlusion import occlusion
 from foveola.models.metadata import ModelMetadata
-from foveola.predictions import softmax
+from foveola.tasks import softmax
 from foveola.workflow.export import export
 
 CLASSES = np.array([2, 0, 1])

@@ -13,7 +13,7 @@ from torch import nn
 
 import foveola
 from foveola import files
-from foveola.datasets.splits import split_dataset
+from foveola.datasets.splits import divide
 from foveola.errors import DataError, DownloadError, ExportError, ModelError, OutputError, UserError
 from foveola.exports import FORMATS, default_name, export_run, onnx
 from foveola.files import CHECKSUM_FILE, record_checksum
@@ -332,7 +332,7 @@ def test_models_are_compared_on_training_images(run, toy, monkeypatch):
     monkeypatch.setattr(workflow, "export_run", lambda source, live, images, *rest: seen.append(images))
     export(run, data=toy, verbose=False)
     (images,) = seen
-    splits = split_dataset(toy, 0.2, 0.2, 0)
+    splits = divide(toy, 0.2, 0.2, 0)[0]
     np.testing.assert_array_equal(images, splits.train.images)
 
 

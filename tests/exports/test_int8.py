@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 import foveola
-from foveola.datasets.splits import split_dataset
+from foveola.datasets.splits import divide
 from foveola.errors import DataError, ExportError, ModelError, UserError
 from foveola.explanation.activations import feature_maps
 from foveola.exports import int8, onnx
@@ -321,7 +321,7 @@ def test_only_validation_images_are_used(run, toy, monkeypatch):
     monkeypatch.setattr(int8, "write", lambda source, live, target, validation: seen.append(validation) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(run, int8=True, data=toy, verbose=False)
-    splits = split_dataset(toy, 0.2, 0.2, 0)
+    splits = divide(toy, 0.2, 0.2, 0)[0]
     np.testing.assert_array_equal(seen[0].images, splits.validation.images)
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from foveola.errors import DataError
-from foveola.inputs.decode import MAX_PIXELS, decode, decode_first_frame, read_first_frame, read_image
+from foveola.inputs.decode import MAX_PIXELS, decode, decode_first_frame, read_first_frame
 from foveola.inputs.resize import resize
 
 
@@ -367,7 +367,7 @@ def test_a_decompression_bomb_takes_no_memory(tmp_path, peak_memory):
     assert (tmp_path / "bomb.png").stat().st_size < 2**20
     attempt = (
         "import sys, foveola.inputs.decode as d\n"
-        "try: d.read_image(sys.argv[1])\n"
+        "try: d.read_first_frame(sys.argv[1])\n"
         "except d.DataError as error: assert 'size' in str(error)"
     )
     bomb, small = (peak_memory(attempt, tmp_path / name) for name in ("bomb.png", "small.png"))
@@ -423,21 +423,21 @@ def test_decoding_in_threads_keeps_the_warning_filters(rgb):
     assert all((image == rgb).all() for image in decoded)
 
 
-def test_read_image_decodes_a_file_and_refuses_other_paths(tmp_path, rgb):
+def test_a_file_is_decoded_and_other_paths_are_refused(tmp_path, rgb):
     (tmp_path / "a.png").write_bytes(saved(Image.fromarray(rgb), "PNG"))
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), rgb)
+    np.testing.assert_array_equal(read_first_frame(tmp_path / "a.png").pixels, rgb)
     with pytest.raises(DataError, match=r"b\.png does not exist"):
-        read_image(tmp_path / "b.png")
+        read_first_frame(tmp_path / "b.png")
     with pytest.raises(DataError, match="is not a file"):
-        read_image(tmp_path)
+        read_first_frame(tmp_path)
 
 
-def test_read_image_limits_the_file_size(tmp_path):
+def test_the_size_of_files_is_limited(tmp_path):
     path = tmp_path / "huge.png"
     with path.open("wb") as file:
         file.truncate(2**30)  # sparse
     with pytest.raises(DataError, match=r"huge\.png has 1,073,741,824 bytes"):
-        read_image(path)
+        read_first_frame(path)
 
 
 # Resized as soon as they are decoded

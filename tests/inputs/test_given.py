@@ -12,7 +12,7 @@ from foveola.errors import DataError
 from foveola.inputs import decode
 from foveola.inputs.given import network_inputs
 from foveola.lazy import LazyImages
-from foveola.predictions import softmax
+from foveola.tasks import softmax
 from foveola.workflow.export import export
 
 

@@ -17,7 +17,7 @@ import foveola
 from foveola.errors import DataError, ModelError
 from foveola.images import ImageSet
 from foveola.inputs.resize import letterbox
-from foveola.models.classifier import INFERENCE_BATCH, Classifier, load_weights, open_classifier
+from foveola.models.classifier import INFERENCE_BATCH, Classifier, open_classifier
 from foveola.models.metadata import METADATA_KEY, ModelMetadata
 from foveola.models.model_file import read_metadata
 from foveola.recipe import load_recipe, parse_recipe
@@ -308,7 +308,7 @@ def test_weights_that_do_not_fit_leave_the_network_unchanged(saved):
     other = build_classifier(recipe_of(layers=STACK[3:]), some_set(), 0)
     before = other.network.dense_1.weight.clone()
     with pytest.raises(ModelError, match="do not fit the network"):
-        load_weights(other.network, path)
+        open_classifier(path, other.network)
     assert torch.equal(other.network.dense_1.weight, before)
 
 

@@ -17,7 +17,7 @@ from foveola.models.keras_import import import_keras
 from foveola.models.metadata import ModelMetadata
 from foveola.models.modules import build_network
 from foveola.models.shapes import infer_shapes
-from foveola.predictions import softmax
+from foveola.tasks import softmax
 from keras_cases import (
     MODELS,
     NAMES,

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from foveola.predictions import softmax
+from foveola.tasks import softmax
 
 with warnings.catch_warnings():  # of its own dependencies, which are none of ours
     warnings.simplefilter("ignore")

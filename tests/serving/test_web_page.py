@@ -23,8 +23,7 @@ from foveola.exports import web, web_runtime
 from foveola.inputs.decode import FirstFrame, decode_first_frame
 from foveola.inputs.prepare import prepare, requested_fixes
 from foveola.inputs.resize import letterbox, resize
-from foveola.predictions import softmax
-from foveola.tasks import sigmoid
+from foveola.tasks import sigmoid, softmax
 from foveola.workflow.export import export
 from own_networks import AttentionNetwork, ResidualNetwork
 

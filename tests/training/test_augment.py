@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageEnhance
 
 from foveola.models.batch_part import BatchPart
-from foveola.recipe import Augment, load_recipe
+from foveola.recipe import load_recipe
+from foveola.recipe_parts import Augment
 from foveola.training import augment
 from foveola.training.augment import (
     augment_images,

@@ -11,8 +11,8 @@ from foveola.claims import Claim
 from foveola.documents import RunStatus
 from foveola.errors import ModelError, OutputError, RecipeError, UserError
 from foveola.images import Dataset, ImageSet
-from foveola.predictions import softmax
 from foveola.recipe import load_recipe
+from foveola.tasks import softmax
 from foveola.workflow.export import export
 from foveola.workflow.serve import find_export
 from keras_cases import MODELS, ROWS, altered

@@ -22,9 +22,9 @@ from foveola.exports.own_graph import NotExportable
 from foveola.exports.parity import TOLERANCE
 from foveola.files import CHECKSUM_FILE
 from foveola.images import Dataset, ImageSet
-from foveola.predictions import softmax
 from foveola.progress import console
 from foveola.recipe import load_recipe
+from foveola.tasks import softmax
 from foveola.workflow import own_network
 from foveola.workflow.export import export
 from foveola.workflow.own_network import check_network

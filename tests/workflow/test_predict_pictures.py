@@ -6,7 +6,7 @@ from PIL import Image
 
 import foveola
 from foveola.errors import DataError, OutputError
-from foveola.predictions import softmax
+from foveola.tasks import softmax
 
 
 @pytest.fixture(scope="module")

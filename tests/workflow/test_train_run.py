@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import foveola
-from foveola.datasets.splits import select_split, split_dataset
+from foveola.datasets.splits import divide, select_split
 from foveola.errors import DataError, ModelError, NonFiniteLoss, UserError
 from foveola.evaluation.rejection import choose_threshold, evaluate_rejection
 from foveola.images import Dataset
@@ -88,7 +88,7 @@ def test_fit_never_receives_a_test_image(train, toy, monkeypatch):
 
     monkeypatch.setattr(loop, "fit", spy)
     run = train()
-    test = split_dataset(toy, validation=0.2, test=0.2, seed=0).test
+    test = divide(toy, validation=0.2, test=0.2, seed=0)[0].test
     assert len(test) == run.evaluation.n
     held_out = {image.tobytes() for image in test.images}
     trained_on = {image.tobytes() for images in received for image in images.images}
@@ -97,7 +97,7 @@ def test_fit_never_receives_a_test_image(train, toy, monkeypatch):
 
 
 def test_the_test_split_is_predicted_once_after_training(train, toy, monkeypatch):
-    test = {image.tobytes() for image in split_dataset(toy, validation=0.2, test=0.2, seed=0).test.images}
+    test = {image.tobytes() for image in divide(toy, validation=0.2, test=0.2, seed=0)[0].test.images}
     reads_test = []
     predict_logits = foveola.Classifier.predict_logits
 
@@ -113,7 +113,7 @@ def test_the_test_split_is_predicted_once_after_training(train, toy, monkeypatch
 
 
 def test_runs_with_different_seeds_are_measured_on_the_same_images(toy):
-    one, two = (split_dataset(toy, validation=0.2, test=0.2, seed=seed) for seed in (0, 1))
+    one, two = (divide(toy, validation=0.2, test=0.2, seed=seed)[0] for seed in (0, 1))
     assert one.test.fingerprint == two.test.fingerprint
     assert one.validation.fingerprint != two.validation.fingerprint
 
@@ -319,7 +319,7 @@ def test_without_reject_no_prediction_is_uncertain(train):
 @pytest.mark.parametrize("settings", [{"reject_mode": "average"}, {"reject": 0.5}, {"reject": 0.01}])
 def test_the_threshold_is_chosen_on_the_validation_images(train, toy, settings):
     run = train(overrides={"reject": 0.1, "epochs": 3} | settings)
-    model, splits = foveola.open(run.path), split_dataset(toy, validation=0.2, test=0.2, seed=0)
+    model, splits = foveola.open(run.path), divide(toy, validation=0.2, test=0.2, seed=0)[0]
     held_out = foveola.Predictions(
         model.predict_logits(splits.validation.images), splits.validation.labels, toy.class_names, held_out=True
     )
@@ -346,7 +346,7 @@ def test_every_prediction_is_uncertain_if_no_threshold_keeps_the_error(train, to
 
 
 def test_the_model_holds_statistics_of_its_training_images(train, toy):
-    training = split_dataset(toy, validation=0.2, test=0.2, seed=0).train
+    training = divide(toy, validation=0.2, test=0.2, seed=0)[0].train
     assert read_metadata(train().model_path).statistics == compute_statistics(training.images)
 
 

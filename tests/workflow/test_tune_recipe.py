@@ -84,7 +84,7 @@ def test_no_trial_sees_the_test_images(toy, tiny, tmp_path, monkeypatch):
     given = Dataset("given", toy.train, test=marked)
     foveola.tune(given, tiny, space=SPACE, out=tmp_path / "given", trials=1, folds=2, verbose=False)
     foveola.tune(toy, tiny, space=SPACE, out=tmp_path / "drawn", trials=1, folds=2, verbose=False)
-    drawn = foveola.datasets.splits.split_dataset(toy, 0.2, 0.2, 0)
+    drawn = foveola.datasets.splits.divide(toy, 0.2, 0.2, 0)[0]
     test_images = {image.tobytes() for image in drawn.test.images}
     assert len(seen[-1]) == 48
     assert not test_images & {image.tobytes() for image in seen[-1].images}

@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foveola.datasets.duplicates import DuplicateGroup
 from foveola.images import Labels
 from foveola.stratified import target_counts
-
-Counts = NDArray[np.int64]
 
 
 def expected_leaks(labels: Labels, groups: Sequence[DuplicateGroup], fraction: float) -> tuple[float, float]:

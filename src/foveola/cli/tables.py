@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from foveola.arrays import shape_text
 from foveola.documents import (
     Audit,
     AuditedOutlier,
@@ -32,7 +33,6 @@ from foveola.evaluation.multilabel import LabelMetrics
 from foveola.evaluation.overfitting import guessing_text, is_guessing
 from foveola.evaluation.rejection import RejectionResult, promise
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
-from foveola.images import shape_text
 from foveola.inputs.checks import proposed_fixes
 from foveola.inputs.prepare import UNFAMILIAR
 from foveola.models.layers import Residual

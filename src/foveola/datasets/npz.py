@@ -21,12 +21,12 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.arrays import label_matrix, to_images, to_labels
+from foveola.arrays import label_matrix, shape_text, to_images, to_labels
 from foveola.datasets.catalog import identify_by_checksum
 from foveola.datasets.entry import Entry, file_digests
 from foveola.datasets.reader import MAX_BYTES, MAX_DEFLATE_RATIO, ReadOptions, classes_of_labels, image_set, read_into
 from foveola.errors import DataError
-from foveola.images import Dataset, Images, shape_text
+from foveola.images import Dataset, Images
 
 ImagesAndLabels = tuple[Images, NDArray[Any]]
 

@@ -108,11 +108,6 @@ def _groups_together(parts: Sequence[ImageSet]) -> Indices | None:
     return np.concatenate(groups)
 
 
-def split_dataset(dataset: Dataset, validation: float, test: float, seed: int) -> Splits:
-    """As `divide`, without what the splits have in common."""
-    return divide(dataset, validation, test, seed)[0]
-
-
 def divide(
     dataset: Dataset, validation: float, test: float, seed: int, together: Together | None = None
 ) -> tuple[Splits, Overlap]:

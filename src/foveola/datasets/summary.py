@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from foveola.arrays import shape_text
 from foveola.datasets.splits import Overlap, Splits
-from foveola.images import Dataset, Originals, shape_text
+from foveola.images import Dataset, Originals
 from foveola.text import printable
 
 MAX_CLASSES = 10

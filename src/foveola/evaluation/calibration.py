@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 from foveola.evaluation.intervals import NORMAL_95, effective_number, fraction
 from foveola.images import Labels
 from foveola.predictions import Estimate
-from foveola.tasks import log_losses as log_losses
-from foveola.tasks import task_of
+from foveola.tasks import log_losses, task_of
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 PRIOR_SCALE, PRIOR_FREEDOM = 0.1, 10

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from foveola.evaluation.calibration import calibration_error, log_losses
+from foveola.evaluation.calibration import calibration_error
 from foveola.evaluation.intervals import fraction
 from foveola.evaluation.metrics import confusion
 from foveola.evaluation.rejection import coverage_at, risk_coverage
 from foveola.images import Labels
-from foveola.predictions import Predictions, softmax
+from foveola.predictions import Predictions
+from foveola.tasks import log_losses, softmax
 
 # What a line in a plot needs, and a reader of evaluation.json can bear
 MAX_POINTS = 80

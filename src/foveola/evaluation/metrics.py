@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, computed_field
 from foveola.errors import DataError, ModelError
 from foveola.evaluation import multilabel
 from foveola.evaluation.auc import auc_macro_ovr, bootstrap_auc
-from foveola.evaluation.calibration import calibration_error, calibration_gaps, log_losses
+from foveola.evaluation.calibration import calibration_error, calibration_gaps
 from foveola.evaluation.intervals import (
     WeightedMetric,
     effective_number,
@@ -21,7 +21,7 @@ from foveola.evaluation.intervals import (
     wilson_bounds,
 )
 from foveola.predictions import Estimate, Predictions
-from foveola.tasks import Task
+from foveola.tasks import Task, log_losses
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.arrays import shape_text
 from foveola.errors import UserError, unknown
-from foveola.images import shape_text
 from foveola.models.layers import Conv2D, Padding, PadWidths
 
 Matrix = NDArray[np.float64]

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from foveola.exports.allowlist import INPUT, UnsafeOnnx, fields, integer, integers, text
-from foveola.exports.own_bounds import BATCH_SIZE, NetworkNode, Size, Tensor, apply_rule, is_of_network
+from foveola.exports.nodes import Node
+from foveola.exports.own_bounds import BATCH_SIZE, MAX_SIZES, NetworkNode, Size, Tensor, apply_rule, is_of_network
 from foveola.models.shapes import MAX_LAYER_VALUES, MAX_MULTIPLY_ADDS, MAX_PARAMETERS, MAX_VALUES
 
 # Besides the layers there are preprocessing and, in int8, two nodes around each layer
@@ -21,14 +22,11 @@ _MAX_GRAPH_WORK = 2 * MAX_MULTIPLY_ADDS
 # Computed from images before these are resized
 _MAX_NODES_BEFORE_RESIZE = 8
 _MAX_SIDE = 2**31
-# int64 constants with more values are no sizes
-_MAX_SIZES = 16
 _OUTSIDE = "exclude_outside"
 _PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 # Of TensorProto.data_type: float, uint8, int8, int32, int64, bool
 _TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_}
-_INT64 = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,42 +114,16 @@ def _as_images(value: _Value | Tensor) -> _Value:
     return _exactly(*(size.factor for size in value.shape[1:]))
 
 
-class _Node:
-    """A node's operator, inputs and attributes, whole numbers and lists of them."""
+class _Node(Node):
+    """A node of Foveola's, with the values of its inputs."""
 
     def __init__(self, content: memoryview, known: Mapping[str, _Value | Tensor]) -> None:
-        names: list[str] = []
-        self.operator, self.outputs, self.attributes = "", list[str](), dict[str, list[int]]()
-        for number, value, _ in fields(content):
-            if number == 1:
-                names.append(text(value))
-            elif number == 2:
-                self.outputs.append(text(value))
-            elif number == 4:
-                self.operator = text(value)
-            elif number == 5:
-                self._read_attribute(value)
-        if missing := [name for name in names if name and name not in known]:
-            raise UnsafeOnnx(f"is damaged: {self.operator} takes {missing[0]}, which no node before it gives")
-        self.inputs = [_as_images(known[name]) if name else None for name in names]
+        super().__init__(content)
+        self.inputs = self.take_inputs(known, _as_images)
         if self.operator not in _RULES:
             raise UnsafeOnnx(f"has a node of the operator {self.operator[:40]}, which Foveola never writes")
-        if len(self.outputs) != 1 or not names:
+        if len(self.outputs) != 1 or not self.names:
             raise self.refuse("without input, or without exactly one output")
-
-    def _read_attribute(self, content: memoryview) -> None:
-        name, numbers = "", list[int]()
-        for number, value, whole in fields(content):
-            if number == 1:
-                name = text(value)
-            elif number == 3:
-                numbers = [integer(value)]
-            elif number == 8:
-                numbers += integers(value, whole)
-        self.attributes[name] = numbers
-
-    def refuse(self, reason: str) -> UnsafeOnnx:
-        return UnsafeOnnx(f"has a node of the operator {self.operator} {reason}")
 
     def images(self, index: int = 0) -> _Images:
         """An input with values for each image, of a size that does not depend on the image's."""
@@ -272,7 +244,7 @@ def _add_node(content: memoryview, known: dict[str, _Value | Tensor], cost: _Cos
 
 def _add_network_node(content: memoryview, known: dict[str, _Value | Tensor], cost: _Cost) -> None:
     """As `_add_node`, for a node of a network that torch has exported."""
-    node = NetworkNode(content, lambda name: _as_tensor(known[name]) if name in known else None)
+    node = NetworkNode(content, known, _as_tensor)
     result = apply_rule(node)
     for name, tensor in zip(node.outputs, result.outputs, strict=True):
         if tensor.depends_on_batch and tensor.values > MAX_LAYER_VALUES:
@@ -306,7 +278,7 @@ def _read_constant(content: memoryview) -> tuple[str, _Constant]:
     if min(shape, default=1) < 1 or math.prod(shape) * dtype.itemsize != len(data):
         raise UnsafeOnnx(f"is damaged: the constant {name[:40]} has {len(data):,} bytes, other than its shape says")
     sizes = None
-    if kind == _INT64 and len(shape) < 2 and math.prod(shape) <= _MAX_SIZES:
+    if _TYPES[kind] is np.int64 and len(shape) < 2 and math.prod(shape) <= MAX_SIZES:
         sizes = tuple(_Size(number) for number in np.frombuffer(data, dtype).tolist())
     return name, _Constant(tuple(shape), sizes)
 
@@ -412,7 +384,7 @@ def _concat(node: _Node) -> _Result:
     (axis,) = node.integers("axis", 1, 0, default=-1)
     if all(isinstance(value, _Constant) for value in node.inputs):
         sizes = [size for index in range(len(node.inputs)) for size in node.sizes(index)]
-        if len(sizes) > _MAX_SIZES:
+        if len(sizes) > MAX_SIZES:
             raise node.refuse("with too many sizes")
         return _Constant((len(sizes),), tuple(sizes)), 0
     shapes = [node.images(index).largest for index in range(len(node.inputs))]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from foveola.arrays import shape_text
 from foveola.errors import DataError, ModelError, require
 from foveola.exports.allowlist import (
     INPUT,
@@ -31,7 +32,7 @@ from foveola.exports.allowlist import (
 from foveola.exports.bounds import check_bounds
 from foveola.exports.parity import GoldenExamples, record_golden, verify_golden
 from foveola.files import read_verified, write_atomically
-from foveola.images import Images, check_images, shape_text
+from foveola.images import Images, check_images
 from foveola.models.image_predictor import ImagePredictor
 from foveola.models.metadata import METADATA_KEY, ModelMetadata, first_problem, parse_metadata
 from foveola.models.model_file import read_model_file

@@ -7,10 +7,12 @@ whole number times the batch size; sizes that depend on the batch in another way
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from foveola.exports.allowlist import UnsafeOnnx, fields, integer, integers, text
+from foveola.exports.allowlist import fields, text
+from foveola.exports.nodes import Node
 from foveola.models.shapes import MAX_LAYER_VALUES
 
 PREFIX = "network/"
@@ -74,46 +76,15 @@ class Result:
     work: int = 0
 
 
-class NetworkNode:
-    """A node of the network: operator, inputs, names of outputs, attributes of whole numbers and of text.
+class NetworkNode(Node):
+    """A node of the network, with the values of its inputs.
 
-    `find` returns the value of a name, or None if no node or constant before has given it.
+    `as_tensor` makes a tensor of what nodes and constants before have given.
     """
 
-    def __init__(self, content: memoryview, find: Callable[[str], Tensor | None]) -> None:
-        self.operator, self.outputs = "", list[str]()
-        self._attributes: dict[str, list[int]] = {}
-        self._texts: dict[str, str] = {}
-        names: list[str] = []
-        for number, value, _ in fields(content):
-            if number == 1:
-                names.append(text(value))
-            elif number == 2:
-                self.outputs.append(text(value))
-            elif number == 4:
-                self.operator = text(value)
-            elif number == 5:
-                self._read_attribute(value)
-        self._inputs = [find(name) if name else None for name in names]
-        for name, found in zip(names, self._inputs, strict=True):
-            if name and found is None:
-                raise UnsafeOnnx(f"is damaged: {self.operator} takes {name}, which no node before it gives")
-
-    def _read_attribute(self, content: memoryview) -> None:
-        name, numbers = "", list[int]()
-        for number, value, whole in fields(content):
-            if number == 1:
-                name = text(value)
-            elif number == 3:
-                numbers = [integer(value)]
-            elif number == 4:
-                self._texts[name] = text(value)
-            elif number == 8:
-                numbers += integers(value, whole)
-        self._attributes[name] = numbers
-
-    def refuse(self, reason: str) -> UnsafeOnnx:
-        return UnsafeOnnx(f"has a node of the operator {self.operator[:40]} {reason}")
+    def __init__(self, content: memoryview, known: Mapping[str, Any], as_tensor: Callable[[Any], Tensor]) -> None:
+        super().__init__(content)
+        self._inputs = self.take_inputs(known, as_tensor)
 
     def has(self, index: int) -> bool:
         return index < len(self._inputs) and self._inputs[index] is not None
@@ -144,7 +115,7 @@ class NetworkNode:
 
     def attribute(self, name: str, default: Sequence[int]) -> list[int]:
         """An attribute of as many whole numbers as the default has."""
-        found = self._attributes.get(name, list(default))
+        found = self.attributes.get(name, list(default))
         if len(found) != len(default):
             raise self.refuse(f"with an unusual {name}")
         return found
@@ -153,11 +124,11 @@ class NetworkNode:
         return self.attribute(name, [default])[0]
 
     def optional(self, name: str) -> list[int] | None:
-        return self._attributes.get(name)
+        return self.attributes.get(name)
 
     def check_text(self, name: str, default: str) -> None:
-        if self._texts.get(name, default) != default:
-            raise self.refuse(f"with the {name} {self._texts[name][:40]}")
+        if self.texts.get(name, default) != default:
+            raise self.refuse(f"with the {name} {self.texts[name][:40]}")
 
     def axis(self, number: int, rank: int) -> int:
         """An axis, counted from the end if it is negative."""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foveola.images import Images, Resize, border_levels, polarity, shape_text
+from foveola.arrays import shape_text
+from foveola.images import Images, Resize, border_levels, polarity
 from foveola.inputs.fixes import Fix, check_fixes
 from foveola.inputs.foreground import MEASURED_SIDE, Measurements, as_grey, measure
 from foveola.inputs.resize import CommonShape, is_colour, letterbox, shrink

@@ -63,23 +63,14 @@ class FirstFrame(NamedTuple):
     original_size: tuple[int, int] | None = None
 
 
-def read_image(path: str | Path) -> Images:
-    """Read and decode an image file.
-
-    Returns
-    -------
-    uint8 array, H×W×C, as returned by `decode`
+def read_first_frame(path: str | Path, white_level: int | None = None, reduce: Reduce | None = None) -> FirstFrame:
+    """Read and decode an image file, as `decode_first_frame` does.
 
     Raises
     ------
     DataError
         If the file does not exist, is larger than 256 MiB, or cannot be decoded.
     """
-    return read_first_frame(path).pixels
-
-
-def read_first_frame(path: str | Path, white_level: int | None = None, reduce: Reduce | None = None) -> FirstFrame:
-    """As `read_image`, with what `decode_first_frame` tells; `white_level` and `reduce` as there."""
     path = Path(path)
     try:
         if not path.is_file():

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foveola.arrays import shape_text
 from foveola.errors import DataError, ModelError
 from foveola.files import write_atomically
-from foveola.images import Images, check_images, letterbox_place, shape_text
+from foveola.images import Images, check_images, letterbox_place
 from foveola.lazy import select
 from foveola.models.image_predictor import ImagePredictor
 from foveola.models.metadata import METADATA_KEY, ModelMetadata
@@ -245,19 +246,14 @@ def open_classifier(path: Path, network: nn.Module | None = None) -> Classifier:
     return Classifier(network, metadata, _feature_statistics(tensors, metadata))
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
+def _load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Copy the weights of a model file into a network with the same layers.
 
     Raises
     ------
     ModelError
-        If weights are missing, unexpected, of another shape or type; the message lists all of them. Or if the file is
-        damaged.
+        If weights are missing, unexpected, of another shape or type; the message lists all of them.
     """
-    _load_weights(network, read_weights(path), path)
-
-
-def _load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     expected = network.state_dict()
     problems = [f"{name} is missing" for name in expected.keys() - weights.keys()]
     problems += [f"{name} is unexpected" for name in weights.keys() - expected.keys()]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from foveola.arrays import shape_text
 from foveola.errors import ModelError, RecipeError
-from foveola.images import shape_text
 from foveola.models.hdf5 import UnsafeHdf5
 from foveola.models.keras_files import TRAINING_ONLY, KerasFile, NotImportable, read_keras_file
 from foveola.models.keras_layers import (

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from foveola.arrays import shape_text
 from foveola.errors import ModelError
 from foveola.files import read_verified
-from foveola.images import shape_text
 from foveola.models.metadata import METADATA_KEY, PretrainedOrigin
 from foveola.models.model_file import header_metadata
 from foveola.models.shapes import LayerInfo, all_layers

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from foveola.arrays import shape_text
 from foveola.errors import RecipeError
-from foveola.images import shape_text
 from foveola.models.layers import (
     AveragePool2D,
     Dense,

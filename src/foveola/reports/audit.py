@@ -10,11 +10,10 @@ import numpy as np
 from foveola.documents import Audit, ImagePlace, LabelSuspect
 from foveola.images import ImageSet
 from foveola.inputs.resize import resize
-from foveola.reports import audit_text, html
+from foveola.reports import audit_text, html, pixels
 
 # Bytes of images in a page, whatever the size of each
 MAX_IMAGE_BYTES = 3_000_000
-MAX_SIDE = 64
 MAX_IMAGES = 600
 # Shares of the images: suspects, duplicates, outliers
 SHARES = (0.4, 0.3, 0.3)
@@ -71,7 +70,7 @@ class _Album:
     def __init__(self, splits: Mapping[str, ImageSet]) -> None:
         self.splits = splits
         height, width, channels = next(iter(splits.values())).image_shape
-        shrink = min(MAX_SIDE / max(height, width), 1)
+        shrink = min(pixels.MAX_SIDE / max(height, width), 1)
         self.size = max(round(height * shrink), 1), max(round(width * shrink), 1)
         # a PNG is hardly larger than its pixels; base64 adds a third
         self.room = min(MAX_IMAGE_BYTES // (int(1.4 * self.size[0] * self.size[1] * channels) + 200), MAX_IMAGES)

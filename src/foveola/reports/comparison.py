@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from foveola.arrays import shape_text
 from foveola.documents import ComparedPair, ComparedRun, Comparison, Disagreement
 from foveola.evaluation.comparison import p_text
 from foveola.evaluation.costs import ParametersByImageSize
 from foveola.evaluation.metrics import METRICS
-from foveola.images import ImageSet, shape_text
+from foveola.images import ImageSet
 from foveola.inputs.resize import shrink
 from foveola.reports.html import image_uri, render, svg
 from foveola.reports.style import BLUE, INK, ORANGE, RED, drawable_names, new_figure, style_axes

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from foveola.arrays import shape_text
 from foveola.errors import OutputError, require
 from foveola.files import write_atomically, writing
-from foveola.images import shape_text
 from foveola.models.shapes import LayerInfo
 
 if TYPE_CHECKING:

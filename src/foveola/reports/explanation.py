@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.images import Images, shape_text
+from foveola.arrays import shape_text
+from foveola.images import Images
 from foveola.inputs.checks import proposed_fixes
 from foveola.inputs.prepare import Prediction
 from foveola.inputs.resize import shrink

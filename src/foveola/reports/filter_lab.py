@@ -12,8 +12,9 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
 
+from foveola.arrays import shape_text
 from foveola.explanation.convolution import Matrix, SlidingWindow
-from foveola.images import Images, shape_text
+from foveola.images import Images
 from foveola.reports import html
 from foveola.reports.pixels import png_bytes, shaded, signed
 

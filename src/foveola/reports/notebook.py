@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.arrays import shape_text
 from foveola.documents import Audit, Catalog, Comparison, Evaluation, LayerRow, RunStatus, Summary
 from foveola.evaluation.metrics import METRICS, metrics_of
-from foveola.images import Dataset, ImageSet, shape_text
+from foveola.images import Dataset, ImageSet
 from foveola.predictions import Estimate
 from foveola.reports import pixels
 from foveola.reports.html import image_uri, render, svg

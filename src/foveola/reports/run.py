@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.arrays import shape_text
 from foveola.documents import RunStatus
 from foveola.evaluation.curves import (
     confused_pairs,
@@ -16,21 +17,20 @@ from foveola.evaluation.curves import (
     neighbour_map,
     neighbours,
     principal_plane,
-    worst_mistakes,
 )
-from foveola.evaluation.metrics import METRICS, metrics_of
+from foveola.evaluation.metrics import metrics_of
 from foveola.evaluation.rejection import promise
-from foveola.images import Images, shape_text
+from foveola.images import Images
 from foveola.models.shapes import infer_shapes
 from foveola.reports import pixels, plots
 from foveola.reports.html import image_uri, render, svg
 from foveola.reports.run_alarms import alarms, repeat_command
-from foveola.reports.run_data import ReportData, predicted_image
+from foveola.reports.run_data import FAILURES, ReportData, metric_rows, predicted_image, worst_images
 from foveola.reports.run_explanation import explanation_section
 from foveola.reports.run_labels import labels_section
 from foveola.tasks import label_text
 
-SAMPLES, FAILURES, PAIRS, EXAMPLES = 25, 12, 4, 4
+SAMPLES, PAIRS, EXAMPLES = 25, 4, 4
 MIN_MAP_IMAGES, MAX_MAP_IMAGES = 10, 1000
 # With more classes, the confusion matrix shows those with most mistakes
 MATRIX_CLASSES = 30
@@ -227,7 +227,7 @@ def _quality(data: ReportData, colours: Mapping[int, str]) -> dict[str, Any] | N
     calibration, risk = curves.reliability, curves.risk_coverage
     scaled = calibration.temperature != 1
     return {
-        "metrics": [{"metric": METRICS[key], "estimate": one} for key, one in evaluation.metrics.items()],
+        "metrics": metric_rows(evaluation),
         "classes": [
             {**row.model_dump(), "auc": roc.auc, "training": int(training_counts[label]), "colour": colours.get(label)}
             for label, (row, roc) in enumerate(zip(evaluation.per_class, curves.roc, strict=True))
@@ -278,7 +278,7 @@ def _failures(data: ReportData) -> dict[str, Any] | None:
     pairs = confused_pairs(np.array(data.evaluation.confusion))
     return {
         "wrong": int((predictions.predicted != predictions.labels).sum()),
-        "worst": [predicted_image(data, index) for index in worst_mistakes(predictions)[:FAILURES]],
+        "worst": worst_images(data),
         "uncertain": [predicted_image(data, index) for index in least_certain(predictions)[:FAILURES]],
         "pairs": [_side_by_side(data, pair.first, pair.second) for pair in pairs[:PAIRS]],
     }

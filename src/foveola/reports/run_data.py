@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foveola.documents import Evaluation
+from foveola.evaluation.curves import worst_mistakes
+from foveola.evaluation.metrics import metrics_of
 from foveola.images import ImageSet
 from foveola.predictions import Exported, Predictions
 from foveola.reports import pixels
@@ -14,6 +16,9 @@ from foveola.tasks import label_text
 
 if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
+
+# Images that are shown of each kind of mistake
+FAILURES = 12
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,17 @@ class ReportData:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.predictions.class_names
+
+
+def metric_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Each metric with what is said of it, and its estimate."""
+    rows = metrics_of(evaluation.task)
+    return [{"metric": rows[key], "estimate": one} for key, one in evaluation.metrics.items()]
+
+
+def worst_images(data: ReportData) -> list[dict[str, Any]]:
+    """The mistakes that the model was most certain of."""
+    return [predicted_image(data, index) for index in worst_mistakes(data.predictions)[:FAILURES]]
 
 
 def predicted_image(data: ReportData, index: int) -> dict[str, Any]:

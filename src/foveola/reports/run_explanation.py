@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.arrays import shape_text
 from foveola.errors import ModelError
 from foveola.evaluation.curves import worst_mistakes
-from foveola.images import Images, Labels, shape_text
+from foveola.images import Images, Labels
 from foveola.predictions import Exported, Predictions
 from foveola.reports import pixels
 from foveola.reports.explanation import filter_tiles

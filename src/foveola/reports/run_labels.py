@@ -4,11 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from foveola.evaluation.curves import worst_mistakes
-from foveola.evaluation.metrics import metrics_of
-from foveola.reports.run_data import ReportData, predicted_image
-
-FAILURES = 12
+from foveola.reports.run_data import ReportData, metric_rows, worst_images
 
 
 def labels_section(data: ReportData) -> dict[str, Any] | None:
@@ -16,10 +12,9 @@ def labels_section(data: ReportData) -> dict[str, Any] | None:
     evaluation, predictions = data.evaluation, data.predictions
     if evaluation is None or evaluation.labels is None:
         return None
-    rows = metrics_of(evaluation.task)
     metadata = data.classifier.metadata
     return {
-        "metrics": [{"metric": rows[key], "estimate": one} for key, one in evaluation.metrics.items()],
+        "metrics": metric_rows(evaluation),
         "rows": [
             {"metrics": row, "training": int(count)}
             for row, count in zip(evaluation.labels, data.splits["train"].class_counts, strict=True)
@@ -27,6 +22,6 @@ def labels_section(data: ReportData) -> dict[str, Any] | None:
         "temperature": metadata.temperature,
         "chosen": metadata.thresholds is not None,
         "wrong": int((~predictions.right).sum()),
-        "worst": [predicted_image(data, index) for index in worst_mistakes(predictions)[:FAILURES]],
+        "worst": worst_images(data),
         "per_image": float(np.mean(predictions.labels.sum(axis=1))),
     }

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from foveola.arrays import shape_text
 from foveola.errors import DataError
-from foveola.images import Images, shape_text
+from foveola.images import Images
 from foveola.serving import schemas
 from foveola.serving.bodies import QUICK_BYTES
 from foveola.serving.json_bodies import check_values, pixels_of

@@ -20,7 +20,8 @@ from torch import Tensor
 from foveola.images import Polarity
 from foveola.models.batch_part import BatchPart
 from foveola.models.classifier import LUMA
-from foveola.recipe import Augment, Recipe
+from foveola.recipe import Recipe
+from foveola.recipe_parts import Augment
 
 # Passes over the images from which on mirror images pay: docs/lab/recipes.md
 MIN_FLIP_EPOCHS = 9
@@ -55,7 +56,7 @@ def uses_flips(recipe: Recipe, flip_safe: bool, images: int) -> bool:
 def describe(augment: Augment, flip: bool) -> str:
     """The random changes in words, empty if there are none; `flip` is as `uses_flips` gives it.
 
-    >>> from foveola.recipe import Augment
+    >>> from foveola.recipe_parts import Augment
     >>> from foveola.training.augment import describe
     >>> describe(Augment(shift=2, crop=0.54, brightness=0.2), flip=True)
     'mirror images, shifts up to 2 pixels, crops to at least 54 % of the area, brightness up to ±20 %'

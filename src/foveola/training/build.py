@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from foveola.arrays import shape_text
 from foveola.errors import DataError, RecipeError
-from foveola.images import Images, ImageSet, Polarity, polarity, shape_text
+from foveola.images import Images, ImageSet, Polarity, polarity
 from foveola.inputs.checks import compute_statistics
 from foveola.lazy import blocks
 from foveola.models import init

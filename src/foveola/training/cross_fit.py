@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from foveola.datasets.weights import find_weights
 from foveola.errors import DataError
 from foveola.images import ImageSet, Labels
-from foveola.predictions import Predictions, softmax
+from foveola.predictions import Predictions
 from foveola.recipe import Recipe
+from foveola.tasks import softmax
 from foveola.training.build import build_classifier
 from foveola.training.loop import choose_precision, fit
 

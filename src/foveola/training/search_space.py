@@ -19,7 +19,8 @@ from typing import Any, Union, get_args, get_origin
 import tomli_w
 
 from foveola.errors import RecipeError, unknown
-from foveola.recipe import Augment, Recipe, load_recipe
+from foveola.recipe import Recipe, load_recipe
+from foveola.recipe_parts import Augment
 
 Value = str | int | float | bool
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from foveola.arrays import shape_text
 from foveola.errors import DataError, OutputError, UserError, unknown
 from foveola.explanation import convolution
 from foveola.explanation.convolution import LETTERS, Matrix, Pooling, SlidingWindow, read_kernel
 from foveola.files import write_atomically, writing
-from foveola.images import shape_text
 from foveola.inputs.find import find_images
 from foveola.inputs.resize import shrink, to_channels
 from foveola.models.layers import Padding

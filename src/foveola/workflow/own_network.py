@@ -3,10 +3,11 @@
 import time
 from typing import TYPE_CHECKING
 
+from foveola.arrays import shape_text
 from foveola.documents import NetworkGraph
 from foveola.errors import ExportError, MissingExtra, UserError, require
 from foveola.exports import export_network
-from foveola.images import Images, ImageSet, shape_text
+from foveola.images import Images, ImageSet
 from foveola.models.metadata import ModelMetadata
 from foveola.recipe import Recipe
 from foveola.runs import Run

@@ -103,171 +103,172 @@ def prepare(request: TrainingRequest, given: Given, screen: "Console", started: 
     UserError
         If recipe, data or weights cannot be used.
     """
-    from foveola.training.colour import settle_augmentation
-
     device = choose_device(request.device)  # type: ignore[arg-type]
     recipe = request.recipe or load_recipe("fast", request.overrides)
-    pretrained = _find_weights(request, given, recipe, screen)  # refused before data is read
-    dataset = _read_data(request, given, recipe, screen)
-    _check_task(recipe, request, dataset)
-    splits, overlap = divide(dataset, recipe.validation, recipe.test, request.seed)
-    export_seconds = examine_network(given.network, recipe, splits.train, screen)
-    teacher = _teach(request, given, recipe, dataset, splits, overlap, device, screen)
-    if request.budget is not None:
-        recipe = _fit_to_budget(request, given, recipe, dataset, splits, started - export_seconds, device)
-    if recipe.resize == "auto":
-        recipe = recipe.model_copy(update={"resize": dataset.resize})
-    request.recipe, request.budget, request.fingerprint = recipe, None, dataset.fingerprint
-    recipe, colours = settle_augmentation(recipe, splits.train)
-    classifier, earlier = _build(request, given, recipe, dataset, splits, pretrained, screen)
-    recorded = record_data(dataset, splits, overlap, given.data, given.groups, request.columns)
-    recorded.summary += colours
-    if teacher is not None:
-        recorded.summary.append(teacher.summary)
-    learnt = LearntImages.of(splits.train, splits.validation, earlier, None if teacher is None else teacher.learnt)
-    metadata = data_metadata(dataset, recipe, request.seed, recorded, learnt)
+    training = _Training(request, given, recipe, device, screen)
+    pretrained = training.find_weights()  # refused before data is read
+    data = training.read_data()
+    export_seconds = examine_network(given.network, training.recipe, data.splits.train, screen)
+    teacher = training.ask_teacher(data)
+    colours = training.settle_recipe(data, started - export_seconds)
+    classifier, earlier = training.build(data, pretrained)
+    recorded = record_data(data.dataset, data.splits, data.overlap, given.data, given.groups, request.columns)
+    recorded.summary += colours if teacher is None else [*colours, teacher.summary]
+    learnt = None if teacher is None else teacher.learnt
+    learnt = LearntImages.of(data.splits.train, data.splits.validation, earlier, learnt)
+    metadata = data_metadata(data.dataset, training.recipe, request.seed, recorded, learnt)
     classifier.metadata = classifier.metadata.model_copy(update=metadata)
-    status, precision = _status(request, recipe, classifier, dataset, splits, recorded, teacher, device)
+    status = training.status(data, classifier, recorded, teacher)
     logits = None if teacher is None else teacher.logits
-    return Prepared(classifier, splits, overlap, status, device, precision, logits)
+    return Prepared(classifier, data.splits, data.overlap, status, device, training.precision, logits)
 
 
-def _find_weights(
-    request: TrainingRequest, given: Given, recipe: Recipe, screen: "Console"
-) -> "PretrainedWeights | None":
-    """The pretrained weights that the recipe begins with; the paths of other models are checked."""
-    for path in (request.init, request.teacher):
-        if path is not None:
-            model_path(Path(path))
-    if request.init is not None or given.network is not None:
-        return None
-    with show_progress(screen) as progress:
-        return find_weights(recipe, request.weights, progress)
+@dataclass(frozen=True)
+class _Data:
+    """The data as it was loaded, its splits, and what these have in common."""
+
+    dataset: Dataset
+    splits: Splits
+    overlap: Overlap
 
 
-def _read_data(request: TrainingRequest, given: Given, recipe: Recipe, screen: "Console") -> Dataset:
-    dataset = load_data(given.data, recipe, request.skip_bad, given.groups, screen, request.columns)
-    dataset.check_trainable()
-    if request.fingerprint not in (None, dataset.fingerprint):
-        raise DataError(
-            f"{dataset.name} has changed since the training began: its fingerprint was {str(request.fingerprint)[:12]} "
-            f"and is {dataset.fingerprint[:12]}. Restore the data, or train again with --force."
+@dataclass
+class _Training:
+    """A training before its first step: what was asked for, and the recipe as far as it is settled."""
+
+    request: TrainingRequest
+    given: Given
+    recipe: Recipe
+    device: "torch.device"
+    screen: "Console"
+
+    @property
+    def precision(self) -> "torch.dtype":
+        from foveola.training.loop import choose_precision
+
+        return choose_precision(self.recipe.precision, self.device)
+
+    def find_weights(self) -> "PretrainedWeights | None":
+        """The pretrained weights that the recipe begins with; the paths of other models are checked."""
+        for path in (self.request.init, self.request.teacher):
+            if path is not None:
+                model_path(Path(path))
+        if self.request.init is not None or self.given.network is not None:
+            return None
+        with show_progress(self.screen) as progress:
+            return find_weights(self.recipe, self.request.weights, progress)
+
+    def read_data(self) -> _Data:
+        request, given, recipe = self.request, self.given, self.recipe
+        dataset = load_data(given.data, recipe, request.skip_bad, given.groups, self.screen, request.columns)
+        dataset.check_trainable()
+        if request.fingerprint not in (None, dataset.fingerprint):
+            raise DataError(
+                f"{dataset.name} has changed since the training began: its fingerprint was "
+                f"{str(request.fingerprint)[:12]} and is {dataset.fingerprint[:12]}. Restore the data, or train again "
+                f"with --force."
+            )
+        if request.init is None and given.network is None and (sentence := proposal(recipe, dataset)):
+            self.screen.print(sentence, soft_wrap=True)
+        self._check_task(dataset)
+        return _Data(dataset, *divide(dataset, recipe.validation, recipe.test, request.seed))
+
+    def _check_task(self, dataset: Dataset) -> None:
+        """Refuse what means something for one class an image only, if images have several labels."""
+        recipe = self.recipe
+        settings = {
+            "reject": recipe.reject is not None,
+            "epoch_auc": recipe.epoch_auc,
+            "head_views": recipe.head_views > 0,
+        }
+        used = [f"the recipe's {name}" for name, is_set in settings.items() if is_set]
+        used += ["--teacher"] if self.request.teacher is not None else []
+        if dataset.task == "multilabel" and used:
+            raise UserError(
+                f"The images of {dataset.name} have several labels each, and {used[0]} is for one class an image. "
+                f"Train without it, or with another recipe."
+            )
+
+    def ask_teacher(self, data: _Data) -> "Teaching | None":
+        """What a teacher says of the training images, if there is one."""
+        from foveola.workflow.teach import teach
+
+        request = self.request
+        if request.teacher is None:
+            return None
+        return teach(
+            model_path(Path(request.teacher)), self.given.data, data.dataset, data.splits, data.overlap,
+            skip_bad=request.skip_bad, columns=request.columns, device=self.device, precision=self.precision,
+            screen=self.screen,
+        )  # fmt: skip
+
+    def settle_recipe(self, data: _Data, started: float) -> list[str]:
+        """Settle what the recipe leaves to budget and data, and note it in the request; what is to be said of colours.
+
+        Parameters
+        ----------
+        started : when the time budget began
+        """
+        from foveola.training.colour import settle_augmentation
+
+        if self.request.budget is not None:
+            self.recipe = self._fit_to_budget(data, started + self.request.budget)
+        if self.recipe.resize == "auto":
+            self.recipe = self.recipe.model_copy(update={"resize": data.dataset.resize})
+        self.request.recipe, self.request.budget = self.recipe, None
+        self.request.fingerprint = data.dataset.fingerprint
+        self.recipe, colours = settle_augmentation(self.recipe, data.splits.train)
+        return colours
+
+    def _fit_to_budget(self, data: _Data, deadline: float) -> Recipe:
+        from foveola.training.budget import budget_candidates, fit_to_budget
+
+        chosen = self.request.recipe is not None
+        return fit_to_budget(
+            [(self.recipe, 0.0)] if chosen else budget_candidates(self.request.overrides),
+            data.splits, deadline, time_reporting(data.splits),
+            device=self.device, flip=data.dataset.flip_safe, network=self.given.network,
+        )  # fmt: skip
+
+    def build(self, data: _Data, pretrained: "PretrainedWeights | None") -> "tuple[Classifier, LearntImages | None]":
+        """The classifier with its initial weights; the images that these have learnt from, if they are a model's."""
+        from foveola.training.build import build_classifier
+
+        classifier = build_classifier(
+            self.recipe, data.splits.train, self.request.seed, network=self.given.network,
+            picture_polarity=data.dataset.picture_polarity, pretrained=pretrained,
+        )  # fmt: skip
+        if pretrained is not None:
+            self.screen.print(f"Initial weights: {pretrained.origin}", soft_wrap=True)
+        if self.request.init is None:
+            return classifier, None
+        return classifier, _initialise(classifier, Path(self.request.init), self.request.freeze, self.screen)
+
+    def status(
+        self, data: _Data, classifier: "Classifier", recorded: RecordedData, teacher: "Teaching | None"
+    ) -> RunStatus:
+        """What `run.json` says when the training begins."""
+        from foveola.training.augment import uses_flips
+
+        request = self.request
+        return RunStatus(
+            status="running",
+            recipe=self.recipe,
+            data=recorded,
+            model=ModelSize(parameters=classifier.parameter_count),
+            versions=versions(),
+            seed=request.seed,
+            device=self.device.type,
+            threads=request.threads,
+            processor=processor(),
+            flip=uses_flips(self.recipe, data.dataset.flip_safe, len(data.splits.train)),
+            init=request.init,
+            freeze=request.freeze,
+            weights=request.weights,
+            pretrained=classifier.metadata.pretrained,
+            teacher=None if teacher is None else teacher.record,
+            precision=str(self.precision).removeprefix("torch."),
         )
-    if request.init is None and given.network is None and (sentence := proposal(recipe, dataset)):
-        screen.print(sentence, soft_wrap=True)
-    return dataset
-
-
-def _check_task(recipe: Recipe, request: TrainingRequest, dataset: Dataset) -> None:
-    """Refuse what means something for one class an image only, if images have several labels."""
-    settings = {"reject": recipe.reject is not None, "epoch_auc": recipe.epoch_auc, "head_views": recipe.head_views > 0}
-    used = [f"the recipe's {name}" for name, is_set in settings.items() if is_set]
-    used += ["--teacher"] if request.teacher is not None else []
-    if dataset.task == "multilabel" and used:
-        raise UserError(
-            f"The images of {dataset.name} have several labels each, and {used[0]} is for one class an image. Train "
-            f"without it, or with another recipe."
-        )
-
-
-def _teach(
-    request: TrainingRequest,
-    given: Given,
-    recipe: Recipe,
-    dataset: Dataset,
-    splits: Splits,
-    overlap: Overlap,
-    device: "torch.device",
-    screen: "Console",
-) -> "Teaching | None":
-    """What a teacher says of the training images, if there is one."""
-    from foveola.training.loop import choose_precision
-    from foveola.workflow.teach import teach
-
-    if request.teacher is None:
-        return None
-    return teach(
-        model_path(Path(request.teacher)), given.data, dataset, splits, overlap, skip_bad=request.skip_bad,
-        columns=request.columns, device=device, precision=choose_precision(recipe.precision, device), screen=screen,
-    )  # fmt: skip
-
-
-def _fit_to_budget(
-    request: TrainingRequest,
-    given: Given,
-    recipe: Recipe,
-    dataset: Dataset,
-    splits: Splits,
-    started: float,
-    device: "torch.device",
-) -> Recipe:
-    from foveola.training.budget import budget_candidates, fit_to_budget
-
-    assert request.budget is not None, "the caller has looked"
-    candidates = budget_candidates(request.overrides) if request.recipe is None else [(recipe, 0.0)]
-    return fit_to_budget(
-        candidates, splits, started + request.budget, time_reporting(splits),
-        device=device, flip=dataset.flip_safe, network=given.network,
-    )  # fmt: skip
-
-
-def _build(
-    request: TrainingRequest,
-    given: Given,
-    recipe: Recipe,
-    dataset: Dataset,
-    splits: Splits,
-    pretrained: "PretrainedWeights | None",
-    screen: "Console",
-) -> "tuple[Classifier, LearntImages | None]":
-    """The classifier with its initial weights; the images that these have learnt from, if they are a model's."""
-    from foveola.training.build import build_classifier
-
-    classifier = build_classifier(
-        recipe, splits.train, request.seed,
-        network=given.network, picture_polarity=dataset.picture_polarity, pretrained=pretrained,
-    )  # fmt: skip
-    if pretrained is not None:
-        screen.print(f"Initial weights: {pretrained.origin}", soft_wrap=True)
-    if request.init is None:
-        return classifier, None
-    return classifier, _initialise(classifier, Path(request.init), request.freeze, screen)
-
-
-def _status(
-    request: TrainingRequest,
-    recipe: Recipe,
-    classifier: "Classifier",
-    dataset: Dataset,
-    splits: Splits,
-    recorded: RecordedData,
-    teacher: "Teaching | None",
-    device: "torch.device",
-) -> "tuple[RunStatus, torch.dtype]":
-    """What `run.json` says when the training begins, and the precision that it computes in."""
-    from foveola.training.augment import uses_flips
-    from foveola.training.loop import choose_precision
-
-    precision = choose_precision(recipe.precision, device)
-    status = RunStatus(
-        status="running",
-        recipe=recipe,
-        data=recorded,
-        model=ModelSize(parameters=classifier.parameter_count),
-        versions=versions(),
-        seed=request.seed,
-        device=device.type,
-        threads=request.threads,
-        processor=processor(),
-        flip=uses_flips(recipe, dataset.flip_safe, len(splits.train)),
-        init=request.init,
-        freeze=request.freeze,
-        weights=request.weights,
-        pretrained=classifier.metadata.pretrained,
-        teacher=None if teacher is None else teacher.record,
-        precision=str(precision).removeprefix("torch."),
-    )
-    return status, precision
 
 
 def load_data(

@@ -18,10 +18,11 @@ from foveola.datasets.splits import Splits, divide, unit_numbers
 from foveola.documents import Objective
 from foveola.errors import NonFiniteLoss, RecipeError
 from foveola.evaluation.auc import auc_macro_ovr
-from foveola.evaluation.calibration import fit_temperature, log_losses
+from foveola.evaluation.calibration import fit_temperature
 from foveola.images import Dataset, ImageSet, Polarity
 from foveola.predictions import Predictions
 from foveola.recipe import Recipe
+from foveola.tasks import log_losses
 from foveola.training.augment import uses_flips
 from foveola.training.callbacks import Callback, ValidationMetric
 from foveola.training.colour import settle_augmentation
