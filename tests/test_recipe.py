@@ -197,7 +197,7 @@ def test_several_errors_are_reported_together():
     ("change", "expected"),
     [
         ({"batches": "random"}, "needs steps_per_epoch"),
-        ({"steps_per_epoch": 5}, 'is only used with batches = "random"'),
+        ({"steps_per_epoch": 5}, 'recipe: steps_per_epoch is only used with batches = "random"'),
         ({"validation": 0, "keep": "best"}, "set validation above 0"),
         ({"validation": 0, "patience": 3}, "set validation above 0"),
         ({"validation": 0, "epoch_auc": True}, "set validation above 0"),

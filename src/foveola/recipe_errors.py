@@ -52,5 +52,6 @@ def _describe_error(key: str, problems: list[Any], keys: Collection[str]) -> str
         return f"{key} is missing."
     reasons = [problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for problem in problems]
     if not location:
-        return f"{reasons[0][0].upper()}{reasons[0][1:]}."
+        begins_with_key = reasons[0].split()[0].strip(",") in keys
+        return f"{reasons[0] if begins_with_key else reasons[0][0].upper() + reasons[0][1:]}."
     return f"{key} is {value!r}; it should be {' or '.join(dict.fromkeys(reasons))}."

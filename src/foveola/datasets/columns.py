@@ -207,14 +207,6 @@ def _several(names: Sequence[str]) -> str | tuple[str, ...]:
     return names[0] if len(names) == 1 else tuple(names)
 
 
-def check_no_columns(columns: Columns) -> None:
-    """Refuse columns for data that has been loaded already."""
-    if columns.given:
-        raise DataError(
-            "columns say how a table is read, and the data is loaded already. Give them to foveola.load: label_column=…"
-        )
-
-
 def check_column(source: Source, name: str) -> None:
     """Refuse a column that a table does not have, or has twice.
 
