@@ -17,7 +17,7 @@ from foveola.models.keras_import import import_keras
 from foveola.models.metadata import ModelMetadata
 from foveola.models.modules import build_network
 from foveola.models.shapes import infer_shapes
-from foveola.predictions import softmax
+from foveola.tasks import probabilities
 from keras_cases import (
     MODELS,
     NAMES,
@@ -33,12 +33,12 @@ from keras_cases import (
     replace_array,
 )
 
-VALUES = MODELS / "keras3-values.keras"
+VALUES, LABELS = MODELS / "keras3-values.keras", MODELS / "keras3-labels.keras"
 
 
 def classifier_of(imported):
     metadata = ModelMetadata(
-        class_names=tuple(map(str, range(imported.classes))), image_shape=imported.image_shape, pad=imported.pad,
+        class_names=tuple(map(str, range(imported.classes))), task=imported.task, image_shape=imported.image_shape, pad=imported.pad,
         mean=imported.mean, std=imported.std, layers=imported.layers,
     )  # fmt: skip
     network = build_network(infer_shapes(imported.layers, metadata.network_shape, imported.classes))
@@ -53,7 +53,7 @@ def classifier_of(imported):
 def test_probabilities_are_those_of_keras(name):
     imported = import_keras(MODELS / name, image_shape=(6, 8, 1) if "values" in name else None)
     expected = np.load((MODELS / name).with_suffix(".npz"))
-    found = softmax(classifier_of(imported).predict_logits(expected["images"]))
+    found = probabilities(classifier_of(imported).predict_logits(expected["images"]), imported.task)
     assert expected["probabilities"].std(axis=0).max() > 0.05  # the images matter
     assert np.abs(found - expected["probabilities"]).max() <= 1e-6
 
@@ -65,6 +65,7 @@ def test_what_is_assumed_converted_and_left_out_is_said():
         "RandomFlip (random_flip) is left out: it acts in training only.",
     )
     assert "One sigmoid became two logits" in import_keras(MODELS / "keras2-binary.h5").notes[1]
+    assert "ends with 4 sigmoids: each output is a label, given from probability 0.5 on" in import_keras(LABELS).notes[1]
     assert "has no softmax" in import_keras(ROWS).notes[1]
 
 
@@ -89,6 +90,15 @@ def test_zeros_around_images_are_black_or_refused(tmp_path):
     assert import_keras(MODELS / "keras3-binary.keras").pad == 2
     with pytest.raises(ModelError, match=r"adds zeros around its images, but black is -1: .* --pixel-range"):
         import_keras(MODELS / "keras3-binary.keras", pixel_range=(-1, 1))
+
+
+def test_a_layer_of_sigmoids_is_as_good_as_the_argument(tmp_path):
+    def apart(document):
+        set_in_dense(activation="linear")(document)
+        layers_of(document).append(layer("Activation", activation="sigmoid"))
+
+    one, other = import_keras(LABELS), import_keras(altered(tmp_path, config=apart, source=LABELS))
+    assert (one.task, one.classes, one.layers, one.notes) == ("multilabel", 4, other.layers, other.notes)
 
 
 def test_settings_become_those_of_our_layers():
@@ -151,8 +161,10 @@ CONFIGURATIONS = {
     "enormous units": (set_in_dense(units=10**9), "units are 1000000000, of 1 to 1,048,576"),
     "enormous network": (set_in_dense(units=2**20), "has 1,048,576 classes, of at most 10,000"),
     "relu at the end": (set_in_dense(activation="relu"), "ends with relu"),
-    "several sigmoids": (set_in_dense(activation="sigmoid"), "ends with 3 sigmoids: several labels"),
-    "one output": (set_in_dense(units=1), "one output without sigmoid"),
+    "relu before Flatten": (
+        lambda document: layers_of(document).extend([layer("ReLU"), layer("Flatten", name="flat")]), "ends with relu"
+    ),
+    "one output": (set_in_dense(units=1), "one output that is not a Dense layer's sigmoid"),
     "softmax inside": (put(layer("Softmax"), layer("Dense", units=3)), "follows softmax"),
     "images at the end": (lambda document: layers_of(document).__delitem__(slice(1, 3)), "output has the shape 6×6"),
     "zeros before pooling": (

@@ -121,6 +121,7 @@ def _classifier(path: Path, imported: ImportedNetwork, class_names: tuple[str, .
     try:
         metadata = ModelMetadata(
             class_names=class_names,
+            task=imported.task,
             image_shape=imported.image_shape,
             pad=imported.pad,
             mean=imported.mean,
