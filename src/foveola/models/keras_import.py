@@ -95,6 +95,8 @@ def import_keras(
         raise ModelError(f"{path} is not imported. It {reason}. Save it again with Keras.") from None
     except NotImportable as reason:
         raise ModelError(f"{path} is not imported. {reason}") from None
+    except RecursionError:
+        raise ModelError(f"{path} is not imported. Its configuration is nested too deeply. Copy it again.") from None
 
 
 def _translate(file: KerasFile, image_shape: ImageShape | None, pixel_range: PixelRange | None) -> ImportedNetwork:
@@ -267,7 +269,9 @@ class _Network:
         computing = next((layer for layer in reversed(self.layers) if not isinstance(layer, Flatten | Dropout)), last)
         function = computing.function if isinstance(computing, Activate) else getattr(computing, "activation", "linear")
         if function != "linear":
-            raise NotImportable(f"It ends with {function}; imported are classifiers, which end with softmax or sigmoid.")
+            raise NotImportable(
+                f"It ends with {function}; imported are classifiers, which end with softmax or sigmoid."
+            )
         if count == 1 and self.end == "sigmoid" and isinstance(last, Dense):
             self.layers[-1] = last.model_copy(update={"units": 2})
             self.reads[-1] = {name: _after_zeros(read) for name, read in self.reads[-1].items()}
