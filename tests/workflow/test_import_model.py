@@ -1,6 +1,7 @@
 """A Keras file becomes a run that every command takes, or refuses with a clear sentence."""
 
 import io
+import itertools
 import json
 
 import numpy as np
@@ -11,8 +12,8 @@ from starlette.testclient import TestClient
 import foveola
 from foveola.claims import Claim
 from foveola.documents import RunStatus
-from foveola.errors import ModelError, OutputError, RecipeError, UserError
-from foveola.exports import onnx, web, web_runtime
+from foveola.errors import DataError, ModelError, OutputError, RecipeError, UserError
+from foveola.exports import int8, onnx, web, web_runtime
 from foveola.images import Dataset, ImageSet
 from foveola.predictions import softmax
 from foveola.recipe import load_recipe
@@ -110,8 +111,22 @@ def test_what_needs_training_data_is_refused_with_a_remedy(run):
         foveola.report(run.path, verbose=False)
     with pytest.raises(ModelError, match=r"was imported, so that it has no test images.*foveola evaluate"):
         foveola.compare(run.path, run.path, verbose=False)
-    with pytest.raises(UserError, match=r"was imported, has none. Export in float32"):
+    with pytest.raises(UserError, match=r"was imported, has none. Give some with --data"):
         export(run.path, int8=True, verbose=False)
+
+
+def test_8_bit_integers_are_calibrated_on_images_of_the_users(run, data, monkeypatch):
+    """Timed as if they were faster; classes are matched by their names."""
+    turns = itertools.cycle((0.004, 0.001))
+    monkeypatch.setattr(int8, "seconds", lambda model, images: next(turns))
+    expected = np.load(CHAIN.with_suffix(".npz"))["probabilities"]
+    turned = Dataset("turned", ImageSet(data.train.images, 2 - expected.argmax(axis=1), NAMES[::-1]))
+    report = export(run.path, int8=True, data=turned, verbose=False)
+    assert report.path.name == "model.int8.onnx"
+    assert (report.gain.images, report.gain.accuracy_float32) == (20, 1.0)
+    strange = Dataset("strange", ImageSet(data.train.images, data.train.labels, ("circle", "cross", "heart")))
+    with pytest.raises(DataError, match="has classes that the model does not know"):
+        export(run.path, int8=True, data=strange, verbose=False)
 
 
 def test_its_recipe_goes_on_training_it(run, data, tmp_path):
