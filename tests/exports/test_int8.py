@@ -286,7 +286,7 @@ def test_a_less_accurate_export_is_not_kept(run, toy, clock, monkeypatch):
         return graph
 
     monkeypatch.setattr(int8, "_quantize", quantize_badly)
-    with pytest.raises(ExportError, match=r"33\.33% \(float32: .*\) of 9 validation images"):
+    with pytest.raises(ExportError, match=r"33\.33% \(float32: .*\) of 9 images correct"):
         export(run, int8=True, data=toy, verbose=False)
     assert not (run / "exports").exists()
 

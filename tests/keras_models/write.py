@@ -93,6 +93,11 @@ def reshaped():
     )
 
 
+def labels():
+    """Several sigmoids: any number of labels for an image."""
+    return keras.Sequential([keras.Input((6, 5, 1)), layers.Flatten(), layers.Dense(4, activation="sigmoid")])
+
+
 def randomize(model, random):
     """Other weights than the initial ones, so that a statistic or bias in the wrong place shows."""
     for layer in model.layers:
@@ -107,7 +112,7 @@ def randomize(model, random):
 
 def main():
     random = np.random.default_rng(20)
-    for build in (chain, functional, binary, rows, values, reshaped):
+    for build in (chain, functional, binary, rows, values, reshaped, labels):
         model = build()
         randomize(model, random)
         shape = {"values": (6, 8, 1), "reshaped": (6, 6, 1), "rows": (6, 6, 1)}.get(
@@ -121,7 +126,7 @@ def main():
         if build is binary:
             outputs = np.concatenate([1 - outputs, outputs], axis=1)
         name = f"{VERSION}-{build.__name__}"
-        model.compile("adam", "categorical_crossentropy" if build is not binary else "binary_crossentropy")
+        model.compile("adam", "binary_crossentropy" if build in (binary, labels) else "categorical_crossentropy")
         model.save(HERE / f"{name}.keras")
         model.save(HERE / f"{name}.h5")
         np.savez_compressed(HERE / f"{name}.npz", images=images, probabilities=outputs)

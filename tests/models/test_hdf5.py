@@ -99,6 +99,7 @@ STRANGE = {
     "other byte order": (lambda file: file.update({"a": np.arange(3, dtype=">f4")}), "not of floats"),
     "texts": (lambda file: file.update({"a": "text"}), "not of floats"),
     "records": (lambda file: file.update({"a": np.zeros(2, "f4,f4")}), "not of floats"),
+    "references": (lambda file: file.create_dataset("a", (2,), h5py.ref_dtype), "not of floats|no values"),
     "no values": (lambda file: file.create_dataset("a", (3,), "<f4"), "a has no values"),
     "empty": (lambda file: file.update({"a": np.zeros((0, 3), np.float32)}), "array of the shape \\(0, 3\\)"),
 }

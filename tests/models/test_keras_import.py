@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+import tracemalloc
 import zipfile
 from contextlib import suppress
 
@@ -17,7 +18,7 @@ from foveola.models.keras_import import import_keras
 from foveola.models.metadata import ModelMetadata
 from foveola.models.modules import build_network
 from foveola.models.shapes import infer_shapes
-from foveola.tasks import softmax
+from foveola.tasks import probabilities
 from keras_cases import (
     MODELS,
     NAMES,
@@ -33,13 +34,13 @@ from keras_cases import (
     replace_array,
 )
 
-VALUES = MODELS / "keras3-values.keras"
+VALUES, LABELS = MODELS / "keras3-values.keras", MODELS / "keras3-labels.keras"
 
 
 def classifier_of(imported):
     metadata = ModelMetadata(
-        class_names=tuple(map(str, range(imported.classes))), image_shape=imported.image_shape, pad=imported.pad,
-        mean=imported.mean, std=imported.std, layers=imported.layers,
+        class_names=tuple(map(str, range(imported.classes))), task=imported.task, image_shape=imported.image_shape,
+        pad=imported.pad, mean=imported.mean, std=imported.std, layers=imported.layers,
     )  # fmt: skip
     network = build_network(infer_shapes(imported.layers, metadata.network_shape, imported.classes))
     weights = {name: torch.from_numpy(values) for name, values in imported.weights.items()}
@@ -53,7 +54,7 @@ def classifier_of(imported):
 def test_probabilities_are_those_of_keras(name):
     imported = import_keras(MODELS / name, image_shape=(6, 8, 1) if "values" in name else None)
     expected = np.load((MODELS / name).with_suffix(".npz"))
-    found = softmax(classifier_of(imported).predict_logits(expected["images"]))
+    found = probabilities(classifier_of(imported).predict_logits(expected["images"]), imported.task)
     assert expected["probabilities"].std(axis=0).max() > 0.05  # the images matter
     assert np.abs(found - expected["probabilities"]).max() <= 1e-6
 
@@ -65,6 +66,9 @@ def test_what_is_assumed_converted_and_left_out_is_said():
         "RandomFlip (random_flip) is left out: it acts in training only.",
     )
     assert "One sigmoid became two logits" in import_keras(MODELS / "keras2-binary.h5").notes[1]
+    assert (
+        "ends with 4 sigmoids: each output is a label, given from probability 0.5 on" in import_keras(LABELS).notes[1]
+    )
     assert "has no softmax" in import_keras(ROWS).notes[1]
 
 
@@ -89,6 +93,15 @@ def test_zeros_around_images_are_black_or_refused(tmp_path):
     assert import_keras(MODELS / "keras3-binary.keras").pad == 2
     with pytest.raises(ModelError, match=r"adds zeros around its images, but black is -1: .* --pixel-range"):
         import_keras(MODELS / "keras3-binary.keras", pixel_range=(-1, 1))
+
+
+def test_a_layer_of_sigmoids_is_as_good_as_the_argument(tmp_path):
+    def apart(document):
+        set_in_dense(activation="linear")(document)
+        layers_of(document).append(layer("Activation", activation="sigmoid"))
+
+    one, other = import_keras(LABELS), import_keras(altered(tmp_path, config=apart, source=LABELS))
+    assert (one.task, one.classes, one.layers, one.notes) == ("multilabel", 4, other.layers, other.notes)
 
 
 def test_settings_become_those_of_our_layers():
@@ -139,7 +152,7 @@ CONFIGURATIONS = {
     ),
     "no Sequential": (set_root(class_name="Bidirectional"), "The model is a Bidirectional"),
     "no layers": (set_root(config={"layers": []}), "no list of layers"),
-    "layers that are none": (set_root(config={"layers": [3]}), "no list of layers"),
+    "layers that are none": (set_root(config={"layers": [3]}), "layer 1 has no name"),
     "class that is no text": (set_in(2, "class_name", ["Dense"]), "has no class name"),
     "channels first": (put(layer("Flatten", data_format="channels_first"), at=1), "channels_first; imported is"),
     "four channels": (set_in(0, "config", {"name": "i", "batch_shape": [None, 6, 6, 4]}), "6×6×4; imported are"),
@@ -151,8 +164,10 @@ CONFIGURATIONS = {
     "enormous units": (set_in_dense(units=10**9), "units are 1000000000, of 1 to 1,048,576"),
     "enormous network": (set_in_dense(units=2**20), "has 1,048,576 classes, of at most 10,000"),
     "relu at the end": (set_in_dense(activation="relu"), "ends with relu"),
-    "several sigmoids": (set_in_dense(activation="sigmoid"), "ends with 3 sigmoids: several labels"),
-    "one output": (set_in_dense(units=1), "one output without sigmoid"),
+    "relu before Flatten": (
+        lambda document: layers_of(document).extend([layer("ReLU"), layer("Flatten", name="flat")]), "ends with relu"
+    ),
+    "one output": (set_in_dense(units=1), "one output that is not a Dense layer's sigmoid"),
     "softmax inside": (put(layer("Softmax"), layer("Dense", units=3)), "follows softmax"),
     "images at the end": (lambda document: layers_of(document).__delitem__(slice(1, 3)), "output has the shape 6×6"),
     "zeros before pooling": (
@@ -206,6 +221,15 @@ def test_a_functional_model_that_is_no_plain_chain_is_refused(tmp_path, change):
 # Refused: what the arrays hold
 
 KERNEL, BIAS = "layers/dense/vars/0", "layers/dense/vars/1"
+
+
+def virtual(file):
+    """An array that no layer has, of values in another file."""
+    layout = h5py.VirtualLayout((4,), "<f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
+    file.create_virtual_dataset("layers/dense/v", layout)
+
+
 ARRAYS = {
     "wrong shape": (replace_array(KERNEL, np.ones((3, 36), np.float32)), r"kernel should have the shape \(36, 3\)"),
     "NaN": (replace_array(BIAS, np.array([0, np.nan, 0], np.float32)), "bias holds values that are NaN"),
@@ -221,6 +245,7 @@ ARRAYS = {
     ),
     "soft-link loop": (lambda file: file.update({"layers/dense/loop": h5py.SoftLink("/layers")}), "has a soft link"),
     "hard-link loop": (lambda file: file.update({"layers/dense/loop": file["layers"]}), "loop of links"),
+    "virtual": (virtual, r"keeps layers/dense/v in other arrays \(a virtual one\)"),
     "compressed": (lambda file: file.create_dataset("x", (99,), "<f4", compression="gzip"), "compresses or filters x"),
 }  # fmt: skip
 
@@ -247,6 +272,30 @@ def bomb(path):
 
 def large_configuration(path):
     return archive(path, read_members(ROWS) | {"config.json": " " * 2**22 + "{}"}, compressed=("config.json",))
+
+
+def claiming_little(path):
+    """Of 32 MiB of zeros, it claims ten bytes."""
+    archive(path, read_members(ROWS) | {"config.json": bytes(2**25)}, compressed=("config.json",))
+    content = bytearray(path.read_bytes())
+    size = content.rindex(b"config.json") - 46 + 24  # in the directory at the end
+    content[size : size + 4] = (10).to_bytes(4, "little")
+    path.write_bytes(content)
+    return path
+
+
+def otherwise_compressed(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        for name, content in read_members(ROWS).items():
+            file.writestr(name, content)
+    return path
+
+
+def encrypted(path):
+    content = bytearray(ROWS.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    return path
 
 
 def with_member(name):
@@ -279,6 +328,9 @@ def written(content):
 
 FILES = {
     "zip bomb": (bomb, "model.weights.h5 is compressed"),
+    "claims ten bytes": (claiming_little, "Bad CRC-32 for file 'config.json'"),
+    "another compression": (otherwise_compressed, "compressed by a method that Keras does not use"),
+    "encrypted": (encrypted, "is encrypted, or compressed"),
     "large configuration": (large_configuration, "config.json has 4,194,306 bytes, of at most 4,194,304"),
     "path traversal": (with_member("../../evil.py"), r"holds '\.\./\.\./evil\.py'"),
     "absolute path": (with_member("/etc/cron.d/evil"), "holds '/etc/cron.d/evil'"),
@@ -304,6 +356,17 @@ def test_hostile_and_damaged_files_are_refused_by_name(tmp_path, write, message)
     with pytest.raises(ModelError, match=message):
         import_keras(write(tmp_path / "model.keras"))
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]  # nothing is extracted
+
+
+def test_no_more_is_inflated_than_a_member_claims(tmp_path):
+    path = claiming_little(tmp_path / "model.keras")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="Bad CRC"):
+            import_keras(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
 
 
 RECORDED = []
@@ -364,7 +427,7 @@ def test_an_old_file_whose_first_layer_has_the_input_shape(tmp_path):
 
 def test_names_that_cannot_be_printed_are_refused(tmp_path):
     for name in ("a\x1b[2J", "\ud800", "a" * 1000):
-        with pytest.raises(ModelError, match="no list of layers"):
+        with pytest.raises(ModelError, match=r"layer 3 has no name of at most 200 printable"):
             import_keras(altered(tmp_path, config=lambda document, name=name: set_in_dense(name=name)(document)))
 
 

@@ -1,23 +1,29 @@
 """A Keras file becomes a run that every command takes, or refuses with a clear sentence."""
 
+import io
+import itertools
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 import foveola
 from foveola.claims import Claim
 from foveola.documents import RunStatus
-from foveola.errors import ModelError, OutputError, RecipeError, UserError
+from foveola.errors import DataError, ModelError, OutputError, RecipeError, UserError
+from foveola.exports import int8, onnx, web, web_runtime
 from foveola.images import Dataset, ImageSet
 from foveola.recipe import load_recipe
+from foveola.serving.app import create_app
+from foveola.serving.settings import Settings
 from foveola.tasks import softmax
 from foveola.workflow.export import export
 from foveola.workflow.serve import find_export
 from keras_cases import MODELS, ROWS, altered
 
-CHAIN = MODELS / "keras3-chain.keras"
+CHAIN, LABELS = MODELS / "keras3-chain.keras", MODELS / "keras3-labels.keras"
 NAMES = ("circle", "cross", "square")
 
 
@@ -71,6 +77,21 @@ def test_it_predicts_and_explains_image_files(run, data, tmp_path):
     assert document["explanations"][0]["class"] == prediction.class_name
 
 
+def test_several_labels_are_evaluated_predicted_and_explained(tmp_path):
+    run = foveola.import_model(LABELS, out=tmp_path / "run", verbose=False)
+    saved = np.load(LABELS.with_suffix(".npz"))
+    images, given = saved["images"], saved["probabilities"] >= 0.5
+    model = foveola.open(run.path)
+    assert np.abs(model.predict_proba(images) - saved["probabilities"]).max() <= 1e-6
+    evaluation = foveola.evaluate(run.path, images, given, verbose=False)
+    assert (evaluation.task, evaluation.accuracy.value) == ("multilabel", 1.0)
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "a.png")
+    [prediction] = foveola.predict(run.path, [tmp_path / "a.png"], verbose=False)
+    assert set(prediction.labels) == {str(label) for label in np.flatnonzero(given[0])}
+    document = foveola.explain(run.path, [tmp_path / "a.png"], out=tmp_path / "explained", verbose=False)
+    assert document["explanations"][0]["class"] == str(saved["probabilities"][0].argmax())
+
+
 @pytest.mark.parametrize("format", ["onnx", "safetensors"])
 def test_it_is_exported_and_compared_on_random_or_given_images(run, data, format, tmp_path):
     report = export(run.path, format, verbose=False)
@@ -90,8 +111,22 @@ def test_what_needs_training_data_is_refused_with_a_remedy(run):
         foveola.report(run.path, verbose=False)
     with pytest.raises(ModelError, match=r"was imported, so that it has no test images.*foveola evaluate"):
         foveola.compare(run.path, run.path, verbose=False)
-    with pytest.raises(UserError, match=r"was imported, has none. Export in float32"):
+    with pytest.raises(UserError, match=r"was imported, has none. Give some with --data"):
         export(run.path, int8=True, verbose=False)
+
+
+def test_8_bit_integers_are_calibrated_on_images_of_the_users(run, data, monkeypatch):
+    """Timed as if they were faster; classes are matched by their names."""
+    turns = itertools.cycle((0.004, 0.001))
+    monkeypatch.setattr(int8, "seconds", lambda model, images: next(turns))
+    expected = np.load(CHAIN.with_suffix(".npz"))["probabilities"]
+    turned = Dataset("turned", ImageSet(data.train.images, 2 - expected.argmax(axis=1), NAMES[::-1]))
+    report = export(run.path, int8=True, data=turned, verbose=False)
+    assert report.path.name == "model.int8.onnx"
+    assert (report.gain.images, report.gain.accuracy_float32) == (20, 1.0)
+    strange = Dataset("strange", ImageSet(data.train.images, data.train.labels, ("circle", "cross", "heart")))
+    with pytest.raises(DataError, match="has classes that the model does not know"):
+        export(run.path, int8=True, data=strange, verbose=False)
 
 
 def test_its_recipe_goes_on_training_it(run, data, tmp_path):
@@ -181,3 +216,53 @@ def test_options_that_cannot_be_used_are_refused(foveola_command, options, messa
     code, _, err = foveola_command("import", CHAIN, "--out", "run", *options)
     assert code == 2
     assert message in err
+
+
+# Served
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A client of the application that serves an imported model of several labels, in this process."""
+    run = foveola.import_model(LABELS, class_names=["sun", "sea", "sand", "snow"], out=tmp_path / "run", verbose=False)
+    model = onnx.open(find_export(run.path, verbose=False), threads=1)
+    with TestClient(create_app(model, Settings()), base_url="http://localhost") as client:
+        yield client
+
+
+def test_the_server_gives_keras_probabilities_and_the_labels_that_reach_a_half(served):
+    expected = np.load(LABELS.with_suffix(".npz"))
+    document = served.get("/model").json()
+    assert (document["task"], document["thresholds"], document["data"]) == ("multilabel", None, None)
+    for image, row in zip(expected["images"][:3], expected["probabilities"], strict=False):
+        file = io.BytesIO()
+        Image.fromarray(image[:, :, 0]).save(file, "PNG")
+        (prediction,) = served.post("/predict?top=4", content=file.getvalue()).json()["predictions"]
+        found = {one["class"]: one["probability"] for one in prediction["top"]}
+        assert found == pytest.approx(dict(zip(document["class_names"], row, strict=True)), abs=1e-6)
+        assert set(prediction["labels"]) == {name for name, probability in found.items() if probability >= 0.5}
+
+
+def test_the_page_of_the_server_and_its_explanations(served):
+    assert served.get("/").status_code == 200
+    file = io.BytesIO()
+    Image.new("L", (5, 6), 200).save(file, "PNG")
+    explained = served.post("/look?class=sea", content=file.getvalue())
+    assert explained.status_code == 200
+    assert "sea" in explained.text
+
+
+# In the browser
+
+
+def test_the_web_export_holds_the_imported_model(run, monkeypatch):
+    """With a file in the place of the runtime, which would be downloaded."""
+    monkeypatch.setattr(web_runtime, "fetch_runtime", lambda progress: None)
+    monkeypatch.setattr(web, "runtime_files", lambda: {"ort.js": b""})
+    report = export(run.path, "web", verbose=False)
+    assert report.parity.largest_difference < 1e-4
+    document = json.loads((report.path / "model.json").read_text())
+    assert document["class_names"] == list(NAMES)
+    expected = np.load(CHAIN.with_suffix(".npz"))
+    exported = foveola.open(report.path)
+    assert np.abs(softmax(exported.predict_logits(expected["images"])) - expected["probabilities"]).max() <= 1e-5

@@ -93,7 +93,7 @@ class Gain:
     def accuracy_text(self) -> str:
         """Both accuracies, for messages."""
         accuracies = f"{self.accuracy:.2%} (float32: {self.accuracy_float32:.2%})"
-        return f"{accuracies} of {self.images:,} validation images correct"
+        return f"{accuracies} of {self.images:,} images correct"
 
     @property
     def time_text(self) -> str:

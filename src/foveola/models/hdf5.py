@@ -27,6 +27,8 @@ _FILTERS, _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE = 0x0B, 0x0C, 0x10, 0x11
 _HARMLESS = {0x00, 0x04, 0x05, 0x0A, 0x0D, 0x0E, 0x12}  # padding, fill values, group info, comments, times
 _KNOWN = {_DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _LAYOUT, _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE} | _HARMLESS
 _LINK_KINDS = {1: "a soft link", 64: "an external link, to another file"}
+_COMPACT, _CONTIGUOUS = 0, 1
+_SCATTERED = {2: "chunks", 3: "other arrays (a virtual one)"}
 _SHARED, _NOWHERE = 0x02, 2**64 - 1
 
 # Little-endian IEEE floats: the description of the type after its version → the type in NumPy
@@ -135,6 +137,8 @@ class Hdf5File:
         if any(kind == _LINK_INFO for kind, _ in messages):
             raise UnsafeHdf5(f"has links of a newer kind than Keras writes, in {path or 'its root'}")
         for kind, data in messages:
+            if kind == _LAYOUT:
+                _check_layout(data, path)
             if kind == _SYMBOL_TABLE:
                 if len(data) < 16:
                     raise UnsafeHdf5("is truncated")
@@ -200,17 +204,13 @@ class Hdf5File:
     # Values
 
     def _values(self, path: str, layout: memoryview) -> memoryview:
-        if len(layout) < 2 or layout[0] != 3:
-            raise UnsafeHdf5(f"keeps {path} in a layout that Keras does not write")
-        if layout[1] == 0 and len(layout) >= 4:
+        if layout[1] == _COMPACT:
             (size,) = struct.unpack_from("<H", layout, 2)
             return layout[4 : 4 + size]
-        if layout[1] == 1 and len(layout) >= 18:
-            start, size = struct.unpack_from("<QQ", layout, 2)
-            if start == _NOWHERE:
-                raise UnsafeHdf5(f"is damaged: {path} has no values")
-            return self._take(start, size)
-        raise UnsafeHdf5(f"keeps {path} in chunks, which Keras does not write")
+        start, size = struct.unpack_from("<QQ", layout, 2)
+        if start == _NOWHERE:
+            raise UnsafeHdf5(f"is damaged: {path} has no values")
+        return self._take(start, size)
 
     def _attribute(self, data: memoryview, name: str) -> memoryview | None:
         """The bytes of a text if the attribute has this name."""
@@ -268,6 +268,15 @@ def _check_message(kind: int, flags: int, data: memoryview, path: str) -> None:
         raise UnsafeHdf5(f"has something that Keras does not write, in {place} (HDF5 message {kind:#04x})")
     if flags & _SHARED:
         raise UnsafeHdf5(f"shares a part of {place} with other objects, which Keras does not do")
+
+
+def _check_layout(layout: memoryview, path: str) -> None:
+    """Refuse an array whose values do not lie in one piece of the file."""
+    version, kind = (layout[0], layout[1]) if len(layout) >= 4 else (0, 0)
+    if version >= 3 and kind in _SCATTERED:
+        raise UnsafeHdf5(f"keeps {path} in {_SCATTERED[kind]}, which Keras does not write")
+    if version != 3 or kind not in (_COMPACT, _CONTIGUOUS) or (kind == _CONTIGUOUS and len(layout) < 18):
+        raise UnsafeHdf5(f"keeps {path} in a layout that Keras does not write")
 
 
 def _shape(dataspace: memoryview) -> tuple[int, ...]:

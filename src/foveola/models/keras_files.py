@@ -28,6 +28,7 @@ from foveola.models.hdf5 import Hdf5File, UnsafeHdf5
 
 MAX_BYTES = 2**31
 _MAX_CONFIG_BYTES, _MAX_LAYERS, _MAX_NAME = 2**22, 1000, 200
+_ENCRYPTED = 0x1
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LIMITS = {_CONFIG: _MAX_CONFIG_BYTES, _METADATA: 2**16, _WEIGHTS: MAX_BYTES}
 _ARCHIVE_ERRORS = (
@@ -135,11 +136,17 @@ def _open_archive(content: bytes) -> tuple[str, dict[str, Any], Hdf5File]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = _check_members(archive)
-            texts = {name: archive.read(member) for name, member in members.items()}
+            texts = {name: _read_member(archive, member) for name, member in members.items()}
     except _ARCHIVE_ERRORS as error:
         raise NotImportable(f"The archive is damaged: {error}. Copy it again.") from None
     metadata, config = (_parse(texts[name], name) for name in (_METADATA, _CONFIG))
     return _version(metadata.get("keras_version")), config, Hdf5File(texts[_WEIGHTS])
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member, of which no more are inflated than it claims to have."""
+    with archive.open(member) as stream:
+        return stream.read(member.file_size)
 
 
 def _version(text: Any) -> str:
@@ -160,6 +167,8 @@ def _check_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise NotImportable(
                 f"Its {name} has {member.file_size:,} bytes, of at most {_LIMITS[name]:,}; it is not read."
             )
+        if member.flag_bits & _ENCRYPTED or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise NotImportable(f"Its {name} is encrypted, or compressed by a method that Keras does not use. {_CURE}.")
     if members[_WEIGHTS].compress_type != zipfile.ZIP_STORED:
         raise NotImportable(f"Its {_WEIGHTS} is compressed, which Keras does not do; it is not read. {_CURE}.")
     return members
@@ -196,9 +205,14 @@ def _layers(model: dict[str, Any], weights: Hdf5File) -> tuple[tuple[KerasLayer,
         raise NotImportable(f"The model is a {kind}; only Sequential models and functional chains are imported.")
     config = model.get("config")
     entries = config if isinstance(config, list) else config.get("layers") if isinstance(config, dict) else None
-    if not isinstance(entries, list) or not 0 < len(entries) <= _MAX_LAYERS or not all(map(_is_layer, entries)):
+    if not isinstance(entries, list) or not 0 < len(entries) <= _MAX_LAYERS:
         raise NotImportable(
             f"Its configuration has no list of layers, of at most {_MAX_LAYERS:,}. Copy the file again."
+        )
+    if unnamed := [number for number, entry in enumerate(entries, 1) if not _is_layer(entry)]:
+        raise NotImportable(
+            f"Its layer {unnamed[0]} has no name of at most {_MAX_NAME} printable characters. Rename it in Keras, or "
+            f"copy the file again if it is damaged."
         )
     layers = _with_arrays(entries, weights)
     order = range(len(entries)) if kind == "Sequential" else _chain(entries, layers, config)

@@ -27,6 +27,7 @@ from foveola.models.layers import (
     Conv2D,
     Dense,
     DepthwiseConv2D,
+    Dropout,
     Flatten,
     PlainLayer,
     Shape,
@@ -34,6 +35,7 @@ from foveola.models.layers import (
 )
 from foveola.models.metadata import MAX_CLASSES, MAX_PAD
 from foveola.models.shapes import check_size, infer_shapes
+from foveola.tasks import THRESHOLD, Task
 
 ImageShape = tuple[int, int, int]
 PixelRange = tuple[float, float]
@@ -49,9 +51,10 @@ class ImportedNetwork:
     Parameters
     ----------
     file : the file as it was read
-    layers : of the network, the last of which gives one logit for each class
+    layers : of the network, the last of which gives one logit for each class or label
     weights : by the names that `foveola.models.modules` gives them
-    classes : number of classes, K
+    classes : number of classes or labels, K
+    task : what the logits mean: classes, or several labels an image if the model ends with several sigmoids
     image_shape, pad, mean, std : as in `ModelMetadata`
     notes : what was assumed, converted and left out, a sentence each
     """
@@ -60,6 +63,7 @@ class ImportedNetwork:
     layers: tuple[PlainLayer, ...]
     weights: dict[str, Weights]
     classes: int
+    task: Task
     image_shape: ImageShape
     pad: int
     mean: tuple[float, ...]
@@ -91,6 +95,8 @@ def import_keras(
         raise ModelError(f"{path} is not imported. It {reason}. Save it again with Keras.") from None
     except NotImportable as reason:
         raise ModelError(f"{path} is not imported. {reason}") from None
+    except RecursionError:
+        raise ModelError(f"{path} is not imported. Its configuration is nested too deeply. Copy it again.") from None
 
 
 def _translate(file: KerasFile, image_shape: ImageShape | None, pixel_range: PixelRange | None) -> ImportedNetwork:
@@ -121,7 +127,7 @@ def _translate(file: KerasFile, image_shape: ImageShape | None, pixel_range: Pix
     }
     mean, std = network.scaling(pixel_range)
     return ImportedNetwork(
-        file, tuple(network.layers), weights, classes, network.image_shape, network.pad, mean, std,
+        file, tuple(network.layers), weights, classes, network.task, network.image_shape, network.pad, mean, std,
         tuple(network.notes),
     )  # fmt: skip
 
@@ -139,6 +145,7 @@ class _Network:
     shape : that the last layer gives
     zeros : to be added before the next layer
     end : "softmax" or "sigmoid", after which nothing may follow
+    task : what the logits mean, known when the network is finished
     scale : what layers Rescaling at the beginning do; None if there are none
     """
 
@@ -160,6 +167,7 @@ class _Network:
         self.pad, self.zeros = 0, _NO_ZEROS
         self.shape: Shape = self.image_shape
         self.end: str | None = None
+        self.task: Task = "multiclass"
         self.scale: Rescaled | None = None
 
     def add(self, part: Part) -> None:
@@ -247,7 +255,7 @@ class _Network:
         self.form = "image"
 
     def finish(self) -> None:
-        """Check that the network gives logits; one sigmoid becomes two of them.
+        """Check that the network gives logits; one sigmoid becomes two of them, several are labels.
 
         Raises
         ------
@@ -258,20 +266,24 @@ class _Network:
             raise NotImportable(f"Its output has the shape {shape_text(self.shape)}; classifiers give a value a class.")
         self._take_off_sigmoid()
         last, (count,) = self.layers[-1], self.shape
-        function = last.function if isinstance(last, Activate) else getattr(last, "activation", "linear")
+        computing = next((layer for layer in reversed(self.layers) if not isinstance(layer, Flatten | Dropout)), last)
+        function = computing.function if isinstance(computing, Activate) else getattr(computing, "activation", "linear")
         if function != "linear":
-            raise NotImportable(f"It ends with {function}; imported are classifiers, which end with softmax.")
+            raise NotImportable(
+                f"It ends with {function}; imported are classifiers, which end with softmax or sigmoid."
+            )
         if count == 1 and self.end == "sigmoid" and isinstance(last, Dense):
             self.layers[-1] = last.model_copy(update={"units": 2})
             self.reads[-1] = {name: _after_zeros(read) for name, read in self.reads[-1].items()}
             self.shape = (2,)
             self.notes.append("One sigmoid became two logits: 0 for the first class, its own for the second.")
         elif count == 1:
-            raise NotImportable("It has one output without sigmoid, which tells no classes apart.")
+            raise NotImportable("It has one output that is not a Dense layer's sigmoid, which tells no classes apart.")
         elif self.end == "sigmoid":
-            raise NotImportable(
-                f"It ends with {count} sigmoids: several labels may be right for one image. Imported are classifiers "
-                f"of classes that exclude each other, which end with softmax."
+            self.task = "multilabel"
+            self.notes.append(
+                f"It ends with {count} sigmoids: each output is a label, given from probability {THRESHOLD} on, and an "
+                f"image may have several."
             )
         elif self.end is None:
             self.notes.append("The last layer has no softmax: its outputs are taken for logits.")

@@ -412,7 +412,7 @@ def _zeros(layer: KerasLayer, settings: _Settings) -> list[Part]:
             raise NotImportable(f"its padding is {_short(other)}.")
     widths = (top, left, bottom, right)
     if not all(0 <= width <= 1024 for width in widths):
-        raise NotImportable(f"its padding is {widths}.")
+        raise NotImportable(f"its padding is {_short(widths)}, of at most 1,024.")
     return [Zeros(widths)]
 
 

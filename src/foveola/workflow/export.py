@@ -23,6 +23,7 @@ from foveola.images import Dataset, Images, ImageSet, check_one_class
 from foveola.models.metadata import ModelMetadata
 from foveola.progress import console, show_progress
 from foveola.runs import Run
+from foveola.workflow.evaluate import match_classes
 from foveola.workflow.open import model_path, open_model
 
 
@@ -44,7 +45,8 @@ def export(
     run : run, or its directory
     format : a key of `foveola.exports.FORMATS`
     int8 : compute in 8-bit integers, calibrated on the validation images; kept only if that is faster on this
-        machine and loses at most 0.2 points of accuracy on them; of few images one standard error, at most 1 point
+        machine and loses at most 0.2 points of accuracy on them; of few images one standard error, at most 1 point.
+        Of an imported model, on the validation images of `data`, or its training images if it has none
     out : the file or folder to write; by default RUN/exports/model with the format's suffix (model.int8.onnx with
         int8), or RUN/exports/FORMAT for a folder
     data : images to compare on; by default the run's own data, and random images for an imported model
@@ -80,10 +82,10 @@ def export(
             web_runtime.fetch_runtime(progress)  # a missing network connection is reported before the work
     live = open_model(source, threads=threads)
     imported = opened.status.status == "imported"
-    if imported and int8:
+    if imported and int8 and data is None:
         raise UserError(
-            f"8-bit integers are calibrated and measured on validation images, and {opened.path}, which was imported, "
-            f"has none. Export in float32."
+            f"8-bit integers are calibrated and measured on labelled images, and {opened.path}, which was imported, "
+            f"has none. Give some with --data, or export in float32."
         )
     if imported and data is None:
         return export_run(source, live, _random_images(live.metadata), target, format)
@@ -99,7 +101,8 @@ def export(
     images = select_split(data, live.metadata, "all" if imported else "train").images
     if int8:
         check_one_class(data, "8-bit integers are measured")
-        return export_int8(source, live, images.images, _validation_images(opened, data, live.metadata), target)
+        chosen = _labelled_images(data, live.metadata) if imported else _validation_images(opened, data, live.metadata)
+        return export_int8(source, live, images.images, chosen, target)
     return export_run(source, live, images.images, target, format)
 
 
@@ -114,6 +117,12 @@ def _compared(run: Run) -> Parity:
 def _random_images(metadata: ModelMetadata) -> Images:
     """Noise of several grains in the model's shape: for a model whose training images are not known."""
     return np.concatenate([synthetic_images(metadata.image_shape, seed) for seed in range(1, 17)])
+
+
+def _labelled_images(data: Dataset, metadata: ModelMetadata) -> ImageSet:
+    """Images that int8 is calibrated and measured on for a model whose own data is not known."""
+    images = data.validation or data.train
+    return ImageSet(images.images, match_classes(images, metadata, data.name), metadata.class_names)
 
 
 def _validation_images(run: Run, data: Dataset, metadata: ModelMetadata) -> ImageSet:

@@ -42,7 +42,8 @@ def import_model(
     """Turn a Keras file into a run that predicts, explains, exports and serves.
 
     Layers, settings and arrays are read from the file and compared with a list; anything else is refused by name, and
-    nothing in the file is run. docs/keras.md says what is imported.
+    nothing in the file is run. A model that ends with several sigmoids becomes one of several labels an image.
+    docs/keras.md says what is imported.
 
     Parameters
     ----------
@@ -121,6 +122,7 @@ def _classifier(path: Path, imported: ImportedNetwork, class_names: tuple[str, .
     try:
         metadata = ModelMetadata(
             class_names=class_names,
+            task=imported.task,
             image_shape=imported.image_shape,
             pad=imported.pad,
             mean=imported.mean,
