@@ -210,6 +210,13 @@ def test_a_run_has_its_model_and_is_a_path(toy_run, toy):
     assert (run.model.predict_logits(toy.train.images) == logits).all()
 
 
+def test_a_model_is_not_a_run(toy_run):
+    model = Run.open(toy_run).model
+    for function in (foveola.export, foveola.report, foveola.resume):
+        with pytest.raises(ModelError, match=r"whole run is needed, .* type Classifier"):
+            function(model, verbose=False)
+
+
 def test_a_run_is_taken_wherever_its_path_is(toy_run, toy, toy_npz, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Run.open(shutil.copytree(toy_run, tmp_path / "run"))

@@ -143,6 +143,11 @@ def reload_data(
         source = as_source(data, known_names=recorded.classes)
     else:
         source = _data_source(recorded.name, recorded.path)
+    if source is None and recorded.path is None:
+        raise DataError(
+            f"{purpose}, but {run} was trained on Python objects ({recorded.name}), which a run does not hold. Give "
+            f"them again, from Python: data=(images, labels)."
+        )
     if source is None:
         raise DataError(
             f"{purpose}, but the data that {run} was trained on ({recorded.path or recorded.name}) is no longer "

@@ -1,9 +1,9 @@
 """Open a run, a model file or an export as a Predictor; choose the device."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from foveola.errors import ModelError, UserError, require
+from foveola.errors import ModelError, UserError, require, unknown
 from foveola.exports import onnx, web
 from foveola.models.metadata import ModelMetadata
 from foveola.models.model_file import read_metadata
@@ -166,10 +166,12 @@ def choose_device(device: Device) -> "torch.device":
     Raises
     ------
     UserError
-        If a GPU is requested and there is none.
+        If a GPU is requested and there is none, or it is no device.
     """
     import torch
 
+    if device not in get_args(Device):
+        raise UserError(unknown("device", str(device), get_args(Device)))
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda was given, but PyTorch finds no CUDA device here. Use --device cpu or auto.")
     if device == "mps" and not torch.backends.mps.is_available():
