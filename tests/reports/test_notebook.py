@@ -185,7 +185,9 @@ def test_data_with_several_labels_an_image():
 
 
 def test_an_evaluation_of_several_labels_says_which_accuracy(toy_run):
-    evaluation = foveola.Run.open(toy_run).evaluation.model_copy(update={"task": "multilabel", "metrics": {}})
+    evaluation = foveola.Run.open(toy_run).evaluation
+    accuracy = {"accuracy": evaluation.accuracy}
+    evaluation = evaluation.model_copy(update={"task": "multilabel", "metrics": accuracy})
     assert f"Subset accuracy {evaluation.accuracy}" in evaluation._repr_html_()
 
 
