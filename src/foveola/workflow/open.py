@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from foveola.errors import ModelError, UserError, require, unknown
 from foveola.exports import onnx, web
+from foveola.files import as_path
 from foveola.models.metadata import ModelMetadata
 from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictor
@@ -65,7 +66,7 @@ def open_model(
     >>> foveola.open(run).predict(data.train.images[:2]).shape
     (2,)
     """
-    path = Path(path)
+    path = as_path(path, "The model")
     if (path.suffix == onnx.SUFFIX and path.is_file()) or is_web_export(path):
         return _open_export(path, network, device, threads)
     file = model_path(path)

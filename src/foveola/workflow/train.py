@@ -14,7 +14,7 @@ from foveola.datasets.objects import Objects
 from foveola.datasets.reload import GIVEN_GROUPS
 from foveola.documents import Tracker, TrainingRequest
 from foveola.errors import UserError, require, unknown
-from foveola.files import check_writable, expanded
+from foveola.files import as_path, check_writable, expanded
 from foveola.images import Dataset
 from foveola.models.metadata import Columns
 from foveola.progress import console
@@ -130,6 +130,9 @@ def train(
     started = time.perf_counter()
     y, recipe = labels_and_recipe(y, recipe)
     _check_settings(seed, budget, weights, settings)
+    for what, path in {"out": out, "init": init, "teacher": teacher}.items():
+        if path is not None:
+            as_path(path, what)
     overrides = merge_settings(overrides, settings, train)
     source = as_source(data, y, class_names=class_names, channels_first=channels_first, name=name)
     require("torch", "train")
