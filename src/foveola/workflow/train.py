@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from foveola.claims import Claim
 from foveola.datasets import Source, as_source, is_named
 from foveola.datasets.columns import as_columns
@@ -155,7 +157,7 @@ def train(
         data=_absolute(source),
         recipe=chosen,
         overrides=overrides,
-        seed=seed,
+        seed=int(seed),
         device=choose_device(device).type,
         threads=choose_threads(threads),
         budget=budget,
@@ -196,9 +198,9 @@ def train(
 
 def _check_settings(seed: object, budget: object, weights: object, settings: Mapping[str, Any]) -> None:
     """Refuse what only Python can give; the command line has checked its options."""
-    if not isinstance(seed, int) or seed < 0:
+    if not isinstance(seed, int | np.integer) or seed < 0:
         raise UserError(f"seed is {seed!r}; it must be a whole number of 0 or more.")
-    if budget is not None and not isinstance(budget, int | float):
+    if budget is not None and not isinstance(budget, int | float | np.number):
         raise UserError(f"budget is {budget!r}; from Python, it is a number of seconds, such as 60.")
     if "sample_weight" in settings or not (weights is None or isinstance(weights, str | os.PathLike)):
         raise UserError(
