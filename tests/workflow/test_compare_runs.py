@@ -177,7 +177,7 @@ def test_data_is_read_from_the_path_that_the_run_records(hard, runs, tmp_path, m
     np.savez(data, x_train=hard.train.images, y_train=hard.train.labels, class_names=np.array(hard.class_names))
     copies = [Run(shutil.copytree(path, tmp_path / path.name)) for path in runs[:2]]
     paths = [run.path for run in copies]
-    with pytest.raises(DataError, match=r"on their test images, but .* \(hard\).* --data"):
+    with pytest.raises(DataError, match=r"on their test images, but .* \(hard\) .* --data"):
         foveola.compare(*paths, verbose=False)
     for run in copies:
         status = run.status

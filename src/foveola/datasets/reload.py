@@ -145,7 +145,7 @@ def reload_data(
         source = _data_source(recorded.name, recorded.path)
     if source is None and recorded.path is None:
         raise DataError(
-            f"{purpose}, but {run} was trained on Python objects ({recorded.name}), which a run does not hold. Give "
+            f"{purpose}, but {run} was trained on Python objects ({recorded.name}) that a run does not hold. Give "
             f"them again: data=(images, labels) from Python, or with --data their path, if they are in a file."
         )
     if source is None:
