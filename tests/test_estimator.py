@@ -139,6 +139,12 @@ def test_images_in_every_form_are_the_same():
     assert classifier(image_shape=(8, 8, 3)).fit(colour.reshape(300, -1), LABELS).image_shape_ == (8, 8, 3)
 
 
+def test_values_of_another_range_are_warned_of():
+    """As scikit-learn's digits, from 0 to 16."""
+    with pytest.warns(UserWarning, match=r"no value above 16, and 255 is taken for white.*value_range=\(0, 16\)"):
+        classifier(image_shape=(8, 8)).fit(FLAT, LABELS)
+
+
 def test_images_get_the_size_and_channels_of_the_recipe():
     fitted = classifier(settings={"image_size": 6, "channels": "rgb"}).fit(IMAGES, LABELS)
     assert fitted.classifier_.metadata.image_shape == (6, 6, 3)

@@ -210,6 +210,31 @@ def test_a_run_has_its_model_and_is_a_path(toy_run, toy):
     assert (run.model.predict_logits(toy.train.images) == logits).all()
 
 
+def test_a_model_is_not_a_run(toy_run):
+    model = Run.open(toy_run).model
+    for function in (foveola.export, foveola.report, foveola.resume):
+        with pytest.raises(ModelError, match=r"whole run is needed, .* type Classifier"):
+            function(model, verbose=False)
+    with pytest.raises(ModelError, match=r"whole run is needed"):
+        foveola.compare(model, model)
+
+
+def test_what_is_not_a_path_is_refused_by_its_type(toy_run, toy):
+    model = Run.open(toy_run).model
+    for call in (
+        lambda: foveola.open(None),
+        lambda: foveola.open(model),
+        lambda: foveola.serve(model, port=0, background=True),
+        lambda: foveola.train(toy, "mlp", init=model),
+        lambda: foveola.train(toy, "mlp", teacher=model),
+        lambda: foveola.train(toy, "mlp", out=3),
+    ):
+        with pytest.raises(foveola.UserError, match=r"is of the type (NoneType|Classifier|int)\. Give the path"):
+            call()
+    with pytest.raises(foveola.UserError, match="named by paths here"):
+        foveola.convolve(toy.train.images[0], out="page.html")
+
+
 def test_a_run_is_taken_wherever_its_path_is(toy_run, toy, toy_npz, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Run.open(shutil.copytree(toy_run, tmp_path / "run"))

@@ -1,6 +1,7 @@
 """Arrays as people have them: taken where their meaning is plain, refused with a cure elsewhere."""
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,12 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 _MIN_FLAT_SIDE = 4  # pixels: rows of 16 values could be flattened images of 4×4
+
+
+def is_tensor(data: object) -> bool:
+    """A tensor of PyTorch; if PyTorch was never imported, there is none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(data, torch.Tensor)
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """FoveolaClassifier: a recipe as a scikit-learn estimator."""
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -14,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
 from foveola.arrays import shape_cure, shape_text, to_pixels
+from foveola.datasets import MAX_DARK
 from foveola.datasets.reload import load_for_model
 from foveola.errors import DataError, require
 from foveola.images import Dataset, Images, ImageSet
@@ -223,7 +225,14 @@ class FoveolaClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _find_value_range(self, X: NDArray[Any]) -> tuple[float, float]:
         if self.value_range is None:
-            return _usual_range(X)
+            low, high = _usual_range(X)
+            if high == 255 and 0 < X.max() <= MAX_DARK:
+                warnings.warn(
+                    f"X has no value above {X.max():g}, and 255 is taken for white: all images are dark. If "
+                    f"{X.max():g} is white, say so: value_range=(0, {X.max():g}).",
+                    stacklevel=3,
+                )
+            return low, high
         low, high = (X.min(), X.max()) if self.value_range == "data" else self.value_range
         if self.value_range == "data" and low == high:
             high = low + 1

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from foveola.errors import ModelError, OutputError
+from foveola.errors import ModelError, OutputError, UserError
 from foveola.text import escape_surrogates
 
 if sys.platform == "win32":
@@ -85,6 +85,19 @@ def lock(path: Path) -> int | None:
         pass
     os.close(descriptor)
     return None
+
+
+def as_path(given: object, what: str) -> Path:
+    """A path, of what may be given as one; `what` begins the message, such as "init".
+
+    Raises
+    ------
+    UserError
+        If it is something else: a model instead of its run, for example.
+    """
+    if isinstance(given, str | os.PathLike):
+        return Path(given)
+    raise UserError(f"{what} is of the type {type(given).__name__}. Give the path of a file or folder, or a Run.")
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

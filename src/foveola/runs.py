@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,22 @@ _MAX_BYTES = 2**26
 _CURE = "Train the run again, or copy it again"
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
+
+
+def run_folder(run: "str | Path | Run") -> Path:
+    """The folder of a run.
+
+    Raises
+    ------
+    ModelError
+        If it is neither a run nor a path, but a model, for example.
+    """
+    if not isinstance(run, str | os.PathLike):
+        raise ModelError(
+            f"A whole run is needed, with its recipe, data and metrics, and this is of the type {type(run).__name__}. "
+            f"Give the Run that foveola.train has returned, or its folder."
+        )
+    return Path(run)
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,7 +96,7 @@ class Run(Displayed):
         ModelError
             If there is no run, or its `run.json` is damaged.
         """
-        path = Path(path)
+        path = run_folder(path)
         if path.is_file():
             raise ModelError(
                 f"{path} is a file, but a whole run is needed, with its recipe, data and metrics. Give the folder that "

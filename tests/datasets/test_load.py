@@ -56,6 +56,19 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(given, near):
         load(given)
 
 
+def test_an_empty_name_is_not_the_working_folder():
+    with pytest.raises(DataError, match="name of the data is empty"):
+        load("")
+
+
+def test_a_path_that_does_not_exist_is_not_compared_with_names(tmp_path):
+    for path in ("missing.csv", str(tmp_path / "mnst"), "photos/mnist.npz"):
+        with pytest.raises(DataError, match=r"There is no file or folder .*\. Check the path\.$"):
+            load(path)
+    with pytest.raises(DataError, match=r"the name is hf:ylecun/mnist\."):
+        load("ylecun/mnist")
+
+
 def test_only_a_bare_string_is_a_catalog_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()

@@ -200,10 +200,21 @@ def test_labels_that_are_numbers_count_the_classes_of_a_model():
     assert read(source, ReadOptions()).class_names == ("0", "1", "2")
 
 
+def test_tensors_that_need_gradients():
+    images = torch.tensor(unit()).requires_grad_()
+    assert foveola.load(images, torch.tensor(LABELS)).fingerprint == foveola.load(IMAGES, LABELS).fingerprint
+
+
+def test_lists_of_pairs_can_be_unzipped(files):
+    images, labels = zip(*zip(IMAGES, LABELS, strict=True), strict=True)
+    assert foveola.load(images, labels).fingerprint == files
+
+
 def test_what_was_assumed_is_noted():
     assert "multiplied by 255" in foveola.load(unit(), LABELS).notes[0]
     assert "multiplied by 255" in foveola.load(tensors(unit()[:, None])).notes[0]
-    assert "nearly black" in foveola.load(IMAGES // 255, LABELS).notes[0]
+    assert "above 1, and 255 is white" in foveola.load(IMAGES // 255, LABELS).notes[0]
+    assert "multiply them by 255 / 15" in foveola.load(IMAGES // 17.0, LABELS).notes[0]  # as load_digits has them
     assert foveola.load(IMAGES, LABELS).notes == ()
 
 
@@ -234,6 +245,15 @@ REFUSED = {
     "NaN": ((np.full((30, 7, 9), np.nan), LABELS), {}, "not finite"),
     "no images": ((IMAGES[:0], LABELS[:0]), {}, "no images"),
     "paths": ((["a.png", "b.png"], [0, 1]), {}, "not paths"),
+    "an array of paths": ((np.array(["a.png", "b.png"]), [0, 1]), {}, "not paths"),
+    "an object array of paths": ((np.array(["a.png", "b.png"], object), [0, 1]), {}, "not paths"),
+    "a list of two arrays": (([IMAGES, LABELS],), {}, r"a tuple: \(images, labels\)"),
+    "a list of pairs": ((list(zip(IMAGES, LABELS, strict=True)),), {}, r"images, labels = zip\(\*pairs\)"),
+    "what train_test_split returns": ((([IMAGES] * 2 + [LABELS] * 2),), {}, "no labels"),
+    "the tuple of it": (((IMAGES, IMAGES, LABELS, LABELS),), {}, r"'train': \(data\[0\], data\[2\]\)"),
+    "a tuple of three": (((IMAGES, LABELS, LABELS),), {}, "a tuple of 3, not of two"),
+    "bytes": ((b"images",), {}, "type bytes cannot be used as data"),
+    "masked values": ((np.ma.masked_equal(IMAGES, IMAGES[0, 0, 0]), LABELS), {}, "masked values"),
     "too few labels": ((IMAGES, LABELS[:-1]), {}, "30 images but 29 labels"),
     "one-hot": ((IMAGES, np.eye(3)[LABELS]), {}, r"one-hot, 30×3.*labels.argmax\(axis=1\)"),
     "missing labels": ((IMAGES, ["a", None] * 15), {}, "15 of 30 labels are missing, the first that of image 1"),
@@ -383,7 +403,9 @@ def test_data_frames_of_pixels(library, files):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the library itself
 def test_the_library_datasets(files, monkeypatch):
-    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("datasets.fingerprint")  # tests/datasets is importable as datasets, too
+    import datasets
+
     # Its hashes of tables fail with some versions of pyarrow
     monkeypatch.setattr(datasets.fingerprint.Hasher, "hash", classmethod(lambda cls, value: "0" * 16))
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})

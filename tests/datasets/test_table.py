@@ -210,6 +210,17 @@ def test_a_frame_of_pillow_images_and_of_absolute_paths(folder, expected):
     assert of_frame(pandas.DataFrame({"a": absolute, "b": LABELS}), image="a", label="b").fingerprint == expected
 
 
+def test_a_frame_with_two_columns_of_a_name_is_refused(folder):
+    frame = pandas.DataFrame({"a": paths(), "label": LABELS})
+    with pytest.raises(DataError, match="several columns called 'label'"):
+        of_frame(pandas.concat([frame, frame[["label"]]], axis=1), root=folder)
+
+
+def test_pixels_in_a_frame_without_their_labels_are_refused_with_a_cure():
+    with pytest.raises(DataError, match=r"the frame with its column of labels; or .*images.to_numpy\(\).reshape"):
+        load(pandas.DataFrame(FLAT), LABELS)
+
+
 @pytest.mark.parametrize("form", ["cls", "txt", "json"])
 def test_an_archive_of_samples(tmp_path, expected, form):
     def members():

@@ -4,6 +4,7 @@ import io
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -52,6 +53,28 @@ def test_a_pattern_stands_for_the_files_that_match(folder, monkeypatch, pattern,
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
     (folder / "a.png").rename(folder / "scan[1].png")
     assert names(find_images([folder / "scan[1].png"]), folder) == ["scan[1].png"]
+
+
+def test_one_name_needs_no_list(folder):
+    """A text is one name, not a sequence of letters: "/" would be everything on the machine."""
+    for name in (folder / "a.png", str(folder / "a.png")):
+        assert names(find_images(name), folder) == ["a.png"]
+
+
+@pytest.mark.parametrize("given", [np.zeros((2, 8, 8), np.uint8), [np.zeros((8, 8))], None, 3, [None]])
+def test_what_is_not_a_name_is_refused(given):
+    with pytest.raises(DataError, match=r"named by paths here.*foveola.open\(run\).predict\(images\)"):
+        find_images(given)
+
+
+def test_an_empty_name_is_not_the_working_folder():
+    with pytest.raises(DataError, match="name of an image is empty"):
+        find_images([""])
+
+
+def test_a_name_that_is_too_long_is_refused():
+    with pytest.raises(DataError, match="Images cannot be looked for: File name too long"):
+        find_images(["a" * 300])
 
 
 def test_the_home_folder_may_be_abbreviated(folder, monkeypatch):

@@ -177,6 +177,19 @@ def test_many_images_are_prepared_in_batches(classifier):
     assert [batch.shape for batch in network_inputs(images, classifier.metadata)] == [(256, 8, 8, 1), (44, 8, 8, 1)]
 
 
+def test_a_data_frame_is_refused_with_a_cure(classifier):
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(DataError, match=r"frame\['path'\].*frame.to_numpy\(\).reshape\(-1, 8, 8, 1\)"):
+        classifier.predict(pandas.DataFrame({"path": ["a.png"]}))
+
+
+def test_tensors_may_have_their_channels_first(classifier, toy):
+    expected = classifier.predict_proba(toy.train.images)
+    tensor = torch.tensor(toy.train.images).permute(0, 3, 1, 2)
+    for images in (tensor, tensor.float().requires_grad_() / 255, list(tensor)):
+        np.testing.assert_allclose(classifier.predict_proba(images), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

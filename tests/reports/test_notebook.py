@@ -24,6 +24,8 @@ from foveola.errors import UserError
 from foveola.evaluation.comparison import McNemar
 from foveola.images import Dataset, ImageSet
 from foveola.predictions import Estimate, Predictions
+from foveola.reports import pixels
+from foveola.reports.html import image_uri
 
 HOSTILE = "<script>alert('x')</script>&\"\x1b[31m"
 ESTIMATE = Estimate(0.9, 0.85, 0.94, 200, "Wilson")
@@ -168,6 +170,25 @@ def test_data(toy):
     many = ImageSet(np.zeros((300, 8, 8, 1), np.uint8), np.arange(300), tuple(map(str, range(300))))
     found = checked(many)
     assert "The first 20 of 300 classes" in found.text and len(found.sources) == 20
+
+
+def test_data_with_several_labels_an_image():
+    """The images of labels are those that have them, and what is counted are labels."""
+    images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.full((1, 8, 8, 1), 60, np.uint8)
+    several = ImageSet(images, np.array([[0, 1], [1, 1], [0, 0], [1, 0]], bool), ("cat", "dog"))
+    for shown in (several, Dataset("pets", several)):
+        html = shown._repr_html_()
+        assert "images of 8×8×1, 2 labels" in html
+        assert '<th class="text">label</th>' in html
+        first_images = [html.index(image_uri(pixels.thumbnail(images[number]))) for number in (1, 0)]
+        assert first_images == sorted(first_images)
+
+
+def test_an_evaluation_of_several_labels_says_which_accuracy(toy_run):
+    evaluation = foveola.Run.open(toy_run).evaluation
+    accuracy = {"accuracy": evaluation.accuracy}
+    evaluation = evaluation.model_copy(update={"task": "multilabel", "metrics": accuracy})
+    assert f"Subset accuracy {evaluation.accuracy}" in evaluation._repr_html_()
 
 
 def test_estimates():

@@ -42,6 +42,11 @@ def document(planted, tiny, folder):
     return foveola.audit(planted, out=folder, recipe=tiny, epochs=40, verbose=False, retrain=True)
 
 
+def test_images_of_one_class_cannot_be_audited(toy, tiny):
+    with pytest.raises(DataError, match="training images of arrays have one class"):
+        foveola.audit(toy.train.images, np.zeros(60, int), recipe=tiny, verbose=False)
+
+
 def test_the_document_is_written(document, folder):
     assert Audit.from_json((folder / "audit.json").read_bytes(), "audit.json") == document
     assert document.files == [str(folder / name) for name in ("audit.html", "findings.csv", "audit.json")]

@@ -149,6 +149,13 @@ def test_a_submission_of_image_files_has_their_names(run, tables, tmp_path, fove
     assert [row[0] for row in read(out)] == ["id", "7.png"]
 
 
+def test_a_workbook_is_refused_before_the_work(run, tables, tmp_path, foveola_command):
+    out = tmp_path / "answers.xlsx"
+    refused = foveola_command("predict", run.path, tables / "images" / "1.png", "--out", out)
+    assert (refused.code, out.exists()) == (2, False)
+    assert "would be a workbook" in refused.err
+
+
 def test_predictions_as_json_lines_and_parquet(run, tables, tmp_path, foveola_command):
     parquet = pytest.importorskip("pyarrow.parquet")
     table = write(tmp_path / "few.csv", [["file"], [str(tables / "images" / "1.png")], ["none.png"]])

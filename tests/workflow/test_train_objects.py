@@ -58,6 +58,35 @@ def test_calls_that_mean_nothing_are_refused(train, tiny, toy, arrays):
             train(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": "a"}, "seed is 'a'; it must be a whole number"),
+        ({"seed": -1}, "seed is -1"),
+        ({"budget": "60s"}, "budget is '60s'; from Python, it is a number of seconds"),
+        ({"device": "gpu"}, "Unknown device 'gpu'"),
+        ({"weights": np.ones(60)}, r"foveola.ImageSet\(images, labels, class_names, weights=…\)"),
+        ({"sample_weight": np.ones(60)}, "The parameter weights is a file of pretrained weights"),
+        ({"callbacks": foveola.Callback()}, r"a list: callbacks=\[Callback"),
+        ({"callbacks": [foveola.Callback]}, r"the class Callback. Give an object of it: Callback\(\)"),
+        ({"callbacks": [print]}, "which is not a callback"),
+        ({"groups": [None] * 60}, "groups cannot be compared with each other"),
+    ],
+)
+def test_arguments_that_only_python_can_give_are_checked(train, tiny, arrays, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        train(*arrays, tiny, **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_that_a_run_does_not_hold_has_to_be_given_again(train, tiny, toy, arrays):
+    run = train(*arrays, tiny)
+    for function in (foveola.export, foveola.report):
+        with pytest.raises(DataError, match=r"trained on Python objects \(arrays\).*data=\(images, labels\)"):
+            function(run, verbose=False)
+    assert foveola.export(run, data=arrays, verbose=False).path.is_file()
+
+
 def test_settings_of_the_recipe_are_keywords(train, tiny, arrays):
     run = train(arrays, tiny, epochs=1, learning_rate=0.1, augment={"shift": 1, "flip": False})
     assert (run.recipe.epochs, run.recipe.learning_rate, run.recipe.augment.shift) == (1, 0.1, 1)

@@ -38,6 +38,9 @@ SUPPORTED = (
     + "."
 )
 
+# Images without a brighter value are probably of another range, such as 0 to 16
+MAX_DARK = 63
+
 
 def load(
     source: object,
@@ -150,7 +153,10 @@ def read(source: Source, options: ReadOptions, channels: int | None = None) -> D
         _refuse_groups(source.name, options)
         if not objects.frame_columns(source):
             _refuse_columns(source.name, options)
-        return _convert(source if isinstance(source, Dataset) else objects.read(source, options), options, channels)
+        dataset = source if isinstance(source, Dataset) else objects.read(source, options)
+        return _convert(_with_note_of_darkness(dataset), options, channels)
+    if source == "":
+        raise DataError("The name of the data is empty. Give a name or a path; . is this folder.")
     try:
         # A Path is never a catalog name: Path("./mnist") equals Path("mnist").
         if isinstance(source, str) and source in CATALOG:
@@ -163,7 +169,20 @@ def read(source: Source, options: ReadOptions, channels: int | None = None) -> D
             dataset = _load_from_path(expanded(source), options)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}. Check the path and its permissions.") from error
-    return _convert(dataset, options, channels)
+    return _convert(_with_note_of_darkness(dataset), options, channels)
+
+
+def _with_note_of_darkness(dataset: Dataset) -> Dataset:
+    """The data, with a note if its values are probably of another range, such as 0 to 16, or 0 and 1."""
+    images = dataset.train.images
+    brightest = 0 if as_lazy(images) is not None or not images.size else int(images.max())
+    if not 0 < brightest <= MAX_DARK:
+        return dataset
+    note = (
+        f"No value of the training images is above {brightest}, and 255 is white: all images are dark. If {brightest} "
+        f"is white, multiply them by 255{f' / {brightest}' if brightest > 1 else ''}."
+    )
+    return replace(dataset, notes=tuple(dict.fromkeys((*dataset.notes, note))))
 
 
 def locate(name: str) -> Path | None:
@@ -198,7 +217,7 @@ def _load_by_name(entry: Entry, options: ReadOptions) -> Dataset:
 
 def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
     if not path.exists():
-        raise DataError(f"{unknown('data set', str(path), CATALOG)} There is no file or folder at that path either.")
+        raise DataError(_not_found(path))
     reader = reader_of(path)
     if reader is None:
         raise DataError(f"{path} {_unsupported_reason(path)}. {SUPPORTED}")
@@ -210,6 +229,15 @@ def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
     if reader is not packed:
         _refuse_groups(str(path), options)
     return reader.read(path, options)
+
+
+def _not_found(path: Path) -> str:
+    if len(path.parts) == 1 and not path.suffix:
+        return f"{unknown('data set', str(path), CATALOG)} There is no file or folder at that path either."
+    hub = len(path.parts) == 2 and not path.is_absolute() and not path.suffix
+    return f"There is no file or folder {path}. Check the path" + (
+        f"; of a data set of the Hugging Face hub, the name is {table.HUB}{path.as_posix()}." if hub else "."
+    )
 
 
 def is_named(source: object) -> bool:

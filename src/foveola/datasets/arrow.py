@@ -1,6 +1,7 @@
 """Tables in Arrow's form: Parquet files, folders that `datasets.save_to_disk` wrote, pyarrow's tables; data frames."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -166,6 +167,7 @@ def frame_source(frame: Any) -> "ArrowTable | Frame":
         and hasattr(frame, "__getitem__")
         and not hasattr(frame, "column_names")
     ):
+        _check_names(list(map(str, frame.columns)), Frame.where)
         return Frame(frame)
     if hasattr(frame, "__arrow_c_stream__"):
         pa = require("pyarrow", "tables")
@@ -276,6 +278,8 @@ def _check_names(names: Sequence[str], where: str) -> None:
             f"{where} has {len(names):,} columns, more than the {MAX_COLUMNS:,} that are read. Save the images as "
             f"files, and their names and labels in the table."
         )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{where} has several columns called {twice[0]!r}. Rename or remove all but one.")
 
 
 def _values(column: "pa.Array") -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from foveola.arrays import shape_text, to_pixels
+from foveola.arrays import is_tensor, shape_text, to_pixels
 from foveola.datasets.image_files import (
     IMAGES_PER_CHECK,
     Decoded,
@@ -18,7 +18,7 @@ from foveola.datasets.image_files import (
     evenly_spaced,
     reduction,
 )
-from foveola.datasets.object_parts import Part, as_array, is_tensor, levels, to_class_labels
+from foveola.datasets.object_parts import Part, as_array, is_scaled, to_class_labels
 from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
 from foveola.images import Images
@@ -134,7 +134,7 @@ def _from_array(value: object, part: Part, index: int, where: str, reduce: Reduc
         pixels = to_pixels(array)
     except DataError as error:
         raise DataError(f"{where}: {error} If a transform normalises the images, leave it out.") from None
-    scaled, _ = levels(array)
+    scaled = is_scaled(array)
     if scaled is not None:
         part.ranges.setdefault(scaled, index)
         _check_ranges(part)

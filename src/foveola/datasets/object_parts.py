@@ -1,6 +1,5 @@
 """A split given as objects: images and labels of arrays, lists of images, PyTorch and Hugging Face data sets."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveola.arrays import label_matrix, labels_of_lists, shape_text, to_images, to_labels, to_pixels
+from foveola.arrays import is_tensor, label_matrix, labels_of_lists, shape_text, to_images, to_labels, to_pixels
 from foveola.datasets.table_labels import is_list, names_of_labels, read_labels
 from foveola.errors import DataError
 from foveola.images import Images, ImageSet
@@ -33,7 +32,6 @@ class Part:
     class_names : of labels that are numbers; empty: none were given
     channels_first : as of `Objects`
     ranges : whether floats from 0 to 1 were scaled, and the first image that says so
-    dark : no value is above 1, although they are whole numbers
     found : labels that came with images, by index
     """
 
@@ -45,7 +43,6 @@ class Part:
     class_names: tuple[str, ...] = ()
     channels_first: bool | None = None
     ranges: dict[bool, int] = field(default_factory=dict)
-    dark: bool = False
     found: dict[int, object] = field(default_factory=dict)
 
 
@@ -80,12 +77,6 @@ def is_array(data: object) -> bool:
     return not isinstance(data, type) and any(hasattr(data, form) for form in forms)
 
 
-def is_tensor(data: object) -> bool:
-    """A tensor of PyTorch; if PyTorch was never imported, there is none."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(data, torch.Tensor)
-
-
 def read_part(given: object, channels_first: bool | None, where: str) -> Part:
     """What a split was given as, recognised by its form; images that come one by one are not read yet.
 
@@ -110,6 +101,11 @@ def read_part(given: object, channels_first: bool | None, where: str) -> Part:
 def _pair_part(images: object, labels: object, channels_first: bool | None, where: str) -> Part:
     """Images and labels: arrays, or lists of images."""
     numbers = to_class_labels(labels, where)
+    if is_frame(images) and hasattr(images, "columns"):
+        raise DataError(
+            f"{where}: the images are a data frame. Give the frame with its column of labels; or its pixels as an "
+            f"array, such as images.to_numpy().reshape(-1, 28, 28)."
+        )
     listed = _listed(images)
     if isinstance(images, LazyImages):
         part = Part(where, len(images), images=as_images(images), labels=numbers)
@@ -128,8 +124,8 @@ def _pair_part(images: object, labels: object, channels_first: bool | None, wher
 
 def _listed(images: object) -> Sequence[object] | None:
     """Images that come one by one, in a list or an array of objects; None for what is one array."""
-    if getattr(images, "dtype", None) == np.dtype(object) and getattr(images, "ndim", 0) == 1:
-        images = list(cast(Any, images))
+    if hasattr(images, "dtype") and getattr(images, "ndim", 0) == 1:
+        images = list(cast(Any, images))  # objects, or paths
     if not isinstance(images, list | tuple) or not len(images):
         return None
     first: Any = images[0]
@@ -146,13 +142,13 @@ def _array_part(images: object, channels_first: bool | None, labels: NDArray[Any
     if channels_first is None:
         channels_first = is_tensor(images) and array.ndim == 4 and array.shape[1] in (1, 3)
     array = _channels_last(array, channels_first, where)
-    scaled, dark = levels(array)
+    scaled = is_scaled(array)
     try:
         pixels = to_images(array)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     ranges = {} if scaled is None else {scaled: 0}
-    return Part(where, len(pixels), images=pixels, labels=labels, ranges=ranges, dark=dark)
+    return Part(where, len(pixels), images=pixels, labels=labels, ranges=ranges)
 
 
 def _channels_last(array: NDArray[Any], channels_first: bool, where: str) -> NDArray[Any]:
@@ -177,18 +173,19 @@ def _channels_last(array: NDArray[Any], channels_first: bool, where: str) -> NDA
     return array
 
 
-def levels(array: NDArray[Any]) -> tuple[bool | None, bool]:
-    """Whether `to_pixels` scales an array, None where that makes no difference; and whether whole numbers end at 1."""
-    if array.dtype.kind not in "fiu" or not array.size:
-        return None, False
-    high = array.max()
-    if array.dtype.kind == "f":
-        return (None if high == 0 else bool(high <= 1)), False
-    return None, bool(high <= 1)
+def is_scaled(array: NDArray[Any]) -> bool | None:
+    """Whether `to_pixels` scales an array of floats; None where that makes no difference."""
+    if array.dtype.kind != "f" or not array.size or array.max() == 0:
+        return None
+    return bool(array.max() <= 1)
 
 
 def as_array(value: object, what: str, where: str) -> NDArray[Any]:
     """A NumPy array of anything that can be one: lists, tensors, memory maps, columns."""
+    if is_tensor(value):
+        value = cast(Any, value).detach().cpu()
+    elif np.ma.is_masked(value):
+        raise DataError(f"{where}: {what} are an array with masked values. Fill them, or leave them out.")
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             array: NDArray[Any] = np.from_dlpack(cast(Any, value))

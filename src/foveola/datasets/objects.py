@@ -188,11 +188,24 @@ def _named_splits(data: Mapping[Any, object]) -> dict[str, object]:
 def _what_it_is(data: object) -> str:
     """Why something cannot be used as data; sentences."""
     kind = type(data).__name__
+    if isinstance(data, list) and data and all(isinstance(one, tuple) and len(one) == 2 for one in data):
+        return "This is a list of pairs. Make images and labels of them: images, labels = zip(*pairs)."
+    if isinstance(data, list) and len(data) == 2 and all(is_array(one) for one in data):
+        return "This is a list of two arrays. Images and labels are a tuple: (images, labels)."
+    if isinstance(data, tuple):
+        return (
+            f"This is a tuple of {len(data)}. If it is what train_test_split returns, give {{'train': (data[0], "
+            f"data[2]), 'test': (data[1], data[3])}}."
+            if len(data) == 4
+            else f"This is a tuple of {len(data)}, not of two."
+        )
     if is_array(data) or isinstance(data, list):
         return f"There are images ({kind}), but no labels: give them as the next argument, y."
     if hasattr(data, "dataset") and hasattr(data, "batch_size"):
         return f"A {kind} gives batches, which may be in another order each time. Give its data set: loader.dataset."
-    if hasattr(data, "__iter__"):
+    if hasattr(data, "collect_schema"):
+        return f"A {kind} has not been computed yet. Give the data frame: frame.collect()."
+    if hasattr(data, "__iter__") and not hasattr(data, "__len__"):
         return f"A {kind} has no length, so that its images cannot be split and shuffled. Give data with a length."
     return f"Objects of type {kind} cannot be used as data."
 
@@ -256,12 +269,6 @@ def _notes(parts: dict[str, Part]) -> tuple[str, ...]:
             f"{ranges[True]} has floats from 0 to 1, and {ranges[False]} has larger ones: what is white cannot be "
             f"told. Give all images as uint8, 0 to 255."
         )
-    notes = []
     if True in ranges:
-        notes.append("Values from 0 to 1 were taken as black to white: multiplied by 255, and rounded.")
-    if parts["train"].dark:
-        notes.append(
-            "No value of the training images is above 1, and they are whole numbers, of which 255 is white: all images "
-            "are nearly black. If 1 is white, give images.astype(bool)."
-        )
-    return tuple(notes)
+        return ("Values from 0 to 1 were taken as black to white: multiplied by 255, and rounded.",)
+    return ()

@@ -144,6 +144,11 @@ def reload_data(
         source = as_source(data, known_names=recorded.classes)
     else:
         source = _data_source(recorded.name, recorded.path)
+    if source is None and recorded.path is None:
+        raise DataError(
+            f"{purpose}, but {run} was trained on Python objects ({recorded.name}) that a run does not hold. Give "
+            f"them again: data=(images, labels) from Python, or with --data their path, if they are in a file."
+        )
     if source is None:
         raise DataError(
             f"{purpose}, but the data that {run} was trained on ({recorded.path or recorded.name}) is no longer "

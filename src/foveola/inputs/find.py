@@ -1,11 +1,13 @@
 """Find image files by what a command line names: files, folders, patterns, or - for standard input."""
 
 import glob
+import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from foveola.errors import DataError
 from foveola.files import expanded
@@ -52,27 +54,53 @@ class ImageFile:
         return read_first_frame(self.name, white_level)
 
 
-def find_images(names: Sequence[str | Path]) -> list[ImageFile]:
+def find_images(names: str | Path | Sequence[str | Path]) -> list[ImageFile]:
     """The image files that the names stand for, in this order.
 
     Parameters
     ----------
-    names : paths of files; folders, whose image files are taken at every depth; patterns such as "scans/*.png" or
-        "scans/**/*.png"; "-" for one image from standard input, or for a list of names there, one a line. ~ is the
-        home folder
+    names : one, or several: paths of files; folders, whose image files are taken at every depth; patterns such as
+        "scans/*.png" or "scans/**/*.png"; "-" for one image from standard input, or for a list of names there, one a
+        line. ~ is the home folder
 
     Raises
     ------
     DataError
-        If a folder holds no image file, no file matches a pattern, or standard input holds nothing.
+        If a folder holds no image file or cannot be read, no file matches a pattern, standard input holds nothing, or
+        something is not a name.
     """
-    return [found for name in names for found in _named(str(name))]
+    try:
+        return [found for name in as_names(names) for found in _named(str(name))]
+    except OSError as error:
+        reason = f"{error.strerror or error}: {str(error.filename or '')[:200]}"
+        raise DataError(f"Images cannot be looked for: {reason}. Give the names of other files or folders.") from error
+
+
+def as_names(names: object) -> list[str | Path]:
+    """One name, or several, as a list.
+
+    Raises
+    ------
+    DataError
+        If something is not a name.
+    """
+    one = isinstance(names, str | os.PathLike) or not isinstance(names, Iterable)
+    several: list[Any] = [names] if one else list(cast("Iterable[Any]", names))
+    for name in several:
+        if not isinstance(name, str | os.PathLike):
+            raise DataError(
+                f"Images are named by paths here, and one is of the type {type(name).__name__}. Save it as a file; or, "
+                f"for classes and probabilities of arrays: foveola.open(run).predict(images)."
+            )
+    return several
 
 
 def _named(name: str) -> Iterator[ImageFile]:
     if name == _STANDARD_INPUT:
         yield from _from_standard_input()
         return
+    if not name:
+        raise DataError("The name of an image is empty. Give a file, a folder (. is this one) or a pattern.")
     path = expanded(name)
     if path.is_dir():
         files = sorted(_image_files(path))

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveola.arrays import shape_cure, shape_text, to_pixels
+from foveola.arrays import is_tensor, shape_cure, shape_text, to_pixels
 from foveola.errors import DataError
 from foveola.files import expanded
 from foveola.images import Images, ImageSet, check_images
@@ -56,7 +56,8 @@ def network_inputs(images: object, metadata: ModelMetadata) -> Iterator[Images]:
     Parameters
     ----------
     images : an array N×H×W×C, N×H×W, or of one image, H×W×C or H×W; a PIL image; the path of an image file; an
-        ImageSet; or a sequence of images. Arrays are uint8, other integers from 0 to 255, or floats from 0 to 1
+        ImageSet; or a sequence of images. Arrays are uint8, other integers from 0 to 255, or floats from 0 to 1.
+        Tensors of PyTorch may be N×C×H×W, or C×H×W in a sequence
     metadata : of the model
 
     Raises
@@ -91,8 +92,13 @@ def _given(images: object, image_shape: tuple[int, int, int]) -> Images | list[o
         return as_images(lazy)
     if isinstance(images, str | os.PathLike | Image.Image):
         return [images]
+    if hasattr(images, "columns"):  # a data frame
+        raise DataError(
+            f"images cannot be a data frame. Give its column of paths, such as frame['path']; or its pixels as an "
+            f"array, {_reshaped('frame.to_numpy()', image_shape)}."
+        )
     if hasattr(images, "__array__"):  # of NumPy, PyTorch, pandas, …
-        array = _array(images, "images")
+        array = _channels_last(_array(images, "images"), images, 4)
         return array.tolist() if array.dtype.kind in "OU" and array.ndim == 1 else _many(array, image_shape)
     if isinstance(images, Iterable) and not isinstance(images, bytes | Mapping):
         items = list(images)
@@ -102,10 +108,19 @@ def _given(images: object, image_shape: tuple[int, int, int]) -> Images | list[o
 
 
 def _array(images: object, name: str) -> NDArray[Any]:
+    if is_tensor(images):
+        images = cast(Any, images).detach().cpu()
     try:
         return np.asarray(images)
-    except (TypeError, ValueError, RuntimeError) as error:  # lists of unequal lengths; tensors on a GPU
+    except (TypeError, ValueError, RuntimeError) as error:  # such as lists of unequal lengths
         raise DataError(f"{name} cannot become an array: {error}. Give {_KINDS}.") from None
+
+
+def _channels_last(array: NDArray[Any], given: object, axes: int) -> NDArray[Any]:
+    """The array of a PyTorch tensor with its channels behind rows and columns; other arrays as they are."""
+    if is_tensor(given) and array.ndim == axes and array.shape[axes - 3] in (1, 3):
+        return np.moveaxis(array, axes - 3, -1)
+    return array
 
 
 def _many(array: NDArray[Any], image_shape: tuple[int, int, int]) -> Images:
@@ -127,14 +142,18 @@ def _many(array: NDArray[Any], image_shape: tuple[int, int, int]) -> Images:
 def _refuse_rows(shape: Sequence[int], image_shape: tuple[int, int, int]) -> None:
     """Refuse an array of two axes that may hold a flattened image in each row, as tables of pixels do."""
     if shape[1] == np.prod(image_shape):
-        flat = shape_text(image_shape)
         raise DataError(
-            f"images have the shape {shape_text(shape)}: one grey image, or rows of flattened images of {flat}. "
-            f"Say which: images[None, ..., None], or images.reshape(-1, {flat.replace('×', ', ')})."
+            f"images have the shape {shape_text(shape)}: one grey image, or rows of flattened images of "
+            f"{shape_text(image_shape)}. Say which: images[None, ..., None], or {_reshaped('images', image_shape)}."
         )
     if "each row" in (cure := shape_cure(shape)):
         one = "" if "one grey image" in cure else "If this is one grey image: images[None, ..., None]. "
         raise DataError(f"images have the shape {shape_text(shape)}: one grey image, or rows of pixels? {one}{cure}")
+
+
+def _reshaped(array: str, image_shape: Sequence[int]) -> str:
+    """The call that makes images of flat rows."""
+    return f"{array}.reshape(-1, {', '.join(map(str, image_shape))})"
 
 
 def _one(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -185,7 +204,8 @@ def _pixels(items: Sequence[object]) -> dict[int, Images]:
             continue
         if not hasattr(item, "__array__"):
             raise DataError(f"images[{number}] cannot be of the type {type(item).__name__}. Give {_KINDS}.")
-        arrays[number] = _one(_array(item, f"images[{number}]"), f"images[{number}]")
+        array = _channels_last(_array(item, f"images[{number}]"), item, 3)
+        arrays[number] = _one(array, f"images[{number}]")
     pixels: dict[int, Images] = {}
     for dtype in {array.dtype for array in arrays.values()}:
         alike = {number: array for number, array in arrays.items() if array.dtype == dtype}

@@ -80,7 +80,8 @@ def card_of(shown: object) -> Card | None:
 def _(shown: Run) -> Card:
     status = shown.status
     evaluation = shown.evaluation if shown.evaluation_path.is_file() else None
-    lines = [f"{shown.path}: {_trained(status)}"]
+    several = evaluation is not None and evaluation.task == "multilabel"
+    lines = [f"{shown.path}: {_trained(status, 'labels' if several else 'classes')}"]
     pictures = _mistakes(shown)
     if evaluation is None:
         lines.append("Not measured: there is no evaluation of test images.")
@@ -96,14 +97,14 @@ def _(shown: Run) -> Card:
     )
 
 
-def _trained(status: RunStatus) -> str:
+def _trained(status: RunStatus, what: str) -> str:
     ended = "trained" if status.status == "done" else status.status
     counts = {"training": status.data.train, "validation": status.data.validation, "test": status.data.test}
     images = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     epochs = f"{status.epochs:,} epoch{'' if status.epochs == 1 else 's'}"
     return (
         f"{ended} for {epochs}, {status.steps:,} steps in {status.seconds.training:.1f} s, on {images} images of "
-        f"{len(status.data.classes):,} classes; {status.model.parameters:,} parameters"
+        f"{len(status.data.classes):,} {what}; {status.model.parameters:,} parameters"
     )
 
 
@@ -154,7 +155,7 @@ def _mistakes(run: Run) -> list[Picture]:
     if not path.is_file() or path.stat().st_size > MAX_PICTURE_BYTES:
         return []
     source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-    return [Picture(source, "The first mistakes: true → predicted class")]
+    return [Picture(source, "The first mistakes: true → predicted")]
 
 
 @card_of.register
@@ -166,7 +167,8 @@ def _(shown: Evaluation) -> Card:
     columns = ("class", "precision", "recall", "F1", "images")
     classes = [Table(columns, rows, _first_of(shown.per_class, "classes"))] if rows else _labels(shown)
     held_out = "" if shown.held_out else "; not known to be held out"
-    return Card(f"Accuracy {shown.accuracy}{held_out}", tables=[_metrics(shown), *classes, *_confusion(shown)])
+    title = metrics_of(shown.task)["accuracy"].title.capitalize()
+    return Card(f"{title} {shown.accuracy}{held_out}", tables=[_metrics(shown), *classes, *_confusion(shown)])
 
 
 def _labels(evaluation: Evaluation) -> list[Table]:
@@ -210,21 +212,30 @@ def _(shown: ImageSet) -> Card:
 def _size(splits: Mapping[str, ImageSet]) -> str:
     counts = ", ".join(f"{len(images):,} {name}".strip() for name, images in splits.items())
     first = next(iter(splits.values()))
-    return f"{counts} images of {shape_text(first.image_shape)}, {len(first.class_names):,} classes"
+    return f"{counts} images of {shape_text(first.image_shape)}, {len(first.class_names):,} {_classes(first)}"
+
+
+def _classes(images: ImageSet) -> str:
+    return "labels" if images.task == "multilabel" else "classes"
 
 
 def _class_counts(splits: Mapping[str, ImageSet]) -> Table:
-    names = next(iter(splits.values())).class_names
+    first = next(iter(splits.values()))
+    names, what = first.class_names, _classes(first)
     columns = [images.class_counts[:MAX_ROWS].tolist() for images in splits.values()]
     rows = [
         (name, *(f"{count:,}" for count in counts)) for name, *counts in zip(names[:MAX_ROWS], *columns, strict=True)
     ]
-    return Table(("class", *splits), rows, _first_of(names, "classes"))
+    return Table(("label" if what == "labels" else "class", *splits), rows, _first_of(names, what))
 
 
 def _samples(images: ImageSet) -> list[Picture]:
-    """The first image of each class."""
-    labels, first = np.unique(images.labels, return_index=True)
+    """The first image of each class or, of several labels an image, of each label."""
+    if images.task == "multilabel":
+        labels = np.flatnonzero(images.labels.any(axis=0))
+        first = images.labels[:, labels].argmax(axis=0)
+    else:
+        labels, first = np.unique(images.labels, return_index=True)
     chosen = list(zip(labels.tolist(), first.tolist(), strict=True))[:MAX_TILES]
     return [
         Picture(image_uri(pixels.thumbnail(images.images[index])), images.class_names[label]) for label, index in chosen

@@ -150,7 +150,8 @@ def plot_samples(
     readable, fonts = drawable_names([*image_set.class_names, *trues.values(), *(predicted or ())])
     across = math.ceil(math.sqrt(len(chosen)))
     rows = math.ceil(len(chosen) / across)
-    figure = new_figure(1.65 * across, 1.9 * rows)
+    height, width, _ = image_set.image_shape
+    figure = new_figure(1.65 * across, (1.65 * min(max(height / width, 0.4), 2.0) + 0.25) * rows)
     for position, index in enumerate(chosen, start=1):
         axes = figure.add_subplot(rows, across, position)
         axes.imshow(image_set.images[index], cmap="gray", vmin=0, vmax=255, interpolation="nearest")

@@ -137,6 +137,11 @@ def audit(
     own = as_columns(columns)
     dataset = load_data(source, loaded, skip_bad, groups, trainer.screen, own)
     check_one_class(dataset, "Labels are audited")
+    if np.count_nonzero(dataset.train.class_counts) < 2:
+        raise DataError(
+            f"Labels are audited by classifiers, and the training images of {dataset.name} have one class. Add images "
+            f"of another class."
+        )
     paths = image_paths(source, dataset, own)
     trainer = replace(trainer, recipe=settle_augmentation(loaded, dataset.train)[0])
     if as_lazy(dataset.train.images) is not None:

@@ -41,7 +41,7 @@ from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictions, Predictor
 from foveola.progress import console, show_progress
 from foveola.recipe import Recipe
-from foveola.runs import Run
+from foveola.runs import Run, run_folder
 from foveola.workflow.open import Device, choose_device, choose_threads, model_path, open_model
 from foveola.workflow.train import resume, train
 
@@ -109,7 +109,7 @@ def compare(
         raise UserError(f"--seeds is {seeds}; each run needs at least 1.")
     chosen_device = choose_device(device)
     choose_threads(threads)
-    paths = [os.fspath(run) for run in runs]
+    paths = [os.fspath(run_folder(run)) for run in runs]
     opened = [_finished(path) for path in paths]
     _check_same_data(opened)
     page = _writable(out)

@@ -10,7 +10,7 @@ from foveola.errors import DataError, OutputError, UserError, unknown
 from foveola.explanation import convolution
 from foveola.explanation.convolution import LETTERS, Matrix, Pooling, SlidingWindow, read_kernel
 from foveola.files import write_atomically, writing
-from foveola.inputs.find import find_images
+from foveola.inputs.find import as_names, find_images
 from foveola.inputs.resize import shrink, to_channels
 from foveola.models.layers import Padding
 from foveola.reports import filter_lab
@@ -66,7 +66,8 @@ def convolve(
         raise OutputError(
             f"{path} does not end in a format that can be written: {known}. Choose another name with --out."
         )
-    pixels, notes = _read(str(image))
+    name = next(iter(as_names(image)), "")
+    pixels, notes = _read(str(name))
     stages = _stages(pixels, kernel, stride, padding, pool, size)
     lab = Lab(str(image), tuple(notes), tuple(stages), _positions(stages, position))
     content = filter_lab.WRITERS[path.suffix.lower()](lab)

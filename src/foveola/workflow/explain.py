@@ -40,7 +40,7 @@ MAX_STEM = 60
 
 def explain(
     model: "str | Path | Run | Classifier | OnnxModel",
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     *,
     classes: Sequence[str] = (),
     method: "CamMethod" = "hires-cam",
@@ -57,8 +57,8 @@ def explain(
     ----------
     model : run or its directory, model file, export, or live classifier; an export, without gradients, is explained by
         occlusion and the layers that its graph names
-    images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
-        standard input; 100 images at most
+    images : one path, or several, of files, folders (their images, at every depth), patterns such as "scans/*.png", or
+        "-" for standard input; 100 images at most
     classes : further classes to explain, beside the predicted one
     method : of the class activation maps: "hires-cam", or "grad-cam" for comparison
     out : the folder, new or empty; by default a new one called "explanation"
@@ -140,7 +140,7 @@ def _open(
     return opened
 
 
-def _find_images(names: Sequence[str | Path]) -> list[ImageFile]:
+def _find_images(names: str | Path | Sequence[str | Path]) -> list[ImageFile]:
     files = find_images(names)
     if len(files) > MAX_IMAGES:
         raise DataError(

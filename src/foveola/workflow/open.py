@@ -1,10 +1,11 @@
 """Open a run, a model file or an export as a Predictor; choose the device."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from foveola.errors import ModelError, UserError, require
+from foveola.errors import ModelError, UserError, require, unknown
 from foveola.exports import onnx, web
+from foveola.files import as_path
 from foveola.models.metadata import ModelMetadata
 from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictor
@@ -65,7 +66,7 @@ def open_model(
     >>> foveola.open(run).predict(data.train.images[:2]).shape
     (2,)
     """
-    path = Path(path)
+    path = as_path(path, "The model")
     if (path.suffix == onnx.SUFFIX and path.is_file()) or is_web_export(path):
         return _open_export(path, network, device, threads)
     file = model_path(path)
@@ -166,10 +167,12 @@ def choose_device(device: Device) -> "torch.device":
     Raises
     ------
     UserError
-        If a GPU is requested and there is none.
+        If a GPU is requested and there is none, or it is no device.
     """
     import torch
 
+    if device not in get_args(Device):
+        raise UserError(unknown("device", str(device), get_args(Device)))
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda was given, but PyTorch finds no CUDA device here. Use --device cpu or auto.")
     if device == "mps" and not torch.backends.mps.is_available():

@@ -14,7 +14,7 @@ from foveola.datasets.table_images import TableImage, table_images
 from foveola.errors import DataError
 from foveola.files import expanded, write_atomically, writing
 from foveola.images import Images
-from foveola.inputs.find import ImageFile, find_images
+from foveola.inputs.find import ImageFile, as_names, find_images
 from foveola.inputs.fixes import Fix, apply_fixes
 from foveola.inputs.prepare import Prediction, PreparedImage, make_prediction, prepare, requested_fixes
 from foveola.models.metadata import Columns, ModelMetadata
@@ -39,7 +39,7 @@ class Refusal:
 
 def predict(
     model: str | Path | Run | Predictor,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     *,
     grey: bool = False,
     fix: Collection[str] = (),
@@ -53,8 +53,8 @@ def predict(
     Parameters
     ----------
     model : run, its directory, model file or predictor
-    images : paths of files, folders (their images, at every depth), patterns such as "scans/*.png", or "-" for
-        standard input; or a single table (.csv, .tsv, .parquet, .tar) with a row for each image
+    images : one path, or several, of files, folders (their images, at every depth), patterns such as "scans/*.png", or
+        "-" for standard input; or a single table (.csv, .tsv, .parquet, .tar) with a row for each image
     grey : convert colour images to grey for a model of grey images; the same as the fix of that name
     fix : fixes to apply, keys of `foveola.inputs.fixes.FIXES`; "auto" for those that each image's findings propose
     show : a folder for the network's input as PNG files: NUMBER-NAME-before.png, and -after.png if it was fixed
@@ -92,7 +92,7 @@ def predict(
 
 def predict_each(
     model: str | Path | Run | Predictor,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     *,
     grey: bool = False,
     fix: Collection[str] = (),
@@ -136,14 +136,15 @@ def predict_each(
 
 
 def find_readable(
-    images: Sequence[str | Path], metadata: ModelMetadata, columns: Columns
+    images: str | Path | Sequence[str | Path], metadata: ModelMetadata, columns: Columns
 ) -> Sequence[ImageFile | TableImage]:
     """The image files that the names stand for, or the images of a single table."""
-    if len(images) == 1 and is_table(images[0]):
-        path = expanded(images[0])
+    names = as_names(images)
+    if len(names) == 1 and is_table(names[0]):
+        path = expanded(names[0])
         image = columns.image or known_image_column(metadata, path)
         return table_images(path, columns.model_copy(update={"image": image}), metadata.image_shape[:2])
-    return find_images(images)
+    return find_images(names)
 
 
 def is_table(name: str | Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foveola.datasets.table_images import row_ids
-from foveola.errors import OutputError, require
+from foveola.errors import OutputError, UserError, require
 from foveola.files import expanded
 from foveola.inputs.prepare import Prediction, prediction_document
 from foveola.models.metadata import Columns, ModelMetadata
@@ -17,18 +17,23 @@ from foveola.workflow.predict import Refusal, is_table
 
 COLUMNS = ("image", "class", "probability", "uncertain", "unfamiliar", "findings", "fixes", "refused")
 LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet", ".pq")
+WORKBOOKS = (".xlsx", ".xls", ".ods", ".feather", ".arrow")
 
 Answers = Sequence[Prediction | Refusal]
 
 
 def check_format(out: Path) -> None:
-    """Refuse a Parquet file before the work, if pyarrow is not installed.
+    """Refuse before the work what cannot be written.
 
     Raises
     ------
+    UserError
+        If it is a workbook, which a CSV table of that name would not be.
     MissingExtra
-        If it is not.
+        If it is a Parquet file, and pyarrow is not installed.
     """
+    if out.suffix.lower() in WORKBOOKS:
+        raise UserError(f"{out} would be a workbook, which is not written. End it in .csv, .jsonl or .parquet.")
     if out.suffix.lower() in PARQUET:
         require("pyarrow", "tables")
 

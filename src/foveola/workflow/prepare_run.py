@@ -290,7 +290,12 @@ def load_data(
         dataset = load_for_recipe(recipe, data, pattern, skip_bad, progress, columns)
     if groups is None or pattern is not None:
         return dataset
-    numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
+    try:
+        numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
+    except (TypeError, ValueError) as error:  # missing values, or values of several types
+        raise DataError(
+            f"groups cannot be compared with each other: {error}. Give a number or a name for each training image."
+        ) from None
     return replace(dataset, train=replace(dataset.train, groups=numbers))
 
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr, ValidationError
 from foveola.errors import MissingExtra, ModelError, OutputError, UserError, require
 from foveola.exports import onnx, web
 from foveola.exports.allowlist import UnsafeOnnx, inspect_onnx
-from foveola.files import writing
+from foveola.files import as_path, writing
 from foveola.models.metadata import first_problem
 from foveola.models.model_file import read_metadata
 from foveola.progress import console
@@ -72,7 +72,7 @@ def serve(
     >>> with foveola.serve(run, port=0, background=True) as server:      # doctest: +SKIP
     ...     print(server.url)
     """
-    path = Path(model)
+    path = as_path(model, "The model")
     screen = console(verbose)
     if settings is None:
         settings = _settings(path, host, port, api_key, screen)

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from foveola.claims import Claim
 from foveola.datasets import Source, as_source, is_named
 from foveola.datasets.columns import as_columns
@@ -14,12 +16,12 @@ from foveola.datasets.objects import Objects
 from foveola.datasets.reload import GIVEN_GROUPS
 from foveola.documents import Tracker, TrainingRequest
 from foveola.errors import UserError, require, unknown
-from foveola.files import check_writable, expanded
+from foveola.files import as_path, check_writable, expanded
 from foveola.images import Dataset
 from foveola.models.metadata import Columns
 from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe, merge_settings
-from foveola.runs import Run
+from foveola.runs import Run, run_folder
 from foveola.text import restore_surrogates
 from foveola.workflow.choose_recipe import AUTO, choose_recipe
 from foveola.workflow.fit_run import fit_run
@@ -130,6 +132,10 @@ def train(
     """
     started = time.perf_counter()
     y, recipe = labels_and_recipe(y, recipe)
+    _check_settings(seed, budget, weights, settings)
+    for what, path in {"out": out, "init": init, "teacher": teacher}.items():
+        if path is not None:
+            as_path(path, what)
     overrides = merge_settings(overrides, settings, train)
     source = as_source(data, y, class_names=class_names, channels_first=channels_first, name=name)
     require("torch", "train")
@@ -152,7 +158,7 @@ def train(
         data=_absolute(source),
         recipe=chosen,
         overrides=overrides,
-        seed=seed,
+        seed=int(seed),
         device=choose_device(device).type,
         threads=choose_threads(threads),
         budget=budget,
@@ -189,6 +195,19 @@ def train(
                 name = f"{prepared.status.data.name}-{prepared.status.recipe.name}"
                 claim = claims.enter_context(Claim.take_new(RUNS / name))
         return fit_run(claim, request, prepared, callbacks, signals, processes, screen, started)
+
+
+def _check_settings(seed: object, budget: object, weights: object, settings: Mapping[str, Any]) -> None:
+    """Refuse what only Python can give; the command line has checked its options."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UserError(f"seed is {seed!r}; it must be a whole number of 0 or more.")
+    if budget is not None and not isinstance(budget, int | float | np.number):
+        raise UserError(f"budget is {budget!r}; from Python, it is a number of seconds, such as 60.")
+    if "sample_weight" in settings or not (weights is None or isinstance(weights, str | os.PathLike)):
+        raise UserError(
+            "How much each image counts belongs to the data: foveola.ImageSet(images, labels, class_names, "
+            "weights=…), or a column of a table or data frame. The parameter weights is a file of pretrained weights."
+        )
 
 
 def _claim(out: str | Path | None, force: bool, request: TrainingRequest, claims: ExitStack) -> Claim | Run | None:
@@ -267,7 +286,7 @@ def resume(
         claim = None
         with processes.together():
             if processes.leads:
-                claim = Claim.resume(Path(run))
+                claim = Claim.resume(run_folder(run))
         if processes.from_leader(b"finished" if processes.leads and claim is None else None):
             screen.print(f"{Path(run)} is finished already: there is nothing to go on with.", soft_wrap=True)
             return Run.open(run)
@@ -303,6 +322,19 @@ def _check_trackers(names: Sequence[str]) -> list[Tracker]:
 
 
 def _names(callbacks: Sequence["Callback"]) -> list[str]:
+    from foveola.training.callbacks import Callback
+
+    if isinstance(callbacks, Callback):
+        raise UserError(f"callbacks is one callback; it must be a list: callbacks=[{type(callbacks).__name__}(…)].")
+    for callback in callbacks:
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise UserError(f"callbacks has the class {name}. Give an object of it: {name}().")
+        if not isinstance(callback, Callback):
+            raise UserError(
+                f"callbacks has a {type(callback).__name__}, which is not a callback. Make a subclass of "
+                f"foveola.Callback."
+            )
     return [f"{type(callback).__module__}:{type(callback).__qualname__}" for callback in callbacks]
 
 
