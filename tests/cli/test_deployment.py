@@ -223,6 +223,12 @@ def test_many_answers_are_counted_where_a_file_has_them(foveola_command, toy_run
     assert "17.png" in foveola_command("predict", toy_run, "pictures").out
 
 
+def test_a_path_that_no_system_takes_is_refused(foveola_command, toy_run):
+    code, _, err = foveola_command("predict", toy_run, "a" * 300)
+    assert code == 2
+    assert "too long" in err
+
+
 def test_predict_refuses_a_file_it_cannot_write_before_the_work(foveola_command, toy_run, image_file, tmp_path):
     (tmp_path / "file").write_text("")
     code, out, err = foveola_command("predict", toy_run, image_file, "--out", "file/answers.csv")

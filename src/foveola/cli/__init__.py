@@ -1,5 +1,6 @@
 """The command line: the commands, their help panels, and the exit codes."""
 
+import errno
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -137,6 +138,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except FoveolaError as error:
         return _complain(str(error), error.exit_code)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _complain("A path is too long for this system. Give a shorter one.", 2)
         return _complain(f"The operating system refused: {error}", 1)
     except MemoryError:
         return _complain("Memory ran out. Use a smaller image_size (--set image_size=32) or fewer images.", 1)
