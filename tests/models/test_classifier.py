@@ -140,7 +140,7 @@ def test_logits_are_divided_by_the_temperature():
 # Prediction
 
 
-@pytest.mark.parametrize(("side", "size"), [(28, 256), (64, 256), (224, 41), (2000, 1)])
+@pytest.mark.parametrize(("side", "size"), [(28, 64), (64, 64), (224, 41), (2000, 1)])
 def test_batches_of_large_images_are_small(side, size):
     classifier = build_classifier(recipe_of(), some_set(), 0)
     classifier.metadata = classifier.metadata.model_copy(update={"image_shape": (side, side, 3)})

@@ -33,8 +33,8 @@ from foveola.sealed import seal, unsealed
 
 # ITU-R BT.601 luma, as in Pillow's conversion to grey
 LUMA = (0.299, 0.587, 0.114)
-# Images in a batch, and their pixels: activations take hundreds of bytes a pixel
-INFERENCE_BATCH, _INFERENCE_PIXELS = 256, 2**21
+# Images in a batch, and their pixels: activations take hundreds of bytes a pixel; a processor keeps some in its cache
+INFERENCE_BATCH, _CPU_INFERENCE_BATCH, _INFERENCE_PIXELS = 256, 64, 2**21
 # Images whose features are in memory at once
 FEATURE_PART = 8192
 
@@ -174,7 +174,8 @@ class Classifier(ImagePredictor, nn.Module):
     def inference_batch(self) -> int:
         """How many images are computed together, by the size that the network gets them in."""
         height, width, _ = self.metadata.image_shape
-        return max(min(INFERENCE_BATCH, _INFERENCE_PIXELS // (height * width)), 1)
+        most = _CPU_INFERENCE_BATCH if self.mean.device.type == "cpu" else INFERENCE_BATCH
+        return max(min(most, _INFERENCE_PIXELS // (height * width)), 1)
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
