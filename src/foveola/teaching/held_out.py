@@ -25,10 +25,10 @@ from foveola.tasks import softmax
 
 
 class Mistake(BaseModel):
-    """A test picture by class and file, the class that it was taken for, and the probability of that one."""
+    """A test picture as CLASS/FILE, its class, the class that it was taken for, and the probability of that one."""
 
+    picture: str
     true: str
-    file: str
     predicted: str
     probability: float
 
@@ -73,9 +73,9 @@ def find_mistakes(run: Path, pictures: Path, *, verbose: bool = False) -> Mistak
         for row, values in zip(rows, probabilities, strict=True):
             true, predicted = names[train.labels[row]], model.class_names[int(values.argmax())]
             if true != predicted:
-                path = paths[row]
+                picture = f"{paths[row].parent.name}/{paths[row].name}"
                 mistakes.append(
-                    Mistake(true=true, file=path.name, predicted=predicted, probability=float(values.max()))
+                    Mistake(picture=picture, true=true, predicted=predicted, probability=float(values.max()))
                 )
     mistakes.sort(key=lambda mistake: -mistake.probability)
     counts = dict(zip(names, map(int, train.class_counts), strict=True))

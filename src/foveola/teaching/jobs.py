@@ -21,14 +21,14 @@ from pydantic import BaseModel
 from foveola.errors import Failure, FoveolaError
 from foveola.teaching.attached import GRACE_SECONDS
 
-Kind = Literal["training", "export", "audit"]
+Kind = Literal["training", "export", "audit", "report"]
 State = Literal["running", "done", "failed", "stopped"]
 
 MAX_EPOCHS = 200
 """Epochs that a job's history has at most: of a longer training, every second, fourth, … one."""
 
-# "images: 1,000 of 2,527", as commands write their progress where there is no terminal
-_COUNTED = re.compile(r"[^:]+: (?P<done>[\d,]+) of (?P<total>[\d,]+)")
+# "images: 1,000 of 2,527" and "predicting labels: network 2 of 9", as commands write their progress where there is no terminal
+_COUNTED = re.compile(r"[^:]+: (?:network )?(?P<done>[\d,]+) of (?P<total>[\d,]+)")
 _MESSAGE = "foveola: "
 _MAX_ERROR = 2_000
 
@@ -171,7 +171,7 @@ class Jobs:
         self.wait(2 * GRACE_SECONDS)
 
 
-_WITH_ARTICLE = {"training": "a training", "export": "an export", "audit": "a check of the pictures"}
+_WITH_ARTICLE = {"training": "a training", "export": "an export", "audit": "a check of the pictures", "report": "a report"}
 
 
 class _Running:

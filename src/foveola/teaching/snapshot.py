@@ -49,10 +49,12 @@ def take_snapshot(project: Path, folder: Path) -> dict[str, int]:
 
 
 def keep_snapshot(folder: Path) -> None:
-    """Remove all snapshots beside this one."""
+    """Remove all snapshots beside this one, with what is written about them."""
     for other in folder.parent.iterdir():
-        if other != folder:
+        if other.stem != folder.name:
             shutil.rmtree(other, ignore_errors=True)
+            with suppress(OSError):
+                other.unlink(missing_ok=True)
 
 
 def _link(file: Path, target: Path) -> None:
