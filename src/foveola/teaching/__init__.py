@@ -1,1 +1,1 @@
-"""`foveola teach`: a page on this machine where pictures are collected, and a classifier is trained and tried."""
+"""`foveola teach`: a page on which a classifier is made of pictures, trained, tried and corrected."""

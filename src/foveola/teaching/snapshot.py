@@ -51,7 +51,7 @@ def take_snapshot(project: Path, folder: Path) -> dict[str, int]:
 def keep_snapshot(folder: Path) -> None:
     """Remove all snapshots beside this one, with what is written about them."""
     for other in folder.parent.iterdir():
-        if other.stem != folder.name:
+        if other.name not in (folder.name, f"{folder.name}.json"):
             shutil.rmtree(other, ignore_errors=True)
             with suppress(OSError):
                 other.unlink(missing_ok=True)
