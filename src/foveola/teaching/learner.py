@@ -18,6 +18,7 @@ from foveola.serving.refusals import Refused
 from foveola.serving.settings import Settings
 from foveola.teaching import commands
 from foveola.teaching.current import MODEL, Current, OpenedRun
+from foveola.teaching.ending import call_at_end
 from foveola.teaching.events import Events
 from foveola.teaching.jobs import Job, JobRunning, Jobs, Kind, Progress
 from foveola.teaching.project import Picture, Project
@@ -48,19 +49,27 @@ class Learner:
         self.current = Current(settings, lambda: self.events.changed("project"))
         self._reports = Jobs()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._restore_signals: Callable[[], None] = lambda: None
         project.on_change.append(lambda: self.events.changed("project"))
 
     async def start(self) -> None:
         """Open the newest run, if there is one."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self.events.open()
+        self._restore_signals = call_at_end(lambda: loop.call_soon_threadsafe(self._end))
         newest = await asyncio.to_thread(self._newest)
         if newest is not None:
             await self.current.use(newest)
 
+    def _end(self) -> None:
+        """Let nothing delay the end of the server: streams of events, a job."""
+        self.events.close()
+        self.jobs.stop()
+
     async def stop(self) -> None:
         """End the running job, and answer what was accepted."""
-        self.events.close()
+        self._restore_signals()
+        self._end()
         await asyncio.gather(asyncio.to_thread(self.jobs.close), asyncio.to_thread(self._reports.close))
         await self.current.close()
 
@@ -282,7 +291,7 @@ class Learner:
     # What an audit has found
 
     def _findings(self, out: Path) -> dict[str, Any]:
-        """Suspects and copies by id."""
+        """Suspects, each with the probability that its class is wrong, and groups of copies, by id."""
         document = Audit.from_json((out / "audit.json").read_bytes(), str(out / "audit.json"))
         certain = document.label_certainty == "likely errors"
         suspects = document.label_suspects[: document.likely_label_errors if certain else None]
@@ -297,7 +306,7 @@ class Learner:
                         "id": picture.id,
                         "class": suspect.given,
                         "suggested": suspect.suggested,
-                        "probability": suspect.score,
+                        "probability": 1 - suspect.score,
                     }
                 )
         result = {"sentence": _about_suspects(document, len(found)), "suspects": found}
