@@ -26,7 +26,7 @@ CLASSES = ("cup", "glass")
 
 
 def picture(label, seed):
-    """A grey picture of 12×12 with a bright bar left or right; a few are dark, which nobody can recognise."""
+    """A grey image of 12×12 with a bright bar left or right; a few are dark, which nobody can recognise."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 60, (12, 12), dtype=np.uint8)
     if seed % 8:
@@ -143,7 +143,7 @@ def test_before_a_training_there_is_no_model(client):
     assert (document["model"], document["summary"], document["job"]) == (None, None, None)
     for response in (client.get("/model"), client.post("/predict", content=png(picture(0, 1)))):
         assert response.status_code == 409
-        assert response.json()["error"] == "There is no model yet. Add pictures to two classes, and train."
+        assert response.json()["error"] == "There is no model yet. Add images to two classes, and train."
     assert client.get("/project/summary").status_code == 404
     assert client.get("/project/download").status_code == 404
     assert client.get("/project/report").status_code == 409
@@ -183,9 +183,9 @@ def test_commands_are_what_is_run_with_the_words_of_a_terminal(client, folder, q
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: shutil.rmtree(folder / "glass"), "Make a second class, and add pictures to it."),
-        (lambda folder: [shutil.rmtree(folder / name) for name in CLASSES], "Make two classes, and add pictures"),
-        (lambda folder: (folder / "bowl").mkdir(), "The class “bowl” has no pictures. Add some, or delete it."),
+        (lambda folder: shutil.rmtree(folder / "glass"), "Make a second class, and add images to it."),
+        (lambda folder: [shutil.rmtree(folder / name) for name in CLASSES], "Make two classes, and add images"),
+        (lambda folder: (folder / "bowl").mkdir(), "The class “bowl” has no images. Add some, or delete it."),
     ],
     ids=["one class", "none", "empty class"],
 )
