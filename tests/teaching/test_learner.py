@@ -318,6 +318,20 @@ def test_exports_and_the_report_are_written_once(client, folder, quick):
     assert "pictures-1.onnx" in download.headers["content-disposition"]
 
 
+def test_a_report_that_takes_longer_appears_where_it_is_waited_for(client, quick, monkeypatch):
+    train(client)
+    monkeypatch.setattr("foveola.teaching.learner.REPORT_SECONDS", 0.01)
+    quick.wait.clear()
+    response = client.get("/project/report")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    page = client.get("/project/report", headers={"Accept": "text/html,*/*"})
+    assert page.headers["refresh"] == "1"
+    assert "being written" in page.text
+    quick.wait.set()
+    assert client.app.state.learner._reports.wait(60)
+    assert client.get("/project/report").text == "<p>A report"
+
+
 def test_a_report_that_cannot_be_written_says_why(client, quick):
     train(client)
     quick.failing = "report"

@@ -30,6 +30,9 @@ DEFAULT_SECONDS = 60.0
 MIN_PICTURES = 2
 """Of a class."""
 
+# A connection on which nothing is sent is taken for stuck some time later
+REPORT_SECONDS = 10.0
+
 log = logging.getLogger(__name__)
 
 
@@ -241,8 +244,8 @@ class Learner:
 
     # The report
 
-    async def report(self) -> bytes:
-        """The report of the current run, written if there is none yet.
+    async def report(self) -> bytes | None:
+        """The report of the current run, written if there is none yet; None if that takes longer.
 
         Raises
         ------
@@ -255,7 +258,8 @@ class Learner:
             with suppress(JobRunning):  # another request has started it
                 command = commands.report(run.path, self._data(run))
                 self._reports.start("report", lambda progress: progress.run("foveola", *command))
-            await asyncio.to_thread(self._reports.wait)
+            if not await asyncio.to_thread(self._reports.wait, REPORT_SECONDS):
+                return None
         try:
             return await asyncio.to_thread(page.read_bytes)
         except OSError:
