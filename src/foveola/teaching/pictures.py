@@ -90,9 +90,10 @@ class Thumbnails:
 
     def remove_stale(self, keys: set[str]) -> None:
         """Remove thumbnails of pictures that are gone, if there are many."""
-        paths = [path for path in self._folder.iterdir() if path.name.partition("-")[0] not in keys]
-        for path in paths if len(paths) > _MAX_STALE_THUMBNAILS else ():
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            paths = [path for path in self._folder.iterdir() if path.name.partition("-")[0] not in keys]
+            for path in paths if len(paths) > _MAX_STALE_THUMBNAILS else ():
+                path.unlink()
 
 
 def make_thumbnail(path: Path, side: int) -> bytes:
