@@ -168,7 +168,7 @@ class Learner:
         snapshot = self._snapshot(run)
         mistakes = _mistakes_file(snapshot)
         try:
-            progress.say("Reading the images")
+            progress.say("Reading the images, and timing a few steps")
             take_snapshot(self.project.folder, snapshot)
             progress.run("foveola", *command, "--callback", ANNOUNCE)
             progress.say("Writing the model")
