@@ -43,7 +43,7 @@ def middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
 
 
 class SecurityHeaders:
-    """Adds headers that restrict what browsers do with a response, unless a route has given them; nothing is cached."""
+    """Adds headers that restrict what browsers do with a response, and forbid caching, unless a route has its own."""
 
     HEADERS = (
         (
@@ -55,8 +55,8 @@ class SecurityHeaders:
         (b"cross-origin-resource-policy", b"same-origin"),
         (b"referrer-policy", b"no-referrer"),
         (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"no-store"),
     )
+    NOT_CACHED = (b"cache-control", b"no-store")
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -65,7 +65,7 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = {name for name, _ in message["headers"]}
-                missing = (pair for pair in self.HEADERS if pair[0] not in given)
+                missing = [pair for pair in (*self.HEADERS, self.NOT_CACHED) if pair[0] not in given]
                 message["headers"] = [*message["headers"], *missing]
             await send(message)
 
