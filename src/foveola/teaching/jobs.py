@@ -186,7 +186,7 @@ class _Running:
         self.thread = threading.Thread(target=self._work, args=(work,), name=kind, daemon=True)
         self._on_change = on_change
         self._lock = threading.RLock()
-        self._job = Job(kind=kind)
+        self._job = Job(kind=kind, message="Starting")
         self._started = time.monotonic()
         self._stopping = threading.Event()
         self._process: subprocess.Popen[str] | None = None
