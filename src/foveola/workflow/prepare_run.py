@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
     from foveola.models.pretrained import PretrainedWeights
     from foveola.training.callbacks import Callback
-    from foveola.workflow.teach import Teaching
+    from foveola.workflow.teacher import Teaching
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class _Training:
 
     def ask_teacher(self, data: _Data) -> "Teaching | None":
         """What a teacher says of the training images, if there is one."""
-        from foveola.workflow.teach import teach
+        from foveola.workflow.teacher import teach
 
         request = self.request
         if request.teacher is None:
