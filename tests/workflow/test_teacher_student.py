@@ -13,7 +13,7 @@ from foveola.images import Dataset, ImageSet
 from foveola.models.model_file import read_metadata
 from foveola.reports import plots
 from foveola.training import checkpoint
-from foveola.workflow import teach
+from foveola.training.distill import teacher_logits
 
 SHORT = {"epochs": 2, "precision": "float32", "minimum_steps": 0, "batch_size": 16}
 
@@ -85,8 +85,9 @@ def test_a_teacher_of_another_size_gets_the_files_in_its_own(toy, tmp_path, monk
     sizes = {"image_size": 16, "scaling": "unit"}
     teacher = train(tmp_path / "images", tmp_path / "teacher", overrides=sizes)
     asked = []
-    original = teach.teacher_logits
-    monkeypatch.setattr(teach, "teacher_logits", lambda *given: asked.append(given[1]) or original(*given))
+    monkeypatch.setattr(
+        "foveola.workflow.teacher.teacher_logits", lambda *given: asked.append(given[1]) or teacher_logits(*given)
+    )
     student = train(tmp_path / "images", tmp_path / "s", overrides={"image_size": 8}, teacher=teacher.path)
     assert student.status.teacher.unseen is True
     assert asked[0].shape == (student.status.data.train, 16, 16, 1)
