@@ -59,7 +59,7 @@ export function virtualGrid(box, inner, { key, make, needed }) {
     elements: () => [...cells].map(([at, { element }]) => [at, element]),
     /** Show `count` cells; if the last ones were visible, they are again. */
     resize(count) {
-      const followed = count > total && box.scrollTop + box.clientHeight >= box.scrollHeight - CELL;
+      const followed = count > total && total > 0 && box.scrollTop + box.clientHeight >= box.scrollHeight - CELL;
       total = count;
       lay();
       if (followed) box.scrollTop = box.scrollHeight;

@@ -9,13 +9,14 @@ const FULL = 507, LATER = [0, 408, 429];
  *
  * The state counts the images of the present batch: `added`, `near` (added, but much like another one), `copies` (not
  * added), `waiting`; `findings` counts what the server found, `refused` names what it cannot use, `halted` says why
- * nothing is sent. A batch begins with the first image after everything was sent.
+ * nothing is sent. A batch begins with the first image after everything was sent, unless it is of the same recording.
  */
 export function uploads(changed) {
   let queue = [], sent = 0, timer = null, state = empty();
 
   function add(images) {
-    if (queue.length + sent === 0) state = empty();
+    const { recording } = images[0];
+    if (queue.length + sent === 0 && (!recording || recording !== state.recording)) state = { ...empty(), recording };
     queue.push(...images);
     proceed();
   }
