@@ -36,6 +36,7 @@ _PUBLIC = {
     "convolve": "foveola.workflow.convolve",
     "export": "foveola.workflow.export",
     "serve": "foveola.workflow.serve",
+    "teach": "foveola.workflow.teach",
     "summary": "foveola.workflow.summary",
     "info": "foveola.workflow.environment:describe_environment",
     "Dataset": "foveola.images",
@@ -87,6 +88,7 @@ __all__ = [
     "resume",
     "serve",
     "summary",
+    "teach",
     "train",
     "tune",
 ]
@@ -117,6 +119,7 @@ if TYPE_CHECKING:
     from foveola.workflow.report import report
     from foveola.workflow.serve import serve
     from foveola.workflow.summary import summary
+    from foveola.workflow.teach import teach
     from foveola.workflow.train import resume, train
     from foveola.workflow.tune import tune
 

@@ -26,14 +26,15 @@ COMMANDS = (
     "export",
     "import",
     "serve",
+    "teach",
     "info",
     "help",
 )
 
 
-# `serve` runs until it is stopped, and `help` is text
+# `serve` and `teach` run until they are stopped, and `help` is text
 COMPUTING = ("audit", "train", "tune", "evaluate", "report", "compare", "explain", "predict", "export")
-ENDING = tuple(command for command in COMMANDS if command not in ("serve", "help"))
+ENDING = tuple(command for command in COMMANDS if command not in ("serve", "teach", "help"))
 
 
 def test_help_lists_the_commands(foveola_command):

@@ -543,7 +543,7 @@ def test_a_worker_that_cannot_start_reports_why_and_tries_again(
     monkeypatch.setattr(server_module.onnx, "open_bytes", lambda *given, **more: _raise(attempts.pop(0)))
     monkeypatch.setattr("foveola.serving.app.create_app", lambda *given: given)
     workers = Workers(tmp_path, 2)
-    *_, ready = server_module._application(b"", model_path, Settings(), 1, workers, writes)
+    *_, ready = server_module._application(b"", model_path, Settings(), workers, 1, writes)
     found = reads.recv()
     assert isinstance(found, FoveolaError)
     assert re.search(reported, str(found))

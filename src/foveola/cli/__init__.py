@@ -63,6 +63,7 @@ PANELS: dict[str, dict[Callable[..., None], str]] = {
         "foveola import pets.h5 --classes cat,dog --pixel-range 0,255 --out runs/pets",
         deployment.serve: "Examples: foveola serve runs/mnist-fast · "
         "foveola serve model.onnx --host 0.0.0.0 --workers 4 --collect more-digits",
+        deployment.teach: "Examples: foveola teach · foveola teach my-images --port 0 --no-browser",
     },
     "Information": {
         information.info: "Example: foveola info",

@@ -1,6 +1,7 @@
-"""Commands of the panel Deployment: predict, export, import, serve."""
+"""Commands of the panel Deployment: predict, export, import, serve, teach."""
 
 import re
+import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -299,3 +300,64 @@ def serve(
             typer.echo(to_json({"name": settings.name, "url": url}))
 
     serve_model(model, settings, announce=announce, verbose=not quiet)
+
+
+def teach(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Folder of class folders with pictures; made if it is missing.")
+    ] = Path("pictures"),
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            envvar="FOVEOLA_API_KEY",
+            help="Require this key on every request. Set FOVEOLA_API_KEY instead to keep it out of the process list.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Accept requests to this host name; may be repeated."),
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print folder and URL as one JSON document when the page is ready.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Collect pictures, train, try and correct a classifier on one page."""
+    from pydantic import SecretStr
+
+    from foveola.serving.settings import Settings
+    from foveola.text import printable
+    from foveola.workflow.serve import is_loopback
+    from foveola.workflow.teach import SHUTDOWN_SECONDS
+    from foveola.workflow.teach import teach as open_page
+
+    if api_key == "":
+        raise UserError("The API key is empty. Give a longer one, or none.")
+    settings = Settings(
+        host=host,
+        port=port,
+        api_key=None if api_key is None else SecretStr(api_key),
+        allowed_hosts=tuple(allow_host or ()),
+        shutdown_seconds=SHUTDOWN_SECONDS,
+        log_requests=False,
+    )
+    if api_key is None and not is_loopback(host):
+        typer.echo(
+            f"Warning: anyone who can reach {host} can add and see pictures, because there is no API key. Set "
+            "FOVEOLA_API_KEY, or listen on 127.0.0.1.",
+            err=True,
+        )
+
+    def announce(url: str) -> None:
+        if not quiet:
+            typer.echo(f"Open {url} to teach {printable(str(folder))} (Ctrl+C to stop)", err=True)
+        if as_json:
+            typer.echo(to_json({"folder": str(folder), "url": url}))
+        if browser:
+            webbrowser.open(url)
+
+    open_page(folder, settings, announce=announce, verbose=not quiet)

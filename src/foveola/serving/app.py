@@ -82,7 +82,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running(), _watching(port, settings.receive_seconds):
+        async with service.running(), watching(port, settings.receive_seconds):
             # What exists now stays, and what requests leave behind is seldom cyclic: examining it again and again would
             # delay them
             gc.collect()
@@ -100,7 +100,7 @@ def create_app(
         responses=TO_ANY,
         lifespan=lifespan,
         middleware=middleware(settings, service.metrics),
-        exception_handlers=dict.fromkeys((Refused, UserError, RequestValidationError, HTTPException), _refuse),
+        exception_handlers=dict.fromkeys((Refused, UserError, RequestValidationError, HTTPException), refuse),
     )
     app.state.service = service
     if settings.collect is not None and model.metadata.task == "multilabel":
@@ -114,7 +114,8 @@ def create_app(
     return app
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def refuse(request: Request, error: Exception) -> Response:
+    """The response to a request that raises an exception, unless that is the server's own fault."""
     refused = refusal(error)
     if refused is None:
         raise error
@@ -132,7 +133,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _watching(port: int, seconds: float) -> AsyncIterator[None]:
+async def watching(port: int, seconds: float) -> AsyncIterator[None]:
     """End connections that are stuck, and this process if the one that supervises it has died."""
 
     async def examine() -> None:

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from foveola.errors import OutputError, UserError, unknown
 from foveola.files import write_atomically, writing
 from foveola.images import Images
+from foveola.inputs.find import is_junk
 from foveola.serving.bodies import image_file
 from foveola.serving.openapi import IMAGE_FILE, accepts, refusals
 from foveola.serving.refusals import Refused
@@ -31,7 +32,7 @@ _SECONDS_BETWEEN_COUNTS = 10.0
 
 # Names that some file system, or the reader of image folders, does not accept for a class
 _UNSAFE = re.compile(
-    r'.*[\x00-\x1f\x7f/\\:*?"<>|].*|\..*|.*\.|\s.*|.*\s|__macosx|thumbs\.db|desktop\.ini|(readme|licen[cs]e)(\..*)?',
+    r'.*[\x00-\x1f\x7f/\\:*?"<>|].*|\..*|.*\.|\s.*|.*\s|(readme|licen[cs]e|copying)(\..*)?',
     re.IGNORECASE | re.DOTALL,
 )
 _MAX_NAME_BYTES = 255
@@ -95,7 +96,7 @@ class Collection:
         Refused
             If the folder is full, is a link, or cannot be written.
         """
-        folder, content = self._folder / class_name, _png(pixels)
+        folder, content = self._folder / class_name, png(pixels)
         try:
             if folder.is_symlink():
                 raise Refused(507, "The class's folder is a link, which may lead elsewhere. Tell the server's owner.")
@@ -125,10 +126,17 @@ class Collection:
         self._counted = time.monotonic()
 
 
+def is_class_folder_name(name: str) -> bool:
+    """Whether every file system and the reader of image folders accept a name for the folder of a class."""
+    return not (
+        not name or _UNSAFE.fullmatch(name) or is_junk(name) or len(name.encode(errors="replace")) > _MAX_NAME_BYTES
+    )
+
+
 def _check_names(class_names: Sequence[str]) -> None:
     """Every class must get its name back where the folder is read."""
     for name in class_names:
-        if not name or _UNSAFE.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES:
+        if not is_class_folder_name(name):
             raise OutputError(
                 f"Images cannot be collected: the class {name!r} has a name that cannot be that of a folder of "
                 f"images. Rename the class and train again, or leave out --collect."
@@ -151,7 +159,8 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def _png(pixels: Images) -> bytes:
+def png(pixels: Images) -> bytes:
+    """A PNG file of pixels, uint8 H×W×C."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
     return buffer.getvalue()

@@ -56,41 +56,59 @@ def serve(model_path: Path, settings: Settings, *, announce: Callable[[str], Non
         If the application cannot start, or the server ends without a signal.
     """
     model = onnx.read(model_path)
+    with _shared_folder(settings.workers) as workers:
+        run(partial(_application, model, model_path, settings, workers), settings, announce=announce)
+
+
+def run(application: Callable[[int, Connection], Any], settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Run an application in worker processes until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    application : called in each worker process with the port and the place for the reports of `start_application`;
+        returns the ASGI application
+    announce : called with the server's URL when it is ready
+
+    Raises
+    ------
+    UserError
+        If the address is not available, or what the application reports.
+    Failure
+        If the application cannot start, or the server ends without a signal.
+    """
     address, port = available_address(settings.host, settings.port)
     received, reports = multiprocessing.Pipe(duplex=False)
-    with _shared_folder(settings.workers) as workers:
-        starter = _Starter(received, address, port, settings.workers, announce)
-        application = partial(_application, model, model_path, settings, port, workers, reports)
-        granian = Granian(
-            "foveola",
-            address=address,
-            port=port,
-            interface=Interfaces.ASGI,
-            workers=settings.workers,
-            runtime_mode=RuntimeModes.mt,
-            http=HTTPModes.http1,
-            websockets=False,
-            backlog=_BACKLOG,
-            backpressure=settings.max_connections,
-            http1_settings=HTTP1Settings(
-                header_read_timeout=round(1000 * settings.receive_seconds), max_buffer_size=_MOST_HEAD_BYTES
-            ),
-            respawn_failed_workers=True,
-            workers_kill_timeout=settings.shutdown_seconds,
-            log_level=LogLevels.warning,
-            log_dictconfig=log_configuration(settings.log_requests),
-        )
-        # Granian ends all workers if one dies within seconds of being replaced. Healthy ones shall go on; `Workers`
-        # delays replacements instead
-        granian.respawned_wrks = _Forgetful()
-        starter.start()
-        try:
-            granian.serve(target_loader=application, wrap_loader=False)
-        except SystemExit:
-            if not granian.interrupt_signal:
-                raise Failure("The server ended; the lines above say why.") from None
-        if starter.failure is not None:
-            raise starter.failure
+    starter = _Starter(received, address, port, settings.workers, announce)
+    granian = Granian(
+        "foveola",
+        address=address,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=settings.workers,
+        runtime_mode=RuntimeModes.mt,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=_BACKLOG,
+        backpressure=settings.max_connections,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(1000 * settings.receive_seconds), max_buffer_size=_MOST_HEAD_BYTES
+        ),
+        respawn_failed_workers=True,
+        workers_kill_timeout=settings.shutdown_seconds,
+        log_level=LogLevels.warning,
+        log_dictconfig=log_configuration(settings.log_requests),
+    )
+    # Granian ends all workers if one dies within seconds of being replaced. Healthy ones shall go on; `Workers`
+    # delays replacements instead
+    granian.respawned_wrks = _Forgetful()
+    starter.start()
+    try:
+        granian.serve(target_loader=partial(application, port, reports), wrap_loader=False)
+    except SystemExit:
+        if not granian.interrupt_signal:
+            raise Failure("The server ended; the lines above say why.") from None
+    if starter.failure is not None:
+        raise starter.failure
 
 
 class _Forgetful(dict[int, float]):
@@ -145,15 +163,9 @@ def _shared_folder(size: int) -> Iterator[Workers | None]:
 
 
 def _application(
-    model: bytes, model_path: Path, settings: Settings, port: int, workers: Workers | None, reports: Connection
+    model: bytes, model_path: Path, settings: Settings, workers: Workers | None, port: int, reports: Connection
 ) -> Any:
     """The ASGI application, made in a worker process."""
-    # Until Granian handles signals in this process: Ctrl+C is for the process that supervises it, which sends SIGTERM
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _return_memory()
-    if workers is not None:
-        time.sleep(workers.start())
     from foveola.serving.app import create_app
 
     def ready() -> None:
@@ -161,9 +173,23 @@ def _application(
             workers.ready()
         reports.send(None)
 
+    def make() -> Any:
+        return create_app(onnx.open_bytes(model, model_path, threads=1), settings, port, workers, ready)
+
+    return start_application(make, reports, workers)
+
+
+def start_application(make: Callable[[], Any], reports: Connection, workers: Workers | None = None) -> Any:
+    """The ASGI application that `make` returns, in a worker process; an error is reported, and it is tried again."""
+    # Until Granian handles signals in this process: Ctrl+C is for the process that supervises it, which sends SIGTERM
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _return_memory()
+    if workers is not None:
+        time.sleep(workers.start())
     for attempt in itertools.count():
         try:
-            return create_app(onnx.open_bytes(model, model_path, threads=1), settings, port, workers, ready)
+            return make()
         except Exception as error:
             expected = isinstance(error, UserError)
             # Ends the server while it starts; later, other workers go on

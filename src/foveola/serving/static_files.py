@@ -1,6 +1,7 @@
 """The page's files, read once: a path is looked up in a table, and never becomes a file's path."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePath
@@ -25,27 +26,40 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
+    """A file of a page, with its media type and entity tag."""
+
     content: bytes
     type: str
     tag: str
 
 
-def _read_files() -> dict[str, _File]:
-    """The files by their paths."""
+def read_files(package: str) -> dict[str, File]:
+    """The files in a package's folder `page`, by the paths at which they are served."""
     found = {}
-    for file in files("foveola.serving").joinpath("page").iterdir():
+    for file in files(package).joinpath("page").iterdir():
         kind = _TYPES.get(PurePath(file.name).suffix)
         if kind is None:  # an editor's copy, for example
             continue
         content = file.read_bytes()
         name = _RENAMED.get(file.name, file.name)
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        found["/" if name == "index.html" else PAGE + name] = _File(content, kind, tag)
+        found["/" if name == "index.html" else PAGE + name] = File(content, kind, tag)
     return found
 
 
-_FILES = _read_files()
+def respond(found: Mapping[str, File], request: Request) -> Response:
+    """The file at a request's path."""
+    file = found.get(request.scope["path"])
+    if file is None:
+        raise Refused(404, "The page has no such file.")
+    headers = {"ETag": file.tag, "Cache-Control": "no-cache"}  # browsers keep it, but ask whether it changed
+    if file.tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, headers=headers, media_type=file.type)
+
+
+_FILES = read_files("foveola.serving")
 router = APIRouter(include_in_schema=False)
 
 
@@ -53,10 +67,4 @@ router = APIRouter(include_in_schema=False)
 @router.api_route(PAGE + "{name}", methods=["GET", "HEAD"])
 async def file(request: Request) -> Response:
     """A file of the page."""
-    found = _FILES.get(request.scope["path"])
-    if found is None:
-        raise Refused(404, "The page has no such file.")
-    headers = {"ETag": found.tag, "Cache-Control": "no-cache"}  # browsers keep it, but ask whether it changed
-    if found.tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(found.content, headers=headers, media_type=found.type)
+    return respond(_FILES, request)

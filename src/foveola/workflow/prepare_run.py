@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from foveola.models.classifier import Classifier
     from foveola.models.pretrained import PretrainedWeights
     from foveola.training.callbacks import Callback
-    from foveola.workflow.teach import Teaching
+    from foveola.workflow.teacher import Teaching
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _teach(
 ) -> "Teaching | None":
     """What a teacher says of the training images, if there is one."""
     from foveola.training.loop import choose_precision
-    from foveola.workflow.teach import teach
+    from foveola.workflow.teacher import teach
 
     if request.teacher is None:
         return None

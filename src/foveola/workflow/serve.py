@@ -94,7 +94,7 @@ def serve(
     from foveola.serving.server import serve as run_server
 
     text = f"Serving {settings.name} at {{}} (interrupt to stop)"
-    with _signals_kept():
+    with signals_kept():
         run_server(path, settings, announce=announce or (lambda url: screen.print(text.format(url), soft_wrap=True)))
     return None
 
@@ -121,7 +121,7 @@ def is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
+def signals_kept() -> Iterator[None]:
     """Give signals back to those who handled them before the block: the server takes them over."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

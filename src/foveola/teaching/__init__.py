@@ -1,0 +1,1 @@
+"""`foveola teach`: a page on which a classifier is made of pictures, trained, tried and corrected."""

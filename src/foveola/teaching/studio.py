@@ -1,0 +1,92 @@
+"""What the routes share: the project, its pictures, the job that runs, the current model."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from fastapi import Request
+
+from foveola.serving.metrics import Metrics
+from foveola.serving.settings import Settings
+from foveola.serving.threads import ThreadPool
+from foveola.teaching.pictures import Thumbnails
+from foveola.teaching.project import Picture, Project
+
+
+class Part(Protocol):
+    """What adds to a studio: the jobs, the current model. Its fields appear in the project document."""
+
+    def fields(self) -> dict[str, Any]:
+        """Fields of the project document, such as {"job": …}."""
+        ...
+
+    async def start(self) -> None:
+        """Called when the server starts."""
+        ...
+
+    async def stop(self) -> None:
+        """Called when the server ends; what it has started must be gone when this returns."""
+        ...
+
+
+class Studio:
+    """A project at work.
+
+    Attributes
+    ----------
+    parts : by name, such as "jobs"; started and stopped with the server
+    """
+
+    def __init__(self, project: Project, settings: Settings) -> None:
+        self.project = project
+        self.settings = settings
+        self.metrics = Metrics()
+        self.thumbnails = Thumbnails(project.hidden / "thumbnails")
+        # Two large images at once occupy two cores, and need half a gigabyte while they are decoded
+        self.decoding = ThreadPool("decoding", threads=2, waiting=64)
+        self.thumbnailing = ThreadPool("thumbnails", threads=2, waiting=512)
+        self.storing = ThreadPool("storage", threads=2, waiting=128)
+        self.parts: dict[str, Part] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start the parts; at the end, stop them in reverse."""
+        started: list[Part] = []
+        try:
+            for part in self.parts.values():
+                await part.start()
+                started.append(part)
+            yield
+        finally:
+            for part in reversed(started):
+                await part.stop()
+            for threads in (self.decoding, self.thumbnailing, self.storing):
+                threads.close()
+
+    def near(self, picture: Picture) -> str | None:
+        """The id of a picture that is nearly the same; None if there is none."""
+        return None
+
+    def document(self) -> dict[str, Any]:
+        """The project document."""
+        project = self.project
+        with project.lock:
+            counts = project.counts()
+            document = {
+                "name": project.folder.name,
+                "folder": str(project.folder),
+                "classes": [{"name": name, "count": count} for name, count in counts.items()],
+                "pictures": sum(counts.values()),
+                "undo": project.undo_text,
+                "notes": project.notes,
+            }
+        document |= {"model": None, "job": None, "summary": None, "commands": {}}
+        for part in self.parts.values():
+            document |= part.fields()
+        return document
+
+
+def studio_of(request: Request) -> Studio:
+    """The studio of the application that received a request."""
+    studio: Studio = request.app.state.studio
+    return studio
