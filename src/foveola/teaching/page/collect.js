@@ -13,12 +13,16 @@ const MAX_NOTES = 50;
 // The drawing area of a project without a model
 const ANY_MODEL = { image_shape: [1, 1, 3], polarity: "dark on light", statistics: null };
 
-/** The sources of images; `classes` is the part of the page with the classes. */
-export function collecting(classes, names) {
+/** The sources of images; `classes` is the part of the page with the classes, `names()` are theirs.
+ *
+ * `sending()` is called when images are added to the chosen class.
+ */
+export function collecting(classes, names, sending) {
   const queue = uploads(showBatch);
   const send = (blobs, more) => {
     const label = classes.required();
     if (label === null) return false;
+    sending();
     queue.add(blobs.map((blob, at) => ({ blob, name: blob.name ?? `Image ${at + 1}`, class: label, ...more })));
     return true;
   };

@@ -1,6 +1,6 @@
 // A grid of any number of cells, of which only the visible ones are elements of the page.
 
-const CELL = 88; // pixels of a cell with its margin: teach.css
+const MIN_CELL = 88, GAP = 8; // pixels of a cell, of which the gap is to the next one
 const ROWS_BEYOND = 2; // kept above and below what is visible
 
 /** A grid in `box`, which scrolls; `inner` is its only child, as high as all cells.
@@ -12,18 +12,20 @@ export function virtualGrid(box, inner, { key, make, needed }) {
   const cells = new Map(); // by position
   let total = 0, waiting = false;
 
-  const columns = () => Math.max(Math.floor(inner.clientWidth / CELL), 1);
+  const columns = () => Math.max(Math.floor(inner.clientWidth / MIN_CELL), 1);
+  const side = () => Math.max(Math.floor(inner.clientWidth / columns()), MIN_CELL);
 
   function lay() {
-    const across = columns(), rows = Math.ceil(box.clientHeight / CELL) + 2 * ROWS_BEYOND;
-    inner.style.height = `${Math.ceil(total / across) * CELL}px`;
-    const first = Math.max(Math.floor(box.scrollTop / CELL) - ROWS_BEYOND, 0) * across;
+    const across = columns(), size = side(), rows = Math.ceil(box.clientHeight / size) + 2 * ROWS_BEYOND;
+    inner.style.height = `${Math.ceil(total / across) * size}px`;
+    inner.style.setProperty("--cell", `${size - GAP}px`);
+    const first = Math.max(Math.floor(box.scrollTop / size) - ROWS_BEYOND, 0) * across;
     const end = Math.min(first + rows * across, total);
     needed(first, end);
     for (const [at, cell] of cells) if (at < first || at >= end || cell.key !== key(at)) remove(at, cell);
     for (let at = first; at < end; at++) {
       if (!cells.has(at)) place(at);
-      const x = at % across * CELL, y = Math.floor(at / across) * CELL;
+      const x = at % across * size, y = Math.floor(at / across) * size;
       cells.get(at).element.style.transform = `translate(${x}px, ${y}px)`;
     }
   }
@@ -54,21 +56,20 @@ export function virtualGrid(box, inner, { key, make, needed }) {
     lay,
     columns,
     /** Cells that are visible at a time. */
-    screen: () => columns() * Math.max(Math.floor(box.clientHeight / CELL), 1),
+    screen: () => columns() * Math.max(Math.floor(box.clientHeight / side()), 1),
     /** Positions and elements of the cells that are on the page. */
     elements: () => [...cells].map(([at, { element }]) => [at, element]),
-    /** Show `count` cells; if the last ones were visible, they are again. */
+    /** Show `count` cells. */
     resize(count) {
-      const followed = count > total && total > 0 && box.scrollTop + box.clientHeight >= box.scrollHeight - CELL;
       total = count;
       lay();
-      if (followed) box.scrollTop = box.scrollHeight;
     },
     toTop() { box.scrollTop = 0; },
+    toEnd() { box.scrollTop = box.scrollHeight; },
     /** Scroll until a cell is visible. */
     reveal(at) {
-      const top = Math.floor(at / columns()) * CELL;
-      box.scrollTop = Math.min(Math.max(box.scrollTop, top + CELL - box.clientHeight), top);
+      const size = side(), top = Math.floor(at / columns()) * size;
+      box.scrollTop = Math.min(Math.max(box.scrollTop, top + size - box.clientHeight), top);
       lay();
     },
   };

@@ -17,8 +17,12 @@ export function pictureList() {
     make: (at, signal) => cell(at, total, pictures.at(at), signal),
     needed: pictures.need,
   });
-  // `active` is the position that the keyboard is at; `outdated` says that other images may be in the class
-  let name = null, total = 0, active = 0, outdated = false;
+  // `active` is the position that the keyboard is at; `outdated`: other images may be in the class; `following`: the end
+  // of the list is shown when images are added
+  let name = null, total = 0, active = 0, outdated = false, following = false;
+  for (const kind of ["wheel", "pointerdown", "keydown"]) {
+    box.addEventListener(kind, () => { following = false; }, { passive: true });
+  }
 
   /** Show images, which of them are selected, and what can be done with those. */
   function show() {
@@ -113,6 +117,8 @@ export function pictureList() {
   return {
     /** Other images may be in the class, even if their number is the same. */
     invalidate() { outdated = true; },
+    /** Images are being added: show them when they are there, until the user does something else with the list. */
+    follow() { following = true; },
     /** Show a class, { name, count }, of those of the project. */
     update(classes, label) {
       offerMoves(classes.filter(each => each.name !== label.name).map(each => each.name));
@@ -131,6 +137,7 @@ export function pictureList() {
       active = Math.max(Math.min(active, total - 1), 0);
       box.hidden = false; // to be measured
       show();
+      if (following && !other) grid.toEnd();
     },
   };
 }

@@ -52,14 +52,17 @@ export async function follow() {
   for (;;) {
     try {
       const response = await respond("project/events", { headers: { Accept: "text/event-stream" } });
-      if (!response.ok) throw new Error(`The server responded with ${response.status} ${response.statusText}.`);
-      find("connection").textContent = "";
       refresh();
-      await readEvents(response.body, received);
+      if (response.ok) {
+        find("connection").textContent = "";
+        await readEvents(response.body, received);
+      }
+      find("connection").textContent = response.ok ? UNREACHABLE
+        : `Changes cannot be followed: the server responded with ${response.status} ${response.statusText}. Reload the page.`;
     } catch (error) {
       if (error.keyless) return trouble(error.message);
+      find("connection").textContent = UNREACHABLE;
     }
-    find("connection").textContent = UNREACHABLE;
     await new Promise(resolve => setTimeout(resolve, MILLISECONDS_BETWEEN_TRIES));
   }
 }

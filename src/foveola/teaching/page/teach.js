@@ -21,7 +21,7 @@ const classes = classList({
   },
 });
 classes.onUpdate((chosen, all) => { if (chosen) pictures.update(all, chosen); });
-const collect = collecting(classes, () => currentProject().classes.map(({ name }) => name));
+const collect = collecting(classes, () => currentProject().classes.map(({ name }) => name), pictures.follow);
 const views = [describe, classes.update, trainingView(), summaryView(), audit.update, takeawayView(), trialView()];
 
 onProject(project => {
@@ -29,8 +29,9 @@ onProject(project => {
 });
 follow();
 
-function describe({ name, folder, classes, pictures }) {
+function describe({ name, folder, classes, pictures, notes = [] }) {
   document.title = `${name} · Foveola`;
   find("folder").textContent = `${folder}: ${counted(classes.length, "class", "classes")}, ${counted(pictures)}.`;
+  find("notes").textContent = notes.join(" ");
   find("studio").hidden = false;
 }

@@ -53,7 +53,7 @@ function askWhen(job) {
 }
 
 function showCommands({ commands }) {
-  const seconds = find("seconds").value, { train, ...others } = commands;
+  const seconds = find("seconds").value, { train = "", ...others } = commands;
   const budget = / --budget[ =]\S+/, chosen = seconds ? ` --budget ${seconds}s` : "";
   find("command-train").textContent = budget.test(train) ? train.replace(budget, chosen) : train + chosen;
   for (const [name, text] of Object.entries(others)) {
