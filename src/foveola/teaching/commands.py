@@ -1,0 +1,71 @@
+"""The commands behind the buttons, as they are run and as they are shown: the same words."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+RUNS = "runs"
+RECORDING_GROUPS = r"((?:recording-[0-9a-f]{8}(?=_))|.+)"
+"""`--groups`: all pictures of a recording are one group, any other picture is one by itself."""
+MIN_UNITS = 3
+"""Recordings and single pictures that a class needs for a training that is measured: one for each split."""
+
+
+def runs_folder(project: Path) -> Path:
+    """Where the runs of a project lie: beside it."""
+    return project.absolute().parent / RUNS
+
+
+def runs_of(project: Path) -> list[Path]:
+    """The folders NAME-1, NAME-2, … of a project's runs, newest first."""
+    found = []
+    pattern = re.compile(re.escape(project.name) + r"-([1-9][0-9]{0,8})")
+    folder = runs_folder(project)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = pattern.fullmatch(path.name)
+        if match is not None and path.is_dir():
+            found.append((int(match[1]), path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def next_run(project: Path) -> Path:
+    """The folder of the next training."""
+    before = runs_of(project)
+    number = int(before[0].name.rpartition("-")[2]) + 1 if before else 1
+    return runs_folder(project) / f"{project.name}-{number}"
+
+
+def train(
+    project: Path, run: Path, seconds: float | None, recipe: str, *, grouped: bool, measured: bool
+) -> Sequence[str]:
+    """`foveola train`; `grouped` if there are recordings, `measured` unless a class has too few to be split."""
+    command = ["train", str(project), "--recipe", recipe, "--out", str(run)]
+    command += ["--no-report"] if seconds is None else ["--budget", f"{seconds:g}s"]
+    command += ["--groups", RECORDING_GROUPS] if grouped else []
+    command += [] if measured else ["--set", "validation=0", "--set", "test=0"]
+    return command
+
+
+def export(run: Path, format: str, data: Path | None = None) -> Sequence[str]:
+    """`foveola export`; `data` is where the pictures of the training are, if they have changed."""
+    return ["export", str(run), "--format", format, *_data(data)]
+
+
+def report(run: Path, data: Path | None = None) -> Sequence[str]:
+    """`foveola report`."""
+    return ["report", str(run), *_data(data)]
+
+
+def audit(project: Path, out: Path, *, grouped: bool) -> Sequence[str]:
+    """`foveola audit`."""
+    return ["audit", str(project), "--out", str(out), *(["--groups", RECORDING_GROUPS] if grouped else [])]
+
+
+def shown(arguments: Sequence[str]) -> str:
+    """A command as it is typed in a terminal."""
+    return shlex.join(["foveola", *arguments])
+
+
+def _data(data: Path | None) -> list[str]:
+    return [] if data is None else ["--data", str(data)]

@@ -1,0 +1,386 @@
+"""Trainings, exports and audits of a project, and the model of the newest run."""
+
+import asyncio
+import csv
+import logging
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from foveola.documents import Audit
+from foveola.errors import FoveolaError
+from foveola.runs import STATUS_FILE
+from foveola.serving.refusals import Refused
+from foveola.serving.settings import Settings
+from foveola.teaching import commands
+from foveola.teaching.current import MODEL, Current, OpenedRun
+from foveola.teaching.events import Events
+from foveola.teaching.jobs import Job, JobRunning, Jobs, Progress
+from foveola.teaching.project import Picture, Project
+from foveola.teaching.snapshot import SNAPSHOTS, keep_snapshot, take_snapshot
+from foveola.teaching.summary import Summary, summarize
+
+ANNOUNCE = "foveola.teaching.announce:Announce"
+DEFAULT_SECONDS = 60.0
+MIN_PICTURES = 2
+"""Of a class."""
+
+log = logging.getLogger(__name__)
+
+
+class Learner:
+    """What a studio learns from its project: jobs, and the model that they have led to.
+
+    Parameters
+    ----------
+    project : whose pictures are learnt from
+    settings : limits of requests to the model
+    """
+
+    def __init__(self, project: Project, settings: Settings) -> None:
+        self.project = project
+        self.events = Events({"project": dict, "job": self._job_document})
+        self.jobs = Jobs(lambda: self.events.changed("job"))
+        self.current = Current(settings, lambda: self.events.changed("project"))
+        self._reports = Jobs()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        project.on_change.append(lambda: self.events.changed("project"))
+
+    async def start(self) -> None:
+        """Open the newest run, if there is one."""
+        self._loop = asyncio.get_running_loop()
+        self.events.open()
+        newest = await asyncio.to_thread(self._newest)
+        if newest is not None:
+            await self.current.use(newest)
+
+    async def stop(self) -> None:
+        """End the running job, and answer what was accepted."""
+        self.events.close()
+        await asyncio.gather(asyncio.to_thread(self.jobs.close), asyncio.to_thread(self._reports.close))
+        await self.current.close()
+
+    # What the project document says
+
+    def fields(self) -> dict[str, Any]:
+        """Model, job, summary and commands."""
+        run, summary = self.current.run, self.summary()
+        trained = None if run is None else datetime.fromtimestamp(run.trained, UTC).isoformat(timespec="seconds")
+        return {
+            "model": run and {"run": run.path.name, "classes": run.model.class_names, "trained": trained},
+            "job": self._job_document(),
+            "summary": summary and summary.model_dump(),
+            "commands": self.commands(),
+        }
+
+    def summary(self) -> Summary | None:
+        """What the current run means; None if there is none."""
+        run = self.current.run
+        if run is None:
+            return None
+        found = run.mistakes
+        rows = [] if found is None else [(self.project.picture_at(row.picture), row) for row in found.mistakes]
+        mistakes = [(picture.id, row) for picture, row in rows if picture is not None]
+        counts = self.project.counts() if found is None else found.counts
+        return summarize(run.path.name, run.status, run.evaluation, counts, mistakes)
+
+    def commands(self) -> dict[str, str]:
+        """What to type in a terminal for the same, by button."""
+        folder, run = self.project.folder, self.current.run
+        pictures = self.project.all_pictures()
+        grouped, measured = _has_recordings(pictures), _can_be_measured(self.project.counts(), pictures)
+        next_run = commands.next_run(folder)
+        found = {
+            "train": commands.train(
+                folder, next_run, DEFAULT_SECONDS, "auto", grouped=grouped, measured=measured
+            ),
+            "audit": commands.audit(folder, Path("audits", folder.name), grouped=grouped),
+        }  # fmt: skip
+        if run is not None:
+            found |= {
+                "evaluate": ["evaluate", str(run.path), str(folder)],
+                "export_onnx": commands.export(run.path, "onnx"),
+                "export_web": commands.export(run.path, "web"),
+                "report": commands.report(run.path),
+            }
+        return {name: commands.shown(command) for name, command in found.items()}
+
+    def job(self) -> Job | None:
+        """The job that runs, or ran last; of an audit, what was dealt with since is left out."""
+        job = self.jobs.job
+        if job is not None and job.kind == "audit" and job.result is not None:
+            return job.model_copy(update={"result": self._remaining(job.result)})
+        return job
+
+    def _job_document(self) -> dict[str, Any] | None:
+        job = self.job()
+        return job and job.model_dump()
+
+    # Jobs
+
+    def train(self, seconds: float | None, recipe: str) -> Job:
+        """Start a training.
+
+        Parameters
+        ----------
+        seconds : for everything; None for as long as the recipe says
+        recipe : "auto" or a recipe's name
+
+        Raises
+        ------
+        Refused
+            If pictures are missing, or a job is running.
+        """
+        counts = self.project.counts()
+        if (missing := missing_pictures(counts)) is not None:
+            raise Refused(409, missing)
+        pictures = self.project.all_pictures()
+        grouped, measured = _has_recordings(pictures), _can_be_measured(counts, pictures)
+
+        def work(progress: Progress) -> dict[str, Any]:
+            folder = self.project.folder
+            run = commands.next_run(folder)
+            command = commands.train(folder, run, seconds, recipe, grouped=grouped, measured=measured)
+            return self._trained(progress, run, list(command))
+
+        return self._start("training", work)
+
+    def _trained(self, progress: Progress, run: Path, command: list[str]) -> dict[str, Any]:
+        """Train, export, look at the mistakes, and answer with the new model; if that fails, nothing is left."""
+        snapshot = self._snapshot(run)
+        mistakes = _mistakes_file(snapshot)
+        try:
+            progress.say("Reading the pictures")
+            take_snapshot(self.project.folder, snapshot)
+            progress.run("foveola", *command, "--callback", ANNOUNCE)
+            progress.say("Writing the model")
+            progress.run("foveola", *commands.export(run, "onnx", snapshot))
+            progress.say("Looking at the mistakes")
+            try:
+                progress.run("foveola.teaching.held_out", str(run), str(snapshot), str(mistakes))
+            except FoveolaError as error:  # the model is good all the same
+                log.warning("The mistakes of %s are not known: %s", run, error)
+            opened = OpenedRun(run, mistakes)
+        except BaseException:
+            shutil.rmtree(run, ignore_errors=True)
+            shutil.rmtree(snapshot, ignore_errors=True)
+            with suppress(OSError):
+                mistakes.unlink(missing_ok=True)
+            raise
+        keep_snapshot(snapshot)
+        assert self._loop is not None, "the server has started"
+        asyncio.run_coroutine_threadsafe(self.current.use(opened), self._loop).result()
+        return {"run": run.name}
+
+    def export(self, format: str) -> Job:
+        """Start an export of the current run; its result has the path. Raises as `train`."""
+        run = self._run()
+        path = run.path / (MODEL if format == "onnx" else Path("exports", format))
+
+        def work(progress: Progress) -> dict[str, Any]:
+            if not path.is_file() and not (path / "index.html").is_file():
+                progress.say("Writing the web page" if format == "web" else "Writing the model")
+                progress.run("foveola", *commands.export(run.path, format, self._data(run)))
+            return {"path": str(path)}
+
+        return self._start("export", work)
+
+    def audit(self) -> Job:
+        """Start a search for wrong labels and copies. Raises as `train`."""
+        if (missing := missing_pictures(self.project.counts())) is not None:
+            raise Refused(409, missing)
+        grouped = _has_recordings(self.project.all_pictures())
+
+        def work(progress: Progress) -> dict[str, Any]:
+            out = self.project.hidden / "audit"
+            progress.say("Checking the pictures")
+            progress.run("foveola", *commands.audit(self.project.folder, out, grouped=grouped))
+            return self._findings(out)
+
+        return self._start("audit", work)
+
+    def _start(self, kind: Any, work: Any) -> Job:
+        try:
+            return self.jobs.start(kind, work)
+        except JobRunning as error:
+            raise Refused(409, str(error)) from None
+
+    def stop_job(self) -> Job:
+        """Have the running job end.
+
+        Raises
+        ------
+        Refused
+            If none is running.
+        """
+        if not self.jobs.busy:
+            raise Refused(409, "Nothing is running that could be stopped.")
+        job = self.jobs.stop()
+        assert job is not None, "one was running"
+        return job
+
+    async def stopped(self) -> None:
+        """Have the running job end, and wait for that."""
+        self.jobs.stop()
+        await asyncio.to_thread(self.jobs.wait)
+
+    # The report
+
+    async def report(self) -> bytes:
+        """The report of the current run, written if there is none yet.
+
+        Raises
+        ------
+        Refused
+            If there is no run, or its report cannot be written.
+        """
+        run = self._run()
+        page = run.path / "report.html"
+        if not page.is_file():
+            with suppress(JobRunning):  # another request has started it
+                command = commands.report(run.path, self._data(run))
+                self._reports.start("report", lambda progress: progress.run("foveola", *command))
+            await asyncio.to_thread(self._reports.wait)
+        try:
+            return await asyncio.to_thread(page.read_bytes)
+        except OSError:
+            job = self._reports.job
+            why = "" if job is None or job.error is None else f" {job.error}"
+            raise Refused(409, f"The report could not be written.{why}") from None
+
+    # What is where
+
+    def _newest(self) -> OpenedRun | None:
+        """The newest run that can be used; damaged ones are logged."""
+        for path in commands.runs_of(self.project.folder):
+            if (path / STATUS_FILE).is_file() and (path / MODEL).is_file():
+                try:
+                    return OpenedRun(path, _mistakes_file(self._snapshot(path)))
+                except FoveolaError as error:
+                    log.warning("A run is left out: %s", error)
+        return None
+
+    def _run(self) -> OpenedRun:
+        if self.current.run is None:
+            raise Refused(409, "There is no model yet. Add pictures to two classes, and train.")
+        return self.current.run
+
+    def _snapshot(self, run: Path) -> Path:
+        return self.project.hidden / SNAPSHOTS / run.name
+
+    def _data(self, run: OpenedRun) -> Path | None:
+        """The pictures that a run was trained on, if they are still known."""
+        snapshot = self._snapshot(run.path)
+        return snapshot if snapshot.is_dir() else None
+
+    # What an audit has found
+
+    def _findings(self, out: Path) -> dict[str, Any]:
+        """Suspects and copies by id."""
+        document = Audit.from_json((out / "audit.json").read_bytes(), str(out / "audit.json"))
+        certain = document.label_certainty == "likely errors"
+        suspects = document.label_suspects[: document.likely_label_errors if certain else None]
+        if document.label_certainty == "no better than guessing":
+            suspects = []
+        found = []
+        for suspect in suspects:
+            picture = None if suspect.path is None else self.project.picture_at(suspect.path)
+            if picture is not None:
+                found.append(
+                    {
+                        "id": picture.id,
+                        "class": suspect.given,
+                        "suggested": suspect.suggested,
+                        "probability": suspect.score,
+                    }
+                )
+        result = {"sentence": _about_suspects(document, len(found)), "suspects": found}
+        return self._remaining(result | {"copies": self._copies(out / "findings.csv")})
+
+    def _copies(self, table: Path) -> list[dict[str, list[str]]]:
+        """Groups of copies by id, without those that are frames of a single recording."""
+        groups: dict[str, list[Picture]] = defaultdict(list)
+        with table.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["finding"].endswith(" duplicate"):
+                    picture = self.project.picture_at(row["path"])
+                    if picture is not None:
+                        groups[row["group"]].append(picture)
+        return [
+            {"ids": [picture.id for picture in group]} for group in groups.values() if not _is_one_recording(group)
+        ]
+
+    def _remaining(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Without pictures that were moved or deleted since, and suspects that somebody has found right."""
+        project = self.project
+        suspects = [
+            one
+            for one in result["suspects"]
+            if project.picture(one["id"]) is not None and not project.is_kept(one["id"])
+        ]
+        groups = [[one for one in group["ids"] if project.picture(one) is not None] for group in result["copies"]]
+        return result | {"suspects": suspects, "copies": [{"ids": group} for group in groups if len(group) > 1]}
+
+
+def missing_pictures(counts: dict[str, int]) -> str | None:
+    """What a training needs before it can begin; None if there is enough.
+
+    Examples
+    --------
+    >>> missing_pictures({"cup": 12})
+    'Make a second class, and add pictures to it.'
+    >>> missing_pictures({"cup": 12, "glass": 0})
+    'The class “glass” has no pictures. Add some, or delete it.'
+    >>> missing_pictures({"cup": 12, "glass": 9}) is None
+    True
+    """
+    if not counts:
+        return "Make two classes, and add pictures to them."
+    if len(counts) < 2:
+        return "Make a second class, and add pictures to it."
+    for name, count in counts.items():
+        if not count:
+            return f"The class “{name}” has no pictures. Add some, or delete it."
+        if count < MIN_PICTURES:
+            return f"The class “{name}” has only one picture. Add more."
+    return None
+
+
+def _has_recordings(pictures: Iterable[Picture]) -> bool:
+    return any(picture.recording is not None for picture in pictures)
+
+
+def _can_be_measured(counts: dict[str, int], pictures: Iterable[Picture]) -> bool:
+    """Whether each class has recordings or single pictures for every split."""
+    units: dict[str, set[str]] = defaultdict(set)
+    for picture in pictures:
+        units[picture.class_name].add(picture.recording or picture.id)
+    return all(len(units[name]) >= commands.MIN_UNITS for name in counts)
+
+
+def _is_one_recording(group: list[Picture]) -> bool:
+    first = group[0]
+    return first.recording is not None and all(
+        (one.recording, one.class_name) == (first.recording, first.class_name) for one in group
+    )
+
+
+def _mistakes_file(snapshot: Path) -> Path:
+    return snapshot.with_name(f"{snapshot.name}.json")
+
+
+def _about_suspects(document: Audit, count: int) -> str:
+    """What the suspects are."""
+    if document.label_certainty == "no better than guessing":
+        return "The classes cannot be told apart well enough to doubt any picture. Add pictures, and check again."
+    if not count:
+        return "No picture seems to be in the wrong class."
+    pictures = "1 picture" if count == 1 else f"{count:,} pictures"
+    if document.label_certainty == "hard or mislabelled":
+        return f"Look at {pictures}: each is in the wrong class, or hard to recognise."
+    return f"{pictures} {'is' if count == 1 else 'are'} probably in the wrong class."
+
