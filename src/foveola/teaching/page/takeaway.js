@@ -17,11 +17,11 @@ export function takeawayView() {
     }));
   }
 
-  return ({ model, job }) => {
+  return ({ folder, model, job }) => {
     const running = job?.state === "running";
     find("takeaway-hint").hidden = model !== null;
     find("takeaway-shown").hidden = model === null;
-    find("run").textContent = model?.run ?? "";
+    find("run").textContent = model ? folder.replace(/[^/\\]+$/, `runs/${model.run}`) : ""; // beside the project's folder
     find("export-onnx").disabled = find("export-web").disabled = running;
     if (wanted === null || running || job?.kind !== "export") return;
     const format = wanted;
@@ -32,7 +32,7 @@ export function takeawayView() {
 
 async function finish(format, path, model) {
   if (format === "onnx") {
-    const name = `${model.run.split(/[/\\]/).at(-1)}.onnx`;
+    const name = `${model.run}.onnx`;
     await download("project/download", name);
     find("export-said").textContent = `Downloaded as ${name}. It also lies in ${path}.`;
   } else {

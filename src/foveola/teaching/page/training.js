@@ -5,7 +5,7 @@ import { find } from "./elements.js";
 import { attempt } from "./messages.js";
 import { command, currentProject } from "./project.js";
 
-const KINDS = { training: "A training", export: "An export", audit: "A check of the labels" };
+const KINDS = { training: "A training", export: "An export", audit: "A check of the labels", report: "A report" };
 
 /** The part of the page with the training; gives the function that is told of the project's changes. */
 export function trainingView() {
@@ -54,7 +54,7 @@ function askWhen(job) {
 
 function showCommands({ commands }) {
   const seconds = find("seconds").value, { train = "", ...others } = commands;
-  const budget = / --budget[ =]\S+/, chosen = seconds ? ` --budget ${seconds}s` : "";
+  const budget = / --budget[ =]\S+/, chosen = seconds ? ` --budget ${seconds}s` : " --no-report";
   find("command-train").textContent = budget.test(train) ? train.replace(budget, chosen) : train + chosen;
   for (const [name, text] of Object.entries(others)) {
     const place = find(`command-${name}`);

@@ -49,7 +49,7 @@ export function trialView() {
 
 function describe({ run, classes, trained }) {
   const when = new Date(trained).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
-  return `${run.split(/[/\\]/).at(-1)}, trained ${when}: ${classes.length} classes.`;
+  return `${run}, trained ${when}: ${classes.length} classes.`;
 }
 
 /** The elements of the template, with a model. */
