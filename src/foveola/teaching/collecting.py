@@ -1,6 +1,7 @@
 """Routes of classes, pictures and thumbnails."""
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,8 +12,9 @@ from foveola.serving.bodies import image_file, media_type, wrong_type
 from foveola.serving.refusals import Refused, described
 from foveola.serving.schemas import QueryModel
 from foveola.serving.service import parameters
+from foveola.teaching.copies import Fingerprint, fingerprint
 from foveola.teaching.pictures import Arrival, Size, receive
-from foveola.teaching.project import MAX_PICTURES
+from foveola.teaching.project import MAX_PICTURES, Picture
 from foveola.teaching.studio import Studio, studio_of
 from foveola.text import escape_all_surrogates
 
@@ -161,10 +163,8 @@ async def pictures(request: Request, query: Annotated[ListQuery, Depends(paramet
 def _listed(studio: Studio, query: ListQuery) -> dict[str, Any]:
     found = studio.project.pictures(query.name)
     some = found[query.start : query.start + query.count]
-    return {
-        "total": len(found),
-        "pictures": [{"id": one.id, "near": studio.near(one), "recording": one.recording} for one in some],
-    }
+    listed = [{"id": one.id, "near": _identifier(studio.copies.near(one)), "recording": one.recording} for one in some]
+    return {"total": len(found), "pictures": listed}
 
 
 @router.post("/project/pictures", status_code=201)
@@ -175,16 +175,39 @@ async def add_picture(
 ) -> Response:
     """Add a picture; when this is answered with 201, it is on the disk."""
     studio = studio_of(request)
-    arrival = await studio.decoding.run(receive, image, studio.settings.max_pixels)
+    arrival = await studio.decoding.run(_examine, studio, image)
     status, document = await studio.storing.run(_add, studio, query, arrival)
     return json_response(document, status)
 
 
-def _add(studio: Studio, query: AddQuery, arrival: Arrival) -> tuple[int, dict[str, Any]]:
-    with studio.project.lock:
-        picture = studio.project.add(query.name, arrival.content, arrival.suffix, query.recording)
-        count = len(studio.project.pictures(query.name))
-    return 201, {"id": picture.id, "count": count, "near": None, "findings": list(arrival.notes)}
+@dataclass(frozen=True)
+class _Examined:
+    arrival: Arrival
+    fingerprint: Fingerprint
+    findings: tuple[str, ...]
+
+
+def _examine(studio: Studio, image: bytes) -> _Examined:
+    arrival = receive(image, studio.settings.max_pixels)
+    findings = (*arrival.notes, *studio.doctor.findings(arrival.pixels))
+    return _Examined(arrival, fingerprint(arrival.pixels), findings)
+
+
+def _add(studio: Studio, query: AddQuery, examined: _Examined) -> tuple[int, dict[str, Any]]:
+    """Add a picture, unless there is one with the same pixels; status and document of the response."""
+    project, arrival = studio.project, examined.arrival
+    with project.lock:  # so that of two equal pictures that arrive together one is taken
+        same = studio.copies.same(examined.fingerprint)
+        if same is not None:
+            return 200, {"copy": {"class": same.class_name, "id": same.id}}
+        picture = project.add(query.name, arrival.content, arrival.suffix, query.recording)
+        near = studio.copies.add(picture, examined.fingerprint)
+        count = len(project.pictures(query.name))
+    return 201, {"id": picture.id, "count": count, "near": _identifier(near), "findings": list(examined.findings)}
+
+
+def _identifier(picture: Picture | None) -> str | None:
+    return None if picture is None else picture.id
 
 
 @router.post("/project/pictures/move")

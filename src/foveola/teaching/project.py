@@ -86,6 +86,7 @@ class Project:
         self._claim = _claimed(self.hidden)
         self._classes: dict[str, _Class] = {}
         self._by_id: dict[str, Picture] = {}
+        self._by_key: dict[str, Picture] = {}
         self._changed: int | None = None  # of the folder, when its classes were read
         self._stray: tuple[str, ...] = ()  # pictures beside the class folders, and links
         with writing(self.folder, "Choose another folder."):
@@ -150,6 +151,10 @@ class Project:
     def picture(self, identifier: str) -> Picture | None:
         """The picture with an id; None if there is none."""
         return self._by_id.get(identifier)
+
+    def picture_with(self, key: str) -> Picture | None:
+        """The picture whose file has a key; None if there is none."""
+        return self._by_key.get(key)
 
     def picture_at(self, path: str | Path) -> Picture | None:
         """The picture of a path, given relative to the folder or beginning with it; None if there is none."""
@@ -273,7 +278,7 @@ class Project:
             path = one.folder / f"{self._new_stem(recording)}{suffix}"
             write_atomically(path, content)
             picture = _picture(name, path)
-            one.pictures[path.name] = self._by_id[picture.id] = picture
+            one.pictures[path.name] = self._by_id[picture.id] = self._by_key[picture.key] = picture
             one.changed = one.folder.stat().st_mtime_ns if untouched else None
             self._changes.keep_made(one.folder.name)
         self._tell()
@@ -359,10 +364,13 @@ class Project:
         found.sort(key=lambda picture: (picture.time, natural_key(picture.path.name)))
         one.pictures, one.others = {picture.path.name: picture for picture in found}, tuple(sorted(others))
         self._by_id.update((picture.id, picture) for picture in found)
+        self._by_key.update((picture.key, picture) for picture in found)
 
     def _forget(self, one: _Class) -> None:
         for picture in one.pictures.values():
             self._by_id.pop(picture.id, None)
+            if self._by_key.get(picture.key) is picture:
+                del self._by_key[picture.key]
 
     def _state(self) -> dict[str, tuple[str, ...]]:
         return {name: tuple(one.pictures) for name, one in self._classes.items()}

@@ -9,8 +9,11 @@ from fastapi import Request
 from foveola.serving.metrics import Metrics
 from foveola.serving.settings import Settings
 from foveola.serving.threads import ThreadPool
+from foveola.teaching.copies import Copies
+from foveola.teaching.doctor import Doctor
 from foveola.teaching.pictures import Thumbnails
-from foveola.teaching.project import Picture, Project
+from foveola.teaching.project import Project
+from foveola.teaching.survey import Survey
 
 
 class Part(Protocol):
@@ -46,13 +49,16 @@ class Studio:
         self.decoding = ThreadPool("decoding", threads=2, waiting=64)
         self.thumbnailing = ThreadPool("thumbnails", threads=2, waiting=512)
         self.storing = ThreadPool("storage", threads=2, waiting=128)
-        self.parts: dict[str, Part] = {}
+        self.copies = Copies(project.hidden / "fingerprints", project.picture_with)
+        self.doctor = Doctor()
+        self.parts: dict[str, Part] = {"survey": Survey(project, self.copies, self.doctor)}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start the parts; at the end, stop them in reverse."""
         started: list[Part] = []
         try:
+            await self.storing.run(self.thumbnails.remove_stale, {one.key for one in self.project.all_pictures()})
             for part in self.parts.values():
                 await part.start()
                 started.append(part)
@@ -60,12 +66,9 @@ class Studio:
         finally:
             for part in reversed(started):
                 await part.stop()
+            self.project.close()
             for threads in (self.decoding, self.thumbnailing, self.storing):
                 threads.close()
-
-    def near(self, picture: Picture) -> str | None:
-        """The id of a picture that is nearly the same; None if there is none."""
-        return None
 
     def document(self) -> dict[str, Any]:
         """The project document."""
