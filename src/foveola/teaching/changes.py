@@ -9,11 +9,13 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from foveola.errors import UserError
 from foveola.files import flush_folder, write_atomically
 from foveola.inputs.find import is_junk
+from foveola.text import printable
 
 HIDDEN = ".foveola"
 """The folder in a project that holds everything but its pictures; readers of image folders ignore it."""
@@ -73,10 +75,14 @@ class Changes:
 
         Raises
         ------
+        UserError
+            If something lies where something would be moved.
         OSError
             If something cannot be moved or written.
         """
-        number = self._next
+        for source, target in change.moves:
+            _refuse_existing(self._root / source, self._root / target)
+        number, done = self._next, 0
         self._next += 1
         record = self._record(number)
         record.parent.mkdir(parents=True, exist_ok=True)
@@ -86,13 +92,13 @@ class Changes:
             for name in change.made:
                 (self._root / name).mkdir()
             for source, target in change.moves:
-                _refuse_existing(self._root / target)
                 (self._root / target).parent.mkdir(exist_ok=True)
                 (self._root / source).rename(self._root / target)
+                done += 1
             self._flush(change)
         except OSError:
             with suppress(OSError):
-                self._reverse(change)
+                self._reverse(replace(change, moves=change.moves[:done]))
                 self._forget(number)
             raise
         self._last = [*self._last, (number, change)][-MAX_UNDO:]
@@ -166,10 +172,13 @@ def _move_back(source: Path, target: Path) -> None:
     source.rename(free_path(target))
 
 
-def _refuse_existing(path: Path) -> None:
-    """Renaming would replace a file without a word."""
-    if os.path.lexists(path):
-        raise FileExistsError(17, "There is a file or folder of that name already")
+def _refuse_existing(source: Path, target: Path) -> None:
+    """Renaming would replace a file without a word; the target may be the source in other letters."""
+    if os.path.lexists(target) and not target.samefile(source):
+        raise UserError(
+            f"There is {printable(target.name)!r} in the folder already, and nothing is replaced. Move it "
+            f"elsewhere, or choose another name."
+        )
 
 
 def _folders(place: Path) -> Iterator[Path]:

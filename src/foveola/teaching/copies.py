@@ -82,7 +82,7 @@ class Copies:
                 write_atomically(path, rows.tobytes())
         self._count = len(rows)
         self._rows = rows
-        self._means = rows["small"].mean(axis=1, dtype=np.float32)
+        self._coarse = _coarse(rows["small"])
         self._numbers = {key.decode(): number for number, key in enumerate(rows["key"].tolist())}
         self._same: dict[bytes, list[str]] = {}
         for key, pixels in zip(rows["key"].tolist(), rows["pixels"].tolist(), strict=True):
@@ -114,7 +114,7 @@ class Copies:
             if self._count == len(self._rows):
                 self._grow()
             self._rows[self._count] = row
-            self._means[self._count] = found.small.mean(dtype=np.float32)
+            self._coarse[self._count] = _coarse(found.small[None])[0]
             self._same.setdefault(found.pixels, []).append(picture.key)
             self._numbers[picture.key] = self._count
             self._count += 1
@@ -124,20 +124,20 @@ class Copies:
 
     def _grow(self) -> None:
         size = max(2 * len(self._rows), 64)
-        rows, means = np.zeros(size, _ROW), np.zeros(size, np.float32)
-        rows[: self._count], means[: self._count] = self._rows[: self._count], self._means[: self._count]
-        self._rows, self._means = rows, means
+        rows, coarse = np.zeros(size, _ROW), np.zeros((size, self._coarse.shape[1]), np.float32)
+        rows[: self._count], coarse[: self._count] = self._rows[: self._count], self._coarse[: self._count]
+        self._rows, self._coarse = rows, coarse
 
     def _nearest(self, picture: Picture, found: Fingerprint) -> Picture | None:
         """The nearest copy that is still there, and no frame of the same recording."""
-        mean, values = found.small.mean(dtype=np.float32), found.small.astype(np.int16)
-        # A mean cannot differ more than the root mean square of the differences does
-        numbers = np.flatnonzero(np.abs(self._means[: self._count] - mean) <= MAX_DIFFERENCE + 1e-3)
+        values = found.small.astype(np.int16)
+        # Means of squares of pixels cannot differ more than the pixels do
+        gaps = self._coarse[: self._count] - _coarse(found.small[None])
+        numbers = np.flatnonzero(np.square(gaps).mean(axis=1) <= (MAX_DIFFERENCE + 1e-3) ** 2)
         differences = np.full(len(numbers), np.inf, np.float32)
         for start in range(0, len(numbers), _BLOCK):
             some = self._rows[numbers[start : start + _BLOCK]]
-            gaps = some["small"].astype(np.int16) - values
-            difference = np.sqrt(np.square(gaps, dtype=np.float32).mean(axis=1))
+            difference = np.sqrt(np.square(some["small"] - values, dtype=np.float32).mean(axis=1))
             contrast = np.minimum(some["small"].std(axis=1, dtype=np.float32), found.small.std(dtype=np.float32))
             limit = np.minimum(MAX_DIFFERENCE, MAX_CONTRAST_FRACTION * contrast)
             ratio = _aspect(some["size"]) / _aspect(np.array([found.size]))
@@ -151,6 +151,13 @@ class Copies:
             if other is not None and other.id != picture.id and not recorded:
                 return other
         return None
+
+
+def _coarse(small: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Reduced copies, N×768, reduced further, N×48."""
+    squares = small.reshape(-1, 4, SIDE // 4, 4, SIDE // 4, 3)
+    means: NDArray[np.float32] = squares.mean(axis=(2, 4), dtype=np.float32).reshape(len(small), 4 * 4 * 3)
+    return means
 
 
 def _aspect(sizes: NDArray[np.integer]) -> NDArray[np.float64]:

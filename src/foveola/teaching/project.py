@@ -38,15 +38,17 @@ _VANISHED = 410
 class Picture(NamedTuple):
     """A picture of a project.
 
-    `id` is a hash of class and file name; `key` stays the same when a file is moved or renamed, and changes with its
-    content; `time` is when it was written, in nanoseconds; `recording` names the recording of which it is a frame.
+    `id` is a hash of class and file name; `key` stays the same when a file is moved or renamed, and differs for a file
+    that replaces it; `inode` numbers the file in its file system; `order` sorts pictures by the time when they were
+    written, then by name; `recording` names the recording of which it is a frame.
     """
 
     id: str
     class_name: str
     path: Path
     key: str
-    time: int
+    inode: int
+    order: tuple[object, ...]
     recording: str | None
 
 
@@ -120,7 +122,7 @@ class Project:
         UserError
             If it cannot be used any more.
         """
-        with self.lock, self._storage():
+        with self.lock, self._storage("The folder cannot be read"):
             before = self._state()
             self._read()
             changed = before != self._state()
@@ -275,7 +277,7 @@ class Project:
             if one.folder.is_symlink():
                 raise Refused(507, f"The folder of {name} has become a link, which may lead elsewhere. Remove it.")
             untouched = one.folder.stat().st_mtime_ns == one.changed
-            path = one.folder / f"{self._new_stem(recording)}{suffix}"
+            path = self._new_path(one.folder, recording, suffix)
             write_atomically(path, content)
             picture = _picture(name, path)
             one.pictures[path.name] = self._by_id[picture.id] = self._by_key[picture.key] = picture
@@ -353,15 +355,18 @@ class Project:
     def _read_pictures(self, name: str, one: _Class) -> None:
         found, others = [], []
         for entry in os.scandir(one.folder):
-            if is_junk(entry.name):
+            known = one.pictures.get(entry.name)
+            if known is not None and known.inode == entry.inode():
+                found.append(known)
+            elif is_junk(entry.name):
                 continue
-            if not entry.is_file(follow_symlinks=False) or not is_image(Path(entry.name)):
+            elif not entry.is_file(follow_symlinks=False) or not is_image(Path(entry.name)):
                 others.append(entry.name)
-                continue
-            with suppress(FileNotFoundError):
-                found.append(one.pictures.get(entry.name) or _picture(name, Path(entry.path)))
+            else:
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    found.append(_picture(name, Path(entry.path)))
         self._forget(one)
-        found.sort(key=lambda picture: (picture.time, natural_key(picture.path.name)))
+        found.sort(key=lambda picture: picture.order)
         one.pictures, one.others = {picture.path.name: picture for picture in found}, tuple(sorted(others))
         self._by_id.update((picture.id, picture) for picture in found)
         self._by_key.update((picture.key, picture) for picture in found)
@@ -399,7 +404,7 @@ class Project:
         self._tell()
 
     @contextmanager
-    def _storage(self) -> Iterator[None]:
+    def _storage(self, problem: str = "The change cannot be written") -> Iterator[None]:
         """Word what the operating system refuses."""
         try:
             yield
@@ -412,8 +417,8 @@ class Project:
                 ) from error
             raise Refused(
                 507,
-                f"The change cannot be written: {error.strerror}. Nothing was changed; make room or correct the "
-                f"folder's rights, and try again.",
+                f"{problem}: {error.strerror}. Nothing was changed; make room on the disk or correct the folder's "
+                f"rights, and try again.",
             ) from error
 
     def _tell(self) -> None:
@@ -456,12 +461,16 @@ class Project:
     def _relative(self, path: Path) -> str:
         return f"{path.parent.name}/{path.name}"
 
-    def _new_stem(self, recording: str | None) -> str:
+    def _new_path(self, folder: Path, recording: str | None, suffix: str) -> Path:
+        """Where nothing is yet."""
         if recording is None:
-            return f"picture-{os.urandom(_PICTURE_BYTES).hex()}"
+            return folder / f"picture-{os.urandom(_PICTURE_BYTES).hex()}{suffix}"
         name = hashlib.sha256(recording.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        self._frames[name] += 1
-        return f"recording-{name}_{self._frames[name]:04d}"
+        while True:
+            self._frames[name] += 1
+            path = folder / f"recording-{name}_{self._frames[name]:04d}{suffix}"
+            if not os.path.lexists(path):
+                return path
 
     def _note_frame(self, stem: str) -> None:
         if match := _RECORDING.match(stem):
@@ -476,7 +485,9 @@ def _opened(folder: Path) -> Path:
             f"folder, or the name of a new one."
         )
     with writing(folder, "Choose another folder."):
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            flush_folder(folder.parent)
     folder = folder.resolve()
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise OutputError(f"{folder} cannot be written, but pictures are added there. Correct its rights, or copy it.")
@@ -546,7 +557,8 @@ def _picture(name: str, path: Path) -> Picture:
     found = path.stat()
     key = hashlib.blake2b(f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}".encode(), digest_size=12).hexdigest()
     match = _RECORDING.match(path.name)
-    return Picture(_identifier(name, path.name), name, path, key, found.st_mtime_ns, match[1] if match else None)
+    order = (found.st_mtime_ns, natural_key(path.name))
+    return Picture(_identifier(name, path.name), name, path, key, found.st_ino, order, match[1] if match else None)
 
 
 def _identifier(name: str, file: str) -> str:
