@@ -43,7 +43,7 @@ def middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
 
 
 class SecurityHeaders:
-    """Adds headers that restrict what browsers do with a response; nothing is cached unless a route says so."""
+    """Adds headers that restrict what browsers do with a response, unless a route has given them; nothing is cached."""
 
     HEADERS = (
         (
@@ -55,6 +55,7 @@ class SecurityHeaders:
         (b"cross-origin-resource-policy", b"same-origin"),
         (b"referrer-policy", b"no-referrer"),
         (b"x-content-type-options", b"nosniff"),
+        (b"cache-control", b"no-store"),
     )
 
     def __init__(self, app: ASGIApp) -> None:
@@ -63,9 +64,9 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self.HEADERS]
-                if all(name != b"cache-control" for name, _ in message["headers"]):
-                    message["headers"].append((b"cache-control", b"no-store"))
+                given = {name for name, _ in message["headers"]}
+                missing = (pair for pair in self.HEADERS if pair[0] not in given)
+                message["headers"] = [*message["headers"], *missing]
             await send(message)
 
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)

@@ -14,7 +14,8 @@ from foveola.serving.app import refuse, watching
 from foveola.serving.middleware import middleware
 from foveola.serving.refusals import Refused
 from foveola.serving.settings import Settings
-from foveola.teaching import collecting, static_files
+from foveola.teaching import collecting, learning, static_files
+from foveola.teaching.learner import Learner
 from foveola.teaching.project import Project
 from foveola.teaching.studio import Studio
 
@@ -27,7 +28,9 @@ def open_studio(folder: Path, settings: Settings) -> Studio:
     UserError
         If the folder cannot be used.
     """
-    return Studio(Project(folder), settings)
+    studio = Studio(Project(folder), settings)
+    studio.parts["learner"] = Learner(studio.project, settings)
+    return studio
 
 
 def create_app(studio: Studio, port: int = 0, on_ready: Callable[[], None] = lambda: None) -> FastAPI:
@@ -54,7 +57,7 @@ def create_app(studio: Studio, port: int = 0, on_ready: Callable[[], None] = lam
         middleware=middleware(studio.settings, studio.metrics),
         exception_handlers=dict.fromkeys((Refused, UserError, RequestValidationError, HTTPException), refuse),
     )
-    app.state.studio = studio
-    for router in (collecting.router, static_files.router):
+    app.state.studio, app.state.learner = studio, studio.parts.get("learner")
+    for router in (collecting.router, learning.router, static_files.router):
         app.include_router(router)
     return app

@@ -3,7 +3,7 @@
 python -m foveola.teaching.attached MODULE ARGUMENTS…    as python -m MODULE ARGUMENTS…, until standard input ends
 
 Standard input is a pipe that only the starting process holds: its end, however it comes, closes the pipe. The process
-then gets SIGTERM, which lets a training write a checkpoint, and later is killed, with the processes that it has started.
+then gets SIGTERM, which lets a training write a checkpoint, and later is killed, with the processes that it started.
 """
 
 import os

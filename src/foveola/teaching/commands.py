@@ -10,6 +10,8 @@ RECORDING_GROUPS = r"((?:recording-[0-9a-f]{8}(?=_))|.+)"
 """`--groups`: all pictures of a recording are one group, any other picture is one by itself."""
 MIN_UNITS = 3
 """Recordings and single pictures that a class needs for a training that is measured: one for each split."""
+SMALL, SMALL_VALIDATION = 500, 0.2
+"""Of fewer pictures, this fraction is for validation, from which probabilities and the score of unfamiliarity come."""
 
 
 def runs_folder(project: Path) -> Path:
@@ -37,13 +39,24 @@ def next_run(project: Path) -> Path:
 
 
 def train(
-    project: Path, run: Path, seconds: float | None, recipe: str, *, grouped: bool, measured: bool
+    project: Path, run: Path, seconds: float | None, recipe: str, *, pictures: int, grouped: bool, measured: bool
 ) -> Sequence[str]:
-    """`foveola train`; `grouped` if there are recordings, `measured` unless a class has too few to be split."""
+    """`foveola train`.
+
+    Parameters
+    ----------
+    seconds : time limit for everything; None for none
+    pictures : how many there are
+    grouped : whether there are recordings
+    measured : whether each class has enough pictures to be in every split; without, nothing is held out
+    """
     command = ["train", str(project), "--recipe", recipe, "--out", str(run)]
     command += ["--no-report"] if seconds is None else ["--budget", f"{seconds:g}s"]
     command += ["--groups", RECORDING_GROUPS] if grouped else []
-    command += [] if measured else ["--set", "validation=0", "--set", "test=0"]
+    if not measured:
+        command += ["--set", "validation=0", "--set", "test=0"]
+    elif pictures < SMALL:
+        command += ["--set", f"validation={SMALL_VALIDATION}"]
     return command
 
 

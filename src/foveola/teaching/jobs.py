@@ -27,7 +27,7 @@ State = Literal["running", "done", "failed", "stopped"]
 MAX_EPOCHS = 200
 """Epochs that a job's history has at most: of a longer training, every second, fourth, … one."""
 
-# "images: 1,000 of 2,527" and "predicting labels: network 2 of 9", as commands write their progress where there is no terminal
+# Such as "images: 1,000 of 2,527" and "predicting labels: network 2 of 9", the progress of commands without a terminal
 _COUNTED = re.compile(r"[^:]+: (?:network )?(?P<done>[\d,]+) of (?P<total>[\d,]+)")
 _MESSAGE = "foveola: "
 _MAX_ERROR = 2_000
@@ -144,9 +144,8 @@ class Jobs:
                 raise JobRunning("The server is shutting down.")
             if self.busy:
                 running = self.job
-                raise JobRunning(
-                    f"There is {_WITH_ARTICLE[running.kind if running else kind]} running. Wait for its end, or stop it."
-                )
+                what = _WITH_ARTICLE[kind if running is None else running.kind]
+                raise JobRunning(f"There is {what} running. Wait for its end, or stop it.")
             self._running = _Running(kind, work, self.on_change)
             self._running.thread.start()
             return self._running.document()
@@ -171,7 +170,12 @@ class Jobs:
         self.wait(2 * GRACE_SECONDS)
 
 
-_WITH_ARTICLE = {"training": "a training", "export": "an export", "audit": "a check of the pictures", "report": "a report"}
+_WITH_ARTICLE = {
+    "training": "a training",
+    "export": "an export",
+    "audit": "a check of the pictures",
+    "report": "a report",
+}
 
 
 class _Running:
@@ -213,8 +217,10 @@ class _Running:
             for line in process.stdout:
                 self._read_event(line)
             code = process.wait()
+        except BaseException:
+            _end(process)
+            raise
         finally:
-            _kill(process)
             with self._lock:
                 self._process = None
             reader.join(GRACE_SECONDS)
@@ -231,12 +237,8 @@ class _Running:
             if self.ended.is_set() or self._stopping.is_set():
                 return
             self._stopping.set()
-            process = self._process
-            if process is not None:
-                process.terminate()
-                timer = threading.Timer(GRACE_SECONDS, _kill, [process])
-                timer.daemon = True
-                timer.start()
+            if self._process is not None:
+                threading.Thread(target=_end, args=(self._process,), daemon=True).start()
         self.say("Stopping")
 
     def _check(self) -> None:
@@ -303,11 +305,12 @@ class _Running:
         self._change(history=history)
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process, and all that it has started, unless it has ended by itself."""
-    if process.poll() is not None:  # its number may be another process's by now
-        return
-    with contextlib.suppress(OSError):
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask a process to end, and later kill it, with all that it has started."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_SECONDS)
+    with contextlib.suppress(OSError):  # all have ended
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         else:

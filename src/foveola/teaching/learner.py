@@ -5,7 +5,7 @@ import csv
 import logging
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +18,9 @@ from foveola.serving.refusals import Refused
 from foveola.serving.settings import Settings
 from foveola.teaching import commands
 from foveola.teaching.current import MODEL, Current, OpenedRun
+from foveola.teaching.ending import call_at_end
 from foveola.teaching.events import Events
-from foveola.teaching.jobs import Job, JobRunning, Jobs, Progress
+from foveola.teaching.jobs import Job, JobRunning, Jobs, Kind, Progress
 from foveola.teaching.project import Picture, Project
 from foveola.teaching.snapshot import SNAPSHOTS, keep_snapshot, take_snapshot
 from foveola.teaching.summary import Summary, summarize
@@ -48,19 +49,27 @@ class Learner:
         self.current = Current(settings, lambda: self.events.changed("project"))
         self._reports = Jobs()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._restore_signals: Callable[[], None] = lambda: None
         project.on_change.append(lambda: self.events.changed("project"))
 
     async def start(self) -> None:
         """Open the newest run, if there is one."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self.events.open()
+        self._restore_signals = call_at_end(lambda: loop.call_soon_threadsafe(self._end))
         newest = await asyncio.to_thread(self._newest)
         if newest is not None:
             await self.current.use(newest)
 
+    def _end(self) -> None:
+        """Let nothing delay the end of the server: streams of events, a job."""
+        self.events.close()
+        self.jobs.stop()
+
     async def stop(self) -> None:
         """End the running job, and answer what was accepted."""
-        self.events.close()
+        self._restore_signals()
+        self._end()
         await asyncio.gather(asyncio.to_thread(self.jobs.close), asyncio.to_thread(self._reports.close))
         await self.current.close()
 
@@ -92,14 +101,10 @@ class Learner:
         """What to type in a terminal for the same, by button."""
         folder, run = self.project.folder, self.current.run
         pictures = self.project.all_pictures()
-        grouped, measured = _has_recordings(pictures), _can_be_measured(self.project.counts(), pictures)
-        next_run = commands.next_run(folder)
         found = {
-            "train": commands.train(
-                folder, next_run, DEFAULT_SECONDS, "auto", grouped=grouped, measured=measured
-            ),
-            "audit": commands.audit(folder, Path("audits", folder.name), grouped=grouped),
-        }  # fmt: skip
+            "train": self._training_command(commands.next_run(folder), DEFAULT_SECONDS, "auto", pictures),
+            "audit": commands.audit(folder, Path("audits", folder.name), grouped=_has_recordings(pictures)),
+        }
         if run is not None:
             found |= {
                 "evaluate": ["evaluate", str(run.path), str(folder)],
@@ -118,7 +123,7 @@ class Learner:
 
     def _job_document(self) -> dict[str, Any] | None:
         job = self.job()
-        return job and job.model_dump()
+        return None if job is None else job.model_dump()
 
     # Jobs
 
@@ -138,18 +143,24 @@ class Learner:
         counts = self.project.counts()
         if (missing := missing_pictures(counts)) is not None:
             raise Refused(409, missing)
-        pictures = self.project.all_pictures()
-        grouped, measured = _has_recordings(pictures), _can_be_measured(counts, pictures)
 
         def work(progress: Progress) -> dict[str, Any]:
-            folder = self.project.folder
-            run = commands.next_run(folder)
-            command = commands.train(folder, run, seconds, recipe, grouped=grouped, measured=measured)
-            return self._trained(progress, run, list(command))
+            run = commands.next_run(self.project.folder)
+            command = self._training_command(run, seconds, recipe, self.project.all_pictures())
+            return self._trained(progress, run, command)
 
         return self._start("training", work)
 
-    def _trained(self, progress: Progress, run: Path, command: list[str]) -> dict[str, Any]:
+    def _training_command(
+        self, run: Path, seconds: float | None, recipe: str, pictures: Sequence[Picture]
+    ) -> Sequence[str]:
+        return commands.train(
+            self.project.folder, run, seconds, recipe,
+            pictures=len(pictures), grouped=_has_recordings(pictures),
+            measured=_can_be_measured(self.project.counts(), pictures),
+        )  # fmt: skip
+
+    def _trained(self, progress: Progress, run: Path, command: Sequence[str]) -> dict[str, Any]:
         """Train, export, look at the mistakes, and answer with the new model; if that fails, nothing is left."""
         snapshot = self._snapshot(run)
         mistakes = _mistakes_file(snapshot)
@@ -203,7 +214,7 @@ class Learner:
 
         return self._start("audit", work)
 
-    def _start(self, kind: Any, work: Any) -> Job:
+    def _start(self, kind: Kind, work: Callable[[Progress], dict[str, Any]]) -> Job:
         try:
             return self.jobs.start(kind, work)
         except JobRunning as error:
@@ -280,7 +291,7 @@ class Learner:
     # What an audit has found
 
     def _findings(self, out: Path) -> dict[str, Any]:
-        """Suspects and copies by id."""
+        """Suspects, each with the probability that its class is wrong, and groups of copies, by id."""
         document = Audit.from_json((out / "audit.json").read_bytes(), str(out / "audit.json"))
         certain = document.label_certainty == "likely errors"
         suspects = document.label_suspects[: document.likely_label_errors if certain else None]
@@ -295,7 +306,7 @@ class Learner:
                         "id": picture.id,
                         "class": suspect.given,
                         "suggested": suspect.suggested,
-                        "probability": suspect.score,
+                        "probability": 1 - suspect.score,
                     }
                 )
         result = {"sentence": _about_suspects(document, len(found)), "suspects": found}
@@ -310,9 +321,7 @@ class Learner:
                     picture = self.project.picture_at(row["path"])
                     if picture is not None:
                         groups[row["group"]].append(picture)
-        return [
-            {"ids": [picture.id for picture in group]} for group in groups.values() if not _is_one_recording(group)
-        ]
+        return [{"ids": [picture.id for picture in group]} for group in groups.values() if not _is_one_recording(group)]
 
     def _remaining(self, result: dict[str, Any]) -> dict[str, Any]:
         """Without pictures that were moved or deleted since, and suspects that somebody has found right."""
@@ -326,7 +335,7 @@ class Learner:
         return result | {"suspects": suspects, "copies": [{"ids": group} for group in groups if len(group) > 1]}
 
 
-def missing_pictures(counts: dict[str, int]) -> str | None:
+def missing_pictures(counts: Mapping[str, int]) -> str | None:
     """What a training needs before it can begin; None if there is enough.
 
     Examples
@@ -354,7 +363,7 @@ def _has_recordings(pictures: Iterable[Picture]) -> bool:
     return any(picture.recording is not None for picture in pictures)
 
 
-def _can_be_measured(counts: dict[str, int], pictures: Iterable[Picture]) -> bool:
+def _can_be_measured(counts: Mapping[str, int], pictures: Iterable[Picture]) -> bool:
     """Whether each class has recordings or single pictures for every split."""
     units: dict[str, set[str]] = defaultdict(set)
     for picture in pictures:
@@ -362,7 +371,7 @@ def _can_be_measured(counts: dict[str, int], pictures: Iterable[Picture]) -> boo
     return all(len(units[name]) >= commands.MIN_UNITS for name in counts)
 
 
-def _is_one_recording(group: list[Picture]) -> bool:
+def _is_one_recording(group: Sequence[Picture]) -> bool:
     first = group[0]
     return first.recording is not None and all(
         (one.recording, one.class_name) == (first.recording, first.class_name) for one in group
@@ -383,4 +392,3 @@ def _about_suspects(document: Audit, count: int) -> str:
     if document.label_certainty == "hard or mislabelled":
         return f"Look at {pictures}: each is in the wrong class, or hard to recognise."
     return f"{pictures} {'is' if count == 1 else 'are'} probably in the wrong class."
-

@@ -84,17 +84,22 @@ def how_good(status: RunStatus, evaluation: Evaluation | None) -> str:
         return "How good it is cannot be said: there were too few pictures to hold some back for a test."
     accuracy, n = evaluation.accuracy, evaluation.n
     source = " from recordings" if status.data.groups else ""
-    tested = f"Of {_pictures(n)}{source} that it was not trained on, it classifies {round(accuracy.value * n):,} correctly"
+    tested = (
+        f"Of {_pictures(n)}{source} that it was not trained on, it classifies {round(accuracy.value * n):,} correctly"
+    )
     guessing = max(_supports(evaluation)) / n
     wide = accuracy.high - accuracy.low > _WIDE
-    between = f"between {_percent(accuracy.low)} and {_percent(accuracy.high)} %"
+    expected = f"{_percent(accuracy.low)} to {_percent(accuracy.high)} %"
     if is_guessing(accuracy, _supports(evaluation)):
         if not wide or accuracy.value <= guessing:
             return f"{tested}, which is no better than guessing."
-        return f"{tested}: too few to say more than {between}, and guessing gives {_percent(guessing)} %."
+        return (
+            f"{tested}: so few pictures that for others like them, anything from {expected} is possible, and guessing "
+            f"gives {_percent(guessing)} %."
+        )
     if wide:
-        return f"{tested}: too few to say more than {between}."
-    return f"{tested} ({_percent(accuracy.value)} %); of other pictures like these, expect {between}."
+        return f"{tested}: so few pictures that for others like them, anything from {expected} is possible."
+    return f"{tested} ({_percent(accuracy.value)} %); for others like them, expect {expected}."
 
 
 def what_is_confused(evaluation: Evaluation | None, confusions: Sequence[Confusion]) -> str:
