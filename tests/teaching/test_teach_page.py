@@ -54,8 +54,8 @@ def film(path, shape, colours):
     new.replace(path)
 
 
-DISCS = [(170, 60, 50), (60, 110, 60), (60, 80, 160)]
-SQUARES = [(150, 80, 60), (70, 120, 80), (80, 70, 150)]
+DISCS = [(190, 50, 40), (200, 90, 30), (160, 40, 70)]
+SQUARES = [(40, 80, 170), (40, 120, 110), (80, 60, 160)]
 
 
 @pytest.fixture(scope="module")
@@ -309,9 +309,10 @@ def test_collected_trained_tried_corrected_and_taken_away(page, video, tmp_path)
         page.until(lambda: "answers a second" in page.text("#answers"))
         page.screenshot("5-tried")
         page.source("source", "picture")
-        page.give({"image.png": png(frame("square", 30, (20, 20, 20), (90, 140, 90)))}, "#try")
+        page.give({"image.png": png(frame("square", 30, (190, 120, 40)))}, "#try")
         page.answer()
         before = page.classes()["square"]
+        page.screenshot("6-wrong")
         page.click("#correct-classes button:last-child")
         page.until(lambda: page.text("#corrected") == "Kept as square. It counts at the next training.")
         page.until(lambda: page.classes()["square"] == before + 1)

@@ -32,8 +32,9 @@ function show({ sentences, accuracy, confusions, suggestions }) {
   find("sentences").replaceChildren(...sentences.map(text => element("p", text)));
   find("confused").hidden = confusions.length === 0;
   find("confusions").replaceChildren(...confusions.map(confusion));
-  find("suggested").hidden = suggestions.length === 0;
-  find("suggestions").replaceChildren(...suggestions.map(text => element("li", text)));
+  const further = suggestions.filter(text => !sentences.includes(text));
+  find("suggested").hidden = further.length === 0;
+  find("suggestions").replaceChildren(...further.map(text => element("li", text)));
 }
 
 function showAccuracy(accuracy) {
@@ -44,7 +45,7 @@ function showAccuracy(accuracy) {
   bar.style.width = `${100 * value}%`;
   interval.style.left = `${100 * low}%`;
   interval.style.width = `${100 * (high - low)}%`;
-  const text = `Accuracy ${whole(value)}, between ${whole(low)} and ${whole(high)} with 95 % confidence, on ${counted(n)}`;
+  const text = `Accuracy ${whole(value)}, between ${whole(low)} and ${whole(high)} with 95 % confidence, measured on ${counted(n)}`;
   find("accuracy").querySelector(".scale").setAttribute("aria-label", text);
   find("accuracy-said").textContent = `${text}.`;
 }

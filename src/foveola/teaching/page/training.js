@@ -64,7 +64,7 @@ function showCommands({ commands }) {
 
 function showJob(job) {
   const running = job?.state === "running";
-  find("job").hidden = !job || job.state === "failed";
+  find("job").hidden = !running && (!job?.message || job.state === "failed");
   find("job-error").textContent = job?.state === "failed" ? job.error ?? job.message : "";
   if (!job) return;
   find("job-message").textContent = job.message;
