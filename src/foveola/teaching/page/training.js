@@ -7,6 +7,9 @@ import { command, currentProject } from "./project.js";
 
 const KINDS = { training: "A training", export: "An export", audit: "A check of the labels", report: "A report" };
 
+let started = null; // when the running job began, in milliseconds of this page
+setInterval(showTime, 1000);
+
 /** The part of the page with the training; gives the function that is told of the project's changes. */
 export function trainingView() {
   let next = null; // the training that waits for the present job to end
@@ -62,6 +65,11 @@ function showCommands({ commands }) {
   }
 }
 
+/** Show for how long the job has been running. */
+function showTime() {
+  find("job-time").textContent = started === null ? "" : `${Math.round((performance.now() - started) / 1000)} s`;
+}
+
 function showJob(job) {
   const running = job?.state === "running";
   find("job").hidden = !running && (!job?.message || job.state === "failed");
@@ -69,7 +77,8 @@ function showJob(job) {
   if (!job) return;
   find("job-message").textContent = job.message;
   find("stop").hidden = find("job-progress").hidden = !running;
-  find("job-time").textContent = running ? `${Math.round(job.seconds)} s` : "";
+  started = running ? performance.now() - 1000 * job.seconds : null;
+  showTime();
   const progress = find("job-progress");
   if (job.total) Object.assign(progress, { max: job.total, value: job.done ?? 0 });
   else progress.removeAttribute("value");
