@@ -1,7 +1,6 @@
 """The page of `foveola teach` in a real browser, with a made film in place of the camera, against the real server.
 
-With FOVEOLA_SCREENSHOTS=FOLDER, each step leaves a screenshot there. Those of docs/teach.md were made so, with a film as
-wide as a camera's: FOVEOLA_FILM_WIDTH=320.
+With FOVEOLA_SCREENSHOTS=FOLDER, each step leaves a screenshot there: those of docs/teach.md were made so.
 """
 
 import base64
@@ -105,7 +104,7 @@ def teaching(folder, port, *options):
     try:
         while True:
             try:
-                urlopen(url).close()  # noqa: S310
+                urlopen(url).close()
                 break
             except (URLError, ConnectionError):
                 assert process.poll() is None, process.stderr.read()
@@ -342,7 +341,8 @@ def folder(tmp_path):
     for name, count in [("disc", 30), ("other", 3)]:
         (tmp_path / "shapes" / name).mkdir(parents=True)
         for step in range(count):
-            frame("disc", step, (20 * len(name), 90, 200 - 5 * step)).save(tmp_path / "shapes" / name / f"{step:02}.png")
+            image = frame("disc", step, (20 * len(name), 90, 200 - 5 * step))
+            image.save(tmp_path / "shapes" / name / f"{step:02}.png")
     return tmp_path / "shapes"
 
 
@@ -355,8 +355,8 @@ def cells(page):
     """The visible thumbnails, once all of them are loaded."""
     page.until(
         lambda: page.script(
-            """const all = [...document.querySelectorAll(".cell")];
-            return all.length > 0 && all.every(cell => cell.querySelector("img")?.complete && cell.querySelector("img").src)"""
+            """const all = [...document.querySelectorAll(".cell")].map(cell => cell.querySelector("img"));
+            return all.length > 0 && all.every(image => image?.src && image.complete)"""
         )
     )
     return page.all(".cell")
@@ -496,7 +496,9 @@ def test_a_key_is_asked_for(page, folder):
 
 def test_a_camera_that_is_refused_is_told(page, folder):
     with opened(page, folder):
-        page.script("navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', arguments[0]); }", "NotFoundError")
+        page.script(
+            "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); }"
+        )
         page.source("collect-source", "camera")
         page.until(lambda: page.text("#trouble") == "There is no camera. Connect one, or choose image files.")
         page.source("collect-source", "files")
@@ -511,7 +513,8 @@ def test_a_drawing_is_added(page, folder):
         page.click("#add-drawing")
         assert page.text("#trouble") == "Draw something first."
         canvas = page.find("#collect-drawing")
-        ActionChains(page.browser, duration=4).move_to_element(canvas).click_and_hold().move_by_offset(60, 40).release().perform()
+        hand = ActionChains(page.browser, duration=4).move_to_element(canvas)
+        hand.click_and_hold().move_by_offset(60, 40).release().perform()
         page.click("#add-drawing")
         page.until(lambda: page.classes()["disc"] == 31)
 

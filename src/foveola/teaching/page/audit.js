@@ -52,8 +52,8 @@ export function auditView(changed) {
     images.append(...ids.slice(0, 4).map(id => thumbnail(id, "")));
     const tools = element("div", "", "tools"), done = element("p", "", "soft");
     tools.append(...choices.map(([name, path, fields, decided]) => button(name, () => attempt(async () => {
-      await change(path, fields);
-      handled.push({ tools, done });
+      const { undo } = await change(path, fields);
+      handled.push({ tools, done, undo });
       tools.hidden = true;
       done.textContent = decided;
       say(decided);
@@ -76,10 +76,10 @@ export function auditView(changed) {
       }
       if (job.state !== "done" && result === null) find("audit-said").textContent = job.error ?? "Stopped.";
     },
-    /** The last change was undone: if it was decided here, it can be decided again. */
-    undone() {
+    /** The change that this text names is undone: if it was decided here, it can be decided again. */
+    undone(text) {
+      if (handled.at(-1)?.undo !== text) return;
       const last = handled.pop();
-      if (!last) return;
       last.tools.hidden = false;
       last.done.textContent = "";
     },

@@ -79,10 +79,12 @@ function release() {
 
 function reason(error) {
   return {
-    NotAllowedError: "The browser does not let this page use the camera. Allow it beside the address, then select Camera again.",
+    NotAllowedError:
+      "The browser does not let this page use the camera. Allow it beside the address, then select Camera again.",
     NotFoundError: "There is no camera. Connect one, or choose image files.",
     OverconstrainedError: "This camera is not there any more. Choose another, or choose image files.",
-    NotReadableError: "The camera cannot be opened; another program may be using it. Close that program, then select Camera again.",
+    NotReadableError:
+      "The camera cannot be opened; another program may be using it. Close that program, then select Camera again.",
   }[error.name] ?? error.message;
 }
 

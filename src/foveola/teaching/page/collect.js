@@ -114,7 +114,8 @@ function recorder(send, queue) {
       await view.start();
       const found = await (navigator.mediaDevices ? cameras() : []);
       find("collect-device").hidden = found.length < 2;
-      find("device").replaceChildren(...found.map(({ label, deviceId }, at) => new Option(label || `Camera ${at + 1}`, deviceId)));
+      const options = found.map(({ label, deviceId }, at) => new Option(label || `Camera ${at + 1}`, deviceId));
+      find("device").replaceChildren(...options);
     },
     stop() {
       stop();

@@ -9,7 +9,8 @@ export async function download(path, name) {
     const { error } = await response.json().catch(() => ({}));
     throw new Error(error ?? `The server responded with ${response.status} ${response.statusText}.`);
   }
-  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(await response.blob()), download: name });
+  const href = URL.createObjectURL(await response.blob());
+  const link = Object.assign(document.createElement("a"), { href, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000); // browsers read it after the click
 }

@@ -47,7 +47,10 @@ export function intake({ classes, taken, imported }) {
 
   async function give(found) {
     const images = found.filter(({ file }) => file.type.startsWith("image/") || IMAGES.test(file.name));
-    if (!images.length) return found.length && trouble("None of these files is an image. Choose PNG, JPEG, WebP, GIF or BMP files.");
+    if (!images.length) {
+      if (found.length) trouble("None of these files is an image. Choose PNG, JPEG, WebP, GIF or BMP files.");
+      return;
+    }
     const single = images.filter(({ folder }) => !folder).map(({ file }) => file);
     const folders = Map.groupBy(images.filter(({ folder }) => folder), ({ folder }) => folder);
     if (single.length) taken(single);
@@ -71,7 +74,8 @@ async function filesOf(entry, folder = "") {
 
 /** The groups of files with the classes that the user chooses for them; none after Cancel. */
 function askForClasses(folders, names) {
-  const lines = [...folders].map(([folder, images]) => ({ folder, files: images.map(({ file }) => file), ...choice(folder, images.length, names) }));
+  const lines = [...folders].map(([folder, images]) =>
+    ({ files: images.map(({ file }) => file), ...choice(folder, images.length, names) }));
   find("import-folders").replaceChildren(...lines.map(({ line }) => line));
   const dialog = find("import");
   dialog.returnValue = "cancel";

@@ -101,7 +101,8 @@ export function pictureList() {
   box.addEventListener("keydown", event => {
     const across = grid.columns(), screen = grid.screen();
     const steps = {
-      ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across, PageUp: -screen, PageDown: screen, Home: -total, End: total,
+      ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across, PageUp: -screen, PageDown: screen,
+      Home: -total, End: total,
     };
     if (event.key in steps) move(active + steps[event.key], event.shiftKey);
     else if (event.key === " ") select(active, event.shiftKey);

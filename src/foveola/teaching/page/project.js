@@ -57,8 +57,9 @@ export async function follow() {
         find("connection").textContent = "";
         await readEvents(response.body, received);
       }
+      const { status, statusText } = response;
       find("connection").textContent = response.ok ? UNREACHABLE
-        : `Changes cannot be followed: the server responded with ${response.status} ${response.statusText}. Reload the page.`;
+        : `Changes cannot be followed: the server responded with ${status} ${statusText}. Reload the page.`;
     } catch (error) {
       if (error.keyless) return trouble(error.message);
       find("connection").textContent = UNREACHABLE;
@@ -75,7 +76,10 @@ function received({ event, data }) {
   if (job?.state !== "running") refresh(); // the model and the summary may be new
 }
 
-/** Call `received({ event, data })` with every event of a stream: https://html.spec.whatwg.org/#event-stream-interpretation */
+/** Call `received({ event, data })` with every event of a stream.
+ *
+ * https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+ */
 async function readEvents(body, received) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";

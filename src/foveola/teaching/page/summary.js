@@ -45,7 +45,8 @@ function showAccuracy(accuracy) {
   bar.style.width = `${100 * value}%`;
   interval.style.left = `${100 * low}%`;
   interval.style.width = `${100 * (high - low)}%`;
-  const text = `Accuracy ${whole(value)}, between ${whole(low)} and ${whole(high)} with 95 % confidence, measured on ${counted(n)}`;
+  const range = `between ${whole(low)} and ${whole(high)} with 95 % confidence`;
+  const text = `Accuracy ${whole(value)}, ${range}, measured on ${counted(n)}`;
   find("accuracy").querySelector(".scale").setAttribute("aria-label", text);
   find("accuracy-said").textContent = `${text}.`;
 }

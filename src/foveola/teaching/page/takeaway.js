@@ -36,7 +36,8 @@ async function finish(format, path, model) {
     await download("project/download", name);
     find("export-said").textContent = `Downloaded as ${name}. It also lies in ${path}.`;
   } else {
-    find("export-said").textContent = `The page is in ${path}. To look at it: python -m http.server --directory ${quoted(path)}`;
+    const look = `python -m http.server --directory ${quoted(path)}`;
+    find("export-said").textContent = `The page is in ${path}. To look at it: ${look}`;
   }
 }
 

@@ -17,7 +17,7 @@ const classes = classList({
   renamed(from, to) { collect.renamed(from, to); },
   undone() {
     pictures.invalidate();
-    audit.undone();
+    audit.undone(currentProject().undo);
   },
 });
 classes.onUpdate((chosen, all) => { if (chosen) pictures.update(all, chosen); });

@@ -11,8 +11,8 @@ export async function showThumbnail(image, id, { size = "small", signal } = {}) 
   try {
     if (!cached.has(name)) keep(name, await load(id, size, signal));
     if (!signal?.aborted) image.src = cached.get(name);
-  } catch {
-    if (!signal?.aborted) image.classList.add("missing"); // removed meanwhile, or the server is away, which is told elsewhere
+  } catch { // removed meanwhile, or the server is away, which is told elsewhere
+    if (!signal?.aborted) image.classList.add("missing");
   }
 }
 

@@ -205,7 +205,8 @@ function corrections(image) {
     offer(names) {
       if (names.join("\n") === offered) return;
       offered = names.join("\n");
-      find("correct-classes").replaceChildren(...names.map(name => button(name, () => keep(name), `Keep the image as ${name}`)));
+      const buttons = names.map(name => button(name, () => keep(name), `Keep the image as ${name}`));
+      find("correct-classes").replaceChildren(...buttons);
     },
     show() { find("correct").hidden = false; },
     clear() {

@@ -78,7 +78,8 @@ export function uploads(changed) {
   };
 }
 
-const empty = () => ({ added: 0, near: 0, copies: 0, waiting: 0, findings: new Map(), refused: [], halted: "", full: false });
+const empty = () =>
+  ({ added: 0, near: 0, copies: 0, waiting: 0, findings: new Map(), refused: [], halted: "", full: false });
 
 async function send({ blob, name, class: label, recording }) {
   // Copied, because the file may change or disappear later
