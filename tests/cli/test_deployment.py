@@ -133,6 +133,45 @@ def test_a_public_server_without_a_key_warns(foveola_command, settings, host):
     assert "FOVEOLA_API_KEY" in err
 
 
+@pytest.fixture
+def taught(monkeypatch) -> list[object]:
+    """The folder and the settings with which a project would be opened, and the pages that a browser would open."""
+    received = []
+
+    def start(folder, settings, announce, verbose):
+        received.extend((folder, settings))
+        announce("http://127.0.0.1:8000")
+
+    monkeypatch.setattr("foveola.workflow.teach.teach", start)
+    monkeypatch.setattr("webbrowser.open", received.append)
+    return received
+
+
+def test_teach_opens_a_folder_and_its_page(foveola_command, taught):
+    code, out, err = foveola_command("teach")
+    assert (code, out) == (0, "")
+    assert err == "Open http://127.0.0.1:8000 to teach pictures (Ctrl+C to stop)\n"
+    assert taught == [Path("pictures"), Settings(log_requests=False, shutdown_seconds=3), "http://127.0.0.1:8000"]
+
+
+def test_the_options_of_teach(foveola_command, taught):
+    options = "cups --host 0.0.0.0 --port 80 --api-key opensesame --allow-host a.example --no-browser --json"
+    code, out, err = foveola_command("teach", *options.split())
+    assert (code, "Warning" in err) == (0, False)
+    assert json.loads(out) == {"format": 1, "folder": "cups", "url": "http://127.0.0.1:8000"}
+    folder, settings = taught
+    assert (folder, settings.host, settings.port, settings.allowed_hosts) == (
+        Path("cups"),
+        "0.0.0.0",
+        80,
+        ("a.example",),
+    )
+    assert settings.api_key.get_secret_value() == "opensesame"
+    _, _, err = foveola_command("teach", "--host", "0.0.0.0")
+    assert err.startswith("Warning: anyone who can reach 0.0.0.0 can add and see pictures")
+    assert foveola_command("teach", "--api-key", "").code == 2
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_a_loopback_host(host):
     assert is_loopback(host)

@@ -35,6 +35,7 @@ WITHOUT_TORCH = [
     "foveola.workflow.audit",
     "foveola.workflow.open",
     "foveola.workflow.serve",
+    "foveola.workflow.teach",
     "foveola.workflow.train",
     "foveola.exports",
     "foveola.exports.onnx",

@@ -75,7 +75,7 @@ def test_progress_of_a_training_becomes_the_jobs_document(jobs, module):
     (epoch,) = job.history
     assert (epoch.epoch, epoch.loss, epoch.accuracy, epoch.val_loss, epoch.val_accuracy) == (1, 0.5, None, None, 0.25)
     assert ("Training", 4, 10) in changes
-    assert ("Testing on pictures that were not trained on", None, None) in changes
+    assert ("Testing on images that were not trained on", None, None) in changes
 
 
 def test_a_long_history_is_thinned_evenly(jobs, module):
@@ -111,12 +111,12 @@ def test_a_command_that_says_nothing_has_an_error_in_plain_words(jobs, module, c
 
 def test_errors_of_the_work_itself_are_told(jobs, caplog):
     def refuse(progress):
-        raise DataError("There is one picture. Add more.")
+        raise DataError("There is one image. Add more.")
 
     def fail(progress):
         raise ZeroDivisionError
 
-    for work, error in ((refuse, "There is one picture. Add more."), (fail, "The server failed")):
+    for work, error in ((refuse, "There is one image. Add more."), (fail, "The server failed")):
         jobs.start("export", work)
         assert jobs.wait(60)
         assert jobs.job.state == "failed"

@@ -26,7 +26,7 @@ CLASSES = ("cup", "glass")
 
 
 def picture(label, seed):
-    """A grey picture of 12×12 with a bright bar left or right; a few are dark, which nobody can recognise."""
+    """A grey image of 12×12 with a bright bar left or right; a few are dark, which nobody can recognise."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 60, (12, 12), dtype=np.uint8)
     if seed % 8:
@@ -143,7 +143,7 @@ def test_before_a_training_there_is_no_model(client):
     assert (document["model"], document["summary"], document["job"]) == (None, None, None)
     for response in (client.get("/model"), client.post("/predict", content=png(picture(0, 1)))):
         assert response.status_code == 409
-        assert response.json()["error"] == "There is no model yet. Add pictures to two classes, and train."
+        assert response.json()["error"] == "There is no model yet. Add images to two classes, and train."
     assert client.get("/project/summary").status_code == 404
     assert client.get("/project/download").status_code == 404
     assert client.get("/project/report").status_code == 409
@@ -183,9 +183,9 @@ def test_commands_are_what_is_run_with_the_words_of_a_terminal(client, folder, q
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: shutil.rmtree(folder / "glass"), "Make a second class, and add pictures to it."),
-        (lambda folder: [shutil.rmtree(folder / name) for name in CLASSES], "Make two classes, and add pictures"),
-        (lambda folder: (folder / "bowl").mkdir(), "The class “bowl” has no pictures. Add some, or delete it."),
+        (lambda folder: shutil.rmtree(folder / "glass"), "Make a second class, and add images to it."),
+        (lambda folder: [shutil.rmtree(folder / name) for name in CLASSES], "Make two classes, and add images"),
+        (lambda folder: (folder / "bowl").mkdir(), "The class “bowl” has no images. Add some, or delete it."),
     ],
     ids=["one class", "none", "empty class"],
 )
@@ -316,6 +316,20 @@ def test_exports_and_the_report_are_written_once(client, folder, quick):
     download = client.get("/project/download")
     assert download.content == (run / "exports" / "model.onnx").read_bytes()
     assert "pictures-1.onnx" in download.headers["content-disposition"]
+
+
+def test_a_report_that_takes_longer_appears_where_it_is_waited_for(client, quick, monkeypatch):
+    train(client)
+    monkeypatch.setattr("foveola.teaching.learner.REPORT_SECONDS", 0.01)
+    quick.wait.clear()
+    response = client.get("/project/report")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    page = client.get("/project/report", headers={"Accept": "text/html,*/*"})
+    assert page.headers["refresh"] == "1"
+    assert "being written" in page.text
+    quick.wait.set()
+    assert client.app.state.learner._reports.wait(60)
+    assert client.get("/project/report").text == "<p>A report"
 
 
 def test_a_report_that_cannot_be_written_says_why(client, quick):

@@ -54,27 +54,26 @@ def sentences(evaluation, counts=None, mistakes=(), **data):
     [
         (
             [[190, 10], [10, 190]],
-            "Of 400 pictures that it was not trained on, it classifies 380 correctly (95 %); for others like them, "
+            "Of 400 images that it was not trained on, it classifies 380 correctly (95 %); for others like them, "
             "expect 92 to 97 %.",
         ),
         (
             [[6, 0], [1, 5]],
-            "Of 12 pictures that it was not trained on, it classifies 11 correctly: so few pictures that for others "
+            "Of 12 images that it was not trained on, it classifies 11 correctly: so few images that for others "
             "like them, anything from 65 to 99 % is possible.",
         ),
         (
             [[3, 0], [1, 2]],
-            "Of 6 pictures that it was not trained on, it classifies 5 correctly: so few pictures that for others like "
+            "Of 6 images that it was not trained on, it classifies 5 correctly: so few images that for others like "
             "them, anything from 44 to 97 % is possible, and guessing gives 50 %.",
         ),
         (
             [[100, 100], [100, 100]],
-            "Of 400 pictures that it was not trained on, it classifies 200 correctly, which is no better than "
-            "guessing.",
+            "Of 400 images that it was not trained on, it classifies 200 correctly, which is no better than guessing.",
         ),
         (
             [[1, 2], [2, 1]],
-            "Of 6 pictures that it was not trained on, it classifies 2 correctly, which is no better than guessing.",
+            "Of 6 images that it was not trained on, it classifies 2 correctly, which is no better than guessing.",
         ),
     ],
     ids=["many", "few", "fewer", "guessing", "few and guessing"],
@@ -85,16 +84,16 @@ def test_the_first_sentence_says_how_good_with_its_interval(confusion, sentence)
 
 def test_recordings_are_named_where_they_were_kept_together():
     assert (
-        "Of 400 pictures from recordings that it was not trained on"
+        "Of 400 images that it was not trained on, nor on others of the same recording, it classifies 380"
         in sentences(measured([[190, 10], [10, 190]]), groups="recording")[0]
     )
 
 
 def test_without_test_pictures_nothing_is_claimed():
     first, second, third = sentences(None)
-    assert first == "How good it is cannot be said: there were too few pictures to hold some back for a test."
+    assert first == "How good it is cannot be said: there were too few images to hold some back for a test."
     assert "not known" in second
-    assert "three recordings, or three single pictures, of every class" in third
+    assert "three recordings, or three single images, of every class" in third
 
 
 def test_the_second_sentence_names_the_confused_classes():
@@ -102,22 +101,21 @@ def test_the_second_sentence_names_the_confused_classes():
     assert none == "No classes were confused in the test."
     _, some, _ = sentences(measured([[15, 5], [1, 17]]))
     assert some == (
-        "Confused most: 5 of 20 pictures of “cup” were taken for “glass”; 1 of 18 pictures of “glass” was taken for "
-        "“cup”."
+        "Confused most: 5 of 20 images of “cup” were taken for “glass”; 1 of 18 images of “glass” was taken for “cup”."
     )
 
 
 @pytest.mark.parametrize(
     ("confusion", "counts", "data", "begins"),
     [
-        ([[100, 100], [100, 100]], None, {}, "Check that every picture is in the right class"),
-        ([[150, 50], [50, 150]], None, {"training_accuracy": 1.0}, "Add more varied pictures of every class"),
-        ([[190, 10], [2, 38]], {"cup": 900, "glass": 200}, {}, "Add pictures of “glass”: it has 200, the largest"),
-        ([[198, 2], [60, 140]], None, {}, "Add pictures of “glass”, from other sides and in other light: only 70 %"),
-        ([[200, 0], [2, 198]], None, {"different": 40}, "Vary the pictures more: of 120, only 40 differ"),
-        ([[6, 0], [0, 6]], None, {}, "Add pictures of every class"),
-        ([[180, 20], [20, 180]], None, {}, "Add pictures that differ from those that are there"),
-        ([[200, 0], [2, 198]], None, {}, "Nothing stands out: try it with new pictures"),
+        ([[100, 100], [100, 100]], None, {}, "Check that every image is in the right class"),
+        ([[150, 50], [50, 150]], None, {"training_accuracy": 1.0}, "Add more varied images of every class"),
+        ([[190, 10], [2, 38]], {"cup": 900, "glass": 200}, {}, "Add images of “glass”: it has 200, the largest"),
+        ([[198, 2], [60, 140]], None, {}, "Add images of “glass”, from other sides and in other light: only 70 %"),
+        ([[200, 0], [2, 198]], None, {"different": 40}, "Vary the images more: of 120, only 40 differ"),
+        ([[6, 0], [0, 6]], None, {}, "Add images of every class"),
+        ([[180, 20], [20, 180]], None, {}, "Add images that differ from those that are there"),
+        ([[200, 0], [2, 198]], None, {}, "Nothing stands out: try it with new images"),
     ],
     ids=["guessing", "memorised", "few of a class", "weak class", "copies", "few", "not yet good", "good"],
 )

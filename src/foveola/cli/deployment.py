@@ -353,8 +353,7 @@ def teach(
         )
 
     def announce(url: str) -> None:
-        if not quiet:
-            typer.echo(f"Open {url} to teach {printable(str(folder))} (Ctrl+C to stop)", err=True)
+        typer.echo(f"Open {url} to teach {printable(str(folder))} (Ctrl+C to stop)", err=True)
         if as_json:
             typer.echo(to_json({"folder": str(folder), "url": url}))
         if browser:

@@ -7,7 +7,7 @@ Each line of standard output that begins with a brace is one of these documents:
 {"event": "start", "steps": 300, "epochs": 10}
 {"event": "step", "step": 42}                                       a few times a second
 {"event": "epoch", "epoch": 1, "loss": 0.9, "accuracy": 0.6, "val_loss": 0.8, "val_accuracy": 0.7, "seconds": 1.2}
-{"event": "end"}                                                    the training; measuring follows
+{"event": "end"}                                                    of the training; measuring follows
 
 A metric that is not known is null, as before the first step.
 """

@@ -20,7 +20,7 @@ from foveola.datasets.duplicates import MAX_CONTRAST_FRACTION, MAX_DIFFERENCE
 from foveola.files import write_atomically
 from foveola.images import Images
 from foveola.inputs.resize import is_colour, resize, to_channels
-from foveola.teaching.project import Picture
+from foveola.teaching.project import MAX_OPENED, Picture
 
 SIDE = 16
 
@@ -41,6 +41,7 @@ _ROW = np.dtype(
 )
 _CHECKED_BYTES = _ROW.itemsize - 4
 _MAX_STALE_ROWS = 2_000
+_MAX_BYTES = 2 * MAX_OPENED * _ROW.itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +170,7 @@ def _aspect(sizes: NDArray[np.integer]) -> NDArray[np.float64]:
 def _read(path: Path) -> NDArray[np.void]:
     """The rows of a file that are whole."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if path.stat().st_size <= _MAX_BYTES else b""
     except OSError:
         return np.zeros(0, _ROW)
     rows = np.frombuffer(content[: len(content) // _ROW.itemsize * _ROW.itemsize], _ROW)

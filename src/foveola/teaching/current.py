@@ -107,7 +107,7 @@ class Current:
         """
         served = self._served
         if served is None:
-            raise Refused(409, "There is no model yet. Add pictures to two classes, and train.")
+            raise Refused(409, "There is no model yet. Add images to two classes, and train.")
         app.state.service = served.service
         served.requests += 1
         served.idle.clear()

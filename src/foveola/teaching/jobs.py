@@ -173,7 +173,7 @@ class Jobs:
 _WITH_ARTICLE = {
     "training": "a training",
     "export": "an export",
-    "audit": "a check of the pictures",
+    "audit": "a check of the images",
     "report": "a report",
 }
 
@@ -269,7 +269,7 @@ class _Running:
         self._on_change()
 
     def _read_messages(self, lines: Iterator[str], kept: list[str]) -> None:
-        """Keep what the command writes to standard error; counts of pictures become progress."""
+        """Keep what the command writes to standard error; counts of images become progress."""
         for line in lines:
             kept.append(line.rstrip())
             del kept[:-200]
@@ -290,7 +290,7 @@ class _Running:
                 case {"event": "epoch"}:
                     self._add_epoch(Epoch.model_validate(event))
                 case {"event": "end"}:
-                    self.say("Testing on pictures that were not trained on")
+                    self.say("Testing on images that were not trained on")
         except ValueError:
             log.warning("A line of progress cannot be read: %.200s", line)
 
@@ -323,6 +323,6 @@ def _reason(messages: Sequence[str], code: int) -> str:
     if begins:
         return "\n".join(messages[begins[-1] :]).removeprefix(_MESSAGE).strip()[:_MAX_ERROR]
     if code == -signal.SIGKILL:
-        return "The system ended the command, probably because memory ran out. Use fewer or smaller pictures."
+        return "The system ended the command, probably because memory ran out. Use fewer or smaller images."
     log.error("A command ended with code %d:\n%s", code, "\n".join(messages))
     return f"The command ended with code {code}; the server's log has what it wrote. Try again."

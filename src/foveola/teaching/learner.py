@@ -30,6 +30,9 @@ DEFAULT_SECONDS = 60.0
 MIN_PICTURES = 2
 """Of a class."""
 
+# A connection on which nothing is sent is taken for stuck some time later
+REPORT_SECONDS = 10.0
+
 log = logging.getLogger(__name__)
 
 
@@ -165,7 +168,7 @@ class Learner:
         snapshot = self._snapshot(run)
         mistakes = _mistakes_file(snapshot)
         try:
-            progress.say("Reading the pictures")
+            progress.say("Reading the images")
             take_snapshot(self.project.folder, snapshot)
             progress.run("foveola", *command, "--callback", ANNOUNCE)
             progress.say("Writing the model")
@@ -208,7 +211,7 @@ class Learner:
 
         def work(progress: Progress) -> dict[str, Any]:
             out = self.project.hidden / "audit"
-            progress.say("Checking the pictures")
+            progress.say("Checking the images")
             progress.run("foveola", *commands.audit(self.project.folder, out, grouped=grouped))
             return self._findings(out)
 
@@ -241,8 +244,8 @@ class Learner:
 
     # The report
 
-    async def report(self) -> bytes:
-        """The report of the current run, written if there is none yet.
+    async def report(self) -> bytes | None:
+        """The report of the current run, written if there is none yet; None if that takes longer.
 
         Raises
         ------
@@ -255,7 +258,8 @@ class Learner:
             with suppress(JobRunning):  # another request has started it
                 command = commands.report(run.path, self._data(run))
                 self._reports.start("report", lambda progress: progress.run("foveola", *command))
-            await asyncio.to_thread(self._reports.wait)
+            if not await asyncio.to_thread(self._reports.wait, REPORT_SECONDS):
+                return None
         try:
             return await asyncio.to_thread(page.read_bytes)
         except OSError:
@@ -277,14 +281,14 @@ class Learner:
 
     def _run(self) -> OpenedRun:
         if self.current.run is None:
-            raise Refused(409, "There is no model yet. Add pictures to two classes, and train.")
+            raise Refused(409, "There is no model yet. Add images to two classes, and train.")
         return self.current.run
 
     def _snapshot(self, run: Path) -> Path:
         return self.project.hidden / SNAPSHOTS / run.name
 
     def _data(self, run: OpenedRun) -> Path | None:
-        """The pictures that a run was trained on, if they are still known."""
+        """The images that a run was trained on, if they are still known."""
         snapshot = self._snapshot(run.path)
         return snapshot if snapshot.is_dir() else None
 
@@ -324,7 +328,7 @@ class Learner:
         return [{"ids": [picture.id for picture in group]} for group in groups.values() if not _is_one_recording(group)]
 
     def _remaining(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Without pictures that were moved or deleted since, and suspects that somebody has found right."""
+        """Without images that were moved or deleted since, and suspects that somebody has found right."""
         project = self.project
         suspects = [
             one
@@ -348,14 +352,14 @@ def missing_pictures(counts: Mapping[str, int]) -> str | None:
     True
     """
     if not counts:
-        return "Make two classes, and add pictures to them."
+        return "Make two classes, and add images to them."
     if len(counts) < 2:
-        return "Make a second class, and add pictures to it."
+        return "Make a second class, and add images to it."
     for name, count in counts.items():
         if not count:
-            return f"The class “{name}” has no pictures. Add some, or delete it."
+            return f"The class “{name}” has no images. Add some, or delete it."
         if count < MIN_PICTURES:
-            return f"The class “{name}” has only one picture. Add more."
+            return f"The class “{name}” has only one image. Add more."
     return None
 
 
@@ -364,7 +368,7 @@ def _has_recordings(pictures: Iterable[Picture]) -> bool:
 
 
 def _can_be_measured(counts: Mapping[str, int], pictures: Iterable[Picture]) -> bool:
-    """Whether each class has recordings or single pictures for every split."""
+    """Whether each class has recordings or single images for every split."""
     units: dict[str, set[str]] = defaultdict(set)
     for picture in pictures:
         units[picture.class_name].add(picture.recording or picture.id)
@@ -385,10 +389,10 @@ def _mistakes_file(snapshot: Path) -> Path:
 def _about_suspects(document: Audit, count: int) -> str:
     """What the suspects are."""
     if document.label_certainty == "no better than guessing":
-        return "The classes cannot be told apart well enough to doubt any picture. Add pictures, and check again."
+        return "The classes cannot be told apart well enough to doubt any image. Add images, and check again."
     if not count:
-        return "No picture seems to be in the wrong class."
-    pictures = "1 picture" if count == 1 else f"{count:,} pictures"
+        return "No image seems to be in the wrong class."
+    images = "1 image" if count == 1 else f"{count:,} images"
     if document.label_certainty == "hard or mislabelled":
-        return f"Look at {pictures}: each is in the wrong class, or hard to recognise."
-    return f"{pictures} {'is' if count == 1 else 'are'} probably in the wrong class."
+        return f"Look at {images}: each is in the wrong class, or hard to recognise."
+    return f"{images} {'is' if count == 1 else 'are'} probably in the wrong class."

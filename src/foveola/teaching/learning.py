@@ -127,7 +127,15 @@ async def summary(request: Request) -> Response:
 async def report(request: Request) -> Response:
     """The full report of the newest training."""
     content = await learner_of(request).report()
-    return Response(content, media_type="text/html; charset=utf-8", headers=_REPORT_HEADERS)
+    if content is not None:
+        return Response(content, media_type="text/html; charset=utf-8", headers=_REPORT_HEADERS)
+    waiting = "The report is being written. Try again in a moment."
+    if "text/html" not in request.headers.get("accept", ""):
+        raise Refused(503, waiting, {"Retry-After": "2"})
+    return Response(
+        f"<!DOCTYPE html><title>Report</title><p>{waiting.partition('.')[0]}; it then appears here.",
+        503, {"Refresh": "1"}, "text/html; charset=utf-8",
+    )  # fmt: skip
 
 
 @router.get("/project/download")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from PIL import Image
 
+from foveola.errors import DataError
 from foveola.images import Images
 from foveola.inputs.container import read_container
 from foveola.inputs.decode import decode_first_frame, read_first_frame
@@ -89,9 +90,10 @@ class Thumbnails:
 
     def remove_stale(self, keys: set[str]) -> None:
         """Remove thumbnails of pictures that are gone, if there are many."""
-        paths = [path for path in self._folder.iterdir() if path.name.partition("-")[0] not in keys]
-        for path in paths if len(paths) > _MAX_STALE_THUMBNAILS else ():
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            paths = [path for path in self._folder.iterdir() if path.name.partition("-")[0] not in keys]
+            for path in paths if len(paths) > _MAX_STALE_THUMBNAILS else ():
+                path.unlink()
 
 
 def make_thumbnail(path: Path, side: int) -> bytes:
@@ -107,7 +109,10 @@ def make_thumbnail(path: Path, side: int) -> bytes:
         factor = min(side / max(height, width), 1.0)
         return max(round(height * factor), 1), max(round(width * factor), 1)
 
-    pixels = read_first_frame(path, reduce=reduce).pixels
+    try:
+        pixels = read_first_frame(path, reduce=reduce).pixels
+    except DataError as error:  # which folder is meant, everyone knows who sees the page
+        raise DataError(str(error).replace(str(path), f"{path.parent.name}/{path.name}")) from None
     buffer = io.BytesIO()
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)

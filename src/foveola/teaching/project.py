@@ -29,6 +29,7 @@ MAX_PICTURES, MAX_OPENED, MAX_CLASSES = 20_000, 200_000, 1_000
 
 _RECORDING = re.compile(r"recording-([0-9a-f]{8})_([0-9]{4,})")
 _TEMPORARY = re.compile(r"\.(picture-[0-9a-f]{16}|recording-[0-9a-f]{8}_[0-9]{4,})\.(png|jpg)\.[0-9]+\.tmp")
+_MAX_KEPT_BYTES = 32 * MAX_OPENED
 _PICTURE_BYTES = 8  # in the random names of pictures
 # A folder that has changed so recently may change again at what its file system takes for the same time
 _RECENT_NANOSECONDS = 2 * 10**9
@@ -547,7 +548,7 @@ def _claimed(hidden: Path) -> int:
 
 def _read_kept(path: Path) -> set[str]:
     try:
-        found = json.loads(path.read_bytes()) if path.exists() else []
+        found = json.loads(path.read_bytes()) if path.exists() and path.stat().st_size <= _MAX_KEPT_BYTES else []
     except (ValueError, RecursionError):
         return set()
     return {one for one in found if isinstance(one, str)} if isinstance(found, list) else set()

@@ -14,6 +14,7 @@ from foveola.teaching.doctor import Doctor
 from foveola.teaching.pictures import Thumbnails
 from foveola.teaching.project import Project
 from foveola.teaching.survey import Survey
+from foveola.text import escape_surrogates
 
 
 class Part(Protocol):
@@ -76,8 +77,8 @@ class Studio:
         with project.lock:
             counts = project.counts()
             document = {
-                "name": project.folder.name,
-                "folder": str(project.folder),
+                "name": escape_surrogates(project.folder.name),
+                "folder": escape_surrogates(str(project.folder)),
                 "classes": [{"name": name, "count": count} for name, count in counts.items()],
                 "pictures": sum(counts.values()),
                 "undo": project.undo_text,

@@ -11,7 +11,7 @@ from foveola.teaching.held_out import Mistake
 
 MAX_CONFUSIONS = 24
 MAX_PICTURES = 60
-"""Pictures that a confusion lists."""
+"""Images that a confusion lists."""
 
 # Of an interval: what is wider says little
 _WIDE = 0.2
@@ -25,7 +25,7 @@ _GOOD_ACCURACY = 0.95
 
 
 class Accuracy(BaseModel):
-    """The fraction of `n` test pictures that are classified correctly, with its 95 % interval."""
+    """The fraction of `n` test images that are classified correctly, with its 95 % interval."""
 
     value: float
     low: float
@@ -34,7 +34,7 @@ class Accuracy(BaseModel):
 
 
 class Confusion(BaseModel):
-    """How many test pictures of one class are taken for another, and the ids of those that are still there."""
+    """How many test images of one class are taken for another, and the ids of those that are still there."""
 
     true: str
     predicted: str
@@ -81,11 +81,11 @@ def summarize(
 def how_good(status: RunStatus, evaluation: Evaluation | None) -> str:
     """The first sentence: accuracy and interval, and what they were measured on."""
     if evaluation is None:
-        return "How good it is cannot be said: there were too few pictures to hold some back for a test."
+        return "How good it is cannot be said: there were too few images to hold some back for a test."
     accuracy, n = evaluation.accuracy, evaluation.n
-    source = " from recordings" if status.data.groups else ""
+    recordings = " nor on others of the same recording," if status.data.groups else ""
     tested = (
-        f"Of {_pictures(n)}{source} that it was not trained on, it classifies {round(accuracy.value * n):,} correctly"
+        f"Of {_images(n)} that it was not trained on,{recordings} it classifies {round(accuracy.value * n):,} correctly"
     )
     guessing = max(_supports(evaluation)) / n
     wide = accuracy.high - accuracy.low > _WIDE
@@ -94,23 +94,23 @@ def how_good(status: RunStatus, evaluation: Evaluation | None) -> str:
         if not wide or accuracy.value <= guessing:
             return f"{tested}, which is no better than guessing."
         return (
-            f"{tested}: so few pictures that for others like them, anything from {expected} is possible, and guessing "
+            f"{tested}: so few images that for others like them, anything from {expected} is possible, and guessing "
             f"gives {_percent(guessing)} %."
         )
     if wide:
-        return f"{tested}: so few pictures that for others like them, anything from {expected} is possible."
+        return f"{tested}: so few images that for others like them, anything from {expected} is possible."
     return f"{tested} ({_percent(accuracy.value)} %); for others like them, expect {expected}."
 
 
 def what_is_confused(evaluation: Evaluation | None, confusions: Sequence[Confusion]) -> str:
     """The second sentence: the classes that are confused most."""
     if evaluation is None:
-        return "Which classes it confuses is not known either; try it with new pictures."
+        return "Which classes it confuses is not known either; try it with new images."
     if not confusions:
         return "No classes were confused in the test."
     supports = {row.name: row.support for row in evaluation.per_class}
     listed = [
-        f"{one.count:,} of {_pictures(supports[one.true])} of {_quoted(one.true)} "
+        f"{one.count:,} of {_images(supports[one.true])} of {_quoted(one.true)} "
         f"{'was' if one.count == 1 else 'were'} taken for {_quoted(one.predicted)}"
         for one in confusions[:2]
     ]
@@ -131,42 +131,42 @@ def suggest(status: RunStatus, evaluation: Evaluation | None, counts: Mapping[st
     largest = max(counts.values(), default=0)
     if evaluation is None:
         found.append(
-            "Add pictures: with at least three recordings, or three single pictures, of every class, some can be held "
+            "Add images: with at least three recordings, or three single images, of every class, some can be held "
             "back for a test."
         )
     else:
         found += _about_quality(status, evaluation)
     if smallest is not None and counts[smallest] < _BEHIND * largest:
         found.append(
-            f"Add pictures of {_quoted(smallest)}: it has {counts[smallest]:,}, the largest class has {largest:,}."
+            f"Add images of {_quoted(smallest)}: it has {counts[smallest]:,}, the largest class has {largest:,}."
         )
     if evaluation is not None and (weakest := _weakest(evaluation)) is not None:
         found.append(
-            f"Add pictures of {_quoted(weakest.name)}, from other sides and in other light: only "
-            f"{_percent(weakest.recall)} % of its {_pictures(weakest.support)} in the test were recognised."
+            f"Add images of {_quoted(weakest.name)}, from other sides and in other light: only "
+            f"{_percent(weakest.recall)} % of its {_images(weakest.support)} in the test were recognised."
         )
     different = status.data.different
     if different is not None and total and different < _MANY_COPIES * total:
         found.append(
-            f"Vary the pictures more: of {total:,}, only {different:,} differ clearly from all others. Copies and "
-            f"pictures that are nearly the same teach nothing new."
+            f"Vary the images more: of {total:,}, only {different:,} differ clearly from all others. Copies and "
+            f"images that are nearly the same teach nothing new."
         )
     if evaluation is not None and evaluation.accuracy.high - evaluation.accuracy.low > _WIDE:
-        found.append("Add pictures of every class: with more of them in the test, its result is more exact.")
+        found.append("Add images of every class: with more of them in the test, its result is more exact.")
     if not found and evaluation is not None and evaluation.accuracy.value < _GOOD_ACCURACY:
-        found.append("Add pictures that differ from those that are there, and look for wrong labels among them.")
-    return found or ["Nothing stands out: try it with new pictures, and correct what it gets wrong."]
+        found.append("Add images that differ from those that are there, and look for wrong labels among them.")
+    return found or ["Nothing stands out: try it with new images, and correct what it gets wrong."]
 
 
 def _about_quality(status: RunStatus, evaluation: Evaluation) -> list[str]:
     if is_guessing(evaluation.accuracy, _supports(evaluation)):
         return [
-            "Check that every picture is in the right class, and that you can tell the classes apart in them yourself; "
+            "Check that every image is in the right class, and that you can tell the classes apart in them yourself; "
             "then train for longer."
         ]
     if has_memorised(status.training_accuracy, evaluation.accuracy):
         return [
-            "Add more varied pictures of every class: it knows those that it was trained on almost by heart, and is "
+            "Add more varied images of every class: it knows those that it was trained on almost by heart, and is "
             "much worse on others."
         ]
     return []
@@ -182,7 +182,7 @@ def _weakest(evaluation: Evaluation) -> _Class | None:
 
 
 def _confusions(evaluation: Evaluation, mistakes: Sequence[tuple[str, Mistake]]) -> list[Confusion]:
-    """Pairs of classes by the number of pictures that are confused, most first."""
+    """Pairs of classes by the number of images that are confused, most first."""
     names = [row.name for row in evaluation.per_class]
     found = [
         Confusion(true=names[true], predicted=names[predicted], count=count)
@@ -205,8 +205,8 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.0f}"
 
 
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count:,} pictures"
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def _quoted(name: str) -> str:
