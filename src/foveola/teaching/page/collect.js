@@ -1,10 +1,12 @@
 // Images of the chosen class from files, camera or drawing; what became of them is counted.
 
+import { open } from "./backend.js";
 import { cameras, cameraView, meter, useCamera } from "./camera.js";
 import { drawing } from "./drawing.js";
 import { counted, element, find } from "./elements.js";
 import { intake } from "./intake.js";
 import { attempt, say, trouble } from "./messages.js";
+import { currentProject } from "./project.js";
 import { uploads } from "./uploads.js";
 
 const FRAME_MILLISECONDS = 100; // between two frames of a recording
@@ -131,13 +133,17 @@ const newRecording = () => crypto.getRandomValues(new Uint32Array(1))[0].toStrin
 function drawingTools(send) {
   let area = null;
   find("add-drawing").addEventListener("click", async () => {
-    const blob = await area.blob();
+    const blob = await area?.blob() ?? null;
     if (blob === null) trouble("Draw something first.");
     else if (send([blob], { name: "The drawing" })) area.clear();
   });
-  find("collect-undo").addEventListener("click", () => area.undo());
-  find("collect-clear").addEventListener("click", () => area.clear());
-  return () => { area ??= drawing(ANY_MODEL, () => {}, "collect-"); };
+  find("collect-undo").addEventListener("click", () => area?.undo());
+  find("collect-clear").addEventListener("click", () => area?.clear());
+  return () => attempt(async () => {
+    // Strokes like those of the images that the model was trained on
+    const model = area === null && currentProject().model ? await open() : ANY_MODEL;
+    area ??= drawing(model, () => {}, "collect-");
+  });
 }
 
 // What became of the images

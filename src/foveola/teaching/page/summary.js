@@ -1,7 +1,7 @@
 // What a training means: how good it is, which classes are confused, what would help.
 
 import { hasKey } from "./backend.js";
-import { download } from "./download.js";
+import { download, made } from "./download.js";
 import { button, counted, element, find } from "./elements.js";
 import { enlarge } from "./enlarged.js";
 import { attempt } from "./messages.js";
@@ -11,12 +11,21 @@ const MAX_THUMBNAILS = 4;
 
 /** The part of the page with the summary; gives the function that is told of the project's changes. */
 export function summaryView() {
-  let shown = "";
+  let shown = "", readyFor = "";
   find("report").addEventListener("click", event => {
-    if (!hasKey()) return; // the link works as it is
+    if (!hasKey() && readyFor === shown) return; // the link works as it is
     event.preventDefault();
-    attempt(() => download("project/report", "report.html"));
+    find("report-said").textContent = "Writing the report.";
+    attempt(() => openReport(shown)).finally(() => { find("report-said").textContent = ""; });
   });
+
+  /** Have the report written, and show it; with a key, which a link could not send, it is saved instead. */
+  async function openReport(run) {
+    if (hasKey()) return download("project/report", "report.html");
+    await (await made("project/report")).body.cancel();
+    readyFor = run;
+    find("report").click(); // a browser that does not allow it this late leaves the link
+  }
 
   return ({ summary }) => {
     const latest = JSON.stringify(summary ?? null);
