@@ -359,6 +359,18 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(project, folder, monkey
     assert project.counts() == {"cup": 3, "mug": 0}
 
 
+def test_a_picture_of_which_a_part_can_be_written_is_not_kept(project, folder):
+    resource = pytest.importorskip("resource", reason="Windows has no limit for the size of files")
+    before, limit = tree(folder), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limit[1]))
+    try:
+        with pytest.raises(Refused, match="File too large"):
+            project.add("cup", encode(picture(6, (200, 200))), ".png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert tree(folder) == before
+
+
 def test_a_folder_that_vanishes_is_said_and_not_made_again(project, folder):
     folder.rename(folder.with_name("moved"))
     wanted = ids(project, "cup")
@@ -460,6 +472,8 @@ def test_a_project_that_is_too_large_is_not_opened(project, monkeypatch):
     monkeypatch.setattr(project_module, "MAX_OPENED", 2)
     with pytest.raises(DataError, match=r"holds 3 pictures; up to 2 can be shown\. Train from the command line"):
         reopened(project)
+    monkeypatch.undo()
+    Project(project.folder).close()
 
 
 def test_a_class_folder_that_becomes_a_link_is_not_followed(project, folder, tmp_path):

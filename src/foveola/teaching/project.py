@@ -86,25 +86,30 @@ class Project:
         self.on_change: list[Callable[[], None]] = []
         self.folder = _opened(folder)
         self.hidden = self.folder / HIDDEN
-        self._claim = _claimed(self.hidden)
+        self._claim: int | None = _claimed(self.hidden)
         self._classes: dict[str, _Class] = {}
         self._by_id: dict[str, Picture] = {}
         self._by_key: dict[str, Picture] = {}
         self._changed: int | None = None  # of the folder, when its classes were read
         self._stray: tuple[str, ...] = ()  # pictures beside the class folders, and links
-        with writing(self.folder, "Choose another folder."):
-            self._changes = Changes(self.folder)
-            self._kept = _read_kept(self._kept_file)
-            self._read()
-            self._remove_temporaries()
+        try:
+            with writing(self.folder, "Choose another folder."):
+                self._changes = Changes(self.folder)
+                self._kept = _read_kept(self._kept_file)
+                self._read()
+                self._remove_temporaries()
+        except BaseException:
+            self.close()
+            raise
         self._frames = Counter[str]()  # of each recording, the largest number
         for picture in self._by_id.values():
             self._note_frame(picture.path.stem)
 
     def close(self) -> None:
         """Let another process open the folder."""
-        with suppress(OSError):
+        if self._claim is not None:
             os.close(self._claim)
+            self._claim = None
 
     # What there is
 
