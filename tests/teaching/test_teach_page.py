@@ -241,7 +241,7 @@ class Page:
         self.click("#start-training")
         self.until(lambda: self.find("#stop").is_displayed())
         yield
-        self.until(lambda: not self.find("#stop").is_displayed(), 600)
+        self.until(lambda: not self.find("#stop").is_displayed(), 900)
         assert self.text("#job-error") == ""
         self.until(lambda: self.text("#model") != before and self.all("#probabilities tr"))
 
@@ -296,7 +296,7 @@ def test_collected_trained_tried_corrected_and_taken_away(page, video, tmp_path)
 
         training = page.train()
         next(training)
-        page.until(lambda: page.all("#curve polyline"), 300)
+        page.until(lambda: page.all("#curve polyline"), 900)
         page.screenshot("3-training")
         next(training, None)
         assert "30 % " not in page.text("#accuracy-said")
@@ -325,7 +325,7 @@ def test_collected_trained_tried_corrected_and_taken_away(page, video, tmp_path)
 
         page.script("document.getElementById('takeaway').open = true")
         page.click("#export-web")
-        page.until(lambda: "The page is in" in page.text("#export-said"), 300)
+        page.until(lambda: "The page is in" in page.text("#export-said"), 900)
         assert list((tmp_path / "runs" / "shapes-2").glob("**/index.html"))
         page.screenshot("8-exported")
         page.resize(360)
