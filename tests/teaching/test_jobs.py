@@ -62,6 +62,7 @@ def test_progress_of_a_training_becomes_the_jobs_document(jobs, module):
         print("a table, which is ignored")
         print("images: 20 of 40", file=sys.stderr, flush=True)
         print('{"event": "start", "steps": 10, "epochs": 2}')
+        print("features: 30 of 60", file=sys.stderr, flush=True)
         print('{"event": "step", "step": 4}')
         print('{"event": "epoch", "epoch": 1, "loss": 0.5, "accuracy": null, "val_accuracy": 0.25, "seconds": 1.0}')
         print('{"event": "end"}')

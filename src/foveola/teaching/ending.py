@@ -9,7 +9,7 @@ from typing import Any
 _NAMES = ("SIGINT", "SIGTERM")
 
 
-def call_at_end(callback: Callable[[], None]) -> Callable[[], None]:
+def call_at_end(callback: Callable[[], object]) -> Callable[[], None]:
     """Have a function called at SIGINT and SIGTERM, too, besides what handles them already.
 
     Where nothing handles them, or outside the main thread, which Python does not let handle signals, nothing changes.

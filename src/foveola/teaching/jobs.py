@@ -190,6 +190,7 @@ class _Running:
         self._started = time.monotonic()
         self._stopping = threading.Event()
         self._process: subprocess.Popen[str] | None = None
+        self._steps: int | None = None
         self._every = 1
 
     def document(self) -> Job:
@@ -284,9 +285,10 @@ class _Running:
             event = json.loads(line) if line.startswith("{") else None
             match event:
                 case {"event": "start", "steps": int(steps)}:
+                    self._steps = steps
                     self.say("Training", 0, steps)
-                case {"event": "step", "step": int(step)} if self._job.total is not None:
-                    self._change(done=min(step, self._job.total))
+                case {"event": "step", "step": int(step)}:
+                    self._change(done=step, total=self._steps)
                 case {"event": "epoch"}:
                     self._add_epoch(Epoch.model_validate(event))
                 case {"event": "end"}:
