@@ -44,12 +44,9 @@ export function classList({ renamed, undone }) {
     const from = name, to = find("rename-name").value.trim();
     if (from === to) return openRename(false);
     attempt(async () => {
-      name = to; // so that it stays chosen
-      await change("classes/rename", { name: from, to }).catch(error => {
-        name = from;
-        throw error;
-      });
+      await change("classes/rename", { name: from, to });
       renamed(from, to);
+      choose(to);
       openRename(false);
       say(`Class ${from} is now ${to}.`);
     });
