@@ -376,7 +376,7 @@ def test_classes_are_added_renamed_deleted_and_brought_back(page, folder):
         page.find("#rename-name").clear()
         page.find("#rename-name").send_keys("square\n")
         page.until(lambda: "square" in page.classes())
-        assert page.text("#chosen-name") == "square"
+        page.until(lambda: page.text("#chosen-name") == "square")
         page.script("document.querySelector('#classes li button').click()")
         page.click("#delete-class")
         page.until(lambda: "disc" not in page.classes())
