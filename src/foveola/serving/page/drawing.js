@@ -11,11 +11,11 @@ const COLOURS = {
  *
  * Strokes are light on dark if the training images are, otherwise dark on light, and as wide as in the training images.
  * Points and width of a stroke are fractions of the drawing's width, independent of the screen. `blob()` is a PNG, or
- * null while nothing is drawn.
+ * null while nothing is drawn. The elements' ids begin with `prefix`, so that a page can have several drawing areas.
  */
-export function drawing(model, changed) {
-  const canvas = document.getElementById("drawing"), hint = document.getElementById("drawing-hint");
-  const stroke = document.getElementById("stroke");
+export function drawing(model, changed, prefix = "") {
+  const find = id => document.getElementById(prefix + id);
+  const canvas = find("drawing"), hint = find("drawing-hint"), stroke = find("stroke");
   const [height, width, channels] = model.image_shape;
   canvas.width = Math.round(SIDE * Math.min(width / height, 1));
   canvas.height = Math.round(SIDE * Math.min(height / width, 1));
@@ -29,7 +29,7 @@ export function drawing(model, changed) {
   let current = null, pointer = null;
 
   stroke.value = 100 * usualWidth(model.statistics);
-  if (channels === 3) offerColours(colour, chosen => { colour = chosen; });
+  if (channels === 3) offerColours(find("colours"), colour, chosen => { colour = chosen; });
 
   const drawn = () => current ? [...states.at(-1), current] : states.at(-1);
 
@@ -106,11 +106,10 @@ function usualWidth(statistics) {
   return Math.min(Math.max(statistics.stroke.middle * statistics.size.middle, 0.02), 0.2);
 }
 
-function offerColours(first, choose) {
-  const group = document.getElementById("colours");
+function offerColours(group, first, choose) {
   for (const [name, colour] of Object.entries(COLOURS)) {
     const label = group.appendChild(document.createElement("label"));
-    const button = Object.assign(document.createElement("input"), { type: "radio", name: "colour", value: colour });
+    const button = Object.assign(document.createElement("input"), { type: "radio", name: group.id, value: colour });
     button.checked = colour === first;
     button.setAttribute("aria-label", name);
     button.style.backgroundColor = colour;

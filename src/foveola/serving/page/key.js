@@ -6,7 +6,7 @@ let pending = null;
 
 /** The key that the user enters; requests made while the dialogue is open share it.
  *
- * `refused` is true if the server refused a key before. Throws an Error if the user enters none.
+ * `refused` is true if the server refused a key before. Throws an Error, with `keyless`, if the user enters none.
  */
 export function askForKey(refused) {
   pending ??= new Promise((resolve, reject) => {
@@ -16,7 +16,7 @@ export function askForKey(refused) {
     dialog.addEventListener("close", () => {
       pending = null;
       if (dialog.returnValue === "use") resolve(field.value);
-      else reject(new Error("The server requires an API key. Reload the page to enter it."));
+      else reject(Object.assign(new Error("The server requires an API key. Reload the page to enter it."), { keyless: true }));
     }, { once: true });
     dialog.showModal();
   });

@@ -7,6 +7,9 @@ const STORAGE_KEY = "foveola-api-key";
 let key = storedKey();
 let classes = 3;
 
+/** Whether the server requires a key, so that links cannot be followed as they are. */
+export const hasKey = () => key !== null;
+
 export async function open() {
   const model = await request("model");
   classes = model.class_names.length;
@@ -34,11 +37,17 @@ function post(path, parameters, blob, signal) {
   return request(`${path}?${new URLSearchParams(given)}`, { method: "POST", headers, body: blob, signal });
 }
 
-async function request(path, options = {}) {
+/** The JSON document of a response; throws an Error with the server's message, and `status` (0: no response). */
+export async function request(path, options = {}) {
+  return read(await respond(path, options));
+}
+
+/** The response to a request, sent with the key; if the server requires one, the user is asked for it. */
+export async function respond(path, options = {}) {
   for (;;) {
     const used = key;
     const response = await send(path, options, used);
-    if (response.status !== 401) return read(response);
+    if (response.status !== 401) return response;
     // Another request may have set a key meanwhile
     if (key === used) remember(await askForKey(used !== null));
   }
@@ -50,15 +59,17 @@ async function send(path, options, used) {
     return await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not respond. Check that it is running, then try again.");
+    const message = "The server does not respond. Check that it is running, then try again.";
+    throw Object.assign(new Error(message), { status: 0 });
   }
 }
 
 async function read(response) {
   const document = await response.json().catch(() => ({}));
   if (response.ok) return document;
-  const error = new Error(document.error ?? `The server responded with ${response.status} ${response.statusText}.`);
-  if (response.status === 503) error.retryAfter = Number(response.headers.get("Retry-After")) || 1;
+  const { status, statusText } = response;
+  const error = Object.assign(new Error(document.error ?? `The server responded with ${status} ${statusText}.`), { status });
+  if (status === 503) error.retryAfter = Number(response.headers.get("Retry-After")) || 1;
   throw error;
 }
 

@@ -1,0 +1,44 @@
+// The model, taken away: an ONNX file, a web page, the folder of the training.
+
+import { download } from "./download.js";
+import { find } from "./elements.js";
+import { attempt } from "./messages.js";
+import { command } from "./project.js";
+
+/** The part of the page with the exports; gives the function that is told of the project's changes. */
+export function takeawayView() {
+  let wanted = null; // the format that was asked for here
+
+  for (const format of ["onnx", "web"]) {
+    find(`export-${format}`).addEventListener("click", () => attempt(async () => {
+      find("export-said").textContent = "";
+      await command("export", { format });
+      wanted = format;
+    }));
+  }
+
+  return ({ folder, model, job }) => {
+    const running = job?.state === "running";
+    find("takeaway-hint").hidden = model !== null;
+    find("takeaway-shown").hidden = model === null;
+    find("run").textContent = model ? folder.replace(/[^/\\]+$/, `runs/${model.run}`) : ""; // beside the project's folder
+    find("export-onnx").disabled = find("export-web").disabled = running;
+    if (wanted === null || running || job?.kind !== "export") return;
+    const format = wanted;
+    wanted = null;
+    if (job.state === "done") attempt(() => finish(format, job.result.path, model));
+  };
+}
+
+async function finish(format, path, model) {
+  if (format === "onnx") {
+    const name = `${model.run}.onnx`;
+    await download("project/download", name);
+    find("export-said").textContent = `Downloaded as ${name}. It also lies in ${path}.`;
+  } else {
+    const look = `python -m http.server --directory ${quoted(path)}`;
+    find("export-said").textContent = `The page is in ${path}. To look at it: ${look}`;
+  }
+}
+
+const quoted = path => /[^\w./-]/.test(path) ? `'${path.replaceAll("'", "'\\''")}'` : path;
