@@ -237,7 +237,7 @@ def test_the_command(foveola_command, tmp_path):
         (["pack", source, "--verify"], "not a packed data set"),
         (["pack", source, "--image-size", "big"], "--image-size is 'big'"),
         (["pack", source, "--out", tmp_path / "out"], "already holds"),
-        (["pack", tmp_path / "nothing"], "Unknown data set"),
+        (["pack", tmp_path / "nothing"], "no file or folder"),
     ]:
         refused = foveola_command(*arguments)
         assert refused.code == 2
