@@ -38,7 +38,7 @@ SMALL_PYTHON = {"foveola.train(": "small_train("}
 
 NAMES = ("mnist", "fashion-mnist", "kmnist")
 # Pages whose trainings take longest
-SLOW = ("cnn-against-dnn", "kmnist-callbacks")
+SLOW = ("cnn-against-dnn", "kmnist-callbacks", "west-fashion-mnist")
 
 
 class Block(NamedTuple):

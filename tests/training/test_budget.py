@@ -108,7 +108,7 @@ def test_speed_is_measured_for_steps_and_images(images):
 
 
 def test_a_budgeted_run_records_its_steps_and_repeats(tmp_path):
-    first = foveola.train("digits", budget=6.0, out=tmp_path / "first", verbose=False)
+    first = foveola.train("digits", budget=4.0, out=tmp_path / "first", verbose=False)
     steps = first.status.recipe.steps
     assert first.status.steps == steps
     recipe = first.recipe

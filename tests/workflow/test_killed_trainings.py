@@ -10,10 +10,10 @@ import pytest
 
 _SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kills.py"
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="attempts are forks")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="attempts are forks")]
 
 
-@pytest.mark.parametrize(("name", "kills"), [("KILL", 12), pytest.param("TERM", 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "kills"), [("KILL", 12), ("TERM", 10)])
 def test_a_training_that_is_killed_and_resumed_gives_the_same_bytes(name, kills):
     command = [
         sys.executable,

@@ -10,9 +10,9 @@ import pytest
 _SCRIPT = Path(__file__).parents[2] / "benchmarks" / "simultaneous.py"
 
 
-@pytest.mark.parametrize("pairs", [1, pytest.param(6, marks=pytest.mark.slow)])
-def test_two_trainings_at_the_same_moment_do_not_disturb_each_other(pairs):
-    command = [sys.executable, str(_SCRIPT), "--pairs", str(pairs)]
+@pytest.mark.slow
+def test_two_trainings_at_the_same_moment_do_not_disturb_each_other():
+    command = [sys.executable, str(_SCRIPT), "--pairs", "6"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sum(json.loads(done.stdout.splitlines()[-1])["ends"].values()) == 2 * pairs
+    assert sum(json.loads(done.stdout.splitlines()[-1])["ends"].values()) == 12
