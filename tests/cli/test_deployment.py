@@ -168,7 +168,7 @@ def test_the_options_of_teach(foveola_command, taught):
     )
     assert settings.api_key.get_secret_value() == "opensesame"
     _, _, err = foveola_command("teach", "--host", "0.0.0.0")
-    assert err.startswith("Warning: anyone who can reach 0.0.0.0 can add and see pictures")
+    assert err.startswith("Warning: anyone who can reach 0.0.0.0 can add and see images")
     assert foveola_command("teach", "--api-key", "").code == 2
 
 

@@ -190,3 +190,14 @@ def test_a_process_ends_with_the_server_however_that_ends(module, tmp_path, numb
             wait_for(lambda: not is_running(pid))
         finally:
             process.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="needs niceness")
+@pytest.mark.parametrize("more", [0, 1, 12])
+def test_a_job_gives_way_to_the_server_and_one_of_a_server_that_gives_way_no_more_than_it(module, more):
+    name = module("import os; print(os.nice(0))")
+    own = os.nice(0)
+    command = ["nice", "-n", str(more), sys.executable, "-m", "foveola.teaching.attached", name]
+    # Standard input stays open until the process has ended
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert int(process.stdout.read()) == min(max(own + more, 5), 19)

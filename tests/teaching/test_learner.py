@@ -178,6 +178,7 @@ def test_commands_are_what_is_run_with_the_words_of_a_terminal(client, folder, q
     shown = client.get("/project").json()["commands"]
     assert set(shown) == {"train", "audit", "evaluate", "export_onnx", "export_web", "report"}
     assert shown["train"].startswith(f"foveola train {folder} --recipe auto --out {folder.parent}/runs/pictures-2 ")
+    assert shown["audit"] == f"foveola audit {folder} --out {folder.parent}/audits/pictures"
 
 
 @pytest.mark.parametrize(

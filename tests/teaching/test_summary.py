@@ -5,15 +5,15 @@ import pytest
 
 from foveola.datasets.reload import RecordedData
 from foveola.documents import Evaluation, ModelSize, RunStatus
-from foveola.evaluation.intervals import wilson
+from foveola.evaluation.intervals import grouped_wilson, wilson
 from foveola.evaluation.metrics import ClassMetrics
 from foveola.recipe import load_recipe
 from foveola.teaching.held_out import Mistake
 from foveola.teaching.summary import MAX_PICTURES, summarize
 
 
-def measured(confusion, names=("cup", "glass")):
-    """The evaluation with this confusion matrix."""
+def measured(confusion, names=("cup", "glass"), groups=None):
+    """The evaluation with this confusion matrix, without mistakes if the images come in so many groups."""
     counts = np.array(confusion)
     right, supports, named = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     rows = [
@@ -24,6 +24,8 @@ def measured(confusion, names=("cup", "glass")):
         for k, name in enumerate(names)
     ]  # fmt: skip
     accuracy = wilson(int(right.sum()), int(counts.sum()))
+    if groups is not None:
+        accuracy = grouped_wilson(np.ones(accuracy.n, bool), np.arange(accuracy.n) % groups)
     return Evaluation(
         split="test", n=accuracy.n, held_out=True, metrics={"accuracy": accuracy}, per_class=rows, confusion=confusion
     )
@@ -59,13 +61,13 @@ def sentences(evaluation, counts=None, mistakes=(), **data):
         ),
         (
             [[6, 0], [1, 5]],
-            "Of 12 images that it was not trained on, it classifies 11 correctly: so few images that for others "
-            "like them, anything from 65 to 99 % is possible.",
+            "Of 12 images that it was not trained on, it classifies 11 correctly. This test is small: for "
+            "others like them, anything from 65 to 99 % is possible.",
         ),
         (
             [[3, 0], [1, 2]],
-            "Of 6 images that it was not trained on, it classifies 5 correctly: so few images that for others like "
-            "them, anything from 44 to 97 % is possible, and guessing gives 50 %.",
+            "Of 6 images that it was not trained on, it classifies 5 correctly. This test is too small to be "
+            "sure: for others like them, anything from 44 to 97 % is possible, and guessing gives 50 %.",
         ),
         (
             [[100, 100], [100, 100]],
@@ -87,6 +89,16 @@ def test_recordings_are_named_where_they_were_kept_together():
         "Of 400 images that it was not trained on, nor on others of the same recording, it classifies 380"
         in sentences(measured([[190, 10], [10, 190]]), groups="recording")[0]
     )
+
+
+def test_all_right_on_two_recordings_is_not_called_guessing():
+    first, _, third = sentences(measured([[8, 0], [0, 10]], groups=2), groups="recording")
+    assert first == (
+        "Of 18 images that it was not trained on, nor on others of the same recording, it classifies 18 correctly. "
+        "This test is too small to be sure: for others like them, anything from 34 to 100 % is possible, and guessing "
+        "gives 56 %."
+    )
+    assert third.startswith("Record every class a few more times")
 
 
 def test_without_test_pictures_nothing_is_claimed():

@@ -232,7 +232,7 @@ class Page:
     def train(self):
         """Train for BUDGET seconds; the name of the run."""
         self.script(
-            """const option = new Option("test", arguments[0]);
+            """const option = new Option(`${arguments[0]} seconds`, arguments[0]);
             document.getElementById("seconds").append(option);
             option.selected = true;""",
             BUDGET,
@@ -395,7 +395,7 @@ def test_files_and_folders_are_added_and_exact_copies_are_not(page, folder, tmp_
         page.until(lambda: page.classes()["disc"] == 34)
         page.sent()
         assert page.text("#taken").startswith("4 images added")
-        page.give({"again.png": new["0.png"], "notes.txt": b"notes", "broken.png": new["1.png"][:200]}, kind="paste")
+        page.give({"again.png": new["0.png"], "notes.txt": b"notes", "broken.png": new["1.png"][:120]}, kind="paste")
         page.until(lambda: "1 exact copy not added, 1 image refused" in page.text("#taken"))
         page.sent()
         assert "0 images added" in page.text("#taken")

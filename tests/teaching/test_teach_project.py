@@ -179,9 +179,9 @@ def test_classes_that_there_are_not(project, name):
 CHANGES = {
     "add class glass": lambda project: project.add_class("glass"),
     "rename class cup to glass": lambda project: project.rename_class("cup", "glass"),
-    "delete class cup (3 pictures)": lambda project: project.delete_class("cup"),
-    "move 2 pictures to mug": lambda project: project.move(ids(project, "cup")[:2], "mug"),
-    "delete 1 picture": lambda project: project.delete(ids(project, "cup")[1:2]),
+    "delete class cup (3 images)": lambda project: project.delete_class("cup"),
+    "move 2 images to mug": lambda project: project.move(ids(project, "cup")[:2], "mug"),
+    "delete 1 image": lambda project: project.delete(ids(project, "cup")[1:2]),
 }
 
 
@@ -262,7 +262,7 @@ def test_pictures_change_all_or_none(project, folder):
     before = tree(folder)
     wanted = [*ids(project, "cup"), "0123456789abcdef"]
     for change in (lambda: project.move(wanted, "mug"), lambda: project.delete(wanted), lambda: project.keep(wanted)):
-        with pytest.raises(UserError, match="1 of these 4 pictures are not there any more"):
+        with pytest.raises(UserError, match="1 of these 4 images are not there any more"):
             change()
     assert tree(folder) == before
 
@@ -325,7 +325,7 @@ def test_a_change_that_was_killed_half_way_is_undone_after_a_restart(project, fo
         with pytest.raises(Killed):
             change(project)
     project = reopened(project)
-    assert project.undo() in ("move 3 pictures to mug", "delete 3 pictures")
+    assert project.undo() in ("move 3 images to mug", "delete 3 images")
     assert tree(folder) == before
     project.close()
 
@@ -462,7 +462,7 @@ def test_a_file_that_others_have_put_in_the_way_is_not_replaced(project, folder)
 
 def test_a_full_project_takes_no_more(project, monkeypatch):
     monkeypatch.setattr(project_module, "MAX_PICTURES", 3)
-    with pytest.raises(Refused, match="The project is full: it has 3 pictures"):
+    with pytest.raises(Refused, match="The project is full: it has 3 images"):
         project.add("cup", encode(picture(6)), ".png")
     project.delete(ids(project, "cup")[:1])
     project.add("cup", encode(picture(6)), ".png")
@@ -470,7 +470,7 @@ def test_a_full_project_takes_no_more(project, monkeypatch):
 
 def test_a_project_that_is_too_large_is_not_opened(project, monkeypatch):
     monkeypatch.setattr(project_module, "MAX_OPENED", 2)
-    with pytest.raises(DataError, match=r"holds 3 pictures; up to 2 can be shown\. Train from the command line"):
+    with pytest.raises(DataError, match=r"holds 3 images; up to 2 can be shown\. Train from the command line"):
         reopened(project)
     monkeypatch.undo()
     Project(project.folder).close()

@@ -52,7 +52,7 @@ def test_classes_are_made_renamed_deleted_and_undone(client, folder):
     ]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert answers[-1].json()["classes"] == [{"name": "glass", "count": 0}, {"name": "mug", "count": 0}]
-    assert answers[-1].json()["undo"] == "delete class Tasse (3 pictures)"
+    assert answers[-1].json()["undo"] == "delete class Tasse (3 images)"
     for text in ("rename class cup to Tasse", "add class glass", "add class mug"):
         document = client.post("/project/undo", json={}).json()
         assert document["undo"] == text
@@ -106,7 +106,7 @@ def test_pictures_are_moved_and_deleted(client, folder):
     document = client.post("/project/pictures/move", json={"ids": wanted[:2], "to": "mug"}).json()
     assert document["classes"] == [{"name": "cup", "count": 1}, {"name": "mug", "count": 2}]
     document = client.post("/project/pictures/delete", json={"ids": wanted[2:]}).json()
-    assert (document["classes"][0]["count"], document["undo"]) == (0, "delete 1 picture")
+    assert (document["classes"][0]["count"], document["undo"]) == (0, "delete 1 image")
     for _ in range(2):
         document = client.post("/project/undo", json={}).json()
     assert tree(folder) == before

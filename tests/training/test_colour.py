@@ -77,6 +77,11 @@ def test_images_of_one_colour_are_no_fault():
     assert colour_evidence(ImageSet(same, np.arange(20) % 2, NAMES[:2])).colour == 0.5
 
 
+def test_images_of_a_single_group_say_nothing():
+    """The other folds would be empty."""
+    assert colour_evidence(pictures("colour", groups=np.zeros(150, np.int64))) is None
+
+
 def test_images_of_a_group_do_not_testify_for_each_other():
     """Each group has a colour of its own, which says nothing about the class of other groups."""
     generator = np.random.default_rng(0)

@@ -309,7 +309,7 @@ def serve(
 
 def teach(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="Folder of class folders with pictures; made if it is missing.")
+        Path, typer.Argument(metavar="[FOLDER]", help="Folder of class folders with images; made if it is missing.")
     ] = Path("pictures"),
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")] = 8000,
@@ -331,7 +331,7 @@ def teach(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Collect pictures, train, try and correct a classifier on one page."""
+    """Collect images, train, try and correct a classifier on one page."""
     from pydantic import SecretStr
 
     from foveola.serving.settings import Settings
@@ -352,7 +352,7 @@ def teach(
     )
     if api_key is None and not is_loopback(host):
         typer.echo(
-            f"Warning: anyone who can reach {host} can add and see pictures, because there is no API key. Set "
+            f"Warning: anyone who can reach {host} can add and see images, because there is no API key. Set "
             "FOVEOLA_API_KEY, or listen on 127.0.0.1.",
             err=True,
         )

@@ -30,7 +30,7 @@ from foveola.evaluation.comparison import p_text
 from foveola.evaluation.costs import ParametersByImageSize
 from foveola.evaluation.metrics import METRICS, MULTILABEL_METRICS, metrics_of
 from foveola.evaluation.multilabel import LabelMetrics
-from foveola.evaluation.overfitting import guessing_text, is_guessing
+from foveola.evaluation.overfitting import guessing_text, is_guessing, is_undecided, undecided_text
 from foveola.evaluation.rejection import RejectionResult, promise
 from foveola.evaluation.unfamiliarity import UnfamiliarityResult
 from foveola.inputs.checks import proposed_fixes
@@ -136,7 +136,9 @@ def _without_copies(document: Evaluation) -> dict[str, str]:
 
 def _guessing(document: Evaluation) -> list[Text]:
     supports = [row.support for row in document.per_class]
-    return [_red(guessing_text(supports, "DATA"))] if is_guessing(document.accuracy, supports) else []
+    if is_guessing(document.accuracy, supports):
+        return [_red(guessing_text(supports, "DATA"))]
+    return [Text(undecided_text(document.accuracy, supports))] if is_undecided(document.accuracy, supports) else []
 
 
 def _red(text: str) -> Text:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from foveola.datasets.reload import GIVEN_GROUPS
 from foveola.documents import Evaluation, RunStatus
-from foveola.evaluation.overfitting import guessing_text, has_memorised, is_guessing, memorised_text
+from foveola.evaluation.overfitting import (
+    guessing_text,
+    has_memorised,
+    is_guessing,
+    is_undecided,
+    memorised_text,
+    undecided_text,
+)
 
 
 def repeat_command(status: RunStatus, run: Path) -> str:
@@ -20,7 +27,7 @@ def repeat_command(status: RunStatus, run: Path) -> str:
 
 
 def alarms(status: RunStatus, evaluation: Evaluation | None, run: Path) -> list[str]:
-    """Sentences about a model that only guesses, or only knows its training images; none for most models."""
+    """Sentences about a model that only guesses or only knows its training images, or a test that is too small."""
     if evaluation is None:
         return []
     found = []
@@ -32,6 +39,8 @@ def alarms(status: RunStatus, evaluation: Evaluation | None, run: Path) -> list[
     supports = [row.support for row in evaluation.per_class]
     if is_guessing(evaluation.accuracy, supports):
         found.append(guessing_text(supports, shlex.quote(status.data.path or status.data.name)))
+    elif is_undecided(evaluation.accuracy, supports):
+        found.append(undecided_text(evaluation.accuracy, supports))
     accuracy = evaluation.accuracy if evaluation.without_copies is None else evaluation.without_copies.accuracy
     if has_memorised(status.training_accuracy, accuracy) and status.training_accuracy is not None:
         side = min(status.data.image_shape[:2])

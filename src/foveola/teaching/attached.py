@@ -15,14 +15,14 @@ import time
 
 GRACE_SECONDS = 10.0
 """From SIGTERM to SIGKILL."""
-# Pages and predictions of the server come first
+# At least: pages and predictions of the server come first
 _NICENESS = 5
 
 
 def main() -> None:
     """Run the module that the first argument names."""
     if hasattr(os, "nice"):
-        os.nice(_NICENESS)
+        os.nice(max(_NICENESS - os.nice(0), 0))
     threading.Thread(target=_end_with_input, daemon=True).start()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -34,7 +34,7 @@ class Change:
 
     Parameters
     ----------
-    text : what it does, such as "delete class cup (12 pictures)"
+    text : what it does, such as "delete class cup (12 images)"
     moves : paths before and after, in order, each CLASS, CLASS/FILE or a place in the bin
     made : class folders that it makes
     """

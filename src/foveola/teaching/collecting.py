@@ -232,7 +232,7 @@ async def thumbnail(
     studio = studio_of(request)
     picture = studio.project.picture(query.id)
     if picture is None:
-        raise Refused(404, "The picture is not there any more.")
+        raise Refused(404, "The image is not there any more.")
     tag = f'"{picture.key}-{query.size}"'
     headers = {"ETag": tag, "Cache-Control": f"private, max-age={_THUMBNAIL_SECONDS}"}
     if tag in request.headers.get("if-none-match", ""):

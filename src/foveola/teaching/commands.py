@@ -19,6 +19,11 @@ def runs_folder(project: Path) -> Path:
     return project.absolute().parent / RUNS
 
 
+def audit_folder(project: Path) -> Path:
+    """Where an audit from the command line lies, in whichever folder it is started."""
+    return project.absolute().parent / "audits" / project.name
+
+
 def runs_of(project: Path) -> list[Path]:
     """The folders NAME-1, NAME-2, … of a project's runs, newest first."""
     found = []

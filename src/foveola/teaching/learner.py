@@ -106,7 +106,7 @@ class Learner:
         pictures = self.project.all_pictures()
         found = {
             "train": self._training_command(commands.next_run(folder), DEFAULT_SECONDS, "auto", pictures),
-            "audit": commands.audit(folder, Path("audits", folder.name), grouped=_has_recordings(pictures)),
+            "audit": commands.audit(folder, commands.audit_folder(folder), grouped=_has_recordings(pictures)),
         }
         if run is not None:
             found |= {
@@ -345,9 +345,9 @@ def missing_pictures(counts: Mapping[str, int]) -> str | None:
     Examples
     --------
     >>> missing_pictures({"cup": 12})
-    'Make a second class, and add pictures to it.'
+    'Make a second class, and add images to it.'
     >>> missing_pictures({"cup": 12, "glass": 0})
-    'The class “glass” has no pictures. Add some, or delete it.'
+    'The class “glass” has no images. Add some, or delete it.'
     >>> missing_pictures({"cup": 12, "glass": 9}) is None
     True
     """

@@ -48,7 +48,7 @@ def receive(data: bytes, max_pixels: int) -> Arrival:
     DataError
         If it cannot be used.
     """
-    frame = decode_first_frame(data, "The picture", max_pixels=max_pixels)
+    frame = decode_first_frame(data, "The image", max_pixels=max_pixels)
     notes = ("animated; only its first frame is used",) if frame.animated else ()
     container = read_container(data, max_pixels)
     plain = container is not None and container.orientation not in _TURNED and not container.continuations

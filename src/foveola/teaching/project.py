@@ -187,7 +187,7 @@ class Project:
         listed = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
         return [
             f"{len(found):,} {'entry' if len(found) == 1 else 'entries'} of the folder cannot be shown here: "
-            f"{printable(listed)}. Only picture files in class folders can; links and folders within a class are left "
+            f"{printable(listed)}. Only image files in class folders can; links and folders within a class are left "
             f"alone. Training may refuse such files: move them elsewhere."
         ]
 
@@ -277,7 +277,7 @@ class Project:
             if self.count >= MAX_PICTURES:
                 raise Refused(
                     507,
-                    f"The project is full: it has {self.count:,} pictures of at most {MAX_PICTURES:,}. Delete some, or "
+                    f"The project is full: it has {self.count:,} images of at most {MAX_PICTURES:,}. Delete some, or "
                     f"train from the command line, which takes more.",
                 )
             if one.folder.is_symlink():
@@ -332,7 +332,7 @@ class Project:
                 one.changed = changed
         if self.count > MAX_OPENED:
             raise DataError(
-                f"{self.folder} holds {self.count:,} pictures; up to {MAX_OPENED:,} can be shown. Train from the "
+                f"{self.folder} holds {self.count:,} images; up to {MAX_OPENED:,} can be shown. Train from the "
                 f"command line: foveola train {self.folder}"
             )
 
@@ -350,7 +350,7 @@ class Project:
             if name in classes:
                 raise DataError(
                     f"{self.folder} has two folders of the class {name}, whose names differ in their Unicode form "
-                    f"only. Move the pictures of both into one."
+                    f"only. Move the images of both into one."
                 )
             known = self._classes.get(name)
             classes[name] = known if known and known.folder.name == entry.name else _Class(Path(entry.path))
@@ -441,7 +441,7 @@ class Project:
         found = [self._by_id.get(identifier) for identifier in dict.fromkeys(identifiers)]
         if missing := found.count(None):
             raise UserError(
-                f"{missing:,} of these {len(found):,} pictures are not there any more. Nothing was changed; choose "
+                f"{missing:,} of these {len(found):,} images are not there any more. Nothing was changed; choose "
                 f"them again."
             )
         return [picture for picture in found if picture is not None]
@@ -487,7 +487,7 @@ def _opened(folder: Path) -> Path:
     """The folder, made if there is none, without links."""
     if folder.exists() and not folder.is_dir():
         raise DataError(
-            f"{folder} is a file, but pictures are collected in a folder with a folder for each class. Give such a "
+            f"{folder} is a file, but images are collected in a folder with a folder for each class. Give such a "
             f"folder, or the name of a new one."
         )
     with writing(folder, "Choose another folder."):
@@ -496,7 +496,7 @@ def _opened(folder: Path) -> Path:
             flush_folder(folder.parent)
     folder = folder.resolve()
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise OutputError(f"{folder} cannot be written, but pictures are added there. Correct its rights, or copy it.")
+        raise OutputError(f"{folder} cannot be written, but images are added there. Correct its rights, or copy it.")
     _check_layout(folder)
     return folder
 
@@ -526,7 +526,7 @@ def _check_layout(folder: Path) -> None:
         )
     if nested := [inner for path in folders for inner in _subfolders(path)]:
         raise DataError(
-            f"{nested[0]} is a folder within a class folder. A class folder must hold its pictures directly: move them "
+            f"{nested[0]} is a folder within a class folder. A class folder must hold its images directly: move them "
             f"up; or give {nested[0].parent}, if its folders are the classes."
         )
 
@@ -585,4 +585,4 @@ def _is_recent(changed: int) -> bool:
 
 
 def _counted(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count:,} pictures"
+    return "1 image" if count == 1 else f"{count:,} images"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from foveola.documents import Evaluation, RunStatus
-from foveola.evaluation.overfitting import has_memorised, is_guessing
+from foveola.evaluation.overfitting import guessing_accuracy, has_memorised, is_guessing, is_undecided
 from foveola.teaching.held_out import Mistake
 
 MAX_CONFUSIONS = 24
@@ -87,18 +87,17 @@ def how_good(status: RunStatus, evaluation: Evaluation | None) -> str:
     tested = (
         f"Of {_images(n)} that it was not trained on,{recordings} it classifies {round(accuracy.value * n):,} correctly"
     )
-    guessing = max(_supports(evaluation)) / n
-    wide = accuracy.high - accuracy.low > _WIDE
+    supports = _supports(evaluation)
     expected = f"{_percent(accuracy.low)} to {_percent(accuracy.high)} %"
-    if is_guessing(accuracy, _supports(evaluation)):
-        if not wide or accuracy.value <= guessing:
-            return f"{tested}, which is no better than guessing."
+    if is_guessing(accuracy, supports):
+        return f"{tested}, which is no better than guessing."
+    if is_undecided(accuracy, supports):
         return (
-            f"{tested}: so few images that for others like them, anything from {expected} is possible, and guessing "
-            f"gives {_percent(guessing)} %."
+            f"{tested}. This test is too small to be sure: for others like them, anything from {expected} is possible, "
+            f"and guessing gives {_percent(guessing_accuracy(supports))} %."
         )
-    if wide:
-        return f"{tested}: so few images that for others like them, anything from {expected} is possible."
+    if accuracy.high - accuracy.low > _WIDE:
+        return f"{tested}. This test is small: for others like them, anything from {expected} is possible."
     return f"{tested} ({_percent(accuracy.value)} %); for others like them, expect {expected}."
 
 
@@ -152,7 +151,13 @@ def suggest(status: RunStatus, evaluation: Evaluation | None, counts: Mapping[st
             f"images that are nearly the same teach nothing new."
         )
     if evaluation is not None and evaluation.accuracy.high - evaluation.accuracy.low > _WIDE:
-        found.append("Add images of every class: with more of them in the test, its result is more exact.")
+        if status.data.groups:
+            found.append(
+                "Record every class a few more times, at other places and in other light: with more recordings in the "
+                "test, its result is more exact."
+            )
+        else:
+            found.append("Add images of every class: with more of them in the test, its result is more exact.")
     if not found and evaluation is not None and evaluation.accuracy.value < _GOOD_ACCURACY:
         found.append("Add images that differ from those that are there, and look for wrong labels among them.")
     return found or ["Nothing stands out: try it with new images, and correct what it gets wrong."]

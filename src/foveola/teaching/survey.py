@@ -77,4 +77,4 @@ class Survey:
             try:
                 self.look()
             except Exception:  # what is read for convenience must not end with one odd file
-                logging.getLogger(__name__).exception("The pictures cannot be surveyed")
+                logging.getLogger(__name__).exception("The images cannot be surveyed")

@@ -49,7 +49,7 @@ class ColourEvidence:
 
 
 def colour_evidence(train: ImageSet, seed: int = 0) -> ColourEvidence | None:
-    """How well colour alone tells apart any two classes of training images; None for grey images.
+    """How well colour alone tells apart any two classes of training images; None for grey images, or a single group.
 
     Linear discriminant analysis, by up to 4,000 of the images, in five folds that keep groups together. It finds
     classes that differ in the colours of the whole image, or of a part that is not small.
@@ -59,7 +59,10 @@ def colour_evidence(train: ImageSet, seed: int = 0) -> ColourEvidence | None:
     if pixels.shape[3] == 1 or (pixels == pixels[..., :1]).all():
         return None
     units = np.arange(len(labels)) if train.groups is None else train.groups[chosen]
-    folds = assign_folds(labels, min(FOLDS, len(np.unique(units))), seed, units)
+    count = min(FOLDS, len(np.unique(units)))
+    if count < 2:
+        return None
+    folds = assign_folds(labels, count, seed, units)
     colour, grey = (
         _pairwise_accuracy(features, labels, folds, len(train.class_names)) for features in _histograms(pixels)
     )

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from foveola.errors import DataError, RecipeError
+from foveola.errors import RecipeError
 from foveola.images import ImageSet
 from foveola.models.classifier import Classifier
 from foveola.models.modules import ACTIVATIONS
@@ -29,7 +29,9 @@ from foveola.training.loop import seed_step
 
 # Inverse strengths of the regularization that are tried, for features of variance 1
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-FOLDS = 4
+MIDDLE_STRENGTH = 1e-2
+# Of cross-validation, if there are as many units
+MAX_FOLDS = 4
 MAX_ITERATIONS = 200
 # Images whose features are computed at once
 BATCH = 32
@@ -39,10 +41,13 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class HeadFit:
-    """How the last layer was fitted: `accuracy` is that of images that were left out, in cross-validation."""
+    """How the last layer was fitted.
+
+    `accuracy` is that of images that were left out, in cross-validation; None if there were too few for that.
+    """
 
     strength: float
-    accuracy: float
+    accuracy: float | None
     images: int
     views: int
     seconds: float
@@ -62,7 +67,8 @@ def fit_head(
 ) -> HeadFit:
     """Fit the last layer of a classifier in place; the other layers stay as they are.
 
-    The strength of the regularization is chosen by cross-validation on the training images, by log loss.
+    The strength of the regularization is chosen by cross-validation on the training images, by log loss. If these are
+    too few to leave some out, it is MIDDLE_STRENGTH.
 
     Parameters
     ----------
@@ -78,8 +84,6 @@ def fit_head(
     ------
     RecipeError
         If the network does not end with a dense layer.
-    DataError
-        If the images are too few for cross-validation.
     """
     started = time.perf_counter()
     classifier.to(device).eval()
@@ -158,15 +162,15 @@ def features_of_view(
 
 def _choose_strength(
     features: Features, train: ImageSet, units: NDArray[np.int64], recipe: Recipe, seed: int
-) -> tuple[float, float]:
+) -> tuple[float, float | None]:
     """The strength with the smallest log loss on images that are left out, and their accuracy with it."""
-    try:
-        folds = assign_folds(train.labels, FOLDS, seed, units)
-    except DataError as error:
-        raise DataError(f"The regularization of the last layer is chosen by cross-validation: {error}") from None
+    count = min(MAX_FOLDS, len(np.unique(units)))
+    folds = assign_folds(train.labels, count, seed, units)
+    if any(len(np.unique(train.labels[folds != fold])) < 2 for fold in range(count)):
+        return MIDDLE_STRENGTH, None  # nothing is left that can be told apart
     image_weights = np.ones(len(train)) if train.weights is None else train.weights
     losses, correct = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
-    for fold in range(FOLDS):
+    for fold in range(count):
         out = folds == fold
         labels = train.labels[out]
         for index, strength in enumerate(STRENGTHS):

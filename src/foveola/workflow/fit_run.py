@@ -212,9 +212,12 @@ def _fit_head(prepared: Prepared, screen: "Console") -> None:
             announce=lambda done, total: progress(done, total, "features"),
         )  # fmt: skip
     views = "" if fitted.views == 1 else f" of {fitted.views} views"
+    if fitted.accuracy is None:
+        how = f"too few different images for cross-validation: regularization {fitted.strength:g}"
+    else:
+        how = f"cross-validated accuracy {fitted.accuracy:.4f}"
     screen.print(
-        f"last layer fitted to the features{views} of {fitted.images:,} images in {fitted.seconds:.1f} s; "
-        f"cross-validated accuracy {fitted.accuracy:.4f}",
+        f"last layer fitted to the features{views} of {fitted.images:,} images in {fitted.seconds:.1f} s; {how}",
         soft_wrap=True,
     )
 

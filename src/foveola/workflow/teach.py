@@ -56,7 +56,7 @@ def teach(
     if settings is None:
         settings = _settings(host, port, api_key)
         if api_key is None and not is_loopback(host):
-            screen.print(f"Warning: anyone who can reach {host} can add and see pictures, because there is no API key.")
+            screen.print(f"Warning: anyone who can reach {host} can add and see images, because there is no API key.")
     if threading.current_thread() is not threading.main_thread():
         raise UserError("The server runs in the main thread, which receives signals. Call `teach` there.")
     from foveola.teaching.server import teach as run_server

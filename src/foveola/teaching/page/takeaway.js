@@ -1,7 +1,7 @@
 // The model, taken away: an ONNX file, a web page, the folder of the training.
 
 import { download } from "./download.js";
-import { find } from "./elements.js";
+import { element, find } from "./elements.js";
 import { attempt } from "./messages.js";
 import { command } from "./project.js";
 
@@ -37,7 +37,7 @@ async function finish(format, path, model) {
     find("export-said").textContent = `Downloaded as ${name}. It also lies in ${path}.`;
   } else {
     const look = `python -m http.server --directory ${quoted(path)}`;
-    find("export-said").textContent = `The page is in ${path}. To look at it: ${look}`;
+    find("export-said").replaceChildren("The page is in ", element("code", path), ". To look at it: ", element("code", look));
   }
 }
 
