@@ -290,8 +290,8 @@ def test_collected_trained_tried_corrected_and_taken_away(page, video, tmp_path)
             page.screenshot(f"2-recorded-{name}")
             page.source("collect-source", "files")
         assert all(count >= 30 for count in page.classes().values())
+        page.until(lambda: {name: len(list((folder / name).iterdir())) for name in page.classes()} == page.classes())
         files = {name: sorted(path.name for path in (folder / name).iterdir()) for name in page.classes()}
-        assert {name: len(found) for name, found in files.items()} == page.classes()
         assert len({file[:18] for file in files["disc"]}) == 5, "five recordings"
 
         training = page.train()
