@@ -147,7 +147,7 @@ def test_what_the_library_datasets_saves(tmp_path, expected):
 def test_columns_of_labels_on_the_command_line():
     assert table_columns(label="a")["label"] == ["a"]
     assert table_columns(label='beach, people,"sun, set"', separator=";") == {"label": list(NAMES), "separator": ";"}
-    with pytest.raises(UserError, match="no list of names"):
+    with pytest.raises(UserError, match="not a list of names"):
         table_columns(label='a,"b')
     assert Columns(label=("a", "b")).model_dump(mode="json")["label"] == ["a", "b"]
     assert Columns.model_validate_json('{"label": "a"}').labels == ("a",)

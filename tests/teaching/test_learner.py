@@ -83,7 +83,11 @@ class Commands:
         options = dict(pairwise(arguments))
         match name:
             case "train":
-                shutil.copytree(self.trained.run.path, options["--out"], ignore=shutil.ignore_patterns("exports"))
+                out = Path(options["--out"])
+                assert not list(out.iterdir()), "the command takes an empty folder"
+                shutil.copytree(
+                    self.trained.run.path, out, ignore=shutil.ignore_patterns("exports"), dirs_exist_ok=True
+                )
             case "export" if options["--format"] == "onnx":
                 shutil.copytree(self.trained.run.path / "exports", Path(arguments[1], "exports"))
             case "export":
@@ -417,3 +421,22 @@ def test_requests_under_way_are_answered_by_the_model_before(folder, trained):
 
     with pytest.raises(Exception, match="There is no model yet"):
         asyncio.run(swap())
+
+
+def test_a_training_gets_a_folder_that_nobody_else_has_made(tmp_path):
+    """A training that fails removes its folder, and must not remove that of another."""
+    project, runs = tmp_path / "cups", tmp_path / "runs"
+    runs.mkdir()
+    (runs / "cups-1").mkdir()
+    (runs / "cups-2").write_text("not a folder")
+    made = [commands.make_next_run(project) for _ in range(2)]
+    assert [run.name for run in made] == ["cups-3", "cups-4"]
+    assert all(run.is_dir() for run in made)
+
+
+def test_a_folder_that_another_training_makes_at_the_same_moment_is_left_alone(tmp_path, monkeypatch):
+    project = tmp_path / "cups"
+    names = iter(["cups-1", "cups-2"])
+    monkeypatch.setattr(commands, "next_run", lambda project: tmp_path / "runs" / next(names))
+    (tmp_path / "runs" / "cups-1").mkdir(parents=True)
+    assert commands.make_next_run(project).name == "cups-2"

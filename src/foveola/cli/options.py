@@ -194,7 +194,7 @@ def parse_names(text: str) -> list[str]:
     try:
         return [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [""])]
     except csv.Error as error:
-        raise UserError(f"{text!r} is no list of names: {error}. Separate them by commas, such as a,b,c.") from None
+        raise UserError(f"{text!r} is not a list of names: {error}. Separate them by commas, such as a,b,c.") from None
 
 
 def parse_overrides(settings: list[str] | None) -> dict[str, Any]:

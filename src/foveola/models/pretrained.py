@@ -169,7 +169,7 @@ def read_pretrained(
 
 
 def _check_kind(entry: Pretrained, path: Path, content: bytes) -> None:
-    """Refuse what is no file of published weights."""
+    """Refuse a file that does not hold published weights."""
     if content.startswith(_PICKLES):
         raise ModelError(
             f"{path} seems to be a file of torch.save, which holds a pickle and could run code, so that it is not "

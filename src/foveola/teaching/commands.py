@@ -25,13 +25,13 @@ def audit_folder(project: Path) -> Path:
 
 
 def runs_of(project: Path) -> list[Path]:
-    """The folders NAME-1, NAME-2, … of a project's runs, newest first."""
+    """What is called NAME-1, NAME-2, … where a project's runs lie, newest first."""
     found = []
     pattern = re.compile(re.escape(project.name) + r"-([1-9][0-9]{0,8})")
     folder = runs_folder(project)
     for path in folder.iterdir() if folder.is_dir() else ():
         match = pattern.fullmatch(path.name)
-        if match is not None and path.is_dir():
+        if match is not None:
             found.append((int(match[1]), path))
     return [path for _, path in sorted(found, reverse=True)]
 
@@ -41,6 +41,17 @@ def next_run(project: Path) -> Path:
     before = runs_of(project)
     number = int(before[0].name.rpartition("-")[2]) + 1 if before else 1
     return runs_folder(project) / f"{project.name}-{number}"
+
+
+def make_next_run(project: Path) -> Path:
+    """Make the folder of the next training, which nobody else had made before: it may be removed if that fails."""
+    while True:
+        run = next_run(project)
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:  # another training has just begun there
+            continue
+        return run
 
 
 def train(

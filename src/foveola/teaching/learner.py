@@ -148,7 +148,7 @@ class Learner:
             raise Refused(409, missing)
 
         def work(progress: Progress) -> dict[str, Any]:
-            run = commands.next_run(self.project.folder)
+            run = commands.make_next_run(self.project.folder)
             command = self._training_command(run, seconds, recipe, self.project.all_pictures())
             return self._trained(progress, run, command)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveola.images import Images
-from foveola.models.classifier import INFERENCE_BATCH, Classifier
+from foveola.models.classifier import Classifier
 
 # Of float16, in which logits are kept
 LARGEST = torch.finfo(torch.float16).max
@@ -21,9 +21,10 @@ def teacher_logits(teacher: Classifier, images: Images, device: torch.device, pr
     teacher.to(device)
     logits = torch.empty((len(images), len(teacher.class_names)), dtype=torch.float16, device=device)
     autocast = torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    size = teacher.inference_batch
     with teacher.eval_mode(), torch.no_grad(), autocast:
-        for start in range(0, len(images), INFERENCE_BATCH):
-            rows = slice(start, start + INFERENCE_BATCH)
+        for start in range(0, len(images), size):
+            rows = slice(start, start + size)
             batch = torch.from_numpy(np.array(images[rows])).to(device)
             logits[rows] = teacher(batch).float().clamp(-LARGEST, LARGEST)
     return logits
