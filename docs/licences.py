@@ -38,15 +38,15 @@ SPDX = {
 PROSE = """# Licences
 
 Foveola is under [Apache-2.0](https://www.apache.org/licenses/LICENSE-2.0). What it needs may be used in closed and in
-commercial programs: no package is under GPL, LGPL or AGPL. `make docs` writes this page from the metadata of the installed
-packages, and a test refuses a licence that is not on its list. Exact versions, and the extras that are not below, are in the
-CycloneDX documents that `make sbom` writes.
+commercial programs: no package is under GPL, LGPL or AGPL. `make docs` writes this page from the metadata of the
+installed packages, and a test refuses a licence that is not on its list. Exact versions, and the extras that are not
+below, are in the CycloneDX documents that `make sbom` writes.
 
 - **certifi and parts of tqdm are under MPL-2.0.** Whoever changes these files publishes the changes to them; nothing is
   asked of programs that use them.
 - **Wheels contain libraries.** Those of NumPy and SciPy for Linux hold GCC's runtime libraries: under GPL-3.0 with the
-  exception for what GCC compiles, and libquadmath under LGPL-2.1, each as a file that can be replaced. Their licence files
-  have the details.
+  exception for what GCC compiles, and libquadmath under LGPL-2.1, each as a file that can be replaced. Their licence
+  files have the details.
 - **PyTorch for GPUs** also brings NVIDIA's CUDA libraries, under NVIDIA's own terms, and Triton (MIT). PyTorch for
   processors, and the base install, bring neither.
 - **cleanlab** is needed from 2.9 on, because earlier versions are under AGPL-3.0.

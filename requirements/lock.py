@@ -18,11 +18,13 @@ ROOT = Path(__file__).parents[1]
 UV = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
 FOR_GPUS = "cuda-|nvidia-|triton=="
 
-LOCK = """# {what}, with the hashes of every file: the versions of constraints.txt.
+LOCK = """\
+# {what}, with the hashes of every file: the versions of constraints.txt.
 # Made by `make lock`. Use: pip install --require-hashes -r requirements/{name}
 """
-LOWEST = """# The lowest versions that pyproject.toml allows, with the newest of what these need in turn, for Python 3.11.
-# PyTorch and the tools of the tests are those of constraints.txt. Made by `make lock`, used by `make test-lowest`.
+LOWEST = """\
+# The lowest versions that pyproject.toml allows, with the newest of what these need in turn, for Python 3.11 on Linux.
+# PyTorch and tools for development have the versions of constraints.txt. Made by `make lock`, for `make test-lowest`.
 """
 
 
@@ -51,7 +53,7 @@ def _compile(*options: str) -> list[str]:
     """What uv chooses; its messages go to standard error."""
     quiet = ["--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
     command = [UV, "pip", "compile", "pyproject.toml", "--python-version=3.11", *quiet, *options]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.splitlines()
 
 
