@@ -49,7 +49,6 @@ below, are in the CycloneDX documents that `make sbom` writes.
   files have the details.
 - **PyTorch for GPUs** also brings NVIDIA's CUDA libraries, under NVIDIA's own terms, and Triton (MIT). PyTorch for
   processors, and the base install, bring neither.
-- **cleanlab** is needed from 2.9 on, because earlier versions are under AGPL-3.0.
 - **Data sets and pretrained weights** have licences of their own: see `foveola datasets` and
   [photographs](photographs.md).
 """
