@@ -71,15 +71,14 @@ sbom: .venv-tools/.ready .venv-base/.ready .venv-full/.ready  ## build/sbom/: wh
 	    --output-file build/sbom/foveola-$$install.cdx.json .venv-$$install || exit 1; \
 	done
 
-.venv-base/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv --without-pip .venv-base
-	$(PYTHON) -m pip --python .venv-base/bin/python install --quiet --constraint constraints.txt .
+.venv-base/.ready: pyproject.toml constraints.txt $(VENV)/.ready
+	$(BIN)/python -m venv --without-pip .venv-base
+	$(BIN)/pip --python .venv-base/bin/python install --quiet --constraint constraints.txt .
 	touch $@
 
-.venv-full/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv --without-pip .venv-full
-	$(PYTHON) -m pip --python .venv-full/bin/python install --quiet --constraint constraints.txt torch
-	$(PYTHON) -m pip --python .venv-full/bin/python install --quiet --constraint constraints.txt \
+.venv-full/.ready: pyproject.toml constraints.txt $(VENV)/.ready
+	$(BIN)/python -m venv --without-pip .venv-full
+	$(BIN)/pip --python .venv-full/bin/python install --quiet --constraint constraints.txt \
 	  '.[train,tune,tables,hub,tensorboard,mlflow,wandb]'
 	touch $@
 
