@@ -99,7 +99,7 @@ def explain(
     numbers = [_class_number(classifier, name) for name in classes]
     files = _find_images(images)
     inputs = list(read_images(files, classifier.metadata, grey=grey, fix=fix, verbose=verbose))
-    require("jinja2", "train")
+    require("jinja2", "plots")
     from foveola.reports.explanation import explanation_page, maps_shown
 
     filters, explanations = _filters(classifier), {}
