@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from foveola.errors import UserError
 from foveola.files import flush_folder, write_atomically
@@ -209,4 +209,5 @@ def _is_inside(path: str) -> bool:
 
 
 def _is_special(part: str) -> bool:
-    return part in (".", "..", _RECORD) or os.sep in part or (os.altsep or os.sep) in part or "\0" in part
+    """Whether a path's part leads elsewhere, such as ".." or, on Windows, "C:", or is the record's own name."""
+    return part.casefold() in ("..", _RECORD) or PurePath(part).name != part or "\0" in part
