@@ -21,7 +21,8 @@ from foveola.teaching.current import MODEL, Current, OpenedRun
 from foveola.teaching.ending import call_at_end
 from foveola.teaching.events import Events
 from foveola.teaching.jobs import Job, JobRunning, Jobs, Kind, Progress
-from foveola.teaching.project import Picture, Project
+from foveola.teaching.listing import Picture
+from foveola.teaching.project import Project
 from foveola.teaching.snapshot import SNAPSHOTS, keep_snapshot, take_snapshot
 from foveola.teaching.summary import Summary, summarize
 

@@ -82,6 +82,7 @@ class Studio:
                 "classes": [{"name": name, "count": count} for name, count in counts.items()],
                 "pictures": sum(counts.values()),
                 "undo": project.undo_text,
+                "bin": project.bin_size._asdict(),
                 "notes": project.notes,
             }
         document |= {"model": None, "job": None, "summary": None, "commands": {}}
