@@ -41,6 +41,7 @@ def test_the_project_document(client, folder):
         "job": None,
         "summary": None,
         "commands": {},
+        "unfinished": None,
     }
 
 

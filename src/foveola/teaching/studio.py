@@ -85,7 +85,7 @@ class Studio:
                 "bin": project.bin_size._asdict(),
                 "notes": project.notes,
             }
-        document |= {"model": None, "job": None, "summary": None, "commands": {}}
+        document |= {"model": None, "job": None, "summary": None, "commands": {}, "unfinished": None}
         for part in self.parts.values():
             document |= part.fields()
         return document
