@@ -137,8 +137,6 @@ function drawingTools(send) {
     if (blob === null) trouble("Draw something first.");
     else if (send([blob], { name: "The drawing" })) area.clear();
   });
-  find("collect-undo").addEventListener("click", () => area?.undo());
-  find("collect-clear").addEventListener("click", () => area?.clear());
   return () => attempt(async () => {
     // Strokes like those of the images that the model was trained on
     const model = area === null && currentProject().model ? await open() : ANY_MODEL;

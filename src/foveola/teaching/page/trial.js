@@ -164,8 +164,6 @@ function makeBench(model) {
     target.value = ""; // allows the same file to be chosen again
   });
   find("pause").addEventListener("click", () => pause(find("pause").getAttribute("aria-pressed") === "false"));
-  find("undo").addEventListener("click", area.undo);
-  find("clear").addEventListener("click", area.clear);
   return {
     get source() { return source; },
     switchTo,
