@@ -6,7 +6,7 @@ import { virtualGrid } from "./grid.js";
 import { attempt, say } from "./messages.js";
 import { pictureSource } from "./pages.js";
 import { change } from "./project.js";
-import { showThumbnail } from "./thumbnails.js";
+import { keptThumbnail } from "./thumbnails.js";
 
 /** The list of images of the chosen class. */
 export function pictureList() {
@@ -157,9 +157,7 @@ function cell(at, total, found, signal) {
   option.setAttribute("aria-setsize", total);
   option.dataset.at = at;
   if (!found) return option;
-  const image = Object.assign(element("img"), { alt: "", draggable: false });
-  option.append(image);
-  showThumbnail(image, found.id, { signal });
+  option.append(keptThumbnail(found.id, signal));
   const near = found.near ? ", much like another image" : "";
   option.setAttribute("aria-label", `Image ${at + 1}${near}${found.recording ? ", recorded" : ""}`);
   if (found.near) option.append(Object.assign(element("span", "≈", "near"), { title: "Much like another image" }));
