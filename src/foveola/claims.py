@@ -293,6 +293,12 @@ def unfinished_request(path: Path) -> TrainingRequest | None:
     return _read_request(request) if request.is_file() else None
 
 
+def has_checkpoint(path: Path) -> bool:
+    """Whether an unfinished training in a run's folder can go on from where it was, or has only to be put in place."""
+    folder = path / CHECKPOINT
+    return (folder / _PUBLISH).is_file() or all((folder / name).is_file() for name in (_REQUEST, _STATE))
+
+
 def _read_request(path: Path) -> TrainingRequest:
     try:
         content = path.read_bytes()

@@ -135,6 +135,11 @@ def suggest(status: RunStatus, evaluation: Evaluation | None, counts: Mapping[st
         )
     else:
         found += _about_quality(status, evaluation)
+    if status.reject is not None and status.reject.threshold is None:
+        found.append(
+            "Add images of every class, and check that each is in the right one: every answer is called uncertain, "
+            "because too many of the surest ones were wrong on images set aside."
+        )
     if smallest is not None and counts[smallest] < _BEHIND * largest:
         found.append(
             f"Add images of {_quoted(smallest)}: it has {counts[smallest]:,}, the largest class has {largest:,}."
