@@ -1,6 +1,6 @@
-// Thumbnails of the project's images; asked for with the server's key, which an <img> could not send.
+// Thumbnails of the project's images, a few at a time. An <img> asks for its own, unless a key must be sent.
 
-import { respond } from "./backend.js";
+import { hasKey, respond } from "./backend.js";
 import { element } from "./elements.js";
 
 const MAX_KEPT = 2000; // images of the grid
@@ -41,17 +41,21 @@ async function next() {
   const { image, id, size } = waiting.pop();
   loading.add(image);
   try {
-    await show(image, id, size);
-  } catch { /* removed meanwhile, or the server is away, which is told elsewhere */ }
+    await show(image, `project/thumbnail?id=${id}&size=${size}`);
+  } catch { // removed meanwhile, or the server is away, which is told elsewhere
+    image.removeAttribute("src");
+  }
   loading.delete(image);
   next();
 }
 
-async function show(image, id, size) {
-  const parameters = new URLSearchParams({ id, ...(size === "large" && { size }) });
-  const response = await respond(`project/thumbnail?${parameters}`);
-  if (!response.ok) throw new Error(response.statusText);
-  const url = URL.createObjectURL(await response.blob());
+async function show(image, path) {
+  const ended = new Promise((resolve, reject) => Object.assign(image, { onload: resolve, onerror: reject }));
+  if (!hasKey()) {
+    image.src = path;
+    return ended;
+  }
+  const url = URL.createObjectURL(await (await respond(path)).blob());
   image.src = url;
-  await image.decode().finally(() => URL.revokeObjectURL(url));
+  return ended.finally(() => URL.revokeObjectURL(url));
 }
