@@ -116,7 +116,7 @@ function newCard(name, choose) {
 }
 
 function hint(classes) {
-  if (!classes.length) return "A class is a kind of image to be told apart from others, such as cup. Add two or more.";
+  if (!classes.length) return "A class is one kind of image that the model shall recognise, such as cup. Add two or more.";
   if (classes.length === 1) return "Add a second class, so that there is something to tell apart.";
   return "";
 }
