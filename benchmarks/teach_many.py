@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 from PIL import Image
+
 from teach_kills import start
 
 DISCS, SQUARES = 10_000, 5_000

@@ -85,6 +85,12 @@ class Commands:
             raise Failure("There is no room on the disk. Make room.")
         options = dict(pairwise(arguments))
         match name:
+            case "train" if "--resume" in options:
+                out = Path(options["--resume"])
+                shutil.rmtree(out / "checkpoint", ignore_errors=True)
+                shutil.copytree(
+                    self.trained.run.path, out, ignore=shutil.ignore_patterns("exports"), dirs_exist_ok=True
+                )
             case "train":
                 out = Path(options["--out"])
                 assert not list(out.iterdir()), "the command takes an empty folder"
