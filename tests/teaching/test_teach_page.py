@@ -313,7 +313,7 @@ def test_collected_trained_tried_corrected_and_taken_away(page, video, tmp_path)
         before = page.classes()["square"]
         page.screenshot("6-wrong")
         page.click("#correct-classes button:last-child")
-        page.until(lambda: page.text("#corrected") == "Kept as square. It counts at the next training.")
+        page.until(lambda: page.text("#corrected") == "Added to square. The next training uses it.")
         page.until(lambda: page.classes()["square"] == before + 1)
         page.screenshot("6-corrected")
 
