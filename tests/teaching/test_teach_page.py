@@ -452,6 +452,24 @@ def test_images_are_selected_moved_and_deleted_by_pointer_and_keyboard(page, fol
         page.screenshot("collect-enlarged")
 
 
+def test_the_bin_is_emptied_after_a_question(page, folder):
+    with opened(page, folder):
+        assert not page.find("#bin").is_displayed()
+        cells(page)[0].click()
+        page.click("#delete-pictures")
+        page.until(lambda: page.text("#bin-said").startswith("In the bin: 1 image, "))
+        page.click("#empty-bin")
+        assert page.text("#bin-title").startswith("Delete 1 image (")
+        page.click("#bin-question [value=cancel]")
+        assert page.find("#bin").is_displayed()
+        page.click("#empty-bin")
+        page.click("#bin-question [value=empty]")
+        page.until(lambda: not page.find("#bin").is_displayed())
+        assert not page.find("#undo-bar").is_displayed()
+        assert list((folder / ".foveola" / "bin").rglob("*.png")) == []
+        assert page.classes() == {"disc": 29, "other": 3}
+
+
 def test_of_thousands_only_the_visible_ones_are_on_the_page(page, tmp_path):
     many = tmp_path / "many" / "dots"
     many.mkdir(parents=True)

@@ -202,7 +202,7 @@ class Learner:
             if resumed:
                 progress.say("Reading the images")
             else:
-                progress.say("Reading the images, and trying how fast this machine is")
+                progress.say("Reading the images, and measuring how fast this machine is")
                 take_snapshot(self.project.folder, snapshot)
             progress.run("foveola", *command, "--callback", commands.ANNOUNCE)
             progress.say("Saving the model")
