@@ -470,6 +470,29 @@ def test_the_bin_is_emptied_after_a_question(page, folder):
         assert page.classes() == {"disc": 29, "other": 3}
 
 
+def test_an_interrupted_training_is_continued(page, folder):
+    with opened(page, folder):
+        # What the server would say of a training that was killed
+        page.script(
+            """const real = window.fetch;
+            window.sent = [];
+            window.fetch = async (path, options) => {
+              if (path === "project/train") {
+                sent.push(JSON.parse(options.body));
+                const job = { kind: "training", state: "running", message: "Training", history: [], seconds: 0 };
+                return new Response(JSON.stringify(job), { status: 202 });
+              }
+              const response = await real(path, options);
+              if (path !== "project") return response;
+              return new Response(JSON.stringify({ ...await response.json(), unfinished: "shapes-3" }));
+            };"""
+        )
+        page.add_class("third")
+        page.until(lambda: page.text("#unfinished p") == "The training shapes-3 was interrupted before its end.")
+        page.click("#resume")
+        page.until(lambda: page.script("return sent") == [{"resume": True, "replace": False}])
+
+
 def test_of_thousands_only_the_visible_ones_are_on_the_page(page, tmp_path):
     many = tmp_path / "many" / "dots"
     many.mkdir(parents=True)

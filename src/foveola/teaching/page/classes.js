@@ -109,7 +109,7 @@ function card(line, name, count, choose) {
 function newCard(name, choose) {
   const line = element("li"), chosen = Object.assign(element("button", "", "card"), { type: "button" });
   line.dataset.name = name;
-  chosen.append(element("b", name), element("span"));
+  chosen.append(element("b", name), " ", element("span"));
   chosen.addEventListener("click", choose);
   line.append(chosen);
   return line;

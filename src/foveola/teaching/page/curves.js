@@ -6,7 +6,8 @@ import { percent } from "./pixels.js";
 const WIDTH = 320, HEIGHT = 150, LEFT = 38, RIGHT = 6, TOP = 8, BOTTOM = 22;
 
 /** Draw accuracies of epochs, each { epoch, accuracy, val_accuracy }; what is null is left out. */
-export function drawCurves(history) {
+export function drawCurves(all) {
+  const history = all.filter(({ epoch }) => epoch > 0); // 0 is before the first step
   find("curves").hidden = history.length === 0;
   if (!history.length) return;
   const last = history.at(-1), end = Math.max(last.epoch, 2);
