@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from foveola.errors import DataError
 from foveola.explanation.activations import penultimate_features
 from foveola.images import ImageSet
+from foveola.training import cross_fit_head as cross_fit_head_module
 from foveola.training.build import build_classifier
 from foveola.training.cross_fit import assign_folds
 from foveola.training.cross_fit_head import cross_fit_head
@@ -57,17 +58,19 @@ def test_predictions_are_those_of_regressions_on_the_other_folds(fitted, recipe,
     assert (fitted(images, learnt)[0].logits == predictions.logits).all()
 
 
-def test_no_regression_has_seen_a_copy(fitted, monkeypatch):
-    """Labels say nothing here: an image is given its label only if a copy of it was learnt."""
-    monkeypatch.setattr("foveola.training.head.STRENGTHS", (100.0,))
-    random = np.random.default_rng(0)
-    images = random.integers(0, 255, (60, 6, 6, 1), dtype=np.uint8)
-    labels = random.integers(0, 2, 60)
-    doubled = ImageSet(np.concatenate([images, images]), np.concatenate([labels, labels]), ("a", "b"))
-    apart, _ = fitted(doubled, units=np.arange(120))
-    together, _ = fitted(doubled, units=np.arange(120) % 60)
-    assert (apart.predicted == apart.labels).mean() > 0.9
-    assert (together.predicted == together.labels).mean() < 0.75
+def test_no_regression_has_seen_a_copy(fitted, toy, monkeypatch):
+    chosen, fit = [], cross_fit_head_module.fit_regression
+
+    def record(features, images, mask, *options):
+        chosen.append(mask)
+        return fit(features, images, mask, *options)
+
+    monkeypatch.setattr(cross_fit_head_module, "fit_regression", record)
+    units = np.arange(60) % 30
+    fitted(toy(60), units=units)
+    assert len(chosen) == 6
+    assert all(0 < mask.sum() < 60 for mask in chosen)
+    assert not any(np.isin(units[~mask], units[mask]).any() for mask in chosen)
 
 
 def test_a_class_that_the_other_folds_lack_is_not_judged(fitted, toy):

@@ -65,6 +65,7 @@ class Changes:
         self._root = root
         self._bin = root / HIDDEN / "bin"
         self._size: BinSize | None = None  # not known since the last change
+        self._sizes: dict[int, BinSize] = {}  # of what each change has deleted
         numbers = self._numbers()
         self._next = numbers[-1] + 1 if numbers else 1
         found = ((number, _read(self._record(number))) for number in numbers[-MAX_UNDO:])
@@ -84,13 +85,11 @@ class Changes:
     def bin_size(self) -> BinSize:
         """What was deleted, and is still there."""
         if self._size is None:
-            images = size = 0
-            for root, _, names in os.walk(self._bin):
-                for path in (Path(root, name) for name in names if name != _RECORD):
-                    with suppress(FileNotFoundError):  # somebody else has removed it
-                        size += path.lstat().st_size
-                        images += is_image(path)
-            self._size = BinSize(images, size)
+            numbers = self._numbers()
+            for number in set(numbers) - self._sizes.keys():
+                self._sizes[number] = _size(self._record(number).parent)
+            sizes = [self._sizes[number] for number in numbers]
+            self._size = BinSize(sum(one.images for one in sizes), sum(one.bytes for one in sizes))
         return self._size
 
     def make(self, change: Change) -> None:
@@ -138,6 +137,7 @@ class Changes:
             return None
         number, change = self._last[-1]
         self._size = None
+        self._sizes.pop(number, None)
         self._reverse(change)
         self._flush(change)
         self._last.pop()
@@ -153,7 +153,7 @@ class Changes:
             If something cannot be deleted; it stays in the bin, and can be deleted later.
         """
         deletions = [place for place, (_, change) in enumerate(self._last) if _deletes(change)]
-        self._last, self._size = self._last[deletions[-1] + 1 if deletions else 0 :], None
+        self._last, self._size, self._sizes = self._last[deletions[-1] + 1 if deletions else 0 :], None, {}
         kept = {number for number, _ in self._last}
         emptied = [number for number in self._numbers() if number not in kept]
         for number in emptied:  # first, so that no change is undone of which a part is gone
@@ -229,7 +229,17 @@ def _refuse_existing(source: Path, target: Path) -> None:
 
 def _folders(place: Path) -> Iterator[Path]:
     with suppress(OSError):
-        yield from (path for path in place.iterdir() if path.is_dir() and not path.is_symlink())
+        yield from (Path(entry.path) for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
+
+
+def _size(folder: Path) -> BinSize:
+    images = size = 0
+    for root, _, names in os.walk(folder):
+        for path in (Path(root, name) for name in names if name != _RECORD):
+            with suppress(FileNotFoundError):  # somebody else has removed it
+                size += path.lstat().st_size
+                images += is_image(path)
+    return BinSize(images, size)
 
 
 def _deletes(change: Change) -> bool:

@@ -1,6 +1,5 @@
 """A training that was interrupted, by a kill or a closed laptop, and can be gone on with: the images are the same."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,8 +64,8 @@ def can_go_on(project: Path, run: Path) -> bool:
 def _inodes(snapshot: Path) -> dict[tuple[str, str], int]:
     """The number of each picture's file in its file system, by class folder and name."""
     found = {}
-    for folder in (path for path in snapshot.iterdir() if path.is_dir()):
-        for entry in os.scandir(folder):
-            if not is_junk(entry.name) and is_image(Path(entry.name)):
-                found[folder.name, entry.name] = entry.stat().st_ino
+    for path in snapshot.glob("*/*"):
+        if not is_junk(path.name) and is_image(path):
+            # A symbolic link may lead to what is not there any more
+            found[path.parent.name, path.name] = path.stat().st_ino if path.exists() else 0
     return found
