@@ -505,6 +505,10 @@ def test_of_thousands_only_the_visible_ones_are_on_the_page(page, tmp_path):
         page.until(lambda: page.all(".cell[aria-posinset='3000']"))
         assert len(cells(page)) < 100
         assert page.find(".cell[aria-posinset='3000']").get_attribute("aria-label") == "Image 3000"
+        page.click("#select-all")
+        page.until(lambda: page.text("#selected") == "3,000 selected")
+        page.script("document.getElementById('pictures').scrollTop = 0")
+        page.until(lambda: page.all(".cell[aria-posinset='1'][aria-selected=true]"))
 
 
 def test_images_wait_while_the_server_is_away(page, folder):
