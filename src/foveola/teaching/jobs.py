@@ -146,7 +146,7 @@ class Jobs:
             if self.busy:
                 running = self.job
                 what = _WITH_ARTICLE[kind if running is None else running.kind]
-                raise JobRunning(f"There is {what} running. Wait for its end, or stop it.")
+                raise JobRunning(f"{what} is running. Wait for its end, or stop it.")
             self._running = _Running(kind, work, self.on_change)
             self._running.thread.start()
             return self._running.document()
@@ -172,10 +172,10 @@ class Jobs:
 
 
 _WITH_ARTICLE = {
-    "training": "a training",
-    "export": "an export",
-    "audit": "a check of the images",
-    "report": "a report",
+    "training": "A training",
+    "export": "An export",
+    "audit": "A check of the images",
+    "report": "A report",
 }
 
 
@@ -294,7 +294,7 @@ class _Running:
                 case {"event": "epoch"}:
                     self._add_epoch(Epoch.model_validate(event))
                 case {"event": "end"}:
-                    self.say("Testing on images that were not trained on")
+                    self.say("Testing with images that it was not trained on")
         except ValueError:
             log.warning("A line of progress cannot be read: %.200s", line)
 
