@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow check format docs bench peers peers-serving clean
+.PHONY: help setup demo test test-slow check format docs docs-site bench peers peers-serving clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -40,9 +40,13 @@ format: setup  ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: setup  ## write docs/recipes.md from the schema of recipes, docs/notebooks from the tutorials
+docs: setup  ## write docs/recipes.md and docs/reference from the code, docs/notebooks from the tutorials
 	$(BIN)/python docs/recipes.py
+	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/notebooks.py
+
+docs-site: setup  ## build the documentation site into site/, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: setup  ## seconds an epoch, images a second, memory, start-up
 	$(BIN)/python benchmarks/recipes.py
@@ -62,4 +66,4 @@ peers-serving: setup .venv-peers-serving/.ready  ## LitServe and FastAPI in an e
 	touch $@
 
 clean:  ## remove what was made here, data and runs excepted
-	rm -rf $(VENV) .venv-peers .venv-peers-serving build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-peers .venv-peers-serving build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
