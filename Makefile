@@ -32,7 +32,7 @@ test-slow: setup  ## the tests that take minutes, on real data
 	$(BIN)/python -m pytest -m slow
 
 test-lowest: .venv-lowest/.ready  ## the quick tests with the lowest versions that pyproject.toml allows (Python 3.11)
-	.venv-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile
+	.venv-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile -W ignore::DeprecationWarning
 
 .venv-lowest/.ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
