@@ -7,8 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow test-lowest check format docs wheel check-package sbom lock bench peers \
-	peers-serving clean
+.PHONY: help setup demo test test-slow test-lowest check format docs docs-site wheel check-package sbom lock bench \
+	peers peers-serving clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -50,10 +50,14 @@ format: setup  ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: setup  ## write docs/recipes.md from the schema of recipes, docs/notebooks from the tutorials, docs/licences.md
+docs: setup  ## write the pages that are made from code: recipes, reference, licences, notebooks of the tutorials
 	$(BIN)/python docs/recipes.py
+	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/licences.py
 	$(BIN)/python docs/notebooks.py
+
+docs-site: setup  ## build the documentation site into site/, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 wheel: setup  ## dist/: wheel and sdist of the last commit, the same bytes every time
 	rm -rf dist build/source
@@ -108,4 +112,5 @@ peers-serving: setup .venv-peers-serving/.ready  ## LitServe and FastAPI in an e
 	touch $@
 
 clean:  ## remove what was made here, data and runs excepted
-	rm -rf $(VENV) .venv-base .venv-full .venv-lowest .venv-peers .venv-peers-serving .venv-tools build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-base .venv-full .venv-lowest .venv-peers .venv-peers-serving .venv-tools build dist site \
+	  .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

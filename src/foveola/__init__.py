@@ -124,9 +124,17 @@ if TYPE_CHECKING:
     from foveola.workflow.tune import tune
 
 
+# What these names import as a whole
+_NEEDS = {"Classifier": "torch", "FoveolaClassifier": "sklearn"}
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'foveola' has no attribute {name!r}")
+    if name in _NEEDS:
+        from foveola.errors import require
+
+        require(_NEEDS[name], "train")
     module, _, attribute = _PUBLIC[name].partition(":")
     value = getattr(importlib.import_module(module), attribute or name)
     globals()[name] = value
