@@ -399,7 +399,7 @@ def test_a_second_training_waits_or_replaces(client, quick):
     assert client.post("/project/train", json={}).status_code == 202
     refused = client.post("/project/train", json={})
     assert refused.status_code == 409
-    assert refused.json()["error"] == "There is a training running. Wait for its end, or stop it."
+    assert refused.json()["error"] == "A training is running. Wait for its end, or stop it."
     threading.Timer(0.1, quick.wait.set).start()
     assert client.post("/project/train", json={"replace": True}).status_code == 202
     assert ended(client)["state"] == "done"

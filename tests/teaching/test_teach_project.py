@@ -113,7 +113,7 @@ def test_links_and_other_files_are_not_shown_but_said(project, folder, tmp_path)
     project.refresh()
     assert project.counts() == {"cup": 3, "mug": 0}
     (note,) = project.notes
-    assert note.startswith("4 entries of the folder cannot be shown here: linked, stray.png, cup/link.png, cup/notes")
+    assert note.startswith("Not shown, because only image files directly in class folders are: linked, stray.png")
 
 
 # Names

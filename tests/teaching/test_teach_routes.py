@@ -250,8 +250,8 @@ def test_a_full_disk_is_said(client, folder, monkeypatch):
         answer = send(client, picture(5))
     assert answer.status_code == 507
     assert answer.json()["error"] == (
-        "The change cannot be written: No space left on device. Nothing was changed; make room on the disk or correct "
-        "the folder's rights, and try again."
+        "The change cannot be written: No space left on device. Nothing was changed; make room on the disk or change "
+        "the folder's permissions, and try again."
     )
     assert tree(folder) == before
     assert send(client, picture(5)).status_code == 201

@@ -202,10 +202,10 @@ class Learner:
             if resumed:
                 progress.say("Reading the images")
             else:
-                progress.say("Reading the images, and timing a few steps")
+                progress.say("Reading the images, and measuring how fast this machine is")
                 take_snapshot(self.project.folder, snapshot)
             progress.run("foveola", *command, "--callback", commands.ANNOUNCE)
-            progress.say("Writing the model")
+            progress.say("Saving the model")
             progress.run("foveola", *commands.export(run, "onnx", snapshot))
             progress.say("Looking at the mistakes")
             try:
@@ -240,7 +240,7 @@ class Learner:
 
         def work(progress: Progress) -> dict[str, Any]:
             if not path.is_file() and not (path / "index.html").is_file():
-                progress.say("Writing the web page" if format == "web" else "Writing the model")
+                progress.say("Writing the web page" if format == "web" else "Saving the model")
                 progress.run("foveola", *commands.export(run.path, format, self._data(run)))
             return {"path": str(path)}
 

@@ -23,7 +23,9 @@ def open_folder(folder: Path) -> Path:
             flush_folder(folder.parent)
     folder = folder.resolve()
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise OutputError(f"{folder} cannot be written, but images are added there. Correct its rights, or copy it.")
+        raise OutputError(
+            f"{folder} cannot be written, but images are added there. Change its permissions, or copy it."
+        )
     _check_layout(folder)
     return folder
 

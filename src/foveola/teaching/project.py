@@ -150,9 +150,8 @@ class Project:
             return []
         listed = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
         return [
-            f"{len(found):,} {'entry' if len(found) == 1 else 'entries'} of the folder cannot be shown here: "
-            f"{printable(listed)}. Only image files in class folders can; links and folders within a class are left "
-            f"alone. Training may refuse such files: move them elsewhere."
+            f"Not shown, because only image files directly in class folders are: {printable(listed)} "
+            f"({len(found):,} in all). Training may refuse them: move them elsewhere."
         ]
 
     # Changes
@@ -200,7 +199,7 @@ class Project:
             moves = []
             for picture in pictures:
                 target = _free_name(folder, picture.path.name, taken)
-                taken.add(target)
+                taken.add(target.casefold())
                 moves.append((self._relative(picture.path), f"{folder.name}/{target}"))
             self._changes.make(Change(f"move {_counted(len(moves))} to {to}", tuple(moves)))
             self._changes.keep_made(folder.name)
@@ -327,8 +326,8 @@ class Project:
                 ) from error
             raise Refused(
                 507,
-                f"{problem}: {error.strerror}. {outcome}; make room on the disk or correct the folder's "
-                f"rights, and try again.",
+                f"{problem}: {error.strerror}. {outcome}; make room on the disk or change the folder's "
+                f"permissions, and try again.",
             ) from error
 
     def _tell(self) -> None:
@@ -354,8 +353,8 @@ class Project:
             )
         if layout.split_of(name) is not None:
             raise UserError(
-                f"A class cannot be called {name!r}: in image folders, that names a part of the data, such as the test "
-                f"images. Choose another name."
+                f"A class cannot be called {name!r}: in image folders, this name is reserved for a part of "
+                f"the data, such as the test images. Choose another name."
             )
         same = {other.casefold(): other for other in self._listing.classes if other != instead_of}
         if name.casefold() in same:
@@ -391,7 +390,7 @@ def _read_kept(path: Path) -> set[str]:
 
 def _free_name(folder: Path, name: str, taken: set[str]) -> str:
     free, number = name, 1
-    while free in taken or os.path.lexists(folder / free):
+    while free.casefold() in taken or os.path.lexists(folder / free):
         number += 1
         free = str(Path(name).with_stem(f"{Path(name).stem}-{number}"))
     return free
