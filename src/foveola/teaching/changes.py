@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
 from foveola.errors import UserError
@@ -269,4 +269,5 @@ def _is_inside(path: str) -> bool:
 
 
 def _is_special(part: str) -> bool:
-    return part in (".", "..", _RECORD) or os.sep in part or (os.altsep or os.sep) in part or "\0" in part
+    """Whether a path's part leads elsewhere, such as ".." or, on Windows, "C:", or is the record's own name."""
+    return part.casefold() in ("..", _RECORD) or PurePath(part).name != part or "\0" in part

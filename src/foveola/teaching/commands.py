@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,7 +106,8 @@ def audit(project: Path, out: Path, *, grouped: bool) -> Sequence[str]:
 
 def shown(arguments: Sequence[str]) -> str:
     """A command as it is typed in a terminal."""
-    return shlex.join(["foveola", *arguments])
+    words = ["foveola", *arguments]
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def _data(data: Path | None) -> list[str]:

@@ -199,7 +199,7 @@ class Project:
             moves = []
             for picture in pictures:
                 target = _free_name(folder, picture.path.name, taken)
-                taken.add(target)
+                taken.add(target.casefold())
                 moves.append((self._relative(picture.path), f"{folder.name}/{target}"))
             self._changes.make(Change(f"move {_counted(len(moves))} to {to}", tuple(moves)))
             self._changes.keep_made(folder.name)
@@ -390,7 +390,7 @@ def _read_kept(path: Path) -> set[str]:
 
 def _free_name(folder: Path, name: str, taken: set[str]) -> str:
     free, number = name, 1
-    while free in taken or os.path.lexists(folder / free):
+    while free.casefold() in taken or os.path.lexists(folder / free):
         number += 1
         free = str(Path(name).with_stem(f"{Path(name).stem}-{number}"))
     return free
