@@ -109,7 +109,7 @@ class Reader:
         """Run a command; it must end with 0 and print lines of the form shown, in their order."""
         words = shlex.split(command, comments=True)
         if words[0] == "make":
-            targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
             assert words[1] in targets, where
         elif words[:2] == ["foveola", "serve"] or words[:2] == ["foveola", "teach"]:
             self.serve(words, where)
