@@ -11,7 +11,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # From 1.29 on, ONNX Runtime reports to its maker from its first import on, unless this is set by then: its Privacy.md
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -124,9 +124,17 @@ if TYPE_CHECKING:
     from foveola.workflow.tune import tune
 
 
+# What these names import as a whole
+_NEEDS = {"Classifier": "torch", "FoveolaClassifier": "sklearn"}
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'foveola' has no attribute {name!r}")
+    if name in _NEEDS:
+        from foveola.errors import require
+
+        require(_NEEDS[name], "train")
     module, _, attribute = _PUBLIC[name].partition(":")
     value = getattr(importlib.import_module(module), attribute or name)
     globals()[name] = value

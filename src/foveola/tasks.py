@@ -45,9 +45,9 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """The logistic function, float64, that does not overflow."""
-    from scipy.special import expit
-
-    values: NDArray[np.float64] = expit(logits.astype(np.float64))
+    exact = logits.astype(np.float64)
+    small = np.exp(-np.abs(exact))  # at most 1
+    values: NDArray[np.float64] = np.where(exact < 0, small, 1.0) / (1 + small)
     return values
 
 
@@ -59,12 +59,11 @@ def log_losses(logits: NDArray[np.floating], labels: NDArray[Any]) -> NDArray[np
     logits : float array, N×K
     labels : integers, N; or bool N×K, of whose labels the mean is taken
     """
-    from scipy.special import logsumexp
-
     exact = logits.astype(np.float64)
     losses: NDArray[np.float64]
     if task_of(labels) == "multiclass":
-        losses = logsumexp(exact, axis=1) - exact[np.arange(len(labels)), labels]
+        exact -= exact.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(exact).sum(axis=1)) - exact[np.arange(len(labels)), labels]
     else:
         losses = np.logaddexp(0, np.where(labels, -exact, exact)).mean(axis=1)
     return losses

@@ -1,6 +1,6 @@
-"""An install without extras: exported models predict, are evaluated and served, without PyTorch.
+"""An install without extras: exported models predict, are evaluated and served, without PyTorch, SciPy, scikit-learn.
 
-Quickly: in this environment, with every distribution out of sight that such an install would not bring. Slowly: in an
+Quickly: in this environment, with every distribution out of sight that such an install would not bring. Slowly: in a
 separate environment, made from what the Dockerfile copies.
 """
 
@@ -35,6 +35,9 @@ COPIED = [
     for name in line.split()
 ]
 
+# Of an environment with the base install
+MAX_MIB = 260
+
 # Hides the top-level modules named in the first argument, as if they were not installed
 HIDING = """
 import sys
@@ -56,25 +59,30 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def base_install():
-    """The distributions that `pip install .` brings, from pyproject.toml and their metadata."""
+def base_install(*extras):
+    """The distributions that `pip install .`, or `.[extras]`, brings, from pyproject.toml and their metadata."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    waiting, seen = [(Requirement(line), "") for line in project["dependencies"]], set()
+
+    def required(name, extra):
+        if name == "foveola":  # what is installed here may be older than pyproject.toml
+            return project["optional-dependencies"][extra] if extra else project["dependencies"]
+        return metadata.requires(name) or ()
+
+    waiting, seen = [("foveola", ""), *(("foveola", extra) for extra in extras)], set()
     while waiting:
-        requirement, parents_extra = waiting.pop()
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": parents_extra}):
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
             continue
-        for extra in ("", *requirement.extras):
-            name = canonicalize_name(requirement.name)
-            if (name, extra) not in seen:
-                seen.add((name, extra))
-                waiting += [(Requirement(line), extra) for line in metadata.requires(name) or ()]
+        seen.add((name, extra))
+        for requirement in map(Requirement, required(name, extra)):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(requirement.name), other) for other in ("", *requirement.extras)]
     return {name for name, _ in seen}
 
 
-def outside():
-    """What can be imported here, but not in a base install."""
-    base = base_install() | {"foveola"}
+def outside(*extras):
+    """What can be imported here, but not in a base install, or one with these extras."""
+    base = base_install(*extras)
     modules = metadata.packages_distributions().items()
     return {module for module, names in modules if base.isdisjoint(map(canonicalize_name, names))}
 
@@ -106,23 +114,32 @@ def image_file(toy, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def hidden():
-    names = outside()
-    assert {"torch", "onnx", "matplotlib", "jinja2", "cleanlab", "pandas", "pytest"} <= names
-    assert {"foveola", "onnxruntime", "sklearn", "scipy", "pooch", "fastapi", "granian"}.isdisjoint(names)
-    return ",".join(sorted(names))
-
-
-@pytest.fixture(scope="module")
-def base(hidden):
-    """Run a command that finds nothing but the base install."""
+def without(hidden):
+    """A function that runs a command which does not find these modules."""
 
     def run(*arguments):
-        command = [sys.executable, "-c", HIDING, hidden, *map(str, arguments)]
+        command = [sys.executable, "-c", HIDING, ",".join(sorted(hidden)), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def base():
+    """Run a command that finds nothing but the base install."""
+    names = outside()
+    assert {"torch", "onnx", "matplotlib", "jinja2", "cleanlab", "pandas", "pytest", "sklearn", "scipy"} <= names
+    assert {"foveola", "onnxruntime", "pooch", "fastapi", "granian"}.isdisjoint(names)
+    return without(names)
+
+
+@pytest.fixture(scope="module")
+def plots():
+    """Run a command that finds nothing but the base install and the extra `plots`."""
+    names = outside("plots")
+    assert {"torch", "onnx", "cleanlab", "sklearn", "scipy"} <= names
+    assert {"matplotlib", "jinja2", "markupsafe"}.isdisjoint(names)
+    return without(names)
 
 
 def same_metrics(text, run):
@@ -157,6 +174,39 @@ def test_an_export_predicts_as_its_run(base, exported, image_file, toy_run):
 def test_commands_that_compute_nothing_work(base, command):
     done = base(*command.split())
     assert done.returncode == 0, done.stderr
+
+
+def test_the_embedded_digits_are_there(base, tmp_path):
+    done = base("pack", "digits", "--out", tmp_path / "digits.pack", "--quiet")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_image_of_a_convolution_needs_no_extra(base, tmp_path):
+    done = base("convolve", "letter:A", "--out", tmp_path / "lab.png")
+    assert done.returncode == 0, done.stderr
+
+
+def test_pages_name_the_smallest_extra(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = base("convolve", "letter:A", "--out", "lab.html")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("foveola: This needs jinja2, which is not installed.")
+    assert "pip install 'foveola[plots]'" in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["convolve letter:A --out lab.html", "summary lenet5 --diagram lenet5.svg"])
+def test_pages_and_diagrams_need_no_more_than_plots(plots, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = plots(*command.split())
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_trainings_bring_all_that_a_report_needs():
+    assert base_install("plots") < base_install("train")
+    assert base_install("plots") < base_install("notebook")
+    assert "torch" not in base_install("notebook", "tables")
 
 
 @pytest.mark.parametrize("command", ["train digits", "predict RUN IMAGE", "explain RUN IMAGE", "audit digits"])
@@ -204,9 +254,18 @@ def alone(installed, tmp_path):
 @pytest.mark.slow
 def test_nothing_else_is_installed(alone):
     names = {canonicalize_name(row["name"]) for row in json.loads(alone("pip", "list", "--format", "json"))}
-    assert names - {"pip", "setuptools"} == base_install() | {"foveola"}
-    assert "torch" not in names
+    assert names - {"pip", "setuptools"} == base_install()
+    assert {"torch", "scipy", "scikit-learn", "matplotlib"}.isdisjoint(names)
     assert alone("python", "-c", "import importlib.util; print(importlib.util.find_spec('torch'))") == "None\n"
+
+
+@pytest.mark.slow
+def test_it_is_small(installed, capsys):
+    """The whole environment, with pip and what Python compiles, as docs/install.md has it."""
+    sizes = [file.stat().st_size for file in installed.parent.rglob("*") if file.is_file() and not file.is_symlink()]
+    with capsys.disabled():
+        print(f"\nbase install: {sum(sizes) / 2**20:.0f} MiB")
+    assert sum(sizes) <= MAX_MIB * 2**20
 
 
 @pytest.mark.slow

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
+from scipy.stats import foldnorm
 
-from foveola.evaluation.calibration import calibration_gaps, expected_calibration_error, fit_temperature
+from foveola.evaluation.calibration import (
+    _folded_normal,
+    calibration_gaps,
+    expected_calibration_error,
+    fit_temperature,
+)
 from foveola.tasks import log_losses, softmax
 
 
@@ -112,3 +118,10 @@ def test_gaps_keep_their_input_and_sum_to_positive_bins():
     np.testing.assert_array_equal(probabilities, before)
     order = probabilities.max(axis=1).argsort(kind="stable")
     assert all(gaps[members].sum() >= 0 for members in np.array_split(order, 4))
+
+
+def test_gaps_with_noise_have_the_mean_and_the_spread_of_the_folded_normal_distribution():
+    x, mean, deviation = _folded_normal()
+    chosen = x[::60]
+    np.testing.assert_allclose(mean[::60], foldnorm.mean(chosen), rtol=1e-12)
+    np.testing.assert_allclose(deviation[::60], foldnorm.std(chosen), atol=1e-9)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
-from sklearn.metrics import auc, log_loss, roc_auc_score
+from sklearn.metrics import auc, log_loss, roc_auc_score, roc_curve
 
 from foveola.evaluation.curves import (
     ConfusedClasses,
@@ -43,6 +43,26 @@ def test_roc_equals_scikit_learns_and_the_thinned_curve_keeps_the_area():
         assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
         assert len(false) == len(true) <= 80
         assert auc(false, true) == pytest.approx(curve.auc, abs=2e-3)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 40])
+@pytest.mark.parametrize("levels", [1, 2, 4, 1000])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_points_of_roc_are_scikit_learns(n, levels, weighted):
+    """With ties, with images of weight 0, and without what lies on a line."""
+    random = np.random.default_rng(n + levels)
+    labels = np.arange(n) % 2
+    scores = random.integers(levels, size=n) / levels
+    weights = random.integers(3, size=n).astype(np.float64) if weighted else None
+    if weighted:
+        weights[:2] = 1
+    logits = np.log(np.stack([1.5 - scores, scores + 0.5], axis=1)).astype(np.float32)
+    given = Predictions(logits, labels, ("no", "yes"), held_out=True, weights=weights)
+    false, true, _ = roc_curve(labels, given.probabilities[:, 1], sample_weight=weights)
+    curve = roc(given, 1)
+    np.testing.assert_allclose(curve.false_positive_rate, false, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(curve.true_positive_rate, true, rtol=0, atol=1e-15)
+    assert curve.auc == pytest.approx(auc(false, true), abs=1e-15)
 
 
 def test_a_class_that_does_not_occur_has_no_roc():

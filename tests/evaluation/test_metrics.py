@@ -216,6 +216,9 @@ def test_macro_f1_and_balanced_accuracy_equal_scikit_learns(absent, seed):
     predictions = predictions_of(np.eye(4)[predicted] * 3, labels)
     f1 = sklearn.metrics.f1_score(labels, predicted, average="macro", zero_division=0.0)
     recalls = sklearn.metrics.recall_score(labels, predicted, average=None, labels=np.unique(labels))
+    ratios = sklearn.metrics.precision_recall_fscore_support(labels, predicted, labels=range(4), zero_division=0.0)
+    found = [(row.precision, row.recall, row.f1, row.support) for row in per_class(predictions)]
+    np.testing.assert_allclose(found, np.transpose(ratios), rtol=1e-14)
     assert macro_f1(predictions).value == pytest.approx(f1, rel=1e-12)
     assert balanced_accuracy(predictions).value == pytest.approx(recalls.mean(), rel=1e-12)
     if set(predicted) <= set(labels):  # otherwise scikit-learn warns of a class that has no labels

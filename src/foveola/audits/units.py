@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.datasets.components import join
 from foveola.datasets.duplicates import DuplicateGroup, first_copies
 from foveola.errors import DataError
 from foveola.images import ImageSet
@@ -32,7 +33,9 @@ def find_units(images: ImageSet, learnt: Mask, copies: Sequence[DuplicateGroup],
     near = np.arange(len(images))
     for copy in copies:
         near[list(copy.members)] = copy.members[0]
-    units, without_near = (_connect(same, images.groups) for same in (near, first_copies(images.images)))
+    units, without_near = (
+        same if images.groups is None else join(images.groups, same) for same in (near, first_copies(images.images))
+    )
     labels = images.labels[learnt]
     for label in np.unique(labels):
         count, most = (len(np.unique(numbers[learnt][labels == label])) for numbers in (units, without_near))
@@ -58,17 +61,3 @@ def _check_groups(units: Indices, labels: NDArray[np.int64], names: Sequence[str
                 f"All training images of class {names[label]!r} are in one group, so that networks which have not "
                 f"seen it have never seen the class. Give the class images of other groups, or audit without groups."
             )
-
-
-def _connect(same: Indices, groups: Indices | None) -> Indices:
-    """Numbers of the sets that arise if images with the same number in either array, N, belong together, N."""
-    if groups is None:
-        return same
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    first, second = (np.unique(numbers, return_inverse=True)[1] for numbers in (same, groups))
-    second = second + first.max() + 1
-    links = coo_array((np.ones(len(first)), (first, second)), shape=2 * (int(second.max()) + 1,))
-    connected: Indices = connected_components(links, directed=False)[1][first].astype(np.int64)
-    return connected

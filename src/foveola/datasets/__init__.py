@@ -188,7 +188,7 @@ def _with_note_of_darkness(dataset: Dataset) -> Dataset:
 def locate(name: str) -> Path | None:
     """The folder on this machine that holds all files of a named data set, or None.
 
-    $FOVEOLA_DATA/<name> is searched first, then the cache. `digits` has no files: it is part of scikit-learn.
+    $FOVEOLA_DATA/<name> is searched first, then the cache. `digits` has none there: it is part of Foveola.
     """
     if name not in CATALOG:
         raise DataError(unknown("data set", name, CATALOG))

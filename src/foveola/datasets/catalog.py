@@ -63,7 +63,7 @@ _ENTRIES = (
         test_images=0,
         licence="CC BY 4.0",
         citation="E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, doi:10.24432/C50P49, 1998",
-        reader="digits",  # part of scikit-learn: nothing to download
+        reader="digits",  # part of Foveola: nothing to download
         folder="digits",
     ),
     Entry(

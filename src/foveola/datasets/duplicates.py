@@ -6,15 +6,17 @@ image. This keeps different images of similar classes apart: on Fashion-MNIST, i
 garment, not other trousers.
 
 The search is exact. A projection never lengthens a distance, so every pair that is close in all pixels is also close in
-the first principal components. A k-d tree finds it there, and the pixels then decide.
+the first principal components. There, images are sorted into boxes, only images of near boxes are compared, and the
+pixels then decide.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.datasets.components import first_connected
 from foveola.images import Images
 from foveola.lazy import blocks
 
@@ -30,7 +32,7 @@ MIN_SHIFTED_SIDE = 8
 _COMPONENTS = 16
 # Images, and values in them, that the components are fitted to; any other choice would find the same pairs
 _FIT_IMAGES, _FIT_VALUES = 10_000, 2**22
-_QUERY_BATCH = 512
+_BOX = 64  # images
 _MAX_VALUES = 2**22  # in memory at once
 
 
@@ -80,42 +82,32 @@ def first_copies(images: Images) -> Indices:
 
 
 def _near_components(images: Images) -> Indices:
-    """For each image, a representative of its connected component of near duplicates, N."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
+    """For each image, the first one of its connected component of near duplicates, N."""
     component = np.arange(len(images))
     for left, right in _near_pairs(images, component):
-        joined = coo_array((np.ones(len(left)), (component[left], component[right])), shape=2 * (len(images),))
-        component[:] = connected_components(joined, directed=False)[1][component]
-    _, representative, component = np.unique(component, return_index=True, return_inverse=True)
-    return representative[component]
+        component[:] = first_connected(len(images), component[left], component[right])[component]
+    return component
 
 
 def _near_pairs(images: Images, component: Indices) -> Iterator[tuple[Indices, Indices]]:
     """Pairs of indices of near duplicates, in batches; without those whose components, N, are the same by then."""
-    from scipy.spatial import cKDTree
-    from sklearn.utils.extmath import randomized_svd
-
     shifts = SHIFTS if min(images.shape[1:3]) >= MIN_SHIFTED_SIDE else SHIFTS[:1]
     margin = int(len(shifts) > 1)
     limit = np.minimum(MAX_DIFFERENCE, MAX_CONTRAST_FRACTION * _contrast(images))
     center = _window(images, margin, (0, 0))
     sample = center[:: max(len(center) // _FIT_IMAGES, center.size // _FIT_VALUES, 1)]
-    axes = randomized_svd(sample - sample.mean(axis=0), min(_COMPONENTS, *sample.shape), random_state=0)[2]
-    tree = cKDTree(_project(center, axes))
+    origin = sample.mean(axis=0)
+    axes = _principal_axes(sample - origin, min(_COMPONENTS, *sample.shape))
+    points = _project(center, axes) - axes @ origin
+    boxes = _boxes(points, np.arange(len(points)))
     # Slightly wider, to allow for rounding
-    radius = 1.001 * limit * center.shape[1] ** 0.5 + 1e-3
+    radius = 1.001 * limit * center.shape[1] ** 0.5 + 1e-2
     for shift in shifts:
         shifted = _window(images, margin, shift)
-        projected = _project(shifted, axes)
-        for start in range(0, len(images), _QUERY_BATCH):
+        projected = _project(shifted, axes) - axes @ origin
+        for left, right in _pairs_within(projected, points, boxes, radius):
             if (component == component[0]).all():
                 return
-            batch = slice(start, start + _QUERY_BATCH)
-            neighbours = tree.query_ball_point(projected[batch], radius[batch], workers=-1)
-            left = start + np.repeat(np.arange(len(neighbours)), [len(indices) for indices in neighbours])
-            right = np.concatenate([np.asarray(indices, dtype=np.int64) for indices in neighbours])
             while (apart := component[left] != component[right]).any():
                 left, right = left[apart], right[apart]
                 some = slice(0, max(_MAX_VALUES // center.shape[1], 1))
@@ -124,6 +116,43 @@ def _near_pairs(images: Images, component: Indices) -> Iterator[tuple[Indices, I
                 if near.any():
                     yield left[some][near], right[some][near]
                 left, right = left[some.stop :], right[some.stop :]
+
+
+def _principal_axes(centered: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Orthonormal axes, count×D, along which centered rows, N×D, nearly differ most (Halko et al. 2011)."""
+    axes = np.random.default_rng(0).normal(size=(centered.shape[1], count))
+    for _ in range(3):
+        axes = np.linalg.qr(centered.T @ (centered @ axes))[0]
+    return axes.T
+
+
+def _boxes(points: NDArray[np.float64], members: Indices) -> list[Indices]:
+    """The indices of points, N×K, in parts of at most _BOX that lie together, halved along their widest axes."""
+    if len(members) <= _BOX:
+        return [members]
+    axis, half = int(np.ptp(points[members], axis=0).argmax()), len(members) // 2
+    order = members[points[members, axis].argpartition(half)]
+    return [*_boxes(points, order[:half]), *_boxes(points, order[half:])]
+
+
+def _pairs_within(
+    queries: NDArray[np.float64], points: NDArray[np.float64], boxes: Sequence[Indices], radius: NDArray[np.float64]
+) -> Iterator[tuple[Indices, Indices]]:
+    """Pairs of indices, of a query and of a point, N×K each, that are at most the query's radius, N, apart."""
+    lowest, highest = (np.stack([side(points[box], axis=0) for box in boxes]) for side in (np.min, np.max))
+    # |q - p|² - |q|² is the product of (-2 q, 1) and (p, |p|²)
+    left_factors = np.column_stack([-2 * queries, np.ones(len(queries))])
+    right_factors = np.column_stack([points, np.square(points).sum(axis=1)])
+    at_once = _MAX_VALUES // _BOX**2
+    for members in boxes:
+        own, limit = queries[members], np.square(radius[members])
+        gaps = np.maximum(lowest - own.max(axis=0), own.min(axis=0) - highest).clip(min=0)
+        near = np.flatnonzero(np.square(gaps).sum(axis=1) <= limit.max())
+        within = (limit - np.square(own).sum(axis=1))[:, None]
+        for start in range(0, len(near), at_once):
+            others = np.concatenate([boxes[box] for box in near[start : start + at_once]])
+            left, right = np.nonzero(left_factors[members] @ right_factors[others].T <= within)
+            yield members[left], others[right]
 
 
 def _contrast(images: Images) -> NDArray[np.float64]:

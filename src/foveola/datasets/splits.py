@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from foveola.datasets.components import join
 from foveola.datasets.duplicates import find_duplicates, reduced
 from foveola.errors import DataError
 from foveola.images import Dataset, Images, ImageSet
@@ -287,14 +288,7 @@ def joined_groups(groups: Indices | None, keys: Indices) -> Indices | None:
     """Groups of images that share a group or a key, N; None if every image stands for itself."""
     if groups is None:
         return keys if len(np.unique(keys)) < len(keys) else None
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    first, second = (np.unique(numbers, return_inverse=True)[1] for numbers in (groups, keys))
-    second = second + first.max() + 1
-    links = coo_array((np.ones(len(first)), (first, second)), shape=2 * (second.max() + 1,))
-    joined: Indices = connected_components(links, directed=False)[1][first].astype(np.int64)
-    return joined
+    return join(groups, keys)
 
 
 def _has_too_few(images: ImageSet, keys: Indices, parts: int) -> NDArray[np.bool_]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.evaluation.intervals import NORMAL_95, WeightedMetric, effective_number
+from foveola.evaluation.intervals import WeightedMetric, effective_number
+from foveola.evaluation.student import NORMAL_95
 from foveola.predictions import Estimate, Predictions
 
 
@@ -22,9 +23,6 @@ def auc_macro_ovr(predictions: Predictions) -> Estimate:
     the smallest class as go unseen (the rule of three) may lie on the wrong side of all others. Where less disorder is
     seen than can go unseen, the interval reaches as far below the value.
     """
-    from scipy.special import expit, logit
-    from sklearn.metrics import roc_auc_score
-
     n, classes = predictions.probabilities.shape
     weights = np.ones(n) if predictions.weights is None else predictions.weights
     occurring = np.unique(predictions.labels[weights > 0])
@@ -33,14 +31,15 @@ def auc_macro_ovr(predictions: Predictions) -> Estimate:
     areas = []
     components = np.zeros(n)
     for label in occurring:
-        scores, positive = predictions.probabilities[:, label], predictions.labels == label
-        areas.append(roc_auc_score(positive, scores, sample_weight=predictions.weights))
-        components += _structural_components(scores, positive, weights, areas[-1])
+        area, parts = _area(predictions.probabilities[:, label], predictions.labels == label, weights)
+        areas.append(area)
+        components += parts
     value = float(np.mean(areas))
     low = high = value
     if 0 < value < 1:
         margin = NORMAL_95 * float(np.linalg.norm(components / len(occurring))) / (value * (1 - value))
-        low, high = (float(expit(logit(value) + sign * margin)) for sign in (-1, 1))
+        odds = value / (1 - value)
+        low, high = (odds / (odds + math.exp(-sign * margin)) for sign in (-1, 1))
     unseen = _unseen_disorder(np.array([effective_number(weights[predictions.labels == k]) for k in occurring]))
     if value > 1 - unseen:
         low = min(low, max(value - unseen, 0.0))
@@ -66,24 +65,28 @@ def _unseen_disorder(supports: NDArray[np.float64]) -> float:
     return float(max(falls))
 
 
-def _structural_components(
-    scores: NDArray[np.float64], positive: NDArray[np.bool_], weights: NDArray[np.float64], area: float
-) -> NDArray[np.float64]:
-    """Each image's part in the error of one area, N: the sum of squares is DeLong's variance.
+def _area(
+    scores: NDArray[np.float64], positive: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """One area, and each image's part in its error, N: the sum of squares is DeLong's variance.
 
     An image's placement is the weight of the other group's images below it (above it, of a negative), ties half, as a
-    fraction of all their weight.
+    fraction of all their weight. The area is the mean placement of the positives.
     """
     rank = np.unique(scores, return_inverse=True)[1]
     parts: NDArray[np.float64] = np.empty(len(scores))
+    area = 0.0
     for own in (positive, ~positive):
         others = np.bincount(rank[~own], weights[~own], minlength=int(rank.max()) + 1)
-        below = (others.cumsum() - others / 2)[rank[own]] / others.sum()
-        placements = below if own is positive else 1 - below
+        through = others.cumsum()
+        below = (through - others / 2)[rank[own]] / through[-1]
+        placements, shares = below if own is positive else 1 - below, weights[own] / weights[own].sum()
+        if own is positive:
+            area = float((placements * weights[own]).sum() / weights[own].sum())
         count = effective_number(weights[own])
         correction = np.sqrt(count / (count - 1)) if count > 1 else 1.0
-        parts[own] = (placements - area) * weights[own] / weights[own].sum() * correction
-    return parts
+        parts[own] = (placements - area) * shares * correction
+    return area, parts
 
 
 def bootstrap_auc(models: Sequence[Predictions]) -> WeightedMetric:

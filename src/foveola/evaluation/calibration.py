@@ -1,9 +1,14 @@
 """Temperature scaling and calibration error."""
 
+import math
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.evaluation.intervals import NORMAL_95, effective_number, fraction
+from foveola.errors import require
+from foveola.evaluation.intervals import effective_number, fraction
+from foveola.evaluation.student import NORMAL_95
 from foveola.images import Labels
 from foveola.predictions import Estimate
 from foveola.tasks import log_losses, task_of
@@ -29,9 +34,13 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels, weights: NDArr
     Returns
     -------
     T between 0.05 and 20.
-    """
-    from scipy.optimize import minimize_scalar
 
+    Raises
+    ------
+    MissingExtra
+        If SciPy, which trainings bring, is not installed.
+    """
+    minimize_scalar = require("scipy.optimize", "train").minimize_scalar
     scaled = None if weights is None or not weights.any() else weights * weights.sum() / np.square(weights).sum()
 
     many = 1 if task_of(labels) == "multiclass" else labels.shape[1]  # the loss is a mean over the labels
@@ -69,8 +78,6 @@ def calibration_error(
     weights : float array, N: how much each image counts; bins then hold equal numbers of images that count, and stand
         for the effective number of theirs
     """
-    from scipy.stats import norm
-
     n, z = len(labels), NORMAL_95
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     own = np.ones(n) if weights is None else weights
@@ -88,10 +95,7 @@ def calibration_error(
     likely = (accuracies * sizes + confidences) / (sizes + 1)  # as if one more image had been seen, never 0 or 1
     errors = np.sqrt(likely * (1 - likely) / sizes)
     scale, spread = float(shares @ errors), float(np.linalg.norm(shares * errors))
-    # Mean and standard deviation of |x + noise| for a gap of x standard errors: the folded normal distribution
-    x = np.linspace(0, 60, 6001)
-    mean = 2 * norm.pdf(x) + x * (1 - 2 * norm.cdf(-x))
-    deviation = np.sqrt(np.maximum(x**2 + 1 - mean**2, 0))
+    x, mean, deviation = _folded_normal()
 
     def gap(found: NDArray[np.float64]) -> float:
         """The mean gap at which `found`, of gaps of x standard errors, reaches the measured error."""
@@ -110,6 +114,15 @@ def calibration_error(
     by_chance = max(by_chance, mean[0] * (shares @ errors) + z * np.linalg.norm(shares * errors))
     low = min(max(measured - float(by_chance), 0.0), value)
     return Estimate(value, low, min(high, 1.0), n, f"inverted tests, {len(sizes)} bins of equal numbers of images")
+
+
+@cache
+def _folded_normal() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Gaps of x standard errors, and the mean and standard deviation of |x + noise|: the folded normal distribution."""
+    x = np.linspace(0, 60, 6001)
+    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    mean = 2 * density + x * np.array([math.erf(gap / math.sqrt(2)) for gap in x])
+    return x, mean, np.sqrt(np.maximum(x**2 + 1 - mean**2, 0))
 
 
 def _overall_gap(

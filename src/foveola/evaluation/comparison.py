@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from foveola.errors import DataError
 from foveola.evaluation.metrics import METRICS, accuracy
+from foveola.evaluation.student import student_95, student_tail
 from foveola.predictions import Estimate, Predictions
 
 # Of twenty comparisons of equal models, at most one calls them different
@@ -49,13 +50,22 @@ def mcnemar(first: Predictions, second: Predictions) -> McNemar:
     DataError
         If the two were not measured on the same images.
     """
-    from scipy.stats import binomtest
-
     right, other_right = _right([first, second])
     only_first, only_second = int((right & ~other_right).sum()), int((other_right & ~right).sum())
     differing = only_first + only_second
-    p = float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
+    p = _fair_coin_p(min(only_first, only_second), differing)
     return McNemar(int((right & other_right).sum()), only_first, only_second, int((~right & ~other_right).sum()), p)
+
+
+def _fair_coin_p(fewer: int, n: int) -> float:
+    """How probable it is that a side of a fair coin comes up at most `fewer` times of n: exact, in whole numbers."""
+    if 2 * fewer >= n:
+        return 1.0
+    ways = outcomes = 1
+    for count in range(fewer):
+        ways = ways * (n - count) // (count + 1)
+        outcomes += ways
+    return outcomes / (1 << (n - 1))
 
 
 def accuracy_difference(first: Runs, second: Runs) -> TestResult:
@@ -272,8 +282,6 @@ def _over_seeds(figures: NDArray[np.float64], covariance: NDArray[np.float64], f
     covariance : what drawing other images does to the figures, M×M
     first : number of trainings of the first side, at least 2, as of the second
     """
-    from scipy.stats import t
-
     sides = figures[:first], figures[first:]
     sizes = np.array([len(side) for side in sides])
     blocks = covariance[:first, :first], covariance[first:, first:]
@@ -291,8 +299,8 @@ def _over_seeds(figures: NDArray[np.float64], covariance: NDArray[np.float64], f
     if variance == 0:
         return TestResult(Estimate(value, value, value, n, method), 1.0, method)
     freedom = variance**2 / uncertain if uncertain else np.inf
-    margin = float(t.ppf(0.975, freedom)) * variance**0.5
-    p = max(float(2 * t.sf(abs(value) / variance**0.5, freedom)), sys.float_info.min)
+    margin = student_95(freedom) * variance**0.5
+    p = max(2 * student_tail(abs(value) / variance**0.5, freedom), sys.float_info.min)
     return TestResult(Estimate(value, value - margin, value + margin, n, method), p, method)
 
 

@@ -140,20 +140,33 @@ def roc(predictions: Predictions, label: int) -> RocCurve:
     Of a long curve, points are left out evenly along its length, so that the corner keeps its shape; the area is that
     of the whole curve.
     """
-    from sklearn.metrics import auc, roc_curve
-
     name, positive = predictions.class_names[label], predictions.labels == label
     counting = True if predictions.weights is None else predictions.weights > 0
     if not (positive & counting).any() or not (~positive & counting).any():
         return RocCurve(name=name, auc=None, false_positive_rate=[], true_positive_rate=[])
-    false, true, _ = roc_curve(positive, predictions.probabilities[:, label], sample_weight=predictions.weights)
+    false, true = _roc_points(positive, predictions.probabilities[:, label], predictions.weights)
     thin_false, thin_true = _thin(false, true)
     return RocCurve(
         name=name,
-        auc=float(auc(false, true)),
+        auc=float(np.trapezoid(true, false)),
         false_positive_rate=thin_false.tolist(),
         true_positive_rate=thin_true.tolist(),
     )
+
+
+def _roc_points(
+    positive: NDArray[np.bool_], scores: NDArray[np.float64], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """False and true positive rates: (0, 0), the strictest threshold, those where the curve turns, and (1, 1)."""
+    own = np.ones(len(scores)) if weights is None else weights
+    order = (-scores).argsort(kind="stable")
+    order = order[own[order] > 0]
+    scores, counts = scores[order], np.stack([~positive, positive])[:, order] * own[order]
+    last = np.flatnonzero(np.diff(scores, append=-1.0))  # of each run of equal scores
+    points = np.concatenate([np.zeros((2, 1)), counts.cumsum(axis=1)[:, last]], axis=1)
+    turns = np.flatnonzero(np.diff(points, n=2).any(axis=0)) + 1
+    false, true = points[:, np.unique([0, 1, *turns, points.shape[1] - 1])]
+    return false / false[-1], true / true[-1]
 
 
 def reliability(

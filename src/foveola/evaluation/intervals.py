@@ -7,9 +7,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from foveola.evaluation.student import NORMAL_95, student_95
 from foveola.predictions import Estimate
-
-NORMAL_95 = 1.959963984540054
 
 # Gives each of M models' metric, M, for weights of the N images: weights of a resample are how often it drew each image
 WeightedMetric = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -137,12 +136,10 @@ def _effective_size(
     groups : N, numbered from 0
     value : the weighted mean of `successes`, N
     """
-    from scipy.stats import t
-
     n, count = len(successes), int(groups.max()) + 1
     if not 0 < value < 1 or count == 1:
         return None
     residuals = np.bincount(groups, weights * (successes - value))
     variance = count / (count - 1) * float(np.square(residuals).sum()) / weights.sum() ** 2
     size = value * (1 - value) / variance if variance > 0 else n
-    return float(np.clip(size * (NORMAL_95 / t.ppf(0.975, count - 1)) ** 2, 1, n))
+    return float(np.clip(size * (NORMAL_95 / student_95(count - 1)) ** 2, 1, n))

@@ -156,12 +156,11 @@ def ece(predictions: Predictions) -> Estimate:
 
 def per_class(predictions: Predictions) -> list[ClassMetrics]:
     """Precision, recall, F1 and support of each class, K rows."""
-    from sklearn.metrics import precision_recall_fscore_support
-
     names, labels, weights = predictions.class_names, predictions.labels, predictions.weights
-    *ratios, _ = precision_recall_fscore_support(
-        labels, predictions.predicted, labels=range(len(names)), zero_division=0.0, sample_weight=weights
-    )
+    cells = np.bincount(_cells(predictions), weights, minlength=len(names) ** 2)
+    counts = cells.reshape(len(names), -1).astype(np.float64)
+    right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    ratios = [_ratio(right, predicted), _ratio(right, true), _ratio(2 * right, true + predicted)]
     supports = np.bincount(labels, minlength=len(names)).tolist()
     effective = [None if weights is None else _effective(weights[labels == label]) for label in range(len(names))]
     return [
@@ -263,7 +262,7 @@ def _effective_wilson(
 def _recall_influence(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """By how much an image in each cell moves the mean recall, K×K."""
     supports = counts.sum(axis=1)
-    share = _reciprocal(supports)
+    share = _ratio(1.0, supports)
     moved: NDArray[np.float64] = (np.eye(len(counts)) - (counts.diagonal() * share)[:, None]) * share[:, None]
     moved /= (supports > 0).sum()
     return moved
@@ -272,16 +271,16 @@ def _recall_influence(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 def _f1_influence(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """By how much an image in each cell moves the mean F1, K×K."""
     twice = counts.sum(axis=0) + counts.sum(axis=1)
-    share = _reciprocal(twice)
+    share = _ratio(1.0, twice)
     falls = 2 * counts.diagonal() * share**2
     moved: NDArray[np.float64] = np.diag(2 * share) - falls[:, None] - falls[None, :]
     moved /= (twice > 0).sum()
     return moved
 
 
-def _reciprocal(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / counts, and 0 where there is nothing."""
-    return np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
+def _ratio(numerators: NDArray[np.float64] | float, denominators: NDArray[np.float64]) -> NDArray[np.float64]:
+    """0 where there is nothing to divide by."""
+    return np.divide(numerators, denominators, out=np.zeros_like(denominators), where=denominators > 0)
 
 
 def _mean_recall(confusions: NDArray[np.float64]) -> NDArray[np.float64]:

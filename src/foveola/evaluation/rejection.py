@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from foveola.errors import require
 from foveola.evaluation.intervals import fraction
 from foveola.models.metadata import Rejection, Shortfall
 from foveola.predictions import Estimate, Predictions
@@ -55,6 +56,11 @@ def choose_threshold(predictions: Predictions, error: float, confidence: float |
         counted, without their weights: the exact tail is that of a number of images
     error : target error rate among the accepted predictions, 0 to 1
     confidence : of the promise, above 0 and below 1; None for "on average"
+
+    Raises
+    ------
+    MissingExtra
+        If SciPy, which trainings bring, is not installed.
 
     Examples
     --------
@@ -176,10 +182,8 @@ def _largest_passing(accepted: NDArray[np.number], wrong: NDArray[np.number], er
 
 def _tail(wrong: NDArray[np.number], accepted: NDArray[np.number], error: float) -> NDArray[np.float64]:
     """How probable so few mistakes are at a risk of `error`: the binomial tail, also of fractions of images."""
-    from scipy.special import betainc
-
     right = np.maximum(accepted - wrong, 1e-9)
-    tail: NDArray[np.float64] = betainc(right, wrong + 1, 1 - error)
+    tail: NDArray[np.float64] = require("scipy.special", "train").betainc(right, wrong + 1, 1 - error)
     return tail
 
 

@@ -98,7 +98,7 @@ def _boxes(input_shape: tuple[int, ...], infos: Sequence[LayerInfo]) -> list[_Bo
 
 def _draw(title: str, boxes: Sequence[_Box], parameters: int, kind: str) -> bytes:
     """The diagram as a file's content."""
-    require("matplotlib", "train")
+    require("matplotlib", "plots")
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

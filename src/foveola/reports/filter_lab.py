@@ -4,12 +4,10 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
 
 from foveola.arrays import shape_text
@@ -101,13 +99,12 @@ def animation(lab: Lab) -> bytes:
 WRITERS: dict[str, Callable[[Lab], bytes | str]] = {".html": filter_lab_page, ".gif": animation, ".png": still}
 
 
-@cache
-def _shared_modules() -> Markup:
+def _shared_modules() -> str:
     """The shared modules as one classic script, in which imports are left out and exports are plain declarations."""
     # Read as files, because this layer may not import the server's package
     page = resources.files("foveola") / "serving" / "page"
     source = "\n".join((page / name).read_text("utf-8") for name in SHARED_MODULES)
-    return Markup(re.sub(r"^(import .*;\n|export )", "", source, flags=re.MULTILINE))  # our own files
+    return re.sub(r"^(import .*;\n|export )", "", source, flags=re.MULTILINE)
 
 
 # Text

@@ -6,8 +6,6 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from foveola.errors import require
 from foveola.images import Images
 from foveola.reports.pixels import png_bytes
@@ -15,6 +13,7 @@ from foveola.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 
@@ -54,7 +53,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 @cache
 def _environment() -> "Environment":
-    jinja2 = require("jinja2", "train")
+    jinja2 = require("jinja2", "plots")
     environment: Environment = jinja2.Environment(
         loader=jinja2.PackageLoader("foveola.reports"),
         autoescape=True,

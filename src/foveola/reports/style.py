@@ -20,7 +20,7 @@ BLUE, ORANGE, RED, INK, GREY = "#0072b2", "#e69f00", "#b84300", "#222222", "#8a8
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    require("matplotlib", "train")
+    require("matplotlib", "plots")
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

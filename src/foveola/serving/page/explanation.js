@@ -1,11 +1,10 @@
 // The explanation of a prediction: an occlusion map, and the output of each layer.
 
+import { find } from "./elements.js";
 import { bytes, colours, greys, numberText, overlaid, paint } from "./pixels.js";
 
 // Longer vectors are drawn as a strip, in rows of ROW values
 const MAX_LABELLED_VALUES = 32, ROW = 64;
-
-const find = id => document.getElementById(id);
 
 /** The part of the page with the explanation; `request()` is called when the user opens it or chooses another class. */
 export function explanationView(model, request) {
