@@ -122,7 +122,7 @@ class Reader:
         if "--resume" in words:
             interrupt(Path(words[words.index("--resume") + 1]))
         self.capsys.readouterr()
-        code = main(smaller(words))
+        code = main(words if shown else smaller(words))
         out, err = self.capsys.readouterr()
         assert code == 0, f"{where} ended with {code}\n{err}"
         check_lines(shown, err + out, where)
