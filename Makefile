@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow check format docs bench peers peers-serving clean
+.PHONY: help setup demo test test-slow test-lowest check format docs docs-site wheel check-package sbom lock bench \
+	peers peers-serving clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -30,6 +31,15 @@ test: setup  ## every quick test, and the share of lines that they reach
 test-slow: setup  ## the tests that take minutes, on real data
 	$(BIN)/python -m pytest -m slow
 
+test-lowest: .venv-lowest/.ready  ## the quick tests with the lowest versions that pyproject.toml allows (Python 3.11)
+	.venv-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile -W ignore::DeprecationWarning --ignore tests/docs
+
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --requirement constraints-lowest.txt
+	.venv-lowest/bin/pip install --quiet --no-deps --editable .
+	touch $@
+
 check: setup  ## linter, format, types, layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -40,9 +50,49 @@ format: setup  ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: setup  ## write docs/recipes.md from the schema of recipes, docs/notebooks from the tutorials
+docs: setup  ## write the pages that are made from code: recipes, reference, licences, notebooks of the tutorials
 	$(BIN)/python docs/recipes.py
+	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/licences.py
 	$(BIN)/python docs/notebooks.py
+
+docs-site: setup  ## build the documentation site into site/, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+wheel: setup  ## dist/: wheel and sdist of the last commit, the same bytes every time
+	rm -rf dist build/source
+	mkdir -p build/source
+	git archive HEAD | tar --extract --directory build/source
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --outdir dist build/source
+
+check-package: .venv-tools/.ready  ## dist/: would the index take it, and show its page?
+	.venv-tools/bin/twine check --strict dist/*
+
+sbom: .venv-tools/.ready .venv-base/.ready .venv-full/.ready  ## build/sbom/: what installs contain, as CycloneDX
+	mkdir -p build/sbom
+	for install in base full; do \
+	  .venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate \
+	    --output-file build/sbom/foveola-$$install.cdx.json .venv-$$install || exit 1; \
+	done
+
+.venv-base/.ready: pyproject.toml constraints.txt $(VENV)/.ready
+	$(BIN)/python -m venv --without-pip .venv-base
+	$(BIN)/pip --python .venv-base/bin/python install --quiet --constraint constraints.txt .
+	touch $@
+
+.venv-full/.ready: pyproject.toml constraints.txt $(VENV)/.ready
+	$(BIN)/python -m venv --without-pip .venv-full
+	$(BIN)/pip --python .venv-full/bin/python install --quiet --constraint constraints.txt \
+	  '.[train,tune,tables,hub,tensorboard,mlflow,wandb]'
+	touch $@
+
+lock: .venv-tools/.ready  ## requirements/*.lock and constraints-lowest.txt, from pyproject.toml and constraints.txt
+	.venv-tools/bin/python requirements/lock.py
+
+.venv-tools/.ready: requirements/tools.txt
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/pip install --quiet --requirement requirements/tools.txt
+	touch $@
 
 bench: setup  ## seconds an epoch, images a second, memory, start-up
 	$(BIN)/python benchmarks/recipes.py
@@ -62,4 +112,5 @@ peers-serving: setup .venv-peers-serving/.ready  ## LitServe and FastAPI in an e
 	touch $@
 
 clean:  ## remove what was made here, data and runs excepted
-	rm -rf $(VENV) .venv-peers .venv-peers-serving build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-base .venv-full .venv-lowest .venv-peers .venv-peers-serving .venv-tools build dist site \
+	  .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

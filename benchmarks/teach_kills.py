@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from foveola.errors import DataError
-from foveola.inputs.decode import read_image
+from foveola.inputs.decode import read_first_frame
 from foveola.inputs.find import is_image, is_junk
 from foveola.teaching.project import Project
 
@@ -130,7 +130,7 @@ def pixels_in(folder: Path, known: dict[tuple[int, int], bytes]) -> tuple[set[by
             place = (path.stat().st_ino, path.stat().st_mtime_ns)
             if place not in known:
                 try:
-                    known[place] = read_image(path).tobytes()
+                    known[place] = read_first_frame(path).pixels.tobytes()
                 except DataError:
                     half += 1
                     continue

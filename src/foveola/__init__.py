@@ -11,7 +11,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # From 1.29 on, ONNX Runtime reports to its maker from its first import on, unless this is set by then: its Privacy.md
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,11 +24,13 @@ from foveola.documents import TrainingRequest
 from foveola.errors import ModelError, OutputError
 from foveola.files import (
     CHECKSUM_FILE,
+    OPEN_FILES_STAY,
     check_writable,
     flush,
     flush_folder,
     is_empty_folder,
     lock,
+    move,
     record_checksums,
     remove_listed,
     write_atomically,
@@ -204,7 +207,7 @@ class Claim:
             (self.path / STATUS_FILE).unlink(missing_ok=True)  # until its new one, moved last, there is no run
         for name in sorted(names, key=lambda name: name == STATUS_FILE):
             if (self.result.path / name).exists():
-                os.replace(self.result.path / name, self.path / name)  # noqa: PTH105
+                move(self.result.path / name, self.path / name)
         for name in set(WRITTEN).difference(names):
             (self.path / name).unlink(missing_ok=True)
         for exports in EXPORTS:
@@ -250,7 +253,9 @@ class Claim:
     def _leave(self) -> None:
         """Take back what `_lock` has made, and nothing else: what came meanwhile is somebody else's."""
         if [inner.name for inner in _inside(self.folder)] == [_LOCK]:
-            (self.folder / _LOCK).unlink()
+            self._close_lock_that_stays()
+            with suppress(PermissionError):  # where somebody else has taken it meanwhile
+                (self.folder / _LOCK).unlink()
         for folder in (self.folder, *self._created):
             if is_empty_folder(folder):
                 folder.rmdir()
@@ -260,6 +265,11 @@ class Claim:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _close_lock_that_stays(self) -> None:
+        """Release the folder before its end where a lock that is open could not be removed."""
+        if OPEN_FILES_STAY:
+            self.release()
 
     @property
     def _holds_training(self) -> bool:
@@ -283,7 +293,8 @@ class Claim:
 
     def _remove(self) -> None:
         shutil.rmtree(self.path / _REMOVED, ignore_errors=True)
-        self.folder.rename(self.path / _REMOVED)
+        self._close_lock_that_stays()
+        move(self.folder, self.path / _REMOVED)
         shutil.rmtree(self.path / _REMOVED, ignore_errors=True)
 
 
@@ -291,6 +302,12 @@ def unfinished_request(path: Path) -> TrainingRequest | None:
     """What the unfinished training in a run's folder was asked for; None if there is none."""
     request = path / CHECKPOINT / _REQUEST
     return _read_request(request) if request.is_file() else None
+
+
+def has_checkpoint(path: Path) -> bool:
+    """Whether an unfinished training in a run's folder can go on from where it was, or has only to be put in place."""
+    folder = path / CHECKPOINT
+    return (folder / _PUBLISH).is_file() or all((folder / name).is_file() for name in (_REQUEST, _STATE))
 
 
 def _read_request(path: Path) -> TrainingRequest:

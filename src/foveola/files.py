@@ -4,7 +4,8 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,13 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+# Windows neither replaces, renames nor removes a file that any program has open, nor renames a folder that holds one
+OPEN_FILES_STAY = sys.platform == "win32"
+# Between attempts: virus scanners and indexers open new files for a moment
+_PAUSES = (0.02, 0.05, 0.1, 0.3, 1.0)
+# Characters of a file's name that `safe_stem` keeps
+_MAX_STEM = 60
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -32,10 +40,27 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     flush_folder(path.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder, in the place of a file that is there; what is open for a moment only is waited for.
+
+    Raises
+    ------
+    OSError
+        If it cannot be renamed.
+    """
+    for pause in _PAUSES if OPEN_FILES_STAY else ():
+        try:
+            os.replace(source, target)  # noqa: PTH105 (of a folder, too)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(source, target)  # noqa: PTH105
 
 
 @contextmanager
@@ -110,12 +135,23 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 def flush(path: Path) -> None:
     """Wait until a file that another library has written is on the disk."""
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows flushes no file that is open for reading only
         os.fsync(file.fileno())
 
 
 def is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Paths sorted alike on every system: Windows' own order takes no notice of case."""
+    return sorted(paths, key=lambda path: path.parts)
+
+
+def safe_stem(name: str) -> str:
+    """The name of a file without its extension, as the beginning of another that every file system takes."""
+    stem = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in Path(name).stem)
+    return stem[:_MAX_STEM].rstrip(" .")
 
 
 def new_folder(first: Path) -> Path:
@@ -129,7 +165,7 @@ def new_folder(first: Path) -> Path:
 
 def flush_folder(folder: Path) -> None:
     """Wait until the names of a folder's files are on the disk."""
-    if os.name == "nt":  # Windows has no handle for a folder
+    if sys.platform == "win32":  # which opens no folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -356,7 +356,7 @@ def _read(source: str | Path | Recipe) -> tuple[dict[str, Any], str]:
                 raise RecipeError(f"The recipe {path} is not a file. Give the path of a TOML file.")
             content = path.read_bytes()
             verify_checksum(path, content, "Copy the run again, or edit a copy of its recipe")
-            text, where = content.decode(), str(path)
+            text, where = content.decode("utf-8-sig"), str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"The recipe {path} cannot be read: {error}. Give the path of a TOML file.") from None
         except ModelError as altered:  # of a finished run, which lists it in SHA256SUMS

@@ -56,8 +56,8 @@ class Augment(BaseModel):
     zoom: Fraction = Field(default=0.0, description="maximum change of size: 0.1 is up to 10 % larger or smaller")
     flip: StrictBool | Literal["auto"] = Field(
         default="auto",
-        description="mirror half of the images; auto: from 9 epochs on, if the catalog says that mirrored images keep "
-        "their class",
+        description="mirror each image in every second epoch; auto: from 9 epochs on, if mirrored images keep "
+        "their class by the catalog",
     )
     cutout: Whole | Fraction = Field(
         default=0,

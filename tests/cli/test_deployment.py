@@ -172,6 +172,12 @@ def test_the_options_of_teach(foveola_command, taught):
     assert foveola_command("teach", "--api-key", "").code == 2
 
 
+def test_quiet_servers_say_where_they_are(foveola_command, settings, taught):
+    """The address is their result: with port 0, nothing else tells it."""
+    assert foveola_command("serve", "model.onnx", "--quiet").err.count("http://127.0.0.1:8000") == 1
+    assert foveola_command("teach", "--quiet").err.count("http://127.0.0.1:8000") == 1
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_a_loopback_host(host):
     assert is_loopback(host)

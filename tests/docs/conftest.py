@@ -1,7 +1,12 @@
 """Small data under the names of the tutorials' data sets."""
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
+
+from foveola.datasets import CATALOG
 
 # Images file, labels file, images per class
 IDX_FILES = (
@@ -31,3 +36,17 @@ def small_data(tmp_path_factory):
             (root / name / images_name).write_bytes(idx(images))
             (root / name / labels_name).write_bytes(idx(labels))
     return root
+
+
+@pytest.fixture
+def small_catalog(small_data, tmp_path, monkeypatch):
+    """The catalog accepts the small files as the published ones."""
+    monkeypatch.setenv("FOVEOLA_DATA", str(small_data))
+    monkeypatch.setenv("FOVEOLA_CACHE", str(tmp_path / "no-cache"))
+    for name in NAMES:
+        entry = CATALOG[name]
+        files = []
+        for file in entry.files:
+            content = (small_data / name / file.name.removesuffix(".gz")).read_bytes()
+            files.append(replace(file, content_sha256=hashlib.sha256(content).hexdigest()))
+        monkeypatch.setitem(CATALOG, name, replace(entry, files=tuple(files)))

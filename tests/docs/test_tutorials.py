@@ -5,11 +5,9 @@ their first line) and `text` (the output of the Python block right before it; el
 because they would stay untested.
 """
 
-import hashlib
 import re
 import runpy
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +15,6 @@ import pytest
 
 import foveola
 from foveola.cli import main
-from foveola.datasets import CATALOG
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "tutorials").glob("*.md"))
 
@@ -36,7 +33,6 @@ EXACT = {"summary"}
 # Replacements in Python blocks
 SMALL_PYTHON = {"foveola.train(": "small_train("}
 
-NAMES = ("mnist", "fashion-mnist", "kmnist")
 # Pages whose trainings take longest
 SLOW = ("cnn-against-dnn", "kmnist-callbacks", "west-fashion-mnist")
 
@@ -54,17 +50,8 @@ def blocks(page):
 
 
 @pytest.fixture
-def folder(small_data, tmp_path, monkeypatch):
-    """An empty working folder; the catalog accepts the small files as the published ones."""
-    monkeypatch.setenv("FOVEOLA_DATA", str(small_data))
-    monkeypatch.setenv("FOVEOLA_CACHE", str(tmp_path / "no-cache"))
-    for name in NAMES:
-        entry = CATALOG[name]
-        files = []
-        for file in entry.files:
-            content = (small_data / name / file.name.removesuffix(".gz")).read_bytes()
-            files.append(replace(file, content_sha256=hashlib.sha256(content).hexdigest()))
-        monkeypatch.setitem(CATALOG, name, replace(entry, files=tuple(files)))
+def folder(small_catalog, tmp_path, monkeypatch):
+    """An empty working folder; data sets by name are small ones."""
     working = tmp_path / "work"
     working.mkdir()
     monkeypatch.chdir(working)

@@ -55,6 +55,29 @@ def test_max_pool_2x2_matches_pytorch(height, width):
     assert torch.equal(max_pool_2x2(x), F.max_pool2d(x, 2))
 
 
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (8, 6), (7, 9)])
+@pytest.mark.parametrize(("channels", "flattened"), [(6, False), (32, False), (32, True), (16, False)])
+def test_the_gradient_of_max_pool_2x2_matches_pytorch(height, width, channels, flattened):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(3, channels, height * width, generator=generator).argsort(2)  # no two of a channel alike
+    x = values.view(3, channels, height, width).bfloat16().contiguous(memory_format=torch.channels_last)
+    weights = torch.randint(1, 9, (3, channels, height // 2, width // 2), generator=generator).bfloat16()
+    weights = weights if flattened else weights.contiguous(memory_format=torch.channels_last)
+    gradients = []
+    for pool in (max_pool_2x2, lambda x: F.max_pool2d(x, 2)):
+        inputs = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        (pool(inputs) * weights).sum().backward()
+        gradients.append(inputs.grad)
+    assert torch.equal(*gradients)
+
+
+def test_of_equal_values_max_pool_2x2_sends_the_whole_gradient_to_one():
+    x = torch.zeros(1, 32, 4, 5).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    max_pool_2x2(x).sum().backward()
+    assert x.grad.sum() == 32 * 2 * 2 and x.grad.unique().tolist() == [0, 1]
+    assert x.grad[..., ::2, :4:2].sum() == 32 * 2 * 2  # the upper left one
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "size"),

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient
@@ -563,7 +564,8 @@ def test_it_is_announced_when_all_workers_are_ready():
     announced = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        starter = server_module._Starter(reads, "127.0.0.1", port, 2, announced.append)
+        granian = SimpleNamespace(bind_addr="127.0.0.1", bind_port=port)
+        starter = server_module._Starter(reads, granian, Settings(workers=2), announced.append)
         starter.start()
         writes.send(None)
         assert not announced
@@ -571,14 +573,14 @@ def test_it_is_announced_when_all_workers_are_ready():
         until(lambda: announced == [f"http://127.0.0.1:{port}"])
 
 
-def test_a_report_ends_the_process(monkeypatch):
+def test_a_report_ends_the_server():
     reads, writes = multiprocessing.Pipe(duplex=False)
-    killed = []
-    monkeypatch.setattr(server_module.os, "kill", lambda *given: killed.append(given))
-    starter = server_module._Starter(reads, "127.0.0.1", 1, 1, print)
+    ended = []
+    granian = SimpleNamespace(signal_handler_interrupt=lambda: ended.append(True))
+    starter = server_module._Starter(reads, granian, Settings(), print)
     writes.send(ModelError("bad"))
     starter._wait()
-    assert killed == [(os.getpid(), signal.SIGTERM)]
+    assert ended
     assert isinstance(starter.failure, ModelError)
 
 

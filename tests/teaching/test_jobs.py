@@ -76,7 +76,7 @@ def test_progress_of_a_training_becomes_the_jobs_document(jobs, module):
     (epoch,) = job.history
     assert (epoch.epoch, epoch.loss, epoch.accuracy, epoch.val_loss, epoch.val_accuracy) == (1, 0.5, None, None, 0.25)
     assert ("Training", 4, 10) in changes
-    assert ("Testing on images that were not trained on", None, None) in changes
+    assert ("Testing with images that it was not trained on", None, None) in changes
 
 
 def test_a_long_history_is_thinned_evenly(jobs, module):
@@ -128,7 +128,7 @@ def test_errors_of_the_work_itself_are_told(jobs, caplog):
 def test_a_second_job_waits_its_turn(jobs, module):
     name = module("import time; time.sleep(600)")
     jobs.start("training", lambda progress: progress.run(name))
-    with pytest.raises(JobRunning, match="There is a training running"):
+    with pytest.raises(JobRunning, match="A training is running"):
         jobs.start("audit", lambda progress: None)
     jobs.stop()
     assert jobs.wait(60)

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import threading
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import foveola
+from foveola.documents import TrainingRequest
 from foveola.errors import Failure
 from foveola.serving.settings import Settings
 from foveola.teaching import commands, jobs
@@ -23,6 +25,7 @@ from foveola.teaching.held_out import find_mistakes
 from foveola.teaching.snapshot import take_snapshot
 
 CLASSES = ("cup", "glass")
+PNG = {"Content-Type": "image/png"}
 
 
 def picture(label, seed):
@@ -82,6 +85,12 @@ class Commands:
             raise Failure("There is no room on the disk. Make room.")
         options = dict(pairwise(arguments))
         match name:
+            case "train" if "--resume" in options:
+                out = Path(options["--resume"])
+                shutil.rmtree(out / "checkpoint", ignore_errors=True)
+                shutil.copytree(
+                    self.trained.run.path, out, ignore=shutil.ignore_patterns("exports"), dirs_exist_ok=True
+                )
             case "train":
                 out = Path(options["--out"])
                 assert not list(out.iterdir()), "the command takes an empty folder"
@@ -122,12 +131,19 @@ def folder(tmp_path):
     return tmp_path / "pictures"
 
 
-@pytest.fixture
-def client(folder):
+@contextmanager
+def opened(folder):
+    """A client of the application of a folder, until the server ends."""
     studio = open_studio(folder, Settings(log_requests=False))
     with TestClient(create_app(studio), base_url="http://127.0.0.1") as client:
         yield client
     studio.project.close()
+
+
+@pytest.fixture
+def client(folder):
+    with opened(folder) as client:
+        yield client
 
 
 def ended(client):
@@ -182,7 +198,7 @@ def test_commands_are_what_is_run_with_the_words_of_a_terminal(client, folder, q
     shown = client.get("/project").json()["commands"]
     assert set(shown) == {"train", "audit", "evaluate", "export_onnx", "export_web", "report"}
     assert shown["train"].startswith(f"foveola train {folder} --recipe auto --out {folder.parent}/runs/pictures-2 ")
-    assert shown["audit"] == f"foveola audit {folder} --out {folder.parent}/audits/pictures"
+    assert shown["audit"] == f"foveola audit {folder} --recipe auto --out {folder.parent}/audits/pictures"
 
 
 @pytest.mark.parametrize(
@@ -217,6 +233,27 @@ def test_a_training_is_asked_for_by_known_names_and_bounds_only(client, quick, b
     assert quick.called == []
 
 
+@pytest.mark.parametrize(
+    ("pictures", "options"),
+    [
+        (20, ["--set", "validation=0.2"]),
+        (249, ["--set", "validation=0.2"]),
+        (250, ["--set", "validation=0.2", "--reject", "0.05", "--reject-on-average"]),
+        (500, ["--set", "validation=0.1", "--reject", "0.05", "--reject-on-average"]),
+        (1000, ["--reject", "0.05", "--reject-on-average"]),
+    ],
+)
+def test_what_is_set_aside_and_whether_doubt_can_be_said(tmp_path, pictures, options):
+    command = commands.train(
+        tmp_path / "cups", tmp_path / "runs/cups-1", None, "auto", pictures=pictures, grouped=False, measured=True
+    )
+    assert command[command.index("--no-report") + 1 :] == options
+    few = commands.train(
+        tmp_path / "cups", tmp_path / "runs/cups-1", None, "auto", pictures=pictures, grouped=False, measured=False
+    )
+    assert few[few.index("--no-report") + 1 :] == ["--set", "validation=0", "--set", "test=0"]
+
+
 def test_recordings_are_kept_together_and_few_of_them_are_not_measured(client, folder, quick):
     for name in CLASSES:
         for file in (folder / name).iterdir():
@@ -239,13 +276,114 @@ def test_a_failed_training_says_why_and_leaves_the_model_before(client, folder, 
     assert job["state"] == "failed"
     assert job["error"] == "There is no room on the disk. Make room."
     assert client.get("/project").json()["model"]["run"] == "pictures-1"
-    assert [path.name for path in (folder.parent / "runs").iterdir()] == ["pictures-1"]
+    quick.failing = "train"
+    assert train(client)["state"] == "failed"
+    assert sorted(path.name for path in (folder.parent / "runs").iterdir()) == ["pictures-1", "pictures-2"]
     assert sorted(path.name for path in (folder / ".foveola" / "trained").iterdir()) == [
         "pictures-1",
         "pictures-1.json",
+        "pictures-2",
     ]
     quick.failing = None
-    assert train(client)["result"] == {"run": "pictures-2"}
+    assert train(client)["result"] == {"run": "pictures-3"}
+
+
+def test_a_trained_model_that_could_not_be_written_is_gone_on_with(client, folder, quick):
+    quick.failing = "export"
+    train(client)
+    quick.failing = None
+    assert client.get("/project").json()["unfinished"] == "pictures-1"
+    quick.called.clear()
+    assert train(client, resume=True)["result"] == {"run": "pictures-1"}
+    run = folder.parent / "runs" / "pictures-1"
+    assert quick.called[0] == (
+        "foveola", "train", "--resume", str(run), "--callback", "foveola.teaching.announce:Announce",
+    )  # fmt: skip
+    document = client.get("/project").json()
+    assert (document["model"]["run"], document["unfinished"]) == ("pictures-1", None)
+
+
+@pytest.fixture
+def interrupted(folder, trained):
+    """A training that was killed after its first checkpoint."""
+    run = folder.parent / "runs" / "pictures-3"
+    (run / "checkpoint").mkdir(parents=True)
+    request = TrainingRequest(
+        data=str(folder), recipe=trained.run.recipe, seed=0, device="cpu", threads=1, checkpoint_every=30,
+        callbacks=[commands.ANNOUNCE],
+    )  # fmt: skip
+    (run / "checkpoint" / "request.json").write_text(request.to_json())
+    (run / "checkpoint" / "state.safetensors").touch()
+    take_snapshot(folder, folder / ".foveola" / "trained" / "pictures-3")
+    return run
+
+
+def test_a_killed_training_is_offered_and_gone_on_with_at_the_next_start(folder, interrupted, quick):
+    with opened(folder) as client:
+        assert client.get("/project").json()["unfinished"] == "pictures-3"
+        assert train(client, resume=True)["result"] == {"run": "pictures-3"}
+        assert client.get("/project").json()["unfinished"] is None
+        assert client.post("/project/train", json={"resume": True}).status_code == 409
+        assert train(client)["result"] == {"run": "pictures-4"}
+
+
+@pytest.mark.parametrize("kind", ["add", "delete", "move", "rename"])
+def test_a_training_whose_images_have_changed_is_not_gone_on_with(folder, interrupted, quick, kind):
+    with opened(folder) as client:
+        one = client.get("/project/pictures?class=cup").json()["pictures"][0]["id"]
+        changes = {
+            "add": lambda: client.post("/project/pictures?class=cup", content=png(picture(0, 999)), headers=PNG),
+            "delete": lambda: client.post("/project/pictures/delete", json={"ids": [one]}),
+            "move": lambda: client.post("/project/pictures/move", json={"ids": [one], "to": "glass"}),
+            "rename": lambda: client.post("/project/classes/rename", json={"name": "cup", "to": "mug"}),
+        }
+        assert changes[kind]().is_success
+        assert client.get("/project").json()["unfinished"] is None
+        refused = client.post("/project/train", json={"resume": True})
+        assert refused.status_code == 409
+        assert refused.json()["error"].startswith("There is no interrupted training to go on with, or images have")
+        assert quick.called == []
+        if kind != "add":
+            assert client.post("/project/undo", json={}).json()["unfinished"] == "pictures-3"
+
+
+@pytest.mark.parametrize("kind", ["no checkpoint", "other data", "other callbacks", "no snapshot", "exported"])
+def test_other_trainings_are_not_offered(folder, interrupted, trained, quick, kind):
+    place = interrupted / "checkpoint" / "request.json"
+    request = json.loads(place.read_text())
+    match kind:
+        case "no checkpoint":
+            (interrupted / "checkpoint" / "state.safetensors").unlink()
+        case "other data":
+            place.write_text(json.dumps(request | {"data": "digits"}))
+        case "other callbacks":
+            place.write_text(json.dumps(request | {"callbacks": []}))
+        case "no snapshot":
+            shutil.rmtree(folder / ".foveola" / "trained")
+        case "exported":
+            shutil.copytree(trained.run.path, interrupted, dirs_exist_ok=True)
+    with opened(folder) as client:
+        assert client.get("/project").json()["unfinished"] is None
+
+
+def test_a_training_that_the_end_of_the_server_interrupts_is_kept_and_one_that_is_stopped_is_not(
+    folder, interrupted, quick, monkeypatch
+):
+    def train_until_stopped(job, module, *arguments):
+        quick.called.append(arguments)
+        job._stopping.wait(60)
+        job._check()
+
+    monkeypatch.setattr(jobs._Running, "run", train_until_stopped)
+    with opened(folder) as client:
+        assert client.post("/project/train", json={"resume": True}).status_code == 202
+    with opened(folder) as client:
+        assert client.get("/project").json()["unfinished"] == "pictures-3"
+        client.post("/project/train", json={"resume": True})
+        client.post("/project/stop", json={})
+        assert ended(client)["state"] == "stopped"
+        assert client.get("/project").json()["unfinished"] is None
+    assert not interrupted.exists()
 
 
 def test_a_model_whose_mistakes_cannot_be_found_is_used_all_the_same(client, quick, caplog):
@@ -261,7 +399,7 @@ def test_a_second_training_waits_or_replaces(client, quick):
     assert client.post("/project/train", json={}).status_code == 202
     refused = client.post("/project/train", json={})
     assert refused.status_code == 409
-    assert refused.json()["error"] == "There is a training running. Wait for its end, or stop it."
+    assert refused.json()["error"] == "A training is running. Wait for its end, or stop it."
     threading.Timer(0.1, quick.wait.set).start()
     assert client.post("/project/train", json={"replace": True}).status_code == 202
     assert ended(client)["state"] == "done"
@@ -350,8 +488,9 @@ def test_an_audit_lists_suspects_and_copies_until_they_are_dealt_with(client, fo
     (folder / "glass" / "wrong.png").write_bytes(png(picture(0, 999)))
     client.get("/project")
 
-    def run(job, module, command, source, option, out):
-        assert (module, command, option) == ("foveola", "audit", "--out")
+    def run(job, module, command, source, *options):
+        assert (module, command, options[:3]) == ("foveola", "audit", ("--recipe", "auto", "--out"))
+        (out,) = options[3:]
         foveola.audit(source, out=out, recipe="mlp", epochs=20, verbose=False)
 
     monkeypatch.setattr(jobs._Running, "run", run)

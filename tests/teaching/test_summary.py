@@ -103,7 +103,7 @@ def test_all_right_on_two_recordings_is_not_called_guessing():
 
 def test_without_test_pictures_nothing_is_claimed():
     first, second, third = sentences(None)
-    assert first == "How good it is cannot be said: there were too few images to hold some back for a test."
+    assert first == "It is not known how good it is: there were too few images to hold some back for a test."
     assert "not known" in second
     assert "three recordings, or three single images, of every class" in third
 
@@ -127,7 +127,7 @@ def test_the_second_sentence_names_the_confused_classes():
         ([[200, 0], [2, 198]], None, {"different": 40}, "Vary the images more: of 120, only 40 differ"),
         ([[6, 0], [0, 6]], None, {}, "Add images of every class"),
         ([[180, 20], [20, 180]], None, {}, "Add images that differ from those that are there"),
-        ([[200, 0], [2, 198]], None, {}, "Nothing stands out: try it with new images"),
+        ([[200, 0], [2, 198]], None, {}, "No weak point was found: try it with new images"),
     ],
     ids=["guessing", "memorised", "few of a class", "weak class", "copies", "few", "not yet good", "good"],
 )

@@ -313,7 +313,7 @@ def test_collected_trained_tried_corrected_and_taken_away(page, video, tmp_path)
         before = page.classes()["square"]
         page.screenshot("6-wrong")
         page.click("#correct-classes button:last-child")
-        page.until(lambda: page.text("#corrected") == "Kept as square. It counts at the next training.")
+        page.until(lambda: page.text("#corrected") == "Added to square. The next training uses it.")
         page.until(lambda: page.classes()["square"] == before + 1)
         page.screenshot("6-corrected")
 
@@ -452,6 +452,47 @@ def test_images_are_selected_moved_and_deleted_by_pointer_and_keyboard(page, fol
         page.screenshot("collect-enlarged")
 
 
+def test_the_bin_is_emptied_after_a_question(page, folder):
+    with opened(page, folder):
+        assert not page.find("#bin").is_displayed()
+        cells(page)[0].click()
+        page.click("#delete-pictures")
+        page.until(lambda: page.text("#bin-said").startswith("In the bin: 1 image, "))
+        page.click("#empty-bin")
+        assert page.text("#bin-title").startswith("Delete 1 image (")
+        page.click("#bin-question [value=cancel]")
+        assert page.find("#bin").is_displayed()
+        page.click("#empty-bin")
+        page.click("#bin-question [value=empty]")
+        page.until(lambda: not page.find("#bin").is_displayed())
+        assert not page.find("#undo-bar").is_displayed()
+        assert list((folder / ".foveola" / "bin").rglob("*.png")) == []
+        assert page.classes() == {"disc": 29, "other": 3}
+
+
+def test_an_interrupted_training_is_continued(page, folder):
+    with opened(page, folder):
+        # What the server would say of a training that was killed
+        page.script(
+            """const real = window.fetch;
+            window.sent = [];
+            window.fetch = async (path, options) => {
+              if (path === "project/train") {
+                sent.push(JSON.parse(options.body));
+                const job = { kind: "training", state: "running", message: "Training", history: [], seconds: 0 };
+                return new Response(JSON.stringify(job), { status: 202 });
+              }
+              const response = await real(path, options);
+              if (path !== "project") return response;
+              return new Response(JSON.stringify({ ...await response.json(), unfinished: "shapes-3" }));
+            };"""
+        )
+        page.add_class("third")
+        page.until(lambda: page.text("#unfinished p") == "The training shapes-3 was interrupted before its end.")
+        page.click("#resume")
+        page.until(lambda: page.script("return sent") == [{"resume": True, "replace": False}])
+
+
 def test_of_thousands_only_the_visible_ones_are_on_the_page(page, tmp_path):
     many = tmp_path / "many" / "dots"
     many.mkdir(parents=True)
@@ -464,6 +505,10 @@ def test_of_thousands_only_the_visible_ones_are_on_the_page(page, tmp_path):
         page.until(lambda: page.all(".cell[aria-posinset='3000']"))
         assert len(cells(page)) < 100
         assert page.find(".cell[aria-posinset='3000']").get_attribute("aria-label") == "Image 3000"
+        page.click("#select-all")
+        page.until(lambda: page.text("#selected") == "3,000 selected")
+        page.script("document.getElementById('pictures').scrollTop = 0")
+        page.until(lambda: page.all(".cell[aria-posinset='1'][aria-selected=true]"))
 
 
 def test_images_wait_while_the_server_is_away(page, folder):

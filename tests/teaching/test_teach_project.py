@@ -14,7 +14,7 @@ from studio_pictures import encode, picture, tree
 import foveola
 from foveola.errors import DataError, OutputError, UserError
 from foveola.serving.refusals import Refused
-from foveola.teaching import changes
+from foveola.teaching import changes, listing
 from foveola.teaching import project as project_module
 from foveola.teaching.project import Project
 
@@ -113,7 +113,7 @@ def test_links_and_other_files_are_not_shown_but_said(project, folder, tmp_path)
     project.refresh()
     assert project.counts() == {"cup": 3, "mug": 0}
     (note,) = project.notes
-    assert note.startswith("4 entries of the folder cannot be shown here: linked, stray.png, cup/link.png, cup/notes")
+    assert note.startswith("Not shown, because only image files directly in class folders are: linked, stray.png")
 
 
 # Names
@@ -433,6 +433,43 @@ def test_a_bin_of_many_changes_undoes_the_last_ones(project, monkeypatch):
     assert [project.undo() for _ in range(4)][-2:] == ["rename class class 1 to class 2", None]
 
 
+# The bin
+
+
+def test_what_was_deleted_for_good_is_gone_and_changes_since_can_be_undone(project, folder):
+    place = folder / ".foveola" / "bin"
+    first, second, third = project.pictures("cup")
+    project.delete([first.id])
+    project.move([second.id], "mug")
+    project.delete([third.id])
+    assert project.bin_size.images == 2
+    assert project.bin_size.bytes == sum(path.stat().st_size for path in place.rglob("*.png"))
+    project.rename_class("mug", "glass")
+    project.add_class("bowl")
+    project.empty_bin()
+    assert project.bin_size == (0, 0)
+    assert list(place.rglob("*.png")) == []
+    project = reopened(project)
+    assert [project.undo() for _ in range(3)] == ["add class bowl", "rename class mug to glass", None]
+    assert project.counts() == {"cup": 0, "mug": 1}
+    project.delete_class("mug")
+    assert project.undo() == "delete class mug (1 image)"
+    assert project.counts() == {"cup": 0, "mug": 1}
+    project.close()
+
+
+def test_a_bin_that_cannot_be_emptied_says_so_and_undoes_nothing_by_halves(project, folder, monkeypatch):
+    project.delete_class("cup")
+    with monkeypatch.context() as patch:
+        patch.setattr(changes.shutil, "rmtree", lambda path: (_ for _ in ()).throw(OSError(13, "Permission denied")))
+        with pytest.raises(Refused, match=r"^The bin cannot be emptied: Permission denied\. What is left is still"):
+            project.empty_bin()
+    assert project.undo() is None
+    assert project.bin_size.images == 3
+    project.empty_bin()
+    assert (project.bin_size, project.counts()) == ((0, 0), {"mug": 0})
+
+
 # Additions
 
 
@@ -469,7 +506,7 @@ def test_a_full_project_takes_no_more(project, monkeypatch):
 
 
 def test_a_project_that_is_too_large_is_not_opened(project, monkeypatch):
-    monkeypatch.setattr(project_module, "MAX_OPENED", 2)
+    monkeypatch.setattr(listing, "MAX_OPENED", 2)
     with pytest.raises(DataError, match=r"holds 3 images; up to 2 can be shown\. Train from the command line"):
         reopened(project)
     monkeypatch.undo()
@@ -540,13 +577,13 @@ def test_ten_thousand_pictures_are_read_once(tmp_path, monkeypatch):
     for number in range(10_000):
         (tmp_path / "cup" / f"{number}.png").touch()
     read, listed = [], []
-    make, scan = project_module._picture, os.scandir
-    monkeypatch.setattr(project_module, "_picture", lambda name, path: read.append(path) or make(name, path))
+    make, scan = listing.read_picture, os.scandir
+    monkeypatch.setattr(listing, "read_picture", lambda name, path: read.append(path) or make(name, path))
     project = Project(tmp_path)
     assert (project.count, len(read)) == (10_000, 10_000)
     read.clear()
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scan(path))
-    monkeypatch.setattr(project_module, "_RECENT_NANOSECONDS", 0)
+    monkeypatch.setattr(listing, "_RECENT_NANOSECONDS", 0)
     for _ in range(5):
         project.refresh()
         project.counts()

@@ -14,7 +14,7 @@ from foveola.teaching.app import create_app
 from foveola.teaching.project import Project
 from foveola.teaching.studio import Studio
 
-POSTS = ("classes", "classes/rename", "classes/delete", "undo", "pictures/move", "pictures/delete")
+POSTS = ("classes", "classes/rename", "classes/delete", "undo", "bin/empty", "pictures/move", "pictures/delete")
 
 
 def send(client, pixels, query="class=cup", kind="PNG"):
@@ -35,11 +35,13 @@ def test_the_project_document(client, folder):
         "classes": [{"name": "cup", "count": 3}, {"name": "mug", "count": 0}],
         "pictures": 3,
         "undo": "add class mug",
+        "bin": {"images": 0, "bytes": 0},
         "notes": [],
         "model": None,
         "job": None,
         "summary": None,
         "commands": {},
+        "unfinished": None,
     }
 
 
@@ -110,6 +112,16 @@ def test_pictures_are_moved_and_deleted(client, folder):
     for _ in range(2):
         document = client.post("/project/undo", json={}).json()
     assert tree(folder) == before
+
+
+def test_the_bin_is_emptied(client, folder):
+    wanted = [one["id"] for one in listed(client)["pictures"]][:2]
+    client.post("/project/pictures/delete", json={"ids": wanted})
+    size = sum(path.stat().st_size for path in (folder / ".foveola" / "bin").rglob("*.png"))
+    assert client.get("/project").json()["bin"] == {"images": 2, "bytes": size}
+    document = client.post("/project/bin/empty", json={}).json()
+    assert (document["bin"], document["undo"], document["pictures"]) == ({"images": 0, "bytes": 0}, None, 1)
+    assert document == client.get("/project").json()
 
 
 def test_what_others_change_is_in_the_next_document(client, folder):
@@ -238,8 +250,8 @@ def test_a_full_disk_is_said(client, folder, monkeypatch):
         answer = send(client, picture(5))
     assert answer.status_code == 507
     assert answer.json()["error"] == (
-        "The change cannot be written: No space left on device. Nothing was changed; make room on the disk or correct "
-        "the folder's rights, and try again."
+        "The change cannot be written: No space left on device. Nothing was changed; make room on the disk or change "
+        "the folder's permissions, and try again."
     )
     assert tree(folder) == before
     assert send(client, picture(5)).status_code == 201

@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import httpx2 as httpx
 import numpy as np
@@ -27,19 +30,26 @@ def picture(name, seed):
     return buffer.getvalue()
 
 
-@pytest.fixture
-def client(tmp_path):
-    """A server in a process of its own, with an empty project."""
+@contextmanager
+def teaching(folder):
+    """A server in a process group of its own, with the project `things` in a folder, and its client."""
     command = [sys.executable, "-m", "foveola", "teach", "things", "--port", "0", "--json", "--no-browser"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             lines = iter(process.stdout.readline, "}\n")
             document = json.loads("".join(lines) + "}")
             with httpx.Client(base_url=document["url"], timeout=300) as client:
-                yield client
+                yield process, client
         finally:
-            process.terminate()
-            assert process.wait(60) == 0
+            if process.poll() is None:
+                process.terminate()
+                assert process.wait(60) == 0
+
+
+@pytest.fixture
+def client(tmp_path):
+    with teaching(tmp_path) as (_, client):
+        yield client
 
 
 def add(client, name, seed, **parameters):
@@ -70,7 +80,8 @@ def test_a_classifier_is_taught_tried_corrected_and_taken_away(client, tmp_path)
             add(client, name, 2000 + 2 * seed + (name == "cup"), recording=f"{name} {seed // 3}")
     job, messages = finished(client, "/project/train", seconds=10)
     assert job["state"] == "done", job
-    assert {"Reading the images, and timing a few steps", "Training", "Writing the model"} <= set(messages)
+    reading = "Reading the images, and measuring how fast this machine is"
+    assert {reading, "Training", "Saving the model"} <= set(messages)
     assert job["history"]
     first = client.get("/project").json()
     assert first["model"]["run"] == "things-1"
@@ -109,6 +120,33 @@ def test_a_classifier_is_taught_tried_corrected_and_taken_away(client, tmp_path)
     assert job["state"] == "done", job
     assert "Checking the images" in messages
     assert set(job["result"]) == {"sentence", "suspects", "copies"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
+def test_a_training_that_was_killed_goes_on_after_the_next_start(tmp_path):
+    with teaching(tmp_path) as (process, client):
+        for name in ("cup", "glass"):
+            client.post("/project/classes", json={"name": name})
+            for seed in range(12):
+                add(client, name, 2 * seed + (name == "cup"))
+        assert client.post("/project/train", json={"seconds": 20}).status_code == 202
+        while client.get("/project").json()["job"]["message"] != "Training":
+            time.sleep(0.1)
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    state = tmp_path / "runs" / "things-1" / "checkpoint" / "state.safetensors"
+    waiting = time.monotonic() + 60  # for the training to notice, and to save where it is
+    while not state.is_file() and time.monotonic() < waiting:
+        time.sleep(0.1)
+    assert state.is_file()
+    with teaching(tmp_path) as (_, client):
+        assert client.get("/project").json()["unfinished"] == "things-1"
+        job, _ = finished(client, "/project/train", resume=True)
+        assert job["state"] == "done", job
+        document = client.get("/project").json()
+        assert (document["model"]["run"], document["unfinished"]) == ("things-1", None)
+    assert not state.exists()
 
 
 def web_runtime_is_here():

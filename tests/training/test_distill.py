@@ -53,7 +53,7 @@ def loss_of(toy, recipe_of):
         recipe = recipe_of(distill=distill, augment={"mixup": mixup})
         step = TrainStep(
             build_classifier(recipe, data, 0).train(), torch.from_numpy(data.images.copy()),
-            torch.from_numpy(data.labels), recipe, precision=torch.float32, flip=False, class_weights=None,
+            torch.from_numpy(data.labels), recipe, precision=torch.float32, flip_first=None, class_weights=None,
             steps=3, steps_per_epoch=3, teacher_logits=teacher,
         )  # fmt: skip
         if part is not None:

@@ -363,6 +363,20 @@ def test_the_flip_argument_decides_about_flips(flip, recipe_of, train):
     assert rises.any()
 
 
+@pytest.mark.parametrize("batch_size", [5, 24])
+def test_two_epochs_show_every_image_both_ways(batch_size, recipe_of, train):
+    images = np.zeros((24, 6, 6, 1), np.uint8)
+    images[:, 0, 0], images[:, 1:] = 250, np.arange(24)[:, None, None, None]  # a mark at the left, and a number
+    data, network = ImageSet(images, np.arange(24) % 3, ("a", "b", "c")), Recorder()
+    train(recipe_of(scaling="unit", epochs=4, batch_size=batch_size), data, network=network, flip=True)
+    seen = (torch.cat(network.batches)[:, 0] * 255).round().int()
+    epochs = [{int(image[1, 0]): bool(image[0, 0] == 0) for image in epoch} for epoch in seen.split(24)]
+    assert all(len(epoch) == 24 for epoch in epochs)
+    assert epochs[0] == epochs[2] and epochs[1] == epochs[3]
+    assert all(epochs[0][number] != epochs[1][number] for number in range(24))
+    assert 4 < sum(epochs[0].values()) < 20
+
+
 @pytest.mark.parametrize(
     ("setting", "flip_safe", "expected"),
     [("auto", False, False), ("auto", True, True), (True, False, True), (False, True, False)],

@@ -30,7 +30,7 @@ def start(toy, recipe_of):
         classifier.train()
         images, labels = torch.from_numpy(data.images.copy()), torch.from_numpy(data.labels)
         return TrainStep(
-            classifier, images, labels, recipe, precision=torch.float32, flip=False, class_weights=None,
+            classifier, images, labels, recipe, precision=torch.float32, flip_first=None, class_weights=None,
             steps=STEPS, steps_per_epoch=3, deferred=deferred,
         )  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_a_captured_graph_computes_the_same(toy, recipe_of):
         classifier.train()
         step = TrainStep(
             classifier, torch.from_numpy(data.images.copy()).cuda(), torch.from_numpy(data.labels).cuda(), recipe,
-            precision=torch.float32, flip=False, class_weights=None, steps=STEPS, steps_per_epoch=3,
+            precision=torch.float32, flip_first=None, class_weights=None, steps=STEPS, steps_per_epoch=3,
         )  # fmt: skip
         if not capture:
             step.run = step.train_batch
@@ -120,7 +120,7 @@ def gradients(toy, recipe_of):
         classifier = build_classifier(recipe, data, 0)
         images, labels = torch.from_numpy(data.images.copy()), torch.from_numpy(data.labels)
         step = TrainStep(
-            classifier, images, labels, recipe, precision=torch.float32, flip=False,
+            classifier, images, labels, recipe, precision=torch.float32, flip_first=None,
             class_weights=class_weights(data, recipe, torch.device("cpu")), image_weights=image_weights,
             steps=STEPS, steps_per_epoch=3,
         )  # fmt: skip

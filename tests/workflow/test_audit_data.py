@@ -231,3 +231,23 @@ def test_a_file_in_the_place_of_the_folder(toy, tiny, tmp_path):
     with pytest.raises(OutputError, match="not a folder that you may write to"):
         foveola.audit(toy, out=tmp_path / "file", recipe=tiny, verbose=False)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_of_a_network_with_a_fitted_last_layer_only_that_is_trained(toy, tmp_path, monkeypatch):
+    """Unless epochs are given."""
+    trained = []
+    monkeypatch.setattr("foveola.training.cross_fit.fit", lambda *arguments, **options: trained.append(1))
+    recipe = tmp_path / "head.toml"
+    recipe.write_text(
+        'name = "head"\nhead_views = 1\nlayers = [{ type = "Flatten" }, { type = "Dense", units = "classes" }]\n'
+    )
+    document = foveola.audit(toy, out=tmp_path / "out", recipe=recipe, verbose=False)
+    assert (document.settings.epochs, document.settings.minimum_steps, trained) == (0, 0, [])
+    assert document.cross_fitted_accuracy.value > 0.9
+    document = foveola.audit(toy, out=tmp_path / "out", recipe=recipe, epochs=2, verbose=False)
+    assert (document.settings.epochs, len(trained)) == (2, 9)
+
+
+def test_the_recipe_that_suits_the_data_is_chosen(toy, tmp_path):
+    document = foveola.audit(toy, out=tmp_path, recipe="auto", epochs=1, verbose=False)
+    assert document.settings.recipe == "fast"

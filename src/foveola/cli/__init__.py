@@ -21,7 +21,14 @@ from foveola.errors import FoveolaError
 _SPIN_COUNT = "10000"
 
 # Exit codes after signals
-_ENDED = {130: "Interrupted.", 143: "Ended by SIGTERM.", 129: "Ended by SIGHUP, as when a terminal closes."}
+_ENDED = {
+    129: "Ended by SIGHUP, as when a terminal closes.",
+    130: "Interrupted.",
+    143: "Ended by SIGTERM.",
+    149: "Ended by Ctrl+Break.",  # on Windows
+}
+_PATH_TOO_LONG = 206  # error number of Windows
+
 
 # Panels of `foveola --help` in order, each a module; every command with the examples below its own help
 PANELS: dict[str, dict[Callable[..., None], str]] = {
@@ -121,7 +128,7 @@ def options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0 done, 1 failed, 2 the input is wrong, 130, 143 or 129 interrupted."""
+    """Run a command; the exit code: 0 done, 1 failed, 2 the input is wrong, 130, 143, 129 or 149 interrupted."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)  # read when PyTorch is imported
     replace_unencodable()
@@ -139,7 +146,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except FoveolaError as error:
         return _complain(str(error), error.exit_code)
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
+        if error.errno == errno.ENAMETOOLONG or getattr(error, "winerror", None) == _PATH_TOO_LONG:
             return _complain("A path is too long for this system. Give a shorter one.", 2)
         return _complain(f"The operating system refused: {error}", 1)
     except MemoryError:

@@ -51,8 +51,8 @@ def audit(
             "--recipe",
             "-r",
             metavar="RECIPE",
-            help="Recipe of the networks that predict the labels.",
-            autocompletion=complete(recipe_names),
+            help="Recipe of the networks that predict the labels, or auto: a pretrained network for photographs.",
+            autocompletion=complete(lambda: ["auto", *recipe_names()]),
         ),
     ] = "fast",
     epochs: Annotated[
@@ -60,7 +60,8 @@ def audit(
         typer.Option(
             min=1,
             metavar="N",
-            help="Passes over the training data, for each network. Default: the recipe's (5 for fast).",
+            help="Passes over the training data, for each network. Default: the recipe's (5 for fast); a pretrained "
+            "network is trained in its last layer only.",
         ),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, metavar="N", help="Number of cross-validation folds.")] = 3,

@@ -123,7 +123,7 @@ def _read(path: Path) -> dict[str, Any] | None:
             return None
         if len(content) > _MAX_BYTES:
             raise UserError(f"{path} has more than {_MAX_BYTES:,} bytes, which no file of defaults needs. Shorten it.")
-        values = tomllib.loads(content.decode())
+        values = tomllib.loads(content.decode("utf-8-sig"))  # PowerShell writes the mark
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}. Correct its rights, or move it away.") from None
     except (ValueError, RecursionError) as error:

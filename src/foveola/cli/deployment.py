@@ -10,19 +10,24 @@ import typer
 
 from foveola.cli.options import (
     DEVICES,
+    AllowHost,
+    ApiKey,
     DeviceName,
     Fixes,
     Grey,
+    Host,
     ImageColumn,
     ImageRoot,
     Json,
     Model,
+    Port,
     PredictingThreads,
     Quiet,
     SkipBad,
     one_of,
     parse_fixes,
     parse_image_shape,
+    parse_key,
     parse_range,
     parse_size,
     table_columns,
@@ -225,23 +230,13 @@ def serve(
         Path,
         typer.Argument(metavar="MODEL", help="A run directory, an exported .onnx file, or a web export's folder."),
     ],
-    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     workers: Annotated[
         int, typer.Option(min=1, max=256, metavar="N", help="Worker processes that share the port; one per core.")
     ] = 1,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            envvar="FOVEOLA_API_KEY",
-            help="Require this key on every request. Set FOVEOLA_API_KEY instead to keep it out of the process list.",
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Accept requests to this host name; may be repeated."),
-    ] = None,
+    api_key: ApiKey = None,
+    allow_host: AllowHost = None,
     max_body: Annotated[
         str, typer.Option(metavar="SIZE", help="Largest request body, such as 500kB or 2MiB.")
     ] = "16MiB",
@@ -266,24 +261,20 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Serve a model over HTTP: web page, REST API, Open Inference Protocol."""
-    from pydantic import SecretStr
-
     from foveola.cli.options import parse_duration
     from foveola.serving.settings import Settings
     from foveola.text import printable
-    from foveola.workflow.serve import is_loopback, name_of
+    from foveola.workflow.serve import name_of, warning_without_key
     from foveola.workflow.serve import serve as serve_model
 
     if name is not None and re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name) is None:
         raise UserError(f"--name is {name!r}; a name in URLs has letters, digits, dots, dashes and underscores.")
-    if api_key == "":
-        raise UserError("The API key is empty. Give a longer one, or none.")
     settings = Settings(
         host=host,
         port=port,
         workers=workers,
         name=name or name_of(model),
-        api_key=None if api_key is None else SecretStr(api_key),
+        api_key=parse_key(api_key),
         allowed_hosts=tuple(allow_host or ()),
         max_body_bytes=parse_size(max_body),
         max_pixels=max_pixels,
@@ -292,12 +283,8 @@ def serve(
         collect=collect,
         log_requests=not quiet,
     )
-    if api_key is None and not is_loopback(host):
-        typer.echo(
-            f"Warning: anyone who can reach {host} can use the model, because there is no API key. Set "
-            "FOVEOLA_API_KEY, or listen on 127.0.0.1.",
-            err=True,
-        )
+    if (warning := warning_without_key(settings, "use the model")) is not None:
+        typer.echo(warning, err=True)
 
     def announce(url: str) -> None:
         typer.echo(f"Serving {printable(settings.name)} at {url} (Ctrl+C to stop)", err=True)
@@ -311,20 +298,10 @@ def teach(
     folder: Annotated[
         Path, typer.Argument(metavar="[FOLDER]", help="Folder of class folders with images; made if it is missing.")
     ] = Path("pictures"),
-    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")] = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            envvar="FOVEOLA_API_KEY",
-            help="Require this key on every request. Set FOVEOLA_API_KEY instead to keep it out of the process list.",
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Accept requests to this host name; may be repeated."),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: ApiKey = None,
+    allow_host: AllowHost = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print folder and URL as one JSON document when the page is ready.")
@@ -332,30 +309,22 @@ def teach(
     quiet: Quiet = False,
 ) -> None:
     """Collect images, train, try and correct a classifier on one page."""
-    from pydantic import SecretStr
-
     from foveola.serving.settings import Settings
     from foveola.text import printable
-    from foveola.workflow.serve import is_loopback
-    from foveola.workflow.teach import SHUTDOWN_SECONDS
+    from foveola.workflow.serve import warning_without_key
+    from foveola.workflow.teach import SEE_IMAGES, SHUTDOWN_SECONDS
     from foveola.workflow.teach import teach as open_page
 
-    if api_key == "":
-        raise UserError("The API key is empty. Give a longer one, or none.")
     settings = Settings(
         host=host,
         port=port,
-        api_key=None if api_key is None else SecretStr(api_key),
+        api_key=parse_key(api_key),
         allowed_hosts=tuple(allow_host or ()),
         shutdown_seconds=SHUTDOWN_SECONDS,
         log_requests=False,
     )
-    if api_key is None and not is_loopback(host):
-        typer.echo(
-            f"Warning: anyone who can reach {host} can add and see images, because there is no API key. Set "
-            "FOVEOLA_API_KEY, or listen on 127.0.0.1.",
-            err=True,
-        )
+    if (warning := warning_without_key(settings, SEE_IMAGES)) is not None:
+        typer.echo(warning, err=True)
 
     def announce(url: str) -> None:
         typer.echo(f"Open {url} to teach {printable(str(folder))} (Ctrl+C to stop)", err=True)

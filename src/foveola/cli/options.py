@@ -4,11 +4,14 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foveola.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -141,6 +144,20 @@ Fixes = Annotated[
         metavar="FIXES",
         help="Fix images first: grey, invert, contrast, crop, center, separated by commas; auto: as proposed.",
     ),
+]
+Host = Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        envvar="FOVEOLA_API_KEY",
+        help="Require this key on every request. Set FOVEOLA_API_KEY instead to keep it out of the process list.",
+    ),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Accept requests to this host name; may be repeated."),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -308,6 +325,21 @@ def parse_position(text: str) -> tuple[int, int]:
         raise UserError(f"--position is {text!r}; it should be row,column of the output, counted from 0, such as 2,3.")
     row, column = map(int, parts)
     return row, column
+
+
+def parse_key(text: str | None) -> "SecretStr | None":
+    """The key of --api-key, if there is one.
+
+    Raises
+    ------
+    UserError
+        If it is empty.
+    """
+    from pydantic import SecretStr
+
+    if text == "":
+        raise UserError("The API key is empty. Give a longer one, or none.")
+    return None if text is None else SecretStr(text)
 
 
 def path_text(path: Path | None) -> str | None:

@@ -18,6 +18,7 @@ from foveola.arrays import to_pixels
 from foveola.datasets.columns import is_missing
 from foveola.datasets.image_files import StoredImage
 from foveola.errors import DataError
+from foveola.files import in_order
 from foveola.images import Images
 from foveola.inputs.find import EXTENSIONS, is_junk
 
@@ -198,10 +199,10 @@ def _find_base(root: Path, paths: Sequence[str | None]) -> tuple[Path, str, tupl
 def _folders(root: Path) -> Iterator[Path]:
     """Yield the folder, those in it, and those in these, by name."""
     yield root
-    for folder in (below := [path for path in sorted(root.iterdir()) if path.is_dir() and not is_junk(path.name)]):
+    for folder in (below := [path for path in in_order(root.iterdir()) if path.is_dir() and not is_junk(path.name)]):
         yield folder
     for folder in below:
-        yield from (path for path in sorted(folder.iterdir()) if path.is_dir() and not is_junk(path.name))
+        yield from (path for path in in_order(folder.iterdir()) if path.is_dir() and not is_junk(path.name))
 
 
 def _count_files(base: Path, paths: Sequence[str], extension: str) -> int:

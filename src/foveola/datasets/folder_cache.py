@@ -17,6 +17,7 @@ from foveola.datasets.download import cache_folder
 from foveola.datasets.image_files import decoding_version, files_state
 from foveola.datasets.reader import ReadOptions
 from foveola.errors import DataError
+from foveola.files import move
 from foveola.images import Dataset
 
 SWITCH = "FOVEOLA_FOLDER_CACHE"
@@ -81,7 +82,7 @@ def _keep(dataset: Dataset, place: Path, size: int) -> None:
     beside = Path(tempfile.mkdtemp(prefix=".", dir=place.parent))
     try:
         packed.write(beside, dataset, flush=False)  # the content is verified when it is read
-        beside.rename(place)  # fails if another process has been quicker
+        move(beside, place)  # fails if another process has been quicker
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from foveola.datasets.reader import natural_key
 from foveola.errors import DataError
+from foveola.files import in_order
 from foveola.inputs.find import is_image, is_junk
 from foveola.text import class_name
 
@@ -171,7 +172,7 @@ def _innermost(folder: Path, nested: bool) -> Path:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(
+    return in_order(
         path
         for path in folder.iterdir()
         if not is_junk(path.name) and path.is_dir() and not (_TEXT.fullmatch(path.name) and not _holds_images(path))
@@ -205,7 +206,7 @@ def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 
 def _data_in(folder: Path) -> list[Path]:
     """The members of a folder that are neither junk nor texts about the data."""
-    return sorted(path for path in folder.iterdir() if not is_junk(path.name) and not _is_text(path))
+    return in_order(path for path in folder.iterdir() if not is_junk(path.name) and not _is_text(path))
 
 
 def _is_text(path: Path) -> bool:
@@ -215,7 +216,9 @@ def _is_text(path: Path) -> bool:
 
 def _image_files(folder: Path) -> list[Path]:
     """The images directly in a folder, by their names."""
-    return sorted(path for path in folder.iterdir() if is_image(path) and not is_junk(path.name) and not path.is_dir())
+    return in_order(
+        path for path in folder.iterdir() if is_image(path) and not is_junk(path.name) and not path.is_dir()
+    )
 
 
 def _is_flat(folder: Path) -> bool:
@@ -232,7 +235,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _no_classes(root: Path) -> str:
-    if archives := sorted(path for path in root.iterdir() if path.suffix.lower() == ".npz"):
+    if archives := in_order(path for path in root.iterdir() if path.suffix.lower() == ".npz"):
         return f"{root} holds {archives[0].name}, but no class folders. To load the arrays, give {archives[0]}."
     if tables := _tables(root):
         return f"{root} holds {tables[0].name}, but no class folders. To read its labels, give the table: {tables[0]}."

@@ -16,7 +16,7 @@ from foveola.datasets.series import compile_groups, group_name
 from foveola.datasets.table_labels import Form, label_names, read_labels
 from foveola.datasets.table_sources import hub_sources, source_of, sources, split_of_file
 from foveola.errors import DataError
-from foveola.files import expanded
+from foveola.files import expanded, in_order
 from foveola.images import Images
 
 
@@ -58,7 +58,7 @@ def _note_on_test_table(path: Path, options: ReadOptions) -> Iterator[str]:
     """Yield what the test table beside a training table is, which is not read."""
     if split_of_file(path) != "train":
         return
-    siblings = [other for other in sorted(path.parent.iterdir()) if other.suffix.lower() == path.suffix.lower()]
+    siblings = [other for other in in_order(path.parent.iterdir()) if other.suffix.lower() == path.suffix.lower()]
     for other in siblings:
         if other.is_file() and split_of_file(other) == "test":
             with suppress(DataError):

@@ -9,6 +9,7 @@ from foveola.datasets import arrow, delimited, webdataset
 from foveola.datasets.columns import Source, shown
 from foveola.datasets.layout import SPLIT_NAMES, split_of
 from foveola.errors import DataError, require
+from foveola.files import in_order
 from foveola.inputs.find import is_junk
 
 HUB = "hf:"
@@ -82,7 +83,7 @@ def _is_saved(folder: Path) -> bool:
 def _files_by_split(folder: Path) -> Mapping[str, list[Path]]:
     """The tables in a folder without folders, by the splits that their names tell; empty without a training table."""
     files: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
+    for path in in_order(folder.iterdir()):
         if is_junk(path.name):
             continue
         if path.is_dir():

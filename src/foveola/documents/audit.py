@@ -20,7 +20,10 @@ class AuditedData(Part):
 
 
 class AuditSettings(Part):
-    """How the networks of an audit were trained."""
+    """How the networks of an audit were trained.
+
+    With 0 epochs, only their last layer was fitted, to the features of the others.
+    """
 
     recipe: str
     epochs: int

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from foveola.errors import ExportError, ModelError, OutputError, UserError, require, unknown
 from foveola.exports import int8, onnx, safetensors, web
 from foveola.exports.parity import Parity, check_parity
-from foveola.files import has_checksum, is_empty_folder, record_checksum, write_atomically, writing
+from foveola.files import has_checksum, is_empty_folder, move, record_checksum, write_atomically, writing
 from foveola.images import Images, ImageSet
 from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictor
@@ -231,7 +231,7 @@ def _move(temporary: Path, target: Path, source: Path) -> int:
         size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
         if target.exists():
             target.rmdir()  # it is empty; not every system renames onto an empty folder
-        temporary.rename(target)
+        move(temporary, target)
         return size
     content = temporary.read_bytes()
     write_atomically(target, content)

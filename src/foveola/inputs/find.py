@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from foveola.errors import DataError
-from foveola.files import expanded
+from foveola.files import expanded, in_order
 from foveola.inputs.decode import MAX_FILE_BYTES, FirstFrame, decode_first_frame, read_first_frame
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif"})
@@ -103,13 +103,13 @@ def _named(name: str) -> Iterator[ImageFile]:
         raise DataError("The name of an image is empty. Give a file, a folder (. is this one) or a pattern.")
     path = expanded(name)
     if path.is_dir():
-        files = sorted(_image_files(path))
+        files = in_order(_image_files(path))
         if not files:
             extensions = ", ".join(sorted(EXTENSIONS))
             raise DataError(f"{path} holds no image files ({extensions}). Give another folder, or the files.")
     elif not path.exists() and glob.has_magic(name):
         matches = glob.glob(str(path), recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
-        files = sorted(match for match in map(Path, matches) if not match.is_dir())
+        files = in_order(match for match in map(Path, matches) if not match.is_dir())
         if not files:
             raise DataError(f"No file matches {name}. Check the pattern; ** stands for folders at any depth.")
     else:
@@ -135,7 +135,7 @@ def _from_standard_input() -> Iterator[ImageFile]:
     if len(data) > MAX_FILE_BYTES:
         raise DataError(f"Standard input holds more than {MAX_FILE_BYTES:,} bytes. Send a smaller image.")
     try:
-        lines = data.decode().splitlines()
+        lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         lines = []
     if lines and all(line.isprintable() for line in lines):

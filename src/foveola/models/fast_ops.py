@@ -53,13 +53,69 @@ class FastDropout(nn.Module):
 
 
 def max_pool_2x2(x: Tensor) -> Tensor:
-    """Max pooling with 2×2 windows, two to nine times as fast as PyTorch's on a CPU.
+    """Max pooling with 2×2 windows, faster than PyTorch's on a CPU; an odd last row or column is dropped, as there.
 
-    An odd last row or column is dropped, as in PyTorch.
+    Without gradients it is two to nine times as fast. With them it is PyTorch's, except in bf16 with whole vectors of
+    32 channels or with fewer than eight, where this takes 0.6 to 0.9 times as long (docs/lab/engine.md). Of equal
+    values in a window, the upper one of the left column has the gradient; PyTorch goes by rows.
+
+    Parameters
+    ----------
+    x : float N×C×H×W, with channels last in memory
     """
-    height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
-    rows = torch.maximum(x[:, :, 0:height:2], x[:, :, 1:height:2])
-    return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return torch.maximum(*_columns(torch.maximum(*_rows(x))))
+    channels = x.shape[1]
+    if x.dtype != torch.bfloat16 or (channels % 32 and channels >= 8):
+        return F.max_pool2d(x, 2)
+    y: Tensor = _MaxPool2x2.apply(x)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _MaxPool2x2(torch.autograd.Function):
+    """The larger of two rows, then of two columns; the gradient goes where the difference of the two says."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        upper, lower = _rows(x)
+        rows = torch.maximum(upper, lower)
+        left, right = _columns(rows)
+        ctx.save_for_backward(lower - upper, right - left)
+        ctx.shape = x.shape
+        return torch.maximum(left, right)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        between_rows, between_columns = ctx.saved_tensors
+        of_rows = torch.empty_like(between_rows)
+        _split(grad, between_columns, *_columns(of_rows))
+        if of_rows.shape[3] % 2:
+            of_rows[..., -1] = 0
+        count, channels, height, width = ctx.shape
+        of_input = grad.new_empty(count, height, width, channels).permute(0, 3, 1, 2)
+        _split(of_rows, between_rows, *_rows(of_input))
+        if height % 2:
+            of_input[:, :, -1] = 0
+        return of_input
+
+
+def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Views of the upper and the lower rows of the windows."""
+    height = x.shape[2] // 2 * 2
+    return x[:, :, 0:height:2], x[:, :, 1:height:2]
+
+
+def _columns(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Views of the left and the right columns of the windows."""
+    width = x.shape[3] // 2 * 2
+    return x[..., 0:width:2], x[..., 1:width:2]
+
+
+def _split(grad: Tensor, difference: Tensor, first: Tensor, second: Tensor) -> None:
+    """Write the gradient into `second` where the difference, second minus first, is above 0, else into `first`."""
+    torch.ops.aten.threshold_backward.grad_input(grad, difference, 0, grad_input=second)
+    torch.sub(grad, second, out=first)
 
 
 def depthwise_convolution(

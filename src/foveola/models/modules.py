@@ -102,8 +102,7 @@ class _MaxPool2D(_Pool2D):
 
     def forward(self, x: Tensor) -> Tensor:
         x = _pad(x, self.pad_widths, -math.inf)
-        # PyTorch's CPU kernel also computes the positions of the maxima, and with few channels one value at a time
-        fast = self.size == self.stride == 2 and x.device.type == "cpu" and not torch.is_grad_enabled()
+        fast = self.size == self.stride == 2 and x.device.type == "cpu"
         x = max_pool_2x2(x) if fast else F.max_pool2d(x, self.size, self.stride)
         return F.relu(x) if self.applies_relu and self.training else x
 

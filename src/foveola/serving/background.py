@@ -38,10 +38,11 @@ class BackgroundServer:
 
     def __init__(self, model: Path, settings: Settings) -> None:
         self._seconds = settings.shutdown_seconds + _EXTRA_SECONDS
-        # In a session of its own, so that Ctrl+C, or Jupyter's "interrupt", does not end it
+        # In a session of its own, on Windows in a group, so that Ctrl+C, or Jupyter's "interrupt", does not end it
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(model)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )  # fmt: skip
         atexit.register(self.stop)
         self.url = self._start(settings)

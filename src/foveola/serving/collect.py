@@ -32,7 +32,8 @@ _SECONDS_BETWEEN_COUNTS = 10.0
 
 # Names that some file system, or the reader of image folders, does not accept for a class
 _UNSAFE = re.compile(
-    r'.*[\x00-\x1f\x7f/\\:*?"<>|].*|\..*|.*\.|\s.*|.*\s|(readme|licen[cs]e|copying)(\..*)?',
+    r'.*[\x00-\x1f\x7f/\\:*?"<>|].*|\..*|.*\.|\s.*|.*\s|(readme|licen[cs]e|copying)(\..*)?|'
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?",  # of Windows' devices
     re.IGNORECASE | re.DOTALL,
 )
 _MAX_NAME_BYTES = 255

@@ -76,9 +76,10 @@ def run(application: Callable[[int, Connection], Any], settings: Settings, *, an
     Failure
         If the application cannot start, or the server ends without a signal.
     """
+    if sys.platform == "win32" and settings.workers > 1:
+        raise UserError("On Windows, the server runs in a single worker process (Granian). Leave out --workers.")
     address, port = available_address(settings.host, settings.port)
     received, reports = multiprocessing.Pipe(duplex=False)
-    starter = _Starter(received, address, port, settings.workers, announce)
     granian = Granian(
         "foveola",
         address=address,
@@ -93,7 +94,7 @@ def run(application: Callable[[int, Connection], Any], settings: Settings, *, an
         http1_settings=HTTP1Settings(
             header_read_timeout=round(1000 * settings.receive_seconds), max_buffer_size=_MOST_HEAD_BYTES
         ),
-        respawn_failed_workers=True,
+        respawn_failed_workers=False,  # until all are ready
         workers_kill_timeout=settings.shutdown_seconds,
         log_level=LogLevels.warning,
         log_dictconfig=log_configuration(settings.log_requests),
@@ -101,6 +102,7 @@ def run(application: Callable[[int, Connection], Any], settings: Settings, *, an
     # Granian ends all workers if one dies within seconds of being replaced. Healthy ones shall go on; `Workers`
     # delays replacements instead
     granian.respawned_wrks = _Forgetful()
+    starter = _Starter(received, granian, settings, announce)
     starter.start()
     try:
         granian.serve(target_loader=partial(application, port, reports), wrap_loader=False)
@@ -213,12 +215,12 @@ class _Starter:
     Parameters
     ----------
     reports : from each worker: None if it is ready, or why it cannot be
+    granian : the server
     """
 
     reports: Connection
-    address: str
-    port: int
-    workers: int
+    granian: Any
+    settings: Settings
     announce: Callable[[str], None]
     failure: FoveolaError | None = None
 
@@ -227,20 +229,23 @@ class _Starter:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def _wait(self) -> None:
-        for _ in range(self.workers):
+        for _ in range(self.settings.workers):
             self.failure = self.reports.recv()
             if self.failure is not None:
-                os.kill(os.getpid(), signal.SIGTERM)
+                self.granian.signal_handler_interrupt()
                 return
+        self.granian.respawn_failed_workers = True
         while not self._is_listening():  # the last moment of a worker's start
             time.sleep(0.01)
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        self.announce(f"http://{host}:{self.port}")
+        address = self.granian.bind_addr
+        host = f"[{address}]" if ":" in address else address
+        self.announce(f"http://{host}:{self.granian.bind_port}")
 
     def _is_listening(self) -> bool:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104  # asked, not bound
+        address = self.granian.bind_addr
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  # asked, not bound
         try:
-            socket.create_connection((host, self.port), timeout=5).close()
+            socket.create_connection((host, self.granian.bind_port), timeout=5).close()
         except OSError:
             return False
         return True

@@ -53,7 +53,7 @@ class Workers:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process with this number exists."""
+    """Whether a process with this number exists. Not for Windows, where the question would interrupt it."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

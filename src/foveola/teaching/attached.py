@@ -31,7 +31,10 @@ def main() -> None:
 def _end_with_input() -> None:
     while os.read(0, 1024):  # not sys.stdin, whose lock would be held when Python ends
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    if sys.platform == "win32":  # where os.kill asks nobody
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)

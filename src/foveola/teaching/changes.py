@@ -7,21 +7,23 @@ the record of its change is. Undoing makes the moves in reverse, as far as they 
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
+from typing import NamedTuple
 
 from foveola.errors import UserError
 from foveola.files import flush_folder, write_atomically
-from foveola.inputs.find import is_junk
+from foveola.inputs.find import is_image, is_junk
 from foveola.text import printable
 
 HIDDEN = ".foveola"
 """The folder in a project that holds everything but its pictures; readers of image folders ignore it."""
 
 MAX_UNDO = 100
-"""The last changes, which can be undone; what older ones deleted stays in the bin."""
+"""The last changes, which can be undone; what older ones deleted stays in the bin until it is emptied."""
 
 _RECORD = "change.json"
 _NUMBER = re.compile("[0-9]{6,}")
@@ -44,6 +46,13 @@ class Change:
     made: tuple[str, ...] = ()
 
 
+class BinSize(NamedTuple):
+    """Images in the bin, and bytes of all files there."""
+
+    images: int
+    bytes: int
+
+
 class Changes:
     """The changes of a project that can be undone.
 
@@ -55,7 +64,9 @@ class Changes:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._bin = root / HIDDEN / "bin"
-        numbers = sorted(int(path.name) for path in _folders(self._bin) if _NUMBER.fullmatch(path.name))
+        self._size: BinSize | None = None  # not known since the last change
+        self._sizes: dict[int, BinSize] = {}  # of what each change has deleted
+        numbers = self._numbers()
         self._next = numbers[-1] + 1 if numbers else 1
         found = ((number, _read(self._record(number))) for number in numbers[-MAX_UNDO:])
         self._last = [(number, change) for number, change in found if change is not None]
@@ -70,6 +81,17 @@ class Changes:
         """Where the next change puts what it deletes."""
         return f"{HIDDEN}/bin/{self._next:06d}"
 
+    @property
+    def bin_size(self) -> BinSize:
+        """What was deleted, and is still there."""
+        if self._size is None:
+            numbers = self._numbers()
+            for number in set(numbers) - self._sizes.keys():
+                self._sizes[number] = _size(self._record(number).parent)
+            sizes = [self._sizes[number] for number in numbers]
+            self._size = BinSize(sum(one.images for one in sizes), sum(one.bytes for one in sizes))
+        return self._size
+
     def make(self, change: Change) -> None:
         """Make a change; if that fails, everything is as it was.
 
@@ -83,7 +105,7 @@ class Changes:
         for source, target in change.moves:
             _refuse_existing(self._root / source, self._root / target)
         number, done = self._next, 0
-        self._next += 1
+        self._next, self._size = self._next + 1, None
         record = self._record(number)
         record.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -114,11 +136,31 @@ class Changes:
         if not self._last:
             return None
         number, change = self._last[-1]
+        self._size = None
+        self._sizes.pop(number, None)
         self._reverse(change)
         self._flush(change)
         self._last.pop()
         self._forget(number)
         return change.text
+
+    def empty_bin(self) -> None:
+        """Delete what is in the bin for good; the last change that deleted something, and those before, are forgotten.
+
+        Raises
+        ------
+        OSError
+            If something cannot be deleted; it stays in the bin, and can be deleted later.
+        """
+        deletions = [place for place, (_, change) in enumerate(self._last) if _deletes(change)]
+        self._last, self._size, self._sizes = self._last[deletions[-1] + 1 if deletions else 0 :], None, {}
+        kept = {number for number, _ in self._last}
+        emptied = [number for number in self._numbers() if number not in kept]
+        for number in emptied:  # first, so that no change is undone of which a part is gone
+            self._record(number).unlink(missing_ok=True)
+        for number in emptied:
+            shutil.rmtree(self._record(number).parent)
+        flush_folder(self._bin)
 
     def keep_made(self, name: str) -> None:
         """Forget that a class folder was made: there is something in it now, which undoing must not touch."""
@@ -140,6 +182,10 @@ class Changes:
         for place in places | {self._root}:
             if place.is_dir():
                 flush_folder(place)
+
+    def _numbers(self) -> list[int]:
+        """The changes of which there is something in the bin, in order."""
+        return sorted(int(path.name) for path in _folders(self._bin) if _NUMBER.fullmatch(path.name))
 
     def _record(self, number: int) -> Path:
         return self._bin / f"{number:06d}" / _RECORD
@@ -183,7 +229,21 @@ def _refuse_existing(source: Path, target: Path) -> None:
 
 def _folders(place: Path) -> Iterator[Path]:
     with suppress(OSError):
-        yield from (path for path in place.iterdir() if path.is_dir() and not path.is_symlink())
+        yield from (Path(entry.path) for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
+
+
+def _size(folder: Path) -> BinSize:
+    images = size = 0
+    for root, _, names in os.walk(folder):
+        for path in (Path(root, name) for name in names if name != _RECORD):
+            with suppress(FileNotFoundError):  # somebody else has removed it
+                size += path.lstat().st_size
+                images += is_image(path)
+    return BinSize(images, size)
+
+
+def _deletes(change: Change) -> bool:
+    return any(target.startswith(f"{HIDDEN}/") for _, target in change.moves)
 
 
 def _read(record: Path) -> Change | None:
@@ -209,4 +269,5 @@ def _is_inside(path: str) -> bool:
 
 
 def _is_special(part: str) -> bool:
-    return part in (".", "..", _RECORD) or os.sep in part or (os.altsep or os.sep) in part or "\0" in part
+    """Whether a path's part leads elsewhere, such as ".." or, on Windows, "C:", or is the record's own name."""
+    return part.casefold() in ("..", _RECORD) or PurePath(part).name != part or "\0" in part

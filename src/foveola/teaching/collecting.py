@@ -13,8 +13,9 @@ from foveola.serving.refusals import Refused, described
 from foveola.serving.schemas import QueryModel
 from foveola.serving.service import parameters
 from foveola.teaching.copies import Fingerprint, fingerprint
+from foveola.teaching.listing import Picture
 from foveola.teaching.pictures import Arrival, Size, receive
-from foveola.teaching.project import MAX_PICTURES, Picture
+from foveola.teaching.project import MAX_PICTURES
 from foveola.teaching.studio import Studio, studio_of
 from foveola.text import escape_all_surrogates
 
@@ -149,6 +150,12 @@ async def delete_class(request: Request, body: Annotated[ClassBody, Depends(json
 async def undo(request: Request, body: Annotated[JsonBody, Depends(json_body(JsonBody))]) -> Response:
     """Undo the last change."""
     return await _changed(request, studio_of(request).project.undo)
+
+
+@router.post("/project/bin/empty")
+async def empty_bin(request: Request, body: Annotated[JsonBody, Depends(json_body(JsonBody))]) -> Response:
+    """Delete what is in the bin for good."""
+    return await _changed(request, studio_of(request).project.empty_bin)
 
 
 # Pictures

@@ -2,16 +2,23 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 RUNS = "runs"
+ANNOUNCE = "foveola.teaching.announce:Announce"
+"""The callback of the page's trainings, which shows nothing on a terminal, and is left out of what is shown."""
 RECORDING_GROUPS = r"((?:recording-[0-9a-f]{8}(?=_))|.+)"
 """`--groups`: all pictures of a recording are one group, any other picture is one by itself."""
 MIN_UNITS = 3
 """Recordings and single pictures that a class needs for a training that is measured: one for each split."""
-SMALL, SMALL_VALIDATION = 500, 0.2
-"""Of fewer pictures, this fraction is for validation, from which probabilities and the score of unfamiliarity come."""
+VALIDATION = {500: 0.2, 1_000: 0.1}
+"""Of fewer pictures, the fraction for validation, from which probabilities and thresholds come."""
+REJECT, MIN_TO_REJECT = 0.05, 250
+"""Target error rate of predictions that are not called uncertain. Of 250 pictures, 40 are for validation; of fewer, the
+threshold is often one that no prediction reaches."""
 
 
 def runs_folder(project: Path) -> Path:
@@ -70,10 +77,15 @@ def train(
     command += ["--no-report"] if seconds is None else ["--budget", f"{seconds:g}s"]
     command += ["--groups", RECORDING_GROUPS] if grouped else []
     if not measured:
-        command += ["--set", "validation=0", "--set", "test=0"]
-    elif pictures < SMALL:
-        command += ["--set", f"validation={SMALL_VALIDATION}"]
-    return command
+        return [*command, "--set", "validation=0", "--set", "test=0"]
+    fractions = [fraction for fewer, fraction in VALIDATION.items() if pictures < fewer]
+    command += ["--set", f"validation={fractions[0]}"] if fractions else []
+    return [*command, *(["--reject", f"{REJECT:g}", "--reject-on-average"] if pictures >= MIN_TO_REJECT else [])]
+
+
+def resume(run: Path) -> Sequence[str]:
+    """`foveola train` that goes on with an interrupted training."""
+    return ["train", "--resume", str(run)]
 
 
 def export(run: Path, format: str, data: Path | None = None) -> Sequence[str]:
@@ -88,12 +100,14 @@ def report(run: Path, data: Path | None = None) -> Sequence[str]:
 
 def audit(project: Path, out: Path, *, grouped: bool) -> Sequence[str]:
     """`foveola audit`."""
-    return ["audit", str(project), "--out", str(out), *(["--groups", RECORDING_GROUPS] if grouped else [])]
+    groups = ["--groups", RECORDING_GROUPS] if grouped else []
+    return ["audit", str(project), "--recipe", "auto", "--out", str(out), *groups]
 
 
 def shown(arguments: Sequence[str]) -> str:
     """A command as it is typed in a terminal."""
-    return shlex.join(["foveola", *arguments])
+    words = ["foveola", *arguments]
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def _data(data: Path | None) -> list[str]:

@@ -20,7 +20,7 @@ from foveola.datasets.duplicates import MAX_CONTRAST_FRACTION, MAX_DIFFERENCE
 from foveola.files import write_atomically
 from foveola.images import Images
 from foveola.inputs.resize import is_colour, resize, to_channels
-from foveola.teaching.project import MAX_OPENED, Picture
+from foveola.teaching.listing import MAX_OPENED, Picture
 
 SIDE = 16
 

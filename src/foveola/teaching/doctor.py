@@ -13,7 +13,7 @@ from foveola.inputs.checks import check_image, compute_statistics
 from foveola.inputs.foreground import MEASURED_SIDE, as_grey
 from foveola.inputs.resize import shrink
 from foveola.models.metadata import ImageStatistics, OriginalImages
-from foveola.teaching.project import Picture
+from foveola.teaching.listing import Picture
 
 MIN_PICTURES = 20
 """With fewer, nothing is usual yet."""

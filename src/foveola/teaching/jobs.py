@@ -30,6 +30,7 @@ MAX_EPOCHS = 200
 # Such as "images: 1,000 of 2,527" and "predicting labels: network 2 of 9", the progress of commands without a terminal
 _COUNTED = re.compile(r"[^:]+: (?:network )?(?P<done>[\d,]+) of (?P<total>[\d,]+)")
 _MESSAGE = "foveola: "
+_KILLED = -9  # by SIGKILL, of which Windows has no name
 _MAX_ERROR = 2_000
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class Jobs:
             if self.busy:
                 running = self.job
                 what = _WITH_ARTICLE[kind if running is None else running.kind]
-                raise JobRunning(f"There is {what} running. Wait for its end, or stop it.")
+                raise JobRunning(f"{what} is running. Wait for its end, or stop it.")
             self._running = _Running(kind, work, self.on_change)
             self._running.thread.start()
             return self._running.document()
@@ -171,10 +172,10 @@ class Jobs:
 
 
 _WITH_ARTICLE = {
-    "training": "a training",
-    "export": "an export",
-    "audit": "a check of the images",
-    "report": "a report",
+    "training": "A training",
+    "export": "An export",
+    "audit": "A check of the images",
+    "report": "A report",
 }
 
 
@@ -208,7 +209,8 @@ class _Running:
             self._check()
             self._process = process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True, encoding="utf-8", errors="replace", start_new_session=True,
+                text=True, encoding="utf-8", errors="replace", env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+                start_new_session=True, creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )  # fmt: skip
         assert process.stdout is not None and process.stderr is not None, "they are pipes"
         messages: list[str] = []
@@ -292,7 +294,7 @@ class _Running:
                 case {"event": "epoch"}:
                     self._add_epoch(Epoch.model_validate(event))
                 case {"event": "end"}:
-                    self.say("Testing on images that were not trained on")
+                    self.say("Testing with images that it was not trained on")
         except ValueError:
             log.warning("A line of progress cannot be read: %.200s", line)
 
@@ -309,7 +311,10 @@ class _Running:
 
 def _end(process: subprocess.Popen[str]) -> None:
     """Ask a process to end, and later kill it, with all that it has started."""
-    process.terminate()
+    if sys.platform == "win32" and process.stdin is not None:  # where `terminate` does not ask, but `attached` does
+        process.stdin.close()
+    else:
+        process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_SECONDS)
     with contextlib.suppress(OSError):  # all have ended
@@ -324,7 +329,7 @@ def _reason(messages: Sequence[str], code: int) -> str:
     begins = [number for number, line in enumerate(messages) if line.startswith(_MESSAGE)]
     if begins:
         return "\n".join(messages[begins[-1] :]).removeprefix(_MESSAGE).strip()[:_MAX_ERROR]
-    if code == -signal.SIGKILL:
+    if code == _KILLED:
         return "The system ended the command, probably because memory ran out. Use fewer or smaller images."
     log.error("A command ended with code %d:\n%s", code, "\n".join(messages))
     return f"The command ended with code {code}; the server's log has what it wrote. Try again."

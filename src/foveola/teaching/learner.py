@@ -1,17 +1,14 @@
 """Trainings, exports and audits of a project, and the model of the newest run."""
 
 import asyncio
-import csv
 import logging
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from foveola.documents import Audit
 from foveola.errors import FoveolaError
 from foveola.runs import STATUS_FILE
 from foveola.serving.refusals import Refused
@@ -20,12 +17,14 @@ from foveola.teaching import commands
 from foveola.teaching.current import MODEL, Current, OpenedRun
 from foveola.teaching.ending import call_at_end
 from foveola.teaching.events import Events
-from foveola.teaching.jobs import Job, JobRunning, Jobs, Kind, Progress
-from foveola.teaching.project import Picture, Project
+from foveola.teaching.findings import read_findings, remaining
+from foveola.teaching.jobs import Job, JobRunning, Jobs, JobStopped, Kind, Progress
+from foveola.teaching.listing import Picture
+from foveola.teaching.project import Project
 from foveola.teaching.snapshot import SNAPSHOTS, keep_snapshot, take_snapshot
 from foveola.teaching.summary import Summary, summarize
+from foveola.teaching.unfinished import Unfinished, can_go_on, find_unfinished
 
-ANNOUNCE = "foveola.teaching.announce:Announce"
 DEFAULT_SECONDS = 60.0
 MIN_PICTURES = 2
 """Of a class."""
@@ -51,21 +50,25 @@ class Learner:
         self.jobs = Jobs(lambda: self.events.changed("job"))
         self.current = Current(settings, lambda: self.events.changed("project"))
         self._reports = Jobs()
+        self._unfinished: Unfinished | None = None
+        self._ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._restore_signals: Callable[[], None] = lambda: None
         project.on_change.append(lambda: self.events.changed("project"))
 
     async def start(self) -> None:
-        """Open the newest run, if there is one."""
+        """Open the newest run, and look for a training that was interrupted."""
         self._loop = loop = asyncio.get_running_loop()
         self.events.open()
         self._restore_signals = call_at_end(lambda: loop.call_soon_threadsafe(self._end))
         newest = await asyncio.to_thread(self._newest)
         if newest is not None:
             await self.current.use(newest)
+        self._unfinished = await asyncio.to_thread(self._find_unfinished)
 
     def _end(self) -> None:
         """Let nothing delay the end of the server: streams of events, a job."""
+        self._ending = True
         self.events.close()
         self.jobs.stop()
 
@@ -79,7 +82,7 @@ class Learner:
     # What the project document says
 
     def fields(self) -> dict[str, Any]:
-        """Model, job, summary and commands."""
+        """Model, job, summary, commands, and the name of a training that can be gone on with."""
         run, summary = self.current.run, self.summary()
         trained = None if run is None else datetime.fromtimestamp(run.trained, UTC).isoformat(timespec="seconds")
         return {
@@ -87,6 +90,7 @@ class Learner:
             "job": self._job_document(),
             "summary": summary and summary.model_dump(),
             "commands": self.commands(),
+            "unfinished": self._unfinished_name(),
         }
 
     def summary(self) -> Summary | None:
@@ -121,7 +125,7 @@ class Learner:
         """The job that runs, or ran last; of an audit, what was dealt with since is left out."""
         job = self.jobs.job
         if job is not None and job.kind == "audit" and job.result is not None:
-            return job.model_copy(update={"result": self._remaining(job.result)})
+            return job.model_copy(update={"result": remaining(job.result, self.project)})
         return job
 
     def _job_document(self) -> dict[str, Any] | None:
@@ -154,24 +158,54 @@ class Learner:
 
         return self._start("training", work)
 
+    def resume(self) -> Job:
+        """Go on with a training that was interrupted.
+
+        Raises
+        ------
+        Refused
+            If there is none, its images have changed, or a job is running.
+        """
+        unfinished = self._unfinished
+        if unfinished is None or not unfinished.has_read(self.project.all_pictures()):
+            raise Refused(
+                409,
+                "There is no interrupted training to go on with, or images have changed since it began. Start a new "
+                "training.",
+            )
+
+        def work(progress: Progress) -> dict[str, Any]:
+            self._unfinished = None
+            return self._trained(progress, unfinished.run, commands.resume(unfinished.run), resumed=True)
+
+        return self._start("training", work)
+
     def _training_command(
         self, run: Path, seconds: float | None, recipe: str, pictures: Sequence[Picture]
     ) -> Sequence[str]:
         return commands.train(
             self.project.folder, run, seconds, recipe,
             pictures=len(pictures), grouped=_has_recordings(pictures),
-            measured=_can_be_measured(self.project.counts(), pictures),
+            measured=_can_be_measured(self.project),
         )  # fmt: skip
 
-    def _trained(self, progress: Progress, run: Path, command: Sequence[str]) -> dict[str, Any]:
-        """Train, export, look at the mistakes, and answer with the new model; if that fails, nothing is left."""
+    def _trained(
+        self, progress: Progress, run: Path, command: Sequence[str], *, resumed: bool = False
+    ) -> dict[str, Any]:
+        """Train, export, look at the mistakes, and answer with the new model.
+
+        If that fails, nothing is left but a training that can be gone on with; if it is stopped, nothing.
+        """
         snapshot = self._snapshot(run)
         mistakes = _mistakes_file(snapshot)
         try:
-            progress.say("Reading the images, and timing a few steps")
-            take_snapshot(self.project.folder, snapshot)
-            progress.run("foveola", *command, "--callback", ANNOUNCE)
-            progress.say("Writing the model")
+            if resumed:
+                progress.say("Reading the images")
+            else:
+                progress.say("Reading the images, and measuring how fast this machine is")
+                take_snapshot(self.project.folder, snapshot)
+            progress.run("foveola", *command, "--callback", commands.ANNOUNCE)
+            progress.say("Saving the model")
             progress.run("foveola", *commands.export(run, "onnx", snapshot))
             progress.say("Looking at the mistakes")
             try:
@@ -179,16 +213,25 @@ class Learner:
             except FoveolaError as error:  # the model is good all the same
                 log.warning("The mistakes of %s are not known: %s", run, error)
             opened = OpenedRun(run, mistakes)
-        except BaseException:
-            shutil.rmtree(run, ignore_errors=True)
-            shutil.rmtree(snapshot, ignore_errors=True)
-            with suppress(OSError):
-                mistakes.unlink(missing_ok=True)
+        except BaseException as error:
+            stopped = isinstance(error, JobStopped) and not self._ending
+            if stopped or not can_go_on(self.project.folder, run):
+                self._discard(run)
+            else:
+                self._unfinished = self._find_unfinished()
             raise
+        self._unfinished = None
         keep_snapshot(snapshot)
         assert self._loop is not None, "the server has started"
         asyncio.run_coroutine_threadsafe(self.current.use(opened), self._loop).result()
         return {"run": run.name}
+
+    def _discard(self, run: Path) -> None:
+        snapshot = self._snapshot(run)
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.rmtree(snapshot, ignore_errors=True)
+        with suppress(OSError):
+            _mistakes_file(snapshot).unlink(missing_ok=True)
 
     def export(self, format: str) -> Job:
         """Start an export of the current run; its result has the path. Raises as `train`."""
@@ -197,7 +240,7 @@ class Learner:
 
         def work(progress: Progress) -> dict[str, Any]:
             if not path.is_file() and not (path / "index.html").is_file():
-                progress.say("Writing the web page" if format == "web" else "Writing the model")
+                progress.say("Writing the web page" if format == "web" else "Saving the model")
                 progress.run("foveola", *commands.export(run.path, format, self._data(run)))
             return {"path": str(path)}
 
@@ -213,7 +256,7 @@ class Learner:
             out = self.project.hidden / "audit"
             progress.say("Checking the images")
             progress.run("foveola", *commands.audit(self.project.folder, out, grouped=grouped))
-            return self._findings(out)
+            return read_findings(out, self.project)
 
         return self._start("audit", work)
 
@@ -279,6 +322,17 @@ class Learner:
                     log.warning("A run is left out: %s", error)
         return None
 
+    def _find_unfinished(self) -> Unfinished | None:
+        """The newest training that was interrupted; one that a later training has followed has no snapshot."""
+        runs = [path for path in commands.runs_of(self.project.folder) if not (path / MODEL).is_file()]
+        return find_unfinished(self.project.folder, runs, self.project.hidden / SNAPSHOTS)
+
+    def _unfinished_name(self) -> str | None:
+        unfinished = self._unfinished
+        if unfinished is None or not unfinished.has_read(self.project.all_pictures()):
+            return None
+        return unfinished.run.name
+
     def _run(self) -> OpenedRun:
         if self.current.run is None:
             raise Refused(409, "There is no model yet. Add images to two classes, and train.")
@@ -291,52 +345,6 @@ class Learner:
         """The images that a run was trained on, if they are still known."""
         snapshot = self._snapshot(run.path)
         return snapshot if snapshot.is_dir() else None
-
-    # What an audit has found
-
-    def _findings(self, out: Path) -> dict[str, Any]:
-        """Suspects, each with the probability that its class is wrong, and groups of copies, by id."""
-        document = Audit.from_json((out / "audit.json").read_bytes(), str(out / "audit.json"))
-        certain = document.label_certainty == "likely errors"
-        suspects = document.label_suspects[: document.likely_label_errors if certain else None]
-        if document.label_certainty == "no better than guessing":
-            suspects = []
-        found = []
-        for suspect in suspects:
-            picture = None if suspect.path is None else self.project.picture_at(suspect.path)
-            if picture is not None:
-                found.append(
-                    {
-                        "id": picture.id,
-                        "class": suspect.given,
-                        "suggested": suspect.suggested,
-                        "probability": 1 - suspect.score,
-                    }
-                )
-        result = {"sentence": _about_suspects(document, len(found)), "suspects": found}
-        return self._remaining(result | {"copies": self._copies(out / "findings.csv")})
-
-    def _copies(self, table: Path) -> list[dict[str, list[str]]]:
-        """Groups of copies by id, without those that are frames of a single recording."""
-        groups: dict[str, list[Picture]] = defaultdict(list)
-        with table.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if row["finding"].endswith(" duplicate"):
-                    picture = self.project.picture_at(row["path"])
-                    if picture is not None:
-                        groups[row["group"]].append(picture)
-        return [{"ids": [picture.id for picture in group]} for group in groups.values() if not _is_one_recording(group)]
-
-    def _remaining(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Without images that were moved or deleted since, and suspects that somebody has found right."""
-        project = self.project
-        suspects = [
-            one
-            for one in result["suspects"]
-            if project.picture(one["id"]) is not None and not project.is_kept(one["id"])
-        ]
-        groups = [[one for one in group["ids"] if project.picture(one) is not None] for group in result["copies"]]
-        return result | {"suspects": suspects, "copies": [{"ids": group} for group in groups if len(group) > 1]}
 
 
 def missing_pictures(counts: Mapping[str, int]) -> str | None:
@@ -367,32 +375,19 @@ def _has_recordings(pictures: Iterable[Picture]) -> bool:
     return any(picture.recording is not None for picture in pictures)
 
 
-def _can_be_measured(counts: Mapping[str, int], pictures: Iterable[Picture]) -> bool:
+def _can_be_measured(project: Project) -> bool:
     """Whether each class has recordings or single images for every split."""
-    units: dict[str, set[str]] = defaultdict(set)
+    return all(_has_units(project.pictures(name), commands.MIN_UNITS) for name in project.counts())
+
+
+def _has_units(pictures: Iterable[Picture], count: int) -> bool:
+    units: set[str] = set()
     for picture in pictures:
-        units[picture.class_name].add(picture.recording or picture.id)
-    return all(len(units[name]) >= commands.MIN_UNITS for name in counts)
-
-
-def _is_one_recording(group: Sequence[Picture]) -> bool:
-    first = group[0]
-    return first.recording is not None and all(
-        (one.recording, one.class_name) == (first.recording, first.class_name) for one in group
-    )
+        units.add(picture.recording or picture.id)
+        if len(units) >= count:
+            return True
+    return False
 
 
 def _mistakes_file(snapshot: Path) -> Path:
     return snapshot.with_name(f"{snapshot.name}.json")
-
-
-def _about_suspects(document: Audit, count: int) -> str:
-    """What the suspects are."""
-    if document.label_certainty == "no better than guessing":
-        return "The classes cannot be told apart well enough to doubt any image. Add images, and check again."
-    if not count:
-        return "No image seems to be in the wrong class."
-    images = "1 image" if count == 1 else f"{count:,} images"
-    if document.label_certainty == "hard or mislabelled":
-        return f"Look at {images}: each is in the wrong class, or hard to recognise."
-    return f"{images} {'is' if count == 1 else 'are'} probably in the wrong class."

@@ -22,7 +22,8 @@ from foveola.teaching.jobs import Job
 from foveola.teaching.learner import DEFAULT_SECONDS, Learner
 from foveola.teaching.studio import studio_of
 
-MIN_SECONDS, MAX_SECONDS = 5.0, 86_400.0
+MIN_SECONDS, MAX_SECONDS = 10.0, 86_400.0
+"""For reading, training and testing; starting, and timing a few steps, take some of them."""
 
 # The report is a page of its own: what is in it runs, but may fetch nothing, and knows nothing of this server
 _REPORT_HEADERS = {
@@ -42,11 +43,15 @@ def _known_recipe(name: object) -> object:
 
 
 class TrainBody(JsonBody):
-    """How to train: seconds for everything, null for as long as the recipe says; whether a running job is ended."""
+    """How to train: seconds for everything, null for as long as the recipe says; whether a running job is ended.
+
+    With `resume`, an interrupted training goes on as it began, and nothing else counts but `replace`.
+    """
 
     seconds: Annotated[float, Field(ge=MIN_SECONDS, le=MAX_SECONDS)] | None = DEFAULT_SECONDS
     recipe: Annotated[str, BeforeValidator(_known_recipe)] = "auto"
     replace: bool = False
+    resume: bool = False
 
 
 class ExportBody(JsonBody):
@@ -70,11 +75,13 @@ def _accepted(job: Job) -> Response:
 
 @router.post("/project/train", status_code=202)
 async def train(request: Request, body: Annotated[TrainBody, Depends(json_body(TrainBody))]) -> Response:
-    """Start a training; with `replace`, a running job is ended first."""
-    learner = learner_of(request)
+    """Start a training, or go on with an interrupted one; with `replace`, a running job is ended first."""
+    learner, storing = learner_of(request), studio_of(request).storing
     if body.replace:
         await learner.stopped()
-    return _accepted(await studio_of(request).storing.run(learner.train, body.seconds, body.recipe))
+    if body.resume:
+        return _accepted(await storing.run(learner.resume))
+    return _accepted(await storing.run(learner.train, body.seconds, body.recipe))
 
 
 @router.post("/project/stop")

@@ -14,7 +14,7 @@ from foveola.images import Images
 from foveola.inputs.container import read_container
 from foveola.inputs.decode import decode_first_frame, read_first_frame
 from foveola.serving.collect import png
-from foveola.teaching.project import Picture
+from foveola.teaching.listing import Picture
 
 Size = Literal["small", "large"]
 SIDES: dict[Size, int] = {"small": 192, "large": 640}

@@ -82,9 +82,10 @@ class Studio:
                 "classes": [{"name": name, "count": count} for name, count in counts.items()],
                 "pictures": sum(counts.values()),
                 "undo": project.undo_text,
+                "bin": project.bin_size._asdict(),
                 "notes": project.notes,
             }
-        document |= {"model": None, "job": None, "summary": None, "commands": {}}
+        document |= {"model": None, "job": None, "summary": None, "commands": {}, "unfinished": None}
         for part in self.parts.values():
             document |= part.fields()
         return document

@@ -81,7 +81,7 @@ def summarize(
 def how_good(status: RunStatus, evaluation: Evaluation | None) -> str:
     """The first sentence: accuracy and interval, and what they were measured on."""
     if evaluation is None:
-        return "How good it is cannot be said: there were too few images to hold some back for a test."
+        return "It is not known how good it is: there were too few images to hold some back for a test."
     accuracy, n = evaluation.accuracy, evaluation.n
     recordings = " nor on others of the same recording," if status.data.groups else ""
     tested = (
@@ -135,6 +135,11 @@ def suggest(status: RunStatus, evaluation: Evaluation | None, counts: Mapping[st
         )
     else:
         found += _about_quality(status, evaluation)
+    if status.reject is not None and status.reject.threshold is None:
+        found.append(
+            "Add images of every class, and check that each is in the right one: every answer is called uncertain, "
+            "because too many of the surest ones were wrong on images set aside."
+        )
     if smallest is not None and counts[smallest] < _BEHIND * largest:
         found.append(
             f"Add images of {_quoted(smallest)}: it has {counts[smallest]:,}, the largest class has {largest:,}."
@@ -159,8 +164,8 @@ def suggest(status: RunStatus, evaluation: Evaluation | None, counts: Mapping[st
         else:
             found.append("Add images of every class: with more of them in the test, its result is more exact.")
     if not found and evaluation is not None and evaluation.accuracy.value < _GOOD_ACCURACY:
-        found.append("Add images that differ from those that are there, and look for wrong labels among them.")
-    return found or ["Nothing stands out: try it with new images, and correct what it gets wrong."]
+        found.append("Add images that differ from those that are there, and check whether each is in the right class.")
+    return found or ["No weak point was found: try it with new images, and correct what it gets wrong."]
 
 
 def _about_quality(status: RunStatus, evaluation: Evaluation) -> list[str]:

@@ -9,7 +9,8 @@ from foveola.errors import DataError
 from foveola.inputs.decode import read_first_frame
 from foveola.teaching.copies import Copies, fingerprint
 from foveola.teaching.doctor import Doctor
-from foveola.teaching.project import MAX_PICTURES, Picture, Project
+from foveola.teaching.listing import Picture
+from foveola.teaching.project import MAX_PICTURES, Project
 
 # Of the thread's time, at most this fraction is work: requests and a training come first
 _WORKING_FRACTION = 0.5

@@ -86,12 +86,13 @@ def _percent(value: float | None) -> str:
 
 
 def augment_images(
-    images: Tensor, augment: Augment, flip: bool, polarity: Polarity = "mixed", part: BatchPart | None = None
+    images: Tensor, augment: Augment, flip: bool | Tensor, polarity: Polarity = "mixed", part: BatchPart | None = None
 ) -> Tensor:
     """Crop, rotate, zoom, shift and flip images, and change their colours: uint8 N×H×W×C → uint8 N×H×W×C.
 
-    `flip` decides about flips, as `uses_flips` gives it, and `augment.flip` is ignored. What is unset follows the
-    strength, but colours stay: `settle_augmentation` sets them where they may change.
+    `flip` decides about flips: True flips each image with probability 1/2, a tensor, bool N, those it says;
+    `augment.flip` is ignored. What is unset follows the strength, but colours stay: `settle_augmentation` sets them
+    where they may change.
     """
     augment, fill = augment.settled(colour=False), BACKGROUND[polarity]
     if augment.crop or augment.crop_size:
@@ -100,7 +101,9 @@ def augment_images(
         images = rotate_and_zoom(images, augment.rotation, augment.zoom, fill, part)
     if augment.shift:
         images = shift(images, augment.shift, fill, part)
-    if flip:
+    if isinstance(flip, Tensor):
+        images = torch.where(flip[:, None, None, None], images.flip(2), images)
+    elif flip:
         images = random_flip(images, part)
     if augment.brightness or augment.contrast or augment.colour:
         images = jitter(images, augment.brightness or 0.0, augment.contrast or 0.0, augment.colour or 0.0, part)

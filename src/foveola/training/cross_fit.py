@@ -80,7 +80,7 @@ def cross_fit(
         if len(held_out):
             mean[held_out] += softmax(classifier.predict_logits(images.images[held_out])) / rounds
         judged[held_out] &= (fold_train.class_counts > 0)[images.labels[held_out]]
-    return Predictions(_logits(mean), images.labels, images.class_names, held_out=True), judged
+    return Predictions(as_logits(mean), images.labels, images.class_names, held_out=True), judged
 
 
 def assign_folds(labels: Labels, folds: int, seed: int, units: Indices, learnt: Mask | None = None) -> Indices:
@@ -143,6 +143,6 @@ def _fill(levels: NDArray[np.float64], totals: NDArray[np.float64], count: int) 
     return order[:count] % len(levels)
 
 
-def _logits(probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
+def as_logits(probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
     """Logits, float32 N×K, whose softmax gives these probabilities; finite for a probability of 0, too."""
     return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).astype(np.float32)

@@ -80,7 +80,8 @@ def range_test(
     batches = Batches(train, recipe, seed, device)
     step = TrainStep(
         classifier, batches.images, batches.labels, recipe,
-        precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
+        precision=precision, flip_first=batches.half() if flip else None,
+        class_weights=class_weights(train, recipe, device),
         image_weights=batches.weights,
         steps=STEPS, steps_per_epoch=batches.per_epoch,
     )  # fmt: skip

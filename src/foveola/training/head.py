@@ -88,23 +88,13 @@ def fit_head(
     started = time.perf_counter()
     classifier.to(device).eval()
     head = _last_layer(classifier.network)
-    body = folded_body(classifier.network)
-    total = recipe.head_views * len(train)
-    features = np.empty((recipe.head_views, len(train), head.in_features), np.float32)
-    for view in range(recipe.head_views):
-        done = 0
-        for values in features_of_view(classifier, body, train, recipe, view, seed, precision, flip):
-            features[view, done : done + len(values)] = values
-            done += len(values)
-            announce(view * len(train) + done, total)
-    center, spread = features[0].mean(axis=0), features[0].std(axis=0)
-    scale = np.where(spread > 1e-6 * spread.max(), spread, np.inf).astype(np.float32)
-    features -= center
-    features /= scale
+    every = np.ones(len(train), bool)
+    features = compute_features(classifier, train, recipe, seed=seed, precision=precision, flip=flip, announce=announce)
+    center, scale = standardize(features, every)
     # Products this thin are six times slower with two threads of OpenBLAS, which wait for each other
     with threadpool_limits(1, user_api="blas"):
-        strength, accuracy = _choose_strength(features, train, units, recipe, seed)
-        weights, bias = _regression(features, train, np.ones(len(train), bool), recipe, strength)
+        strength, accuracy = choose_strength(features, train, units, recipe, seed)
+        weights, bias = fit_regression(features, train, every, recipe, strength)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weights / scale))
         head.bias.copy_(torch.from_numpy(bias - (weights / scale) @ center))
@@ -136,6 +126,38 @@ def _fold(layers: nn.Sequential) -> None:
             layers[position - 1], layers[position] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
 
 
+def compute_features(
+    classifier: Classifier,
+    images: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    precision: torch.dtype,
+    flip: bool,
+    announce: Callable[[int, int], None],
+) -> Features:
+    """What the last layer gets, float32 V×N×D, of all `head_views` views of the images; parameters as of `fit_head`."""
+    body = folded_body(classifier.network)
+    total = recipe.head_views * len(images)
+    features = np.empty((recipe.head_views, len(images), _last_layer(classifier.network).in_features), np.float32)
+    for view in range(recipe.head_views):
+        done = 0
+        for values in features_of_view(classifier, body, images, recipe, view, seed, precision, flip):
+            features[view, done : done + len(values)] = values
+            done += len(values)
+            announce(view * len(images) + done, total)
+    return features
+
+
+def standardize(features: Features, chosen: NDArray[np.bool_]) -> tuple[Features, Features]:
+    """Bring features, V×N×D, in place to mean 0 and variance 1 over the chosen images, N; the mean and the scale, D."""
+    center, spread = features[0, chosen].mean(axis=0), features[0, chosen].std(axis=0)
+    scale = np.where(spread > 1e-6 * spread.max(), spread, np.inf).astype(np.float32)
+    features -= center
+    features /= scale
+    return center, scale
+
+
 def features_of_view(
     classifier: Classifier,
     body: nn.Module,
@@ -160,7 +182,7 @@ def features_of_view(
         yield x.float().cpu().numpy()
 
 
-def _choose_strength(
+def choose_strength(
     features: Features, train: ImageSet, units: NDArray[np.int64], recipe: Recipe, seed: int
 ) -> tuple[float, float | None]:
     """The strength with the smallest log loss on images that are left out, and their accuracy with it."""
@@ -174,7 +196,7 @@ def _choose_strength(
         out = folds == fold
         labels = train.labels[out]
         for index, strength in enumerate(STRENGTHS):
-            weights, bias = _regression(features, train, ~out, recipe, strength)
+            weights, bias = fit_regression(features, train, ~out, recipe, strength)
             logits = features[0, out] @ weights.T + bias
             logits -= logits.max(axis=1, keepdims=True)
             log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -184,7 +206,7 @@ def _choose_strength(
     return STRENGTHS[best], float(correct[best] / image_weights.sum())
 
 
-def _regression(
+def fit_regression(
     features: Features, train: ImageSet, chosen: NDArray[np.bool_], recipe: Recipe, strength: float
 ) -> tuple[Features, Features]:
     """Weights, K×D, and biases, K, of a multinomial logistic regression on views, V×N×D, of the chosen images, N.
@@ -194,6 +216,12 @@ def _regression(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    classes = len(train.class_names)
+    weights, bias = np.zeros((classes, features.shape[2]), np.float32), np.full(classes, -30, np.float32)
+    known = np.unique(train.labels[chosen])
+    if len(known) == 1:
+        bias[known] = 0
+        return weights, bias
     model = LogisticRegression(
         C=strength / len(features),
         max_iter=MAX_ITERATIONS,
@@ -204,8 +232,6 @@ def _regression(
         labels, views = train.labels[chosen], features if chosen.all() else features[:, chosen]
         own = None if train.weights is None else np.tile(train.weights[chosen], len(views))
         model.fit(views.reshape(-1, views.shape[2]), np.tile(labels, len(views)), sample_weight=own)
-    classes = len(train.class_names)
-    weights, bias = np.zeros((classes, features.shape[2]), np.float32), np.full(classes, -30, np.float32)
     if len(model.classes_) == 2:  # a single row, for the second class against the first
         weights[model.classes_], bias[model.classes_] = (
             np.concatenate([-model.coef_, model.coef_]) / 2,

@@ -27,7 +27,7 @@ from foveola.training.schedules import lr_schedule
 from foveola.training.step import TrainStep
 
 # Separate the streams of random numbers that are derived from one seed
-_ORDER, _STEP = 1, 2
+_ORDER, _STEP, _FLIP = 1, 2, 3
 
 
 @dataclass
@@ -94,7 +94,7 @@ def fit(
     classifier : its network is trained; parameters with `requires_grad` False stay as they are
     train : training images, of the classifier's image shape
     validation : images for model selection, or None
-    flip : whether training flips images, each with probability 1/2
+    flip : whether training flips images, half of them in the first epoch, the others in the next, and so on
     precision : of matrix products, torch.bfloat16 or torch.float32; weights are float32
     processes : those that train together; all call `fit` with the same arguments
     before : sets weights before the first step, as `fit_head` does; validation metrics then belong to epoch 0
@@ -114,7 +114,8 @@ def fit(
     unfreezing = Unfreezing(classifier.network, recipe.unfreeze, batches.steps)
     step = TrainStep(
         classifier, batches.images, batches.labels, recipe,
-        precision=precision, flip=flip, class_weights=class_weights(train, recipe, device),
+        precision=precision, flip_first=batches.half() if flip else None,
+        class_weights=class_weights(train, recipe, device),
         image_weights=batches.weights,
         steps=batches.steps, steps_per_epoch=batches.per_epoch, processes=processes,
         teacher_logits=teacher_logits,
@@ -212,6 +213,11 @@ class Batches:
         """
         full, rest = divmod(len(self.images), self.size)
         return full + (rest > 1)
+
+    def half(self) -> Tensor:
+        """A random half of the images: bool N, on the device, the same for the whole training."""
+        generator = torch.Generator().manual_seed(_mix(self.seed, _FLIP))
+        return (torch.rand(len(self.images), generator=generator) < 0.5).to(self.images.device)
 
     def of_epoch(self, epoch: int, step: int) -> Iterator[Tensor]:
         """Yield the indices, N, on the device, of each batch that comes after `step` steps of the training."""

@@ -168,7 +168,7 @@ def read_space(path: Path) -> SearchSpace:
         If the file cannot be read, a key is unknown or cannot be tuned, or a range is none.
     """
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"The search space {path} cannot be read: {error}. Give the path of a TOML file.") from None
     except (ValueError, RecursionError) as error:

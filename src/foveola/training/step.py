@@ -43,7 +43,8 @@ class TrainStep:
     images, labels : all training images, uint8 N×H×W×C, and their labels, N, or float N×K, on the device; images may be
         read there batch by batch
     precision : of matrix products
-    flip : whether training flips images, each with probability 1/2
+    flip_first : bool N on the device: the images to flip in epochs 1, 3, …; in 2, 4, … it is the others. With it, two
+        epochs show each image both ways (Jordan, 2024, arXiv:2404.00498). None: no image is flipped
     class_weights : K, or None
     image_weights : float32 N on the device: how much each image counts in loss and accuracy; None: all the same
     steps, steps_per_epoch : number of steps in the whole training, and in an epoch
@@ -60,7 +61,7 @@ class TrainStep:
         recipe: Recipe,
         *,
         precision: torch.dtype,
-        flip: bool,
+        flip_first: Tensor | None,
         class_weights: Tensor | None,
         image_weights: Tensor | None = None,
         steps: int,
@@ -72,7 +73,7 @@ class TrainStep:
         device = images.device
         self.classifier, self.recipe = classifier, recipe
         self.images, self.labels = images, labels
-        self.flip, self.class_weights, self.image_weights = flip, class_weights, image_weights
+        self.flip_first, self.class_weights, self.image_weights = flip_first, class_weights, image_weights
         self.processes, self.teacher_logits = processes, teacher_logits
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.deferred = device.type == "cuda" if deferred is None else deferred
@@ -176,9 +177,17 @@ class TrainStep:
     def _inputs(self, indices: Tensor, part: BatchPart) -> Tensor:
         """Augmented images of a part of the batch, as the network takes them."""
         augment, polarity = self.recipe.augment, self.classifier.metadata.polarity
-        images = augment_images(self.images[indices[part.rows]], augment, self.flip, polarity, part)
+        own = indices[part.rows]
+        images = augment_images(self.images[own], augment, self._flipped(own), polarity, part)
         x = self.classifier.normalize(images)
         return cutout(x, augment.cutout, part) if augment.cutout else x
+
+    def _flipped(self, indices: Tensor) -> bool | Tensor:
+        """Whether the images with these indices are flipped in this epoch: bool N, or False for all."""
+        if self.flip_first is None:
+            return False
+        odd = (self.finite_steps // self.steps_per_epoch) % 2 == 1
+        return self.flip_first[indices] ^ odd
 
     def _pairs(self, indices: Tensor, part: BatchPart, order: Tensor) -> tuple[Tensor, Tensor]:
         """A part of the batch, and the images that are blended with it, which may be in another process's part."""

@@ -107,7 +107,7 @@ class Tracker(Callback):
         if self.is_open:
             return
         if self.record.is_file():
-            recorded = json.loads(self.record.read_text())
+            recorded = json.loads(self.record.read_bytes())
             self.log_id, self.logged_epoch, self.resumed = str(recorded["log"]), int(recorded["epoch"]), True
         self._open(epoch)
         self.is_open = True

@@ -36,8 +36,9 @@ from foveola.images import Dataset, ImageSet, check_one_class
 from foveola.lazy import as_lazy
 from foveola.models.metadata import Columns
 from foveola.predictions import Estimate, Predictions
-from foveola.progress import console
+from foveola.progress import console, show_progress
 from foveola.recipe import Recipe, load_recipe
+from foveola.workflow.choose_recipe import AUTO, choose_recipe
 from foveola.workflow.open import Device, choose_device, choose_threads
 from foveola.workflow.prepare_run import load_data
 
@@ -89,7 +90,9 @@ def audit(
     data, y : as of `foveola.load`: catalog name, path, or objects, such as images with their labels
     out : the folder for audit.html, findings.csv and audit.json, which are replaced there; by default
         audits/<name of the data>
-    recipe, epochs : of the networks that predict the labels; by default the recipe's number of epochs
+    recipe, epochs : of the networks that predict the labels; by default the recipe's number of epochs. "auto" is
+        "efficientnet-lite0", with pretrained weights, for colour photographs of more than 64 pixels. Of a recipe that
+        fits its last layer first (`head_views`), only that layer is trained, unless epochs are given
     folds : every image is predicted by networks that were trained on the training images of the other folds. Copies
         of an image are in its fold, also those in other splits.
     seed : of folds, initial weights, order of images, augmentation and dropout
@@ -131,10 +134,14 @@ def audit(
     from foveola.evaluation.intervals import grouped_wilson
     from foveola.training.colour import settle_augmentation
 
-    loaded = load_recipe(recipe, None if epochs is None else {"epochs": epochs})
+    own, overrides, screen = as_columns(columns), None if epochs is None else {"epochs": epochs}, console(verbose)
+    if recipe == AUTO:
+        loaded = choose_recipe(source, overrides, groups if isinstance(groups, str) else None, screen, own)
+    else:
+        loaded = load_recipe(recipe, overrides)
+    head_only = loaded.head_views > 0 and epochs is None
     choose_threads(threads)
-    trainer = _Trainer(loaded, seed, choose_device(device), console(verbose))
-    own = as_columns(columns)
+    trainer = _Trainer(loaded, seed, choose_device(device), screen, head_only)
     dataset = load_data(source, loaded, skip_bad, groups, trainer.screen, own)
     check_one_class(dataset, "Labels are audited")
     if np.count_nonzero(dataset.train.class_counts) < 2:
@@ -169,8 +176,8 @@ def audit(
         ),
         settings=AuditSettings(
             recipe=loaded.name,
-            epochs=loaded.epochs,
-            minimum_steps=loaded.minimum_steps,
+            epochs=0 if head_only else loaded.epochs,
+            minimum_steps=0 if head_only else loaded.minimum_steps,
             folds=folds,
             rounds=ROUNDS,
             seed=seed,
@@ -258,12 +265,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class _Trainer:
-    """Trains the networks of an audit."""
+    """Trains the networks of an audit; `head_only`: those that predict labels, in their last layer only."""
 
     recipe: Recipe
     seed: int
     device: "torch.device"
     screen: "Console"
+    head_only: bool
 
     def say(self, text: str) -> None:
         self.screen.print(text, soft_wrap=True)
@@ -272,7 +280,16 @@ class _Trainer:
         """Predictions of all images of the pool, each by networks that have seen no image of its unit."""
         from foveola.training.augment import uses_flips
         from foveola.training.cross_fit import cross_fit
+        from foveola.training.cross_fit_head import cross_fit_head
 
+        if self.head_only:
+            with show_progress(self.screen) as progress:
+                return cross_fit_head(
+                    pool.everything, pool.learnt, self.recipe, folds=folds, rounds=ROUNDS, units=units,
+                    seed=self.seed, device=self.device,
+                    flip=uses_flips(self.recipe, dataset.flip_safe, len(dataset.train)),
+                    announce=lambda done, total: progress(done, total, "features"),
+                )  # fmt: skip
         return cross_fit(
             pool.everything, pool.learnt, self.recipe, folds=folds, rounds=ROUNDS, units=units,
             seed=self.seed, device=self.device, flip=uses_flips(self.recipe, dataset.flip_safe, len(dataset.train)),

@@ -11,7 +11,7 @@ import numpy as np
 
 from foveola.errors import DataError, ModelError, OutputError, require, unknown
 from foveola.exports.onnx import OnnxModel
-from foveola.files import is_empty_folder, new_folder, writing
+from foveola.files import is_empty_folder, move, new_folder, safe_stem, writing
 from foveola.images import Images, Labels
 from foveola.inputs.find import ImageFile, find_images
 from foveola.inputs.prepare import PreparedImage, make_prediction, prediction_document
@@ -34,8 +34,6 @@ FILTERS = "filters.png"
 TOP = 5
 # Each image adds some hundred pictures to the page, and its feature maps to memory
 MAX_IMAGES = 100
-# Characters of an image's name in that of its folder
-MAX_STEM = 60
 
 
 def explain(
@@ -106,7 +104,7 @@ def explain(
     screen = console(verbose)
     with show_progress(screen) as progress:
         for number, (file, (given, prepared)) in enumerate(zip(files, inputs, strict=True), start=1):
-            place = f"{number}-{_safe_stem(file.name)}"
+            place = f"{number}-{safe_stem(file.name)}"
             explanations[place] = _explanation(classifier, file.name, given, prepared, numbers, method)
             progress(number, len(files), "images explained")
     screen.print("drawing the page and its images")
@@ -147,12 +145,6 @@ def _find_images(names: str | Path | Sequence[str | Path]) -> list[ImageFile]:
             f"These are {len(files):,} images, but one page explains at most {MAX_IMAGES}. Give fewer at a time."
         )
     return files
-
-
-def _safe_stem(name: str) -> str:
-    """The name of a file without its extension, as every file system takes it."""
-    stem = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in Path(name).stem)
-    return stem[:MAX_STEM].rstrip(" .")
 
 
 def _class_number(classifier: "Classifier | OnnxModel", name: str) -> int:
@@ -283,6 +275,6 @@ def _write(folder: Path, contents: Iterable[tuple[str, bytes]]) -> None:
                 (beside / name).write_bytes(content)
             if folder.exists():
                 folder.rmdir()
-            beside.rename(folder)
+            move(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -25,7 +25,7 @@ from foveola.datasets.reload import image_paths
 from foveola.datasets.series import missing_groups
 from foveola.documents import Packed
 from foveola.errors import DataError, OutputError
-from foveola.files import check_writable, expanded, flush_folder, lock, write_atomically, writing
+from foveola.files import OPEN_FILES_STAY, check_writable, expanded, flush_folder, lock, move, write_atomically, writing
 from foveola.images import Resize
 from foveola.models.metadata import Columns
 from foveola.progress import Progress, console, show_progress
@@ -195,8 +195,11 @@ def _working_folder(target: Path) -> Iterator[Path]:
             left.unlink()
         yield work
     finally:
+        if OPEN_FILES_STAY:  # the lock would keep its folder there
+            os.close(held)
         _remove_unused(work, created)
-        os.close(held)
+        if not OPEN_FILES_STAY:
+            os.close(held)
 
 
 def _remove_unused(work: Path, created: list[Path]) -> None:
@@ -215,7 +218,7 @@ def _publish(target: Path, work: Path) -> None:
         (target / packed.INFO).unlink(missing_ok=True)  # until the new one, moved last, there is no data set
         for name in sorted(packed.FILES, key=lambda name: name == packed.INFO):
             if (whole / name).exists():
-                os.replace(whole / name, target / name)  # noqa: PTH105
+                move(whole / name, target / name)
             elif name not in names:
                 (target / name).unlink(missing_ok=True)
     flush_folder(target)

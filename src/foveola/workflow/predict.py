@@ -12,7 +12,7 @@ from foveola.datasets.columns import as_columns
 from foveola.datasets.reload import known_image_column
 from foveola.datasets.table_images import TableImage, table_images
 from foveola.errors import DataError
-from foveola.files import expanded, write_atomically, writing
+from foveola.files import expanded, safe_stem, write_atomically, writing
 from foveola.images import Images
 from foveola.inputs.find import ImageFile, as_names, find_images
 from foveola.inputs.fixes import Fix, apply_fixes
@@ -206,7 +206,7 @@ class _Inputs:
     def write(self, number: int, name: str, before: Images, after: PreparedImage) -> None:
         from foveola.reports.pixels import enlarge, png_bytes
 
-        start = f"{number:0{len(str(self.count))}}-{Path(name).stem}"
+        start = f"{number:0{len(str(self.count))}}-{safe_stem(name)}"
         with writing(self.folder, "Choose another folder with --show."):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / f"{start}-before.png", png_bytes(enlarge(before, _SHOWN_SIDE)))

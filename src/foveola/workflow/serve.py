@@ -9,9 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from foveola.errors import MissingExtra, ModelError, OutputError, UserError, require
 from foveola.exports import onnx, web
@@ -24,9 +23,6 @@ from foveola.runs import Run
 from foveola.serving.background import BackgroundServer
 from foveola.serving.settings import Settings
 from foveola.workflow.open import is_web_export, model_path
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def serve(
@@ -75,7 +71,9 @@ def serve(
     path = as_path(model, "The model")
     screen = console(verbose)
     if settings is None:
-        settings = _settings(path, host, port, api_key, screen)
+        settings = make_settings(host=host, port=port, api_key=api_key, name=name_of(path), log_requests=False)
+        if (warning := warning_without_key(settings, "use the model")) is not None:
+            screen.print(warning, soft_wrap=True)
     if settings.collect is not None:
         check_collect(settings.collect)
     if is_web_export(path):
@@ -99,17 +97,33 @@ def serve(
     return None
 
 
-def _settings(path: Path, host: str, port: int, api_key: str | None, screen: "Console") -> Settings:
+def make_settings(**given: object) -> Settings:
+    """The settings with these values.
+
+    Raises
+    ------
+    UserError
+        If one is impossible.
+    """
     try:
-        settings = Settings(
-            host=host, port=port, name=name_of(path), api_key=None if api_key is None else SecretStr(api_key),
-            log_requests=False,
-        )  # fmt: skip
+        return Settings.model_validate(given)
     except ValidationError as invalid:
         raise UserError(f"The server cannot be set up so: {first_problem(invalid)}.") from None
-    if api_key is None and not is_loopback(host):
-        screen.print(f"Warning: anyone who can reach {host} can use the model, because there is no API key.")
-    return settings
+
+
+def warning_without_key(settings: Settings, others_can: str) -> str | None:
+    """What is to be said if other machines can reach a server without a key; None if they cannot.
+
+    Parameters
+    ----------
+    others_can : such as "use the model"
+    """
+    if settings.api_key is not None or is_loopback(settings.host):
+        return None
+    return (
+        f"Warning: anyone who can reach {settings.host} can {others_can}, because there is no API key. Give one "
+        f"(commands read FOVEOLA_API_KEY), or listen on 127.0.0.1."
+    )
 
 
 def is_loopback(host: str) -> bool:

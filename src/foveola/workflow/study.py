@@ -248,7 +248,9 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process began, which tells it from a later one with its number; None if there is none."""
+    """When a process began, which tells it from a later one with its number; None if there is none, or on Windows."""
+    if os.name == "nt":  # where os.kill, below, would interrupt it
+        return None
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]

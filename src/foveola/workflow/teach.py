@@ -4,17 +4,17 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import SecretStr, ValidationError
-
 from foveola.errors import UserError
 from foveola.files import expanded
-from foveola.models.metadata import first_problem
 from foveola.progress import console
 from foveola.serving.settings import Settings
-from foveola.workflow.serve import is_loopback, signals_kept
+from foveola.workflow.serve import make_settings, signals_kept, warning_without_key
 
 SHUTDOWN_SECONDS = 3
 """After a signal, requests are answered for so long; event streams have no end of their own."""
+
+SEE_IMAGES = "add and see images"
+"""What a server without a key lets others do."""
 
 
 def teach(
@@ -54,9 +54,11 @@ def teach(
     """
     screen = console(verbose)
     if settings is None:
-        settings = _settings(host, port, api_key)
-        if api_key is None and not is_loopback(host):
-            screen.print(f"Warning: anyone who can reach {host} can add and see images, because there is no API key.")
+        settings = make_settings(
+            host=host, port=port, api_key=api_key, shutdown_seconds=SHUTDOWN_SECONDS, log_requests=False
+        )
+        if (warning := warning_without_key(settings, SEE_IMAGES)) is not None:
+            screen.print(warning, soft_wrap=True)
     if threading.current_thread() is not threading.main_thread():
         raise UserError("The server runs in the main thread, which receives signals. Call `teach` there.")
     from foveola.teaching.server import teach as run_server
@@ -66,13 +68,3 @@ def teach(
             expanded(folder), settings,
             announce=announce or (lambda url: screen.print(f"Open {url} (interrupt to stop)", soft_wrap=True)),
         )  # fmt: skip
-
-
-def _settings(host: str, port: int, api_key: str | None) -> Settings:
-    try:
-        return Settings(
-            host=host, port=port, api_key=None if api_key is None else SecretStr(api_key),
-            shutdown_seconds=SHUTDOWN_SECONDS, log_requests=False,
-        )  # fmt: skip
-    except ValidationError as invalid:
-        raise UserError(f"The server cannot be set up so: {first_problem(invalid)}.") from None

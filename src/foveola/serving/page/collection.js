@@ -1,6 +1,6 @@
 // Images saved with their true class: as a download, or on the server.
 
-const find = id => document.getElementById(id);
+import { find } from "./elements.js";
 
 /** The part of the page that saves images; `image()` promises the file, `keep(blob, name)` sends it to the server. */
 export function collection(model, image, keep) {

@@ -1,7 +1,10 @@
-// The drawing area: pointer events in, PNG out.
+// The drawing area and its tools: pointer events in, PNG out.
+
+import { button, element } from "./elements.js";
 
 // The longer side of the drawing in pixels; a model's images are much smaller
 const SIDE = 420;
+const LABEL = "Drawing area, for mouse, finger or pen. With the keyboard, choose or paste an image instead.";
 const COLOURS = {
   black: "#000000", white: "#ffffff", grey: "#808080", brown: "#7a4a21", red: "#d62728", orange: "#ff8c1a",
   yellow: "#f7d71e", green: "#2a9d3a", blue: "#1f5fd0", violet: "#8a3fc0",
@@ -11,11 +14,14 @@ const COLOURS = {
  *
  * Strokes are light on dark if the training images are, otherwise dark on light, and as wide as in the training images.
  * Points and width of a stroke are fractions of the drawing's width, independent of the screen. `blob()` is a PNG, or
- * null while nothing is drawn. The elements' ids begin with `prefix`, so that a page can have several drawing areas.
+ * null while nothing is drawn. The canvas is made in the element with the id `surface`, the tools in `drawing-tools`.
+ * All ids begin with `prefix`, so that a page can have several drawing areas.
  */
 export function drawing(model, changed, prefix = "") {
-  const find = id => document.getElementById(prefix + id);
-  const canvas = find("drawing"), hint = find("drawing-hint"), stroke = find("stroke");
+  const canvas = element("canvas"), hint = Object.assign(element("p", "Draw here", "hint"), { ariaHidden: "true" });
+  Object.assign(canvas, { id: `${prefix}drawing`, role: "img", ariaLabel: LABEL });
+  document.getElementById(`${prefix}surface`).replaceChildren(canvas, hint);
+  const stroke = Object.assign(element("input"), { id: `${prefix}stroke`, type: "range", min: 1, max: 20, step: 0.5 });
   const [height, width, channels] = model.image_shape;
   canvas.width = Math.round(SIDE * Math.min(width / height, 1));
   canvas.height = Math.round(SIDE * Math.min(height / width, 1));
@@ -29,7 +35,12 @@ export function drawing(model, changed, prefix = "") {
   let current = null, pointer = null;
 
   stroke.value = 100 * usualWidth(model.statistics);
-  if (channels === 3) offerColours(find("colours"), colour, chosen => { colour = chosen; });
+  const slider = element("label", "Stroke ", "slider");
+  slider.append(stroke);
+  document.getElementById(`${prefix}drawing-tools`).append(
+    Object.assign(button("Undo stroke", undo), { id: `${prefix}undo` }),
+    Object.assign(button("Clear", clear), { id: `${prefix}clear` }), slider,
+    ...(channels === 3 ? [colourChoice(`${prefix}colours`, colour, chosen => { colour = chosen; })] : []));
 
   const drawn = () => current ? [...states.at(-1), current] : states.at(-1);
 
@@ -86,17 +97,21 @@ export function drawing(model, changed, prefix = "") {
     changed();
   }
 
+  function undo() {
+    if (states.length > 1) states.pop();
+    update();
+  }
+
+  function clear() {
+    if (states.at(-1).length) states.push([]);
+    update();
+  }
+
   render();
   return {
     blob: () => drawn().length ? new Promise(resolve => canvas.toBlob(resolve, "image/png")) : Promise.resolve(null),
-    undo() {
-      if (states.length > 1) states.pop();
-      update();
-    },
-    clear() {
-      if (states.at(-1).length) states.push([]);
-      update();
-    },
+    undo,
+    clear,
   };
 }
 
@@ -106,10 +121,12 @@ function usualWidth(statistics) {
   return Math.min(Math.max(statistics.stroke.middle * statistics.size.middle, 0.02), 0.2);
 }
 
-function offerColours(group, first, choose) {
+function colourChoice(id, first, choose) {
+  const group = Object.assign(element("fieldset", "", "colours"), { id });
+  group.append(element("legend", "Colour of the stroke", "unseen"));
   for (const [name, colour] of Object.entries(COLOURS)) {
     const label = group.appendChild(document.createElement("label"));
-    const button = Object.assign(document.createElement("input"), { type: "radio", name: group.id, value: colour });
+    const button = Object.assign(document.createElement("input"), { type: "radio", name: id, value: colour });
     button.checked = colour === first;
     button.setAttribute("aria-label", name);
     button.style.backgroundColor = colour;
@@ -117,5 +134,5 @@ function offerColours(group, first, choose) {
     label.append(button);
     label.title = name;
   }
-  group.hidden = false;
+  return group;
 }

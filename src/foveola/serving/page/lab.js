@@ -1,5 +1,6 @@
 // The filter lab: a convolution or a pooling of the network's input, position by position.
 
+import { find } from "./elements.js";
 import { greys, numberText } from "./pixels.js";
 import { KERNELS, arithmetic, convolve, field, matrix, matrixColours, pool, product } from "./sliding.js";
 
@@ -7,8 +8,6 @@ const CUSTOM = "own weights", POOLINGS = { "max pooling": "max", "average poolin
 // Longer side of a canvas in pixels, values of the largest table, side of the largest window that shows its numbers
 const CANVAS_SIDE = 640, MAX_TABLE_VALUES = 4096, MAX_READABLE_SIDE = 5;
 const MARK = "#d94f00", PADDING = ["#eeeeee", "#c4c4c4"];
-
-const find = id => document.getElementById(id);
 
 /** The part of the page with the filter lab, for the image shown last. */
 export function lab() {

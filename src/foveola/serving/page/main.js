@@ -3,6 +3,7 @@
 import * as backend from "./backend.js";
 import { collection } from "./collection.js";
 import { drawing } from "./drawing.js";
+import { find } from "./elements.js";
 import { explanationView } from "./explanation.js";
 import { lab } from "./lab.js";
 import { latestOnly } from "./latest.js";
@@ -12,7 +13,6 @@ import { onUpload, showImage } from "./upload.js";
 // Milliseconds without change after which an image is explained
 const EXPLAINED_AFTER = 250;
 
-const find = id => document.getElementById(id);
 const trouble = text => { find("trouble").textContent = text; };
 
 backend.open().then(start, error => {
@@ -67,6 +67,7 @@ function start(model) {
   const explain = latestOnly(async signal => {
     const blob = await source.blob();
     if (!explained.open || prediction === null || blob === null) return;
+    explained.wait();
     const explanation = await backend.look(blob, { fixes: prediction.fixes, class: explained.chosen, signal });
     signal.throwIfAborted();
     if (prediction !== null) explained.show(explanation);
@@ -107,11 +108,7 @@ function start(model) {
     switchTo("picture");
   }, trouble);
 
-  find("undo").addEventListener("click", area.undo);
-  find("clear").addEventListener("click", () => {
-    area.clear();
-    restart();
-  });
+  find("clear").addEventListener("click", restart);
   document.addEventListener("keydown", event => {
     if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.shiftKey) return;
     if (source !== sources.drawing || event.target.matches("input[type=number], input[type=password]")) return;

@@ -1,5 +1,6 @@
 // The prediction: class, every class's probability, the network's input, findings and fixes.
 
+import { element, find } from "./elements.js";
 import { paintSeen, percent } from "./pixels.js";
 
 // Up to MAX_UNSORTED classes keep their order; of more, the MAX_SHOWN most probable are shown, sorted
@@ -8,10 +9,6 @@ const MAX_UNSORTED = 12, MAX_SHOWN = 10;
 const ANNOUNCED_AFTER = 700;
 const UNFAMILIAR = "This image is unlike anything the model was trained on. ";
 const WITHOUT_STATISTICS = ["grey", "invert"];
-
-const find = id => document.getElementById(id);
-const element = (tag, textContent, className = "") =>
-  Object.assign(document.createElement(tag), { textContent, className });
 
 /** The parts of the page that show predictions; `choose(fixes)` is called with "auto" or names of selected fixes. */
 export function predictionView(model, choose) {

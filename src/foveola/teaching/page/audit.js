@@ -1,4 +1,4 @@
-// Images that may be in the wrong class, and copies: kept, moved or removed.
+// Images that may be in the wrong class, and copies: kept, moved or deleted.
 
 import { button, counted, element, find } from "./elements.js";
 import { enlarge } from "./enlarged.js";
@@ -24,9 +24,9 @@ export function auditView(changed) {
   });
 
   function show() {
-    const { suspects, copies } = result, none = !suspects.length && !copies.length;
-    find("audit-said").textContent = none ? "No label looks wrong, and no image is there twice."
-      : `${counted(suspects.length)} may be in the wrong class, ${counted(copies.length)} there more than once.`;
+    const { sentence, suspects, copies } = result;
+    const twice = copies.length ? `${counted(copies.length)} ${copies.length === 1 ? "is" : "are"}` : "No image is";
+    find("audit-said").textContent = `${sentence} ${twice} there more than once.`;
     find("suspects").replaceChildren(...suspects.slice(0, limit).map(suspect));
     find("copies").replaceChildren(...copies.slice(0, limit).map(copy));
     find("more-suspects").hidden = Math.max(suspects.length, copies.length) <= limit;
@@ -34,16 +34,16 @@ export function auditView(changed) {
 
   function suspect({ id, class: name, suggested, probability }) {
     return card([id], `In ${name}, but looks like ${suggested} (${percent(probability)}).`, [
-      ["Keep", "keep", { ids: [id] }, `Kept in ${name}.`],
+      [`Keep in ${name}`, "keep", { ids: [id] }, `Kept in ${name}.`],
       [`Move to ${suggested}`, "pictures/move", { ids: [id], to: suggested }, `Moved to ${suggested}.`],
-      ["Remove", "pictures/delete", { ids: [id] }, "Removed."],
+      ["Delete", "pictures/delete", { ids: [id] }, "Deleted."],
     ]);
   }
 
   function copy({ ids }) {
     return card(ids, `${ids.length} copies of one image.`, [
       ["Keep all", "keep", { ids }, "All kept."],
-      ["Remove all but the first", "pictures/delete", { ids: ids.slice(1) }, "The first is left."],
+      ["Delete all but the first", "pictures/delete", { ids: ids.slice(1) }, "The first is left."],
     ]);
   }
 

@@ -109,14 +109,14 @@ function card(line, name, count, choose) {
 function newCard(name, choose) {
   const line = element("li"), chosen = Object.assign(element("button", "", "card"), { type: "button" });
   line.dataset.name = name;
-  chosen.append(element("b", name), element("span"));
+  chosen.append(element("b", name), " ", element("span"));
   chosen.addEventListener("click", choose);
   line.append(chosen);
   return line;
 }
 
 function hint(classes) {
-  if (!classes.length) return "A class is a kind of image to be told apart from others, such as cup. Add two or more.";
+  if (!classes.length) return "A class is one kind of image that the model shall recognise, such as cup. Add two or more.";
   if (classes.length === 1) return "Add a second class, so that there is something to tell apart.";
   return "";
 }

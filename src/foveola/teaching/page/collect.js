@@ -78,14 +78,14 @@ function recorder(send, queue) {
       const next = performance.now() + FRAME_MILLISECONDS;
       if (queue.waiting < MAX_WAITING) {
         const blob = await view.frame();
-        if (!blob || !send([blob], { name: "A frame", recording: present, done: count })) return stop();
+        if (!blob || !send([blob], { name: "An image of the recording", recording: present, done: count })) return stop();
       }
       await new Promise(resolve => setTimeout(resolve, Math.max(next - performance.now(), 0)));
     }
   }
 
   function count() {
-    find("rate").textContent = `${rate().toFixed(1)} frames a second.`;
+    find("rate").textContent = `${rate().toFixed(1)} images a second.`;
   }
 
   function stop() {
@@ -137,8 +137,6 @@ function drawingTools(send) {
     if (blob === null) trouble("Draw something first.");
     else if (send([blob], { name: "The drawing" })) area.clear();
   });
-  find("collect-undo").addEventListener("click", () => area?.undo());
-  find("collect-clear").addEventListener("click", () => area?.clear());
   return () => attempt(async () => {
     // Strokes like those of the images that the model was trained on
     const model = area === null && currentProject().model ? await open() : ANY_MODEL;
@@ -152,7 +150,7 @@ function showBatch(state) {
   const { added, near, copies, waiting, refused, halted, full, findings } = state;
   const parts = [
     `${counted(added)} added`,
-    near && `${near.toLocaleString("en")} of them much like another`,
+    near && `${near.toLocaleString("en")} of them much like another image`,
     copies && `${counted(copies, "exact copy", "exact copies")} not added`,
     refused.length && `${counted(refused.length)} refused`,
     waiting && `${counted(waiting)} waiting`,

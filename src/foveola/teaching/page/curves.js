@@ -1,12 +1,13 @@
 // The learning curves of a training: accuracy after each epoch.
 
-import { find } from "./elements.js";
+import { counted, find } from "./elements.js";
 import { percent } from "./pixels.js";
 
-const WIDTH = 320, HEIGHT = 150, LEFT = 38, RIGHT = 6, TOP = 8, BOTTOM = 22;
+const WIDTH = 320, HEIGHT = 150, LEFT = 42, RIGHT = 6, TOP = 8, BOTTOM = 22;
 
 /** Draw accuracies of epochs, each { epoch, accuracy, val_accuracy }; what is null is left out. */
-export function drawCurves(history) {
+export function drawCurves(all) {
+  const history = all.filter(({ epoch }) => epoch > 0); // 0 is before the first step
   find("curves").hidden = history.length === 0;
   if (!history.length) return;
   const last = history.at(-1), end = Math.max(last.epoch, 2);
@@ -17,7 +18,7 @@ export function drawCurves(history) {
     part("text", { x: LEFT - 5, y: y(fraction) + 4, class: "label end" }, `${100 * fraction} %`),
   ]);
   const labels = [
-    part("text", { x: LEFT, y: HEIGHT - 6, class: "label" }, "epoch 1"),
+    part("text", { x: LEFT, y: HEIGHT - 6, class: "label" }, "pass 1"),
     part("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, class: "label end" }, String(end)),
   ];
   const curves = [["accuracy", "learnt"], ["val_accuracy", "held"]].flatMap(([name, kind]) => {
@@ -28,14 +29,14 @@ export function drawCurves(history) {
     return [part("polyline", { points: points.join(" "), class: kind }), part("circle", { cx, cy, r: 3, class: kind })];
   });
   find("curve").replaceChildren(...lines, ...labels, ...curves);
-  const text = said(last);
-  find("curve").setAttribute("aria-label", `Accuracy after epoch ${last.epoch}: ${text}`);
-  find("curves-said").textContent = `. After epoch ${last.epoch}: ${text}.`;
+  const text = said(last), passes = counted(last.epoch, "pass over the images", "passes over the images");
+  find("curve").setAttribute("aria-label", `Right answers after ${passes}: ${text}`);
+  find("curves-said").textContent = `After ${passes}: ${text}.`;
 }
 
 function said({ accuracy, val_accuracy: held }) {
-  return [held !== null && held !== undefined && `${percent(held)} set aside`,
-    accuracy !== null && accuracy !== undefined && `${percent(accuracy)} training`].filter(Boolean).join(", ");
+  return [held !== null && held !== undefined && `${percent(held)} of the images set aside`,
+    accuracy !== null && accuracy !== undefined && `${percent(accuracy)} of the training images`].filter(Boolean).join(", ");
 }
 
 function part(tag, attributes, text = "") {

@@ -6,7 +6,7 @@ import { virtualGrid } from "./grid.js";
 import { attempt, say } from "./messages.js";
 import { pictureSource } from "./pages.js";
 import { change } from "./project.js";
-import { showThumbnail } from "./thumbnails.js";
+import { keptThumbnail } from "./thumbnails.js";
 
 /** The list of images of the chosen class. */
 export function pictureList() {
@@ -14,7 +14,7 @@ export function pictureList() {
   const pictures = pictureSource(() => show());
   const grid = virtualGrid(box, find("pictures-all"), {
     key: at => pictures.at(at)?.id,
-    make: (at, signal) => cell(at, total, pictures.at(at), signal),
+    make: (at, signal) => mark(cell(at, total, pictures.at(at), signal), at),
     needed: pictures.need,
   });
   // `active` is the position that the keyboard is at; `outdated`: other images may be in the class; `following`: the end
@@ -27,16 +27,19 @@ export function pictureList() {
   /** Show images, which of them are selected, and what can be done with those. */
   function show() {
     grid.resize(total);
-    for (const [at, option] of grid.elements()) {
-      option.setAttribute("aria-selected", String(chosen.has(pictures.at(at)?.id)));
-      option.classList.toggle("active", at === active);
-    }
+    for (const [at, option] of grid.elements()) mark(option, at);
     box.setAttribute("aria-activedescendant", `picture-${active}`);
     box.setAttribute("aria-label", `Images of ${name}`);
     box.hidden = find("select-all").hidden = find("pictures-help").hidden = total === 0;
     find("selected").textContent = chosen.size ? `${chosen.size.toLocaleString("en")} selected` : "";
     find("move-label").hidden = chosen.size === 0 || find("move-to").length < 2;
     find("delete-pictures").hidden = find("select-none").hidden = chosen.size === 0;
+  }
+
+  function mark(option, at) {
+    option.setAttribute("aria-selected", String(chosen.has(pictures.at(at)?.id)));
+    option.classList.toggle("active", at === active);
+    return option;
   }
 
   function select(at, range) {
@@ -157,9 +160,7 @@ function cell(at, total, found, signal) {
   option.setAttribute("aria-setsize", total);
   option.dataset.at = at;
   if (!found) return option;
-  const image = Object.assign(element("img"), { alt: "", draggable: false });
-  option.append(image);
-  showThumbnail(image, found.id, { signal });
+  option.append(keptThumbnail(found.id, signal));
   const near = found.near ? ", much like another image" : "";
   option.setAttribute("aria-label", `Image ${at + 1}${near}${found.recording ? ", recorded" : ""}`);
   if (found.near) option.append(Object.assign(element("span", "≈", "near"), { title: "Much like another image" }));

@@ -54,14 +54,13 @@ function showAccuracy(accuracy) {
   bar.style.width = `${100 * value}%`;
   interval.style.left = `${100 * low}%`;
   interval.style.width = `${100 * (high - low)}%`;
-  const range = `between ${whole(low)} and ${whole(high)} with 95 % confidence`;
-  const text = `Accuracy ${whole(value)}, ${range}, measured on ${counted(n)}`;
+  const text = `Accuracy ${whole(value)} on ${counted(n)} (95 % interval: ${whole(low)} to ${whole(high)})`;
   find("accuracy").querySelector(".scale").setAttribute("aria-label", text);
   find("accuracy-said").textContent = `${text}.`;
 }
 
 function confusion({ true: right, predicted, count, pictures }) {
-  const line = element("li"), text = `${right} predicted as ${predicted}: ${counted(count)}`;
+  const line = element("li"), text = `${right} taken for ${predicted}: ${counted(count)}`;
   if (!pictures.length) return Object.assign(line, { textContent: text });
   const thumbnails = pictures.slice(0, MAX_THUMBNAILS).map(id => thumbnail(id, ""));
   const open = button(text, () => enlarge(text, pictures));

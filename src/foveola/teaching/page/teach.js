@@ -1,6 +1,7 @@
 // The page of `foveola teach`: collect images, train a classifier of them, try and correct it.
 
 import { auditView } from "./audit.js";
+import { binView } from "./bin.js";
 import { classList } from "./classes.js";
 import { collecting } from "./collect.js";
 import { counted, find } from "./elements.js";
@@ -22,7 +23,7 @@ const classes = classList({
 });
 classes.onUpdate((chosen, all) => { if (chosen) pictures.update(all, chosen); });
 const collect = collecting(classes, () => currentProject().classes.map(({ name }) => name), pictures.follow);
-const views = [describe, classes.update, trainingView(), summaryView(), audit.update, takeawayView(), trialView()];
+const views = [describe, classes.update, binView(), trainingView(), summaryView(), audit.update, takeawayView(), trialView()];
 
 onProject(project => {
   for (const view of views) view(project);

@@ -5,7 +5,7 @@ import { find } from "./elements.js";
 import { attempt } from "./messages.js";
 import { command, currentProject } from "./project.js";
 
-const KINDS = { training: "A training", export: "An export", audit: "A check of the labels", report: "A report" };
+const KINDS = { training: "A training", export: "An export", audit: "A check of the images", report: "A report" };
 
 let started = null; // when the running job began, in milliseconds of this page
 setInterval(showTime, 1000);
@@ -14,15 +14,9 @@ setInterval(showTime, 1000);
 export function trainingView() {
   let next = null; // the training that waits for the present job to end
 
-  find("start-training").addEventListener("click", () => attempt(async () => {
-    const wanted = { seconds: Number(find("seconds").value) || null, recipe: "auto" };
-    const { job } = currentProject();
-    const choice = job?.state === "running" ? await askWhen(job) : "now";
-    // The job may have ended meanwhile
-    if (choice === "wait" && currentProject().job?.state === "running") next = wanted;
-    else if (choice !== "cancel") await command("train", { ...wanted, replace: choice === "replace" });
-    showNext();
-  }));
+  find("start-training").addEventListener("click",
+    () => start({ seconds: Number(find("seconds").value) || null, recipe: "auto" }));
+  find("resume").addEventListener("click", () => start({ resume: true }));
   find("stop").addEventListener("click", () => attempt(async () => {
     next = null;
     showNext();
@@ -30,12 +24,24 @@ export function trainingView() {
   }));
   find("seconds").addEventListener("change", () => showCommands(currentProject()));
 
+  /** Start a training; if a job is running, the user says when. */
+  const start = wanted => attempt(async () => {
+    const { job } = currentProject();
+    const choice = job?.state === "running" ? await askWhen(job) : "now";
+    // The job may have ended meanwhile
+    if (choice === "wait" && currentProject().job?.state === "running") next = wanted;
+    else if (choice !== "cancel") await command("train", { ...wanted, replace: choice === "replace" });
+    showNext();
+  });
+
   function showNext() {
-    find("needed").textContent = next ? "Another training starts when this is done." : "";
+    find("needed").textContent = next ? "Another training starts when this is done. Select Stop to cancel both." : "";
   }
 
   return project => {
-    const { job } = project;
+    const { job, unfinished } = project;
+    find("unfinished").hidden = !unfinished || job?.state === "running";
+    find("unfinished-run").textContent = `The training ${unfinished}`;
     showCommands(project);
     showJob(job);
     if (next === null || job?.state === "running") return;

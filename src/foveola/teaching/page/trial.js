@@ -1,4 +1,4 @@
-// The latest model, tried: by camera, file or drawing; wrong answers are kept under the right class.
+// The latest model, tried: by camera, file or drawing; after a wrong answer, the image is added to its right class.
 
 import * as backend from "./backend.js";
 import { cameraView, meter } from "./camera.js";
@@ -37,7 +37,7 @@ export function trialView() {
 
   return async ({ model, classes }) => {
     const identity = model && `${model.run} ${model.trained}`;
-    find("model").textContent = model ? describe(model) : "Train a model first; then it answers here.";
+    find("model").textContent = model ? describe(model) : "Train a model first, then try it here.";
     if (identity !== shown) {
       shown = identity;
       if (model) await attempt(renew);
@@ -97,6 +97,7 @@ function makeBench(model) {
 
   const explain = latestOnly(async signal => {
     if (!explained.open || prediction === null) return;
+    explained.wait();
     const explanation = await backend.look(predicted, { fixes: prediction.fixes, class: explained.chosen, signal });
     signal.throwIfAborted();
     if (prediction !== null) explained.show(explanation);
@@ -164,8 +165,6 @@ function makeBench(model) {
     target.value = ""; // allows the same file to be chosen again
   });
   find("pause").addEventListener("click", () => pause(find("pause").getAttribute("aria-pressed") === "false"));
-  find("undo").addEventListener("click", area.undo);
-  find("clear").addEventListener("click", area.clear);
   return {
     get source() { return source; },
     switchTo,
@@ -179,7 +178,7 @@ function makeBench(model) {
   };
 }
 
-/** The buttons that keep an image under its right class; `image()` is the one that was predicted last. */
+/** The buttons that add an image to its right class; `image()` is the one that was predicted last. */
 function corrections(image) {
   let kept = null, offered = "";
 
@@ -189,8 +188,8 @@ function corrections(image) {
     const parameters = new URLSearchParams({ class: label });
     const { id, copy } = await backend.request(`project/pictures?${parameters}`, { method: "POST", headers, body: blob });
     kept = copy ? null : id;
-    find("corrected").textContent = copy ? `This image is in the class ${copy.class} already.`
-      : `Kept as ${label}. It counts at the next training.`;
+    find("corrected").textContent = copy ? `This image is in ${copy.class} already.`
+      : `Added to ${label}. The next training uses it.`;
     find("take-back").hidden = kept === null;
   });
 
@@ -205,7 +204,7 @@ function corrections(image) {
     offer(names) {
       if (names.join("\n") === offered) return;
       offered = names.join("\n");
-      const buttons = names.map(name => button(name, () => keep(name), `Keep the image as ${name}`));
+      const buttons = names.map(name => button(name, () => keep(name), `Add the image to ${name}`));
       find("correct-classes").replaceChildren(...buttons);
     },
     show() { find("correct").hidden = false; },
