@@ -191,14 +191,15 @@ def small_train(*arguments: Any, overrides: dict[str, Any] | None = None, **sett
 def interrupt(run: Path) -> None:
     """Let an interrupted training of my-images lie in the folder, in the place of what was there."""
     words = ["train", "my-images", "--recipe", "mlp", "--epochs", "300", "--no-report", "--out", str(run), "--force"]
-    training = subprocess.Popen([PROGRAMS / "foveola", *words], stderr=subprocess.PIPE, text=True, env=environment())
-    assert training.stderr is not None
-    for line in training.stderr:
-        if line.startswith("epoch"):
-            training.send_signal(signal.SIGTERM)
-            break
-    training.stderr.read()
-    assert training.wait(60) == 143
+    arguments = [PROGRAMS / "foveola", *words]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment()) as training:
+        assert training.stderr is not None
+        for line in training.stderr:
+            if line.startswith("epoch"):
+                training.send_signal(signal.SIGTERM)
+                break
+        training.stderr.read()
+    assert training.returncode == 143
 
 
 def environment() -> dict[str, str]:
