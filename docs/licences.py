@@ -11,13 +11,8 @@ from packaging.utils import canonicalize_name
 
 PAGE = Path(__file__).with_suffix(".md")
 PROJECT = tomllib.loads((PAGE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-# Those that an environment for development holds; SBOMs have the others
-EXTRAS = sorted(
-    extra
-    for line in PROJECT["optional-dependencies"]["dev"]
-    if line.startswith("foveola[")
-    for extra in Requirement(line).extras
-)
+# Those that an environment for development holds, smaller ones before those that include them
+EXTRAS = ("plots", "notebook", "tables", "train", "tune", "tensorboard")
 # CUDA and its compiler come with PyTorch for GPUs only
 FOR_GPUS = ("cuda-", "nvidia-", "triton")
 
@@ -109,8 +104,11 @@ def page() -> str:
 
 
 def _needed_by(name: str, extras: dict[str, set[str]]) -> str:
-    """Names of extras; of those that include `train`, only `train` itself."""
-    return "train" if name in extras["train"] else ", ".join(extra for extra in extras if name in extras[extra])
+    """Names of extras; only the smaller one where one includes another."""
+    for small in ("plots", "train"):
+        if name in extras[small]:
+            return small
+    return ", ".join(extra for extra in extras if name in extras[extra])
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

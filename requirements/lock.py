@@ -16,6 +16,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 UV = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+# What users install, as far as the tests need it
+FOR_USERS = ("notebook", "tables", "train", "tune", "tensorboard")
 FOR_GPUS = "cuda-|nvidia-|triton=="
 
 LOCK = """\
@@ -37,15 +40,16 @@ def write_lock(name: str, what: str, *extras: str) -> None:
 
 
 def write_lowest() -> None:
-    """Pin every direct dependency to its lower bound, tools of the development excepted."""
+    """Pin every direct dependency of users to its lower bound, and what the tests need to the tested version."""
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line)
     pins = {canonicalize_name(name): version for name, version in pins.items()}
-    dev = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]["dev"]
-    tools = {canonicalize_name(Requirement(line).name) for line in dev} - {"foveola"}
+    tools = {canonicalize_name(Requirement(line).name) for line in EXTRAS["dev"]} - {"foveola"}
+    exact = "".join(f"{name}=={pins[name]}\n" for name in sorted({"torch", *tools}))
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("".join(f"{name}=={pins[name]}\n" for name in sorted({"torch", *tools})))
+        # The client for tests of old versions of Starlette needs httpx
+        file.write(f"{exact}httpx>=0.28\n")
         file.flush()
-        lines = _compile("--extra=dev", "--resolution=lowest-direct", "--constraint", file.name)
+        lines = _compile(file.name, "--resolution=lowest-direct", *(f"--extra={extra}" for extra in FOR_USERS))
     (ROOT / "constraints-lowest.txt").write_text(LOWEST + _without(FOR_GPUS, lines), "utf-8")
 
 

@@ -40,8 +40,10 @@ def test_what_it_copies_is_there_and_makes_a_whole_wheel(dockerfile):
     ]
     sent = dockerfiles.context_files(PROJECT)
     assert {path.split("/")[0] for path in sent} == set(copied)
-    metadata = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
-    needed = {metadata["readme"], *metadata["license-files"], "constraints.txt"}
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
+    description = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    readme = {fragment["path"] for fragment in description["fragments"]}
+    needed = {*readme, *project["project"]["license-files"], "constraints.txt"}
     assert needed <= set(copied)
 
 
