@@ -57,7 +57,7 @@ docs: setup  ## write the pages that are made from code: recipes, reference, lic
 	$(BIN)/python docs/notebooks.py
 
 docs-site: setup  ## build the documentation site into site/, warnings as errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 wheel: setup  ## dist/: wheel and sdist of the last commit, the same bytes every time
 	rm -rf dist build/source

@@ -23,7 +23,7 @@ from selenium.webdriver.common.by import By
 import foveola
 
 OUT = Path(__file__).parent / "images" / "drawing.webp"
-WINDOW, WIDTH = (1000, 860), 720
+WINDOW, WIDTH = (1240, 860), 860
 FRAME_MS, LAST_FRAME_MS = 90, 1800
 MAX_BYTES = 2_000_000
 
@@ -33,9 +33,9 @@ THREE = [
     [(0.33, 0.27), (0.42, 0.2), (0.55, 0.2), (0.65, 0.3), (0.6, 0.42), (0.47, 0.48)],
     [(0.47, 0.48), (0.62, 0.54), (0.68, 0.66), (0.6, 0.78), (0.45, 0.81), (0.32, 0.74)],
 ]
-HOUSE = [
-    [(0.25, 0.8), (0.25, 0.48), (0.5, 0.22), (0.75, 0.48), (0.75, 0.8), (0.25, 0.8)],
-    [(0.25, 0.48), (0.75, 0.48)],
+FOUR = [
+    [(0.42, 0.2), (0.35, 0.38), (0.28, 0.56), (0.5, 0.56), (0.74, 0.56)],
+    [(0.62, 0.32), (0.62, 0.58), (0.62, 0.84)],
 ]
 
 
@@ -57,9 +57,9 @@ def film(url: str) -> Iterator[tuple[Image.Image, int]]:
         browser.get(url)
         canvas = browser.find_element(By.ID, "drawing")
         wait_for(lambda: canvas.is_displayed() and canvas.size["width"] > 50)
-        for strokes in (SEVEN, THREE, HOUSE):
+        for strokes in (SEVEN, THREE, FOUR):
             for corners in strokes:
-                for start, end in pairwise(corners):
+                for start, end in pairwise(with_middles(corners)):
                     draw(browser, canvas, start, end)
                     yield screenshot(browser), FRAME_MS
             before = None
@@ -79,6 +79,12 @@ def open_browser() -> Any:
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     browser.set_window_size(*WINDOW)
     return browser
+
+
+def with_middles(corners: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The corners of a stroke with the points half-way between them."""
+    middles = [((a + c) / 2, (b + d) / 2) for (a, b), (c, d) in pairwise(corners)]
+    return [corners[0], *(point for pair in zip(middles, corners[1:], strict=True) for point in pair)]
 
 
 def draw(browser: Any, canvas: Any, start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -1,7 +1,7 @@
 """What the documentation site needs besides its pages: files of the repository's root as pages (a hook of MkDocs).
 
-CHANGELOG.md and its like stay where everyone looks for them; on the site they are pages under `PAGES`' names. Links
-lead to these pages wherever they are written.
+CHANGELOG.md and its like stay where everyone looks for them; on the site they are pages under the names of `PAGES`.
+Links lead to these pages wherever they are written.
 """
 
 import posixpath
@@ -13,14 +13,17 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"CHANGELOG.md": "changes.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
+FILES = ("CITATION.cff", "LICENSE")  # linked as they are
 LINK = re.compile(r"\]\(([^)\s#]+)((?:#[^)\s]*)?)\)")
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Add the pages of the root."""
+    """Add the pages and files of the root."""
     for name, page in PAGES.items():
         text = relink((ROOT / name).read_text("utf-8"), "", page)
         files.append(File.generated(config, page, content=text))
+    for name in FILES:
+        files.append(File.generated(config, name, content=(ROOT / name).read_bytes()))
     return files
 
 

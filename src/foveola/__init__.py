@@ -124,7 +124,7 @@ if TYPE_CHECKING:
     from foveola.workflow.tune import tune
 
 
-# What these names import as a whole
+# Imported with these classes, and brought by `foveola[train]`
 _NEEDS = {"Classifier": "torch", "FoveolaClassifier": "sklearn"}
 
 

@@ -45,9 +45,8 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """The logistic function, float64, that does not overflow."""
-    exact = logits.astype(np.float64)
-    small = np.exp(-np.abs(exact))  # at most 1
-    values: NDArray[np.float64] = np.where(exact < 0, small, 1.0) / (1 + small)
+    with np.errstate(over="ignore"):  # from infinity on, the quotient is 0, as it should be
+        values: NDArray[np.float64] = 1 / (1 + np.exp(-logits.astype(np.float64)))
     return values
 
 

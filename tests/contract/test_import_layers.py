@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import foveola
+from foveola.errors import MissingExtra
 
 WITHOUT_TORCH = [
     "foveola",
@@ -103,6 +104,13 @@ def test_public_names_resolve_to_what_their_modules_hold():
         assert value.__module__ == module, name
         assert value.__name__ == (attribute or name)
     assert set(foveola.__all__) <= set(dir(foveola))
+
+
+@pytest.mark.parametrize("name", foveola._NEEDS)
+def test_classes_of_trainings_name_the_extra_that_they_need(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, foveola._NEEDS[name], None)  # as if it were not installed
+    with pytest.raises(MissingExtra, match=r"pip install 'foveola\[train\]'"):
+        foveola.__getattr__(name)
 
 
 def test_the_names_that_editors_see_are_the_public_ones():

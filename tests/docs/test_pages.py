@@ -28,7 +28,7 @@ READ = [
     and any(block.language in RUN and block.reason is None for block in blocks(page))
 ]
 # Quick enough for every day; the others train or serve for longer
-QUICK = ("docs/configuration.md", "docs/how-to/report.md")
+QUICK = ("CONTRIBUTING.md", "docs/how-to/gpu.md")
 # Pages that begin from the published weights, which lie beside the real data
 PRETRAINED = ("docs/photographs.md", "docs/how-to/few-images.md")
 WEIGHTS = Path(os.environ.get("FOVEOLA_DATA") or ROOT.parent / "shared" / "data") / "backbones"

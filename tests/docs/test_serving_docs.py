@@ -174,7 +174,7 @@ def test_the_statuses_are_those_of_the_servers_description(served):
 def test_the_image_has_the_base_install_at_its_pinned_versions_and_nothing_more():
     pip = [line.partition("pip install")[2].split() for line in instructions("RUN") if "pip install" in line]
     assert pip == [["--no-cache-dir", "--constraint", "constraints.txt", "."]]
-    assert {line.split()[0] for line in instructions("FROM")} == {"python:3.12-slim"}
+    assert {line.split()[0] for line in instructions("FROM")} == {"python:3.12-slim-bookworm"}
 
 
 def test_what_the_image_copies_is_let_through():

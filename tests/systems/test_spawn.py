@@ -25,7 +25,7 @@ for name in ("add_reader", "add_signal_handler"):
 
 def main():
     multiprocessing.set_start_method("spawn", force=True)
-    serve(Path(sys.argv[1]), Settings(port=0), announce=lambda url: print(url, flush=True))
+    serve(Path(sys.argv[1]), Settings(port=0, log_requests=False), announce=lambda url: print(url, flush=True))
 
 """
 

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
+from multiprocessing.process import BaseProcess
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -142,14 +143,14 @@ async def watching(port: int, seconds: float) -> AsyncIterator[None]:
             await asyncio.sleep(_EXAMINE_SECONDS)
             await asyncio.to_thread(end_stuck_connections, port, seconds, seconds + _SILENT_SECONDS)
 
-    def follow() -> None:
+    def follow(supervisor: BaseProcess) -> None:
         supervisor.join()
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(signal.raise_signal, signal.SIGTERM)
 
     loop, supervisor = asyncio.get_running_loop(), multiprocessing.parent_process()
     if supervisor is not None:  # in a thread, because loops on Windows can only watch sockets
-        threading.Thread(target=follow, daemon=True).start()
+        threading.Thread(target=follow, args=(supervisor,), daemon=True).start()
     task = asyncio.create_task(examine()) if port else None
     yield
     if task is not None:

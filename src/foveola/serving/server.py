@@ -94,11 +94,14 @@ def run(application: Callable[[int, Connection], Any], settings: Settings, *, an
         http1_settings=HTTP1Settings(
             header_read_timeout=round(1000 * settings.receive_seconds), max_buffer_size=_MOST_HEAD_BYTES
         ),
-        respawn_failed_workers=True,
+        respawn_failed_workers=False,  # until all are ready
         workers_kill_timeout=settings.shutdown_seconds,
         log_level=LogLevels.warning,
         log_dictconfig=log_configuration(settings.log_requests),
     )
+    # Granian ends all workers if one dies within seconds of being replaced. Healthy ones shall go on; `Workers`
+    # delays replacements instead
+    granian.respawned_wrks = _Forgetful()
     starter = _Starter(received, granian, settings, announce)
     starter.start()
     try:
@@ -212,10 +215,11 @@ class _Starter:
     Parameters
     ----------
     reports : from each worker: None if it is ready, or why it cannot be
+    granian : the server
     """
 
     reports: Connection
-    granian: Granian
+    granian: Any
     settings: Settings
     announce: Callable[[str], None]
     failure: FoveolaError | None = None
@@ -230,9 +234,7 @@ class _Starter:
             if self.failure is not None:
                 self.granian.signal_handler_interrupt()
                 return
-        # Granian ends all workers if one dies within seconds of being replaced. While they start, that is right; later,
-        # healthy ones shall go on, and `Workers` delays replacements instead
-        self.granian.respawned_wrks = _Forgetful()
+        self.granian.respawn_failed_workers = True
         while not self._is_listening():  # the last moment of a worker's start
             time.sleep(0.01)
         address = self.granian.bind_addr

@@ -311,8 +311,8 @@ class _Running:
 
 def _end(process: subprocess.Popen[str]) -> None:
     """Ask a process to end, and later kill it, with all that it has started."""
-    if sys.platform == "win32":  # where `terminate` is not a question
-        process.stdin.close()  # `attached` asks
+    if sys.platform == "win32" and process.stdin is not None:  # where `terminate` does not ask, but `attached` does
+        process.stdin.close()
     else:
         process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):

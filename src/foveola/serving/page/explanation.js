@@ -8,7 +8,7 @@ const MAX_LABELLED_VALUES = 32, ROW = 64;
 
 /** The part of the page with the explanation; `request()` is called when the user opens it or chooses another class. */
 export function explanationView(model, request) {
-  const part = find("inside"), choice = find("saliency-class");
+  const part = find("inside"), choice = find("saliency-class"), hint = find("inside-hint").textContent;
   let explanation = null, layer = null;
 
   choice.append(new Option("the predicted class", ""), ...model.class_names.map(name => new Option(name)));
@@ -40,6 +40,8 @@ export function explanationView(model, request) {
     get open() { return part.open; },
     /** The class to explain; undefined for the predicted one. */
     get chosen() { return choice.value || undefined; },
+    /** An explanation is being computed. */
+    wait() { find("inside-hint").textContent = "Computing the explanation."; },
     show(document) {
       explanation = document;
       find("inside-hint").hidden = true;
@@ -49,6 +51,7 @@ export function explanationView(model, request) {
       if (layer !== undefined) showLayer(model, explanation, layer);
     },
     clear() {
+      find("inside-hint").textContent = hint;
       find("inside-hint").hidden = false;
       find("inside-shown").hidden = true;
     },

@@ -67,6 +67,7 @@ function start(model) {
   const explain = latestOnly(async signal => {
     const blob = await source.blob();
     if (!explained.open || prediction === null || blob === null) return;
+    explained.wait();
     const explanation = await backend.look(blob, { fixes: prediction.fixes, class: explained.chosen, signal });
     signal.throwIfAborted();
     if (prediction !== null) explained.show(explanation);

@@ -3,7 +3,7 @@
 import { counted, find } from "./elements.js";
 import { percent } from "./pixels.js";
 
-const WIDTH = 320, HEIGHT = 150, LEFT = 38, RIGHT = 6, TOP = 8, BOTTOM = 22;
+const WIDTH = 320, HEIGHT = 150, LEFT = 42, RIGHT = 6, TOP = 8, BOTTOM = 22;
 
 /** Draw accuracies of epochs, each { epoch, accuracy, val_accuracy }; what is null is left out. */
 export function drawCurves(all) {

@@ -36,8 +36,9 @@ async function finish(format, path, model) {
     await download("project/download", name);
     find("export-said").textContent = `Downloaded as ${name}. It is also in ${path}.`;
   } else {
-    const look = `python -m http.server --directory ${quoted(path)}`;
-    find("export-said").replaceChildren("The page is in ", element("code", path), ". To look at it: ", element("code", look));
+    const port = (Number(location.port) || 8000) + 1; // not that of this server
+    find("export-said").replaceChildren("The page is in ", element("code", path), ". To look at it, run ",
+      element("code", `python -m http.server ${port} --directory ${quoted(path)}`), ` and open http://localhost:${port}.`);
   }
 }
 

@@ -97,6 +97,7 @@ function makeBench(model) {
 
   const explain = latestOnly(async signal => {
     if (!explained.open || prediction === null) return;
+    explained.wait();
     const explanation = await backend.look(predicted, { fixes: prediction.fixes, class: explained.chosen, signal });
     signal.throwIfAborted();
     if (prediction !== null) explained.show(explanation);
