@@ -44,7 +44,8 @@ def write_lowest() -> None:
     """Pin every direct dependency of users to its lower bound, and what the tests need to the tested version."""
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line)
     pins = {canonicalize_name(name): version for name, version in pins.items()}
-    tools = [requirement for requirement in map(Requirement, EXTRAS["dev"]) if requirement.name != "foveola"]
+    # Those of the documentation need new versions of what users have
+    tools = [one for one in map(Requirement, EXTRAS["dev"]) if not one.name.startswith(("foveola", "mkdocs"))]
     exact = [f"torch=={pins['torch']}"]
     for tool in tools:
         tool.specifier = SpecifierSet(f"=={pins[canonicalize_name(tool.name)]}")
