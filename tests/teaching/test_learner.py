@@ -175,7 +175,8 @@ def test_a_training_ends_with_a_model_that_answers_and_a_summary(client, folder,
     assert (job["kind"], job["state"], job["result"]) == ("training", "done", {"run": "pictures-1"})
     run = folder.parent / "runs" / "pictures-1"
     assert quick.called[0] == (
-        "foveola", "train", str(folder), "--recipe", "auto", "--out", str(run), "--budget", "30s",
+        "foveola", "train", str(folder / ".foveola" / "trained" / "pictures-1"), "--recipe", "auto", "--out", str(run),
+        "--budget", "30s",
         "--set", "validation=0.2", "--callback", "foveola.teaching.announce:Announce",
     )  # fmt: skip
     document = client.get("/project").json()
@@ -308,13 +309,14 @@ def interrupted(folder, trained):
     """A training that was killed after its first checkpoint."""
     run = folder.parent / "runs" / "pictures-3"
     (run / "checkpoint").mkdir(parents=True)
+    snapshot = folder / ".foveola" / "trained" / "pictures-3"
     request = TrainingRequest(
-        data=str(folder), recipe=trained.run.recipe, seed=0, device="cpu", threads=1, checkpoint_every=30,
+        data=str(snapshot), recipe=trained.run.recipe, seed=0, device="cpu", threads=1, checkpoint_every=30,
         callbacks=[commands.ANNOUNCE],
     )  # fmt: skip
     (run / "checkpoint" / "request.json").write_text(request.to_json())
     (run / "checkpoint" / "state.safetensors").touch()
-    take_snapshot(folder, folder / ".foveola" / "trained" / "pictures-3")
+    take_snapshot(folder, snapshot)
     return run
 
 

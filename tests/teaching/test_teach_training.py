@@ -61,9 +61,10 @@ def add(client, name, seed, **parameters):
     return response.json()
 
 
-def finished(client, path, **body):
+def finished(client, path, meanwhile=lambda: None, **body):
     """The job that a request starts, once it has ended; what it has said meanwhile."""
     assert client.post(path, json=body).status_code == 202
+    meanwhile()
     messages = []
     while (job := client.get("/project").json()["job"])["state"] == "running":
         messages.append(job["message"])
@@ -94,10 +95,11 @@ def test_a_classifier_is_taught_tried_corrected_and_taken_away(client, tmp_path)
     assert client.post("/look", content=body, headers=headers).status_code == 200
 
     add(client, "cup", 5000)
-    job, _ = finished(client, "/project/train", seconds=10)
+    # An image that comes while the others are read is for the next training
+    job, _ = finished(client, "/project/train", lambda: add(client, "glass", 5001), seconds=10)
     assert job["state"] == "done", job
     second = client.get("/project").json()
-    assert (second["model"]["run"], second["pictures"]) == ("things-2", 41)
+    assert (second["model"]["run"], second["pictures"]) == ("things-2", 42)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["things-1", "things-2"]
 
     # Afterwards the project changes: report and exports are still about the pictures of the training

@@ -109,7 +109,7 @@ class Learner:
         folder, run = self.project.folder, self.current.run
         pictures = self.project.all_pictures()
         found = {
-            "train": self._training_command(commands.next_run(folder), DEFAULT_SECONDS, "auto", pictures),
+            "train": self._training_command(folder, commands.next_run(folder), DEFAULT_SECONDS, "auto", pictures),
             "audit": commands.audit(folder, commands.audit_folder(folder), grouped=_has_recordings(pictures)),
         }
         if run is not None:
@@ -153,7 +153,8 @@ class Learner:
 
         def work(progress: Progress) -> dict[str, Any]:
             run = commands.make_next_run(self.project.folder)
-            command = self._training_command(run, seconds, recipe, self.project.all_pictures())
+            # From the snapshot: images that are added while it is read change nothing
+            command = self._training_command(self._snapshot(run), run, seconds, recipe, self.project.all_pictures())
             return self._trained(progress, run, command)
 
         return self._start("training", work)
@@ -181,10 +182,10 @@ class Learner:
         return self._start("training", work)
 
     def _training_command(
-        self, run: Path, seconds: float | None, recipe: str, pictures: Sequence[Picture]
+        self, folder: Path, run: Path, seconds: float | None, recipe: str, pictures: Sequence[Picture]
     ) -> Sequence[str]:
         return commands.train(
-            self.project.folder, run, seconds, recipe,
+            folder, run, seconds, recipe,
             pictures=len(pictures), grouped=_has_recordings(pictures),
             measured=_can_be_measured(self.project),
         )  # fmt: skip
@@ -215,7 +216,7 @@ class Learner:
             opened = OpenedRun(run, mistakes)
         except BaseException as error:
             stopped = isinstance(error, JobStopped) and not self._ending
-            if stopped or not can_go_on(self.project.folder, run):
+            if stopped or not can_go_on(snapshot, run):
                 self._discard(run)
             else:
                 self._unfinished = self._find_unfinished()
@@ -325,7 +326,7 @@ class Learner:
     def _find_unfinished(self) -> Unfinished | None:
         """The newest training that was interrupted; one that a later training has followed has no snapshot."""
         runs = [path for path in commands.runs_of(self.project.folder) if not (path / MODEL).is_file()]
-        return find_unfinished(self.project.folder, runs, self.project.hidden / SNAPSHOTS)
+        return find_unfinished(runs, self.project.hidden / SNAPSHOTS)
 
     def _unfinished_name(self) -> str | None:
         unfinished = self._unfinished

@@ -1,6 +1,6 @@
 """The pictures of a training as they were when it began: links, which stay while the project goes on changing.
 
-Reports, exports and the pictures of mistakes need the very pictures that a training has read. A hard link costs no
+A training reads them, and reports, exports and the pictures of mistakes need the very same ones. A hard link costs no
 room, and still leads to the picture after it was moved or deleted in the project.
 """
 

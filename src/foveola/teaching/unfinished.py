@@ -35,22 +35,22 @@ class Unfinished:
         return all(self._inodes.get((one.path.parent.name, one.path.name)) == one.inode for one in pictures)
 
 
-def find_unfinished(project: Path, runs: Sequence[Path], snapshots: Path) -> Unfinished | None:
+def find_unfinished(runs: Sequence[Path], snapshots: Path) -> Unfinished | None:
     """The newest training that can be gone on with; None if there is none.
 
     Parameters
     ----------
-    project : folder of the pictures
     runs : folders of trainings, newest first
     snapshots : folder of the links to the pictures of each
     """
     for run in runs:
-        if (snapshots / run.name).is_dir() and can_go_on(project, run):
-            return Unfinished(run, snapshots / run.name)
+        snapshot = snapshots / run.name
+        if snapshot.is_dir() and can_go_on(snapshot, run):
+            return Unfinished(run, snapshot)
     return None
 
 
-def can_go_on(project: Path, run: Path) -> bool:
+def can_go_on(snapshot: Path, run: Path) -> bool:
     """Whether something of a training of the page is left: a checkpoint, or a finished run without export."""
     try:
         if not has_checkpoint(run):
@@ -58,7 +58,7 @@ def can_go_on(project: Path, run: Path) -> bool:
         request = unfinished_request(run)
     except FoveolaError:
         return False
-    return request is None or (request.data == str(project) and request.callbacks == [ANNOUNCE])
+    return request is None or (request.data == str(snapshot) and request.callbacks == [ANNOUNCE])
 
 
 def _inodes(snapshot: Path) -> dict[tuple[str, str], int]:
