@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
@@ -43,11 +44,16 @@ def write_lowest() -> None:
     """Pin every direct dependency of users to its lower bound, and what the tests need to the tested version."""
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line)
     pins = {canonicalize_name(name): version for name, version in pins.items()}
-    tools = {canonicalize_name(Requirement(line).name) for line in EXTRAS["dev"]} - {"foveola"}
-    exact = "".join(f"{name}=={pins[name]}\n" for name in sorted({"torch", *tools}))
+    # Those of the documentation need new versions of what users have
+    tools = [one for one in map(Requirement, EXTRAS["dev"]) if not one.name.startswith(("foveola", "mkdocs"))]
+    exact = [f"torch=={pins['torch']}"]
+    for tool in tools:
+        tool.specifier = SpecifierSet(f"=={pins[canonicalize_name(tool.name)]}")
+        exact.append(str(tool))
+    # The client for tests of old versions of Starlette needs httpx
+    exact.append("httpx>=0.28")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        # The client for tests of old versions of Starlette needs httpx
-        file.write(f"{exact}httpx>=0.28\n")
+        file.write("\n".join(exact))
         file.flush()
         lines = _compile(file.name, "--resolution=lowest-direct", *(f"--extra={extra}" for extra in FOR_USERS))
     (ROOT / "constraints-lowest.txt").write_text(LOWEST + _without(FOR_GPUS, lines), "utf-8")
