@@ -30,7 +30,11 @@ BLOCK = re.compile(r"(?:^<!-- not run: (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.M
 PAGE_ADDRESS = "127.0.0.1:8000"
 
 # Arguments added to commands, so that they take seconds
-SMALL = {"train": ["--epochs", "1", "--no-report"], "audit": ["--epochs", "1"], "tune": ["--trials", "1", "--folds", "2"]}
+SMALL = {
+    "train": ["--epochs", "1", "--no-report"],
+    "audit": ["--epochs", "1"],
+    "tune": ["--trials", "1", "--folds", "2"],
+}
 
 
 class Block(NamedTuple):
