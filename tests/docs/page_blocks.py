@@ -30,7 +30,11 @@ BLOCK = re.compile(r"(?:^<!-- not run: (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.M
 PAGE_ADDRESS = "127.0.0.1:8000"
 
 # Arguments added to commands, so that they take seconds
-SMALL = {"train": ["--epochs", "1", "--no-report"], "audit": ["--epochs", "1"], "tune": ["--trials", "1"]}
+SMALL = {
+    "train": ["--epochs", "1", "--no-report"],
+    "audit": ["--epochs", "1"],
+    "tune": ["--trials", "1", "--folds", "2"],
+}
 
 
 class Block(NamedTuple):
@@ -175,7 +179,7 @@ def smaller(words: list[str]) -> list[str]:
     ['compare', 'a', 'b', '--seeds', '2']
     """
     words = list(words)
-    for option, value in {"--seeds": "2", "--budget": "30s" if words[0] == "tune" else "3s"}.items():
+    for option, value in {"--seeds": "2", "--budget": "10s" if words[0] == "tune" else "3s"}.items():
         if option in words:
             words[words.index(option) + 1] = value
     if {"--resume", "--find-rate", "--show-space"} & set(words):
