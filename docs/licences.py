@@ -46,6 +46,8 @@ below, are in the CycloneDX documents that `make sbom` writes.
   processors, and the base install, bring neither.
 - **Data sets and pretrained weights** have licences of their own: see `foveola datasets` and
   [photographs](photographs.md).
+- **The digits in the package** are the test images of Alpaydin and Kaynak's *Optical Recognition of Handwritten Digits*
+  (UCI, doi:10.24432/C50P49), under CC BY 4.0, as scikit-learn distributes them.
 """
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import time
@@ -40,8 +41,10 @@ def test_what_it_copies_is_there_and_makes_a_whole_wheel(dockerfile):
     ]
     sent = dockerfiles.context_files(PROJECT)
     assert {path.split("/")[0] for path in sent} == set(copied)
-    metadata = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
-    needed = {metadata["readme"], *metadata["license-files"], "constraints.txt"}
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
+    description = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    readme = {fragment["path"] for fragment in description["fragments"]}
+    needed = {*readme, *project["project"]["license-files"], "constraints.txt"}
     assert needed <= set(copied)
 
 
@@ -79,7 +82,7 @@ def test_the_server_answers_as_a_user_who_can_write_nothing(base, toy_run, toy, 
         inside = dockerfiles.process_1(process)
         users = re.search(r"^Uid:\s+(.+)$", Path(f"/proc/{inside}/status").read_text("utf-8"), re.MULTILINE)
         assert set(users[1].split()) == {"10001"}
-        assert predicted(address, toy.train.images[0, ..., 0]) == toy.train.class_names[toy.train.labels[0]]
+        assert [predicted(address, toy.train.images[0, ..., 0])] == foveola.open(exported).predict(toy.train.images[:1])
         check = [word.replace(":8000", f":{port}") for word in image.healthcheck]
         assert outcome(image, check)[0] == 0
         os.kill(inside, signal.SIGTERM)
@@ -93,20 +96,17 @@ def test_the_server_answers_as_a_user_who_can_write_nothing(base, toy_run, toy, 
 def test_trainings_run_and_end_with_a_checkpoint(base, toy_npz, tiny, tmp_path):
     image = dockerfiles.build(TRAINING, base, tmp_path)
     print(f"the environment has {dockerfiles.size(image.root / 'opt' / 'foveola') / 2**20:,.0f} MiB")
-    work = tmp_path / "work"
-    work.mkdir()
-    os.chown(work, 10001, 10001)
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    scratch.chmod(0o1777)
-    mounts = {
-        str(toy_npz.parent): "/data",
-        str(tiny.parent): "/recipes",
-        str(work): "/work",
-        str(scratch): image.env["HOME"],
+    work, scratch = tmp_path / "work", tmp_path / "scratch"
+    for folder in (work, scratch):
+        folder.mkdir()
+        os.chown(folder, 10001, 10001)
+    for file in (toy_npz, tiny):
+        shutil.copyfile(file, work / file.name)
+    options = {
+        "mounts": {str(work): image.workdir, str(scratch): image.env["HOME"]},
+        "writable": (image.workdir, image.env["HOME"]),
     }
-    options = {"mounts": mounts, "writable": ("/work", image.env["HOME"])}
-    train = [*image.entrypoint, "train", f"/data/{toy_npz.name}", "--recipe", f"/recipes/{tiny.name}"]
+    train = [*image.entrypoint, "train", toy_npz.name, "--recipe", tiny.name]
     code, out = outcome(image, [*train, "--out", "runs/toy"], **options)
     assert code == 0, out
     assert json.loads((work / "runs" / "toy" / "run.json").read_bytes())["status"] == "done"
@@ -143,4 +143,6 @@ def predicted(address, pixels):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     headers = {"Content-Type": "image/png"}
-    return httpx.post(f"{address}/predict", content=buffer.getvalue(), headers=headers).json()["class"]
+    return httpx.post(f"{address}/predict", content=buffer.getvalue(), headers=headers).json()["predictions"][0][
+        "class"
+    ]

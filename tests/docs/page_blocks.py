@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from typer.main import get_command
+
 import foveola
-from foveola.cli import main
+from foveola.cli import app, main
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
@@ -113,6 +115,8 @@ class Reader:
             assert words[1] in targets, where
         elif words[:2] == ["foveola", "serve"] or words[:2] == ["foveola", "teach"]:
             self.serve(words, where)
+        elif words[:2] == ["foveola", "export"] and "web" in words:  # downloads: tests/serving/test_web_page.py does it
+            get_command(app).commands["export"].make_context("export", words[2:])  # type: ignore[attr-defined]
         elif words[0] == "foveola" and not {"|", ">", "<"} & set(words):
             self.foveola(words[1:], shown, where)
         elif words != [".", ".venv/bin/activate"]:  # the tests run in that environment
@@ -191,14 +195,15 @@ def small_train(*arguments: Any, overrides: dict[str, Any] | None = None, **sett
 def interrupt(run: Path) -> None:
     """Let an interrupted training of my-images lie in the folder, in the place of what was there."""
     words = ["train", "my-images", "--recipe", "mlp", "--epochs", "300", "--no-report", "--out", str(run), "--force"]
-    training = subprocess.Popen([PROGRAMS / "foveola", *words], stderr=subprocess.PIPE, text=True, env=environment())
-    assert training.stderr is not None
-    for line in training.stderr:
-        if line.startswith("epoch"):
-            training.send_signal(signal.SIGTERM)
-            break
-    training.stderr.read()
-    assert training.wait(60) == 143
+    arguments = [PROGRAMS / "foveola", *words]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment()) as training:
+        assert training.stderr is not None
+        for line in training.stderr:
+            if line.startswith("epoch"):
+                training.send_signal(signal.SIGTERM)
+                break
+        training.stderr.read()
+    assert training.returncode == 143
 
 
 def environment() -> dict[str, str]:

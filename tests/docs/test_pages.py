@@ -92,9 +92,10 @@ def draw_folders(folder):
 
 
 def draw_single_images(folder):
-    for name in ("new.jpg", "photo.jpg", "a.png", "b.jpg"):
+    for name in ("new.jpg", "photo.jpg"):
         picture(1, 7, side=30).save(folder / name)
-    picture(0, 7, side=28, channels=1).save(folder / "seven.png")
+    for name in ("seven.png", "a.png", "b.jpg"):
+        picture(0, 7, side=28, channels=1).save(folder / name)
 
 
 def write_tables(folder):
