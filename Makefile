@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/foveola/__init__.py)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup demo test test-slow test-lowest check format docs docs-site wheel check-package sbom lock bench \
@@ -68,22 +69,23 @@ wheel: setup  ## dist/: wheel and sdist of the last commit, the same bytes every
 check-package: .venv-tools/.ready  ## dist/: would the index take it, and show its page?
 	.venv-tools/bin/twine check --strict dist/*
 
-sbom: .venv-tools/.ready .venv-base/.ready .venv-full/.ready  ## build/sbom/: what installs contain, as CycloneDX
+sbom: wheel .venv-tools/.ready .venv-base/.ready .venv-full/.ready  ## build/sbom/: what installs contain, as CycloneDX
 	mkdir -p build/sbom
 	for install in base full; do \
-	  .venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate \
-	    --output-file build/sbom/foveola-$$install.cdx.json .venv-$$install || exit 1; \
+	  .venv-tools/bin/cyclonedx-py environment --output-reproducible --validate --output-file \
+	    build/sbom/foveola-$$install.cdx.json .venv-$$install || exit 1; \
 	done
 
 .venv-base/.ready: pyproject.toml constraints.txt $(VENV)/.ready
 	$(BIN)/python -m venv --without-pip .venv-base
-	$(BIN)/pip --python .venv-base/bin/python install --quiet --constraint constraints.txt .
+	$(BIN)/pip --python .venv-base/bin/python install --quiet --constraint constraints.txt --find-links dist \
+	  'foveola==$(VERSION)'
 	touch $@
 
 .venv-full/.ready: pyproject.toml constraints.txt $(VENV)/.ready
 	$(BIN)/python -m venv --without-pip .venv-full
-	$(BIN)/pip --python .venv-full/bin/python install --quiet --constraint constraints.txt \
-	  '.[train,tune,tables,hub,tensorboard,mlflow,wandb]'
+	$(BIN)/pip --python .venv-full/bin/python install --quiet --constraint constraints.txt --find-links dist \
+	  'foveola[train,tune,tables,hub,tensorboard,mlflow,wandb]==$(VERSION)'
 	touch $@
 
 lock: .venv-tools/.ready  ## requirements/*.lock and constraints-lowest.txt, from pyproject.toml and constraints.txt

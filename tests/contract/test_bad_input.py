@@ -348,7 +348,7 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     # Options
     "unknown-device": (lambda w: w.train(None, "--device", "gpu"), ("'gpu'", "cuda")),
     "unknown-split": (lambda w: ["evaluate", w.run, w.data, "--split", "tets"], ("Did you mean 'test'?",)),
-    "negative-seed": (lambda w: w.train(None, "--seed", "-1"), ("--seed", "greater than or equal to 0")),
+    "negative-seed": (lambda w: w.train(None, "--seed", "-1"), ("--seed", "0")),
     "seed-not-a-number": (lambda w: w.train(None, "--seed", "x"), ("--seed",)),
     "no-epochs": (lambda w: w.train(None, "--epochs", "0"), ("--epochs",)),
     "unknown-option": (lambda w: w.train(None, "--epcohs", "1"), ("--epcohs", "--epochs")),
