@@ -26,8 +26,8 @@ from foveola.training.loop import Fit, choose_precision, fit
 # time, `strong` is behind `fast` at 1.5 epochs and ahead at 2.6 (docs/lab/recipes.md); 10 is a guess until `best` has
 # been measured.
 _CANDIDATES = (("fast", 0.0), ("strong", 2.0), ("best", 10.0))
-# Fraction of the budget that is kept back, because the speed of a machine varies, and a few timed steps flatter it: with
-# 0.02, six runs took 0.99 to 1.11 times their budget
+# Fraction of the budget that is kept back, because the speed of a machine varies, and a few timed steps flatter it:
+# with 0.02, six runs took 0.99 to 1.11 times their budget
 _RESERVE = 0.05
 
 # What is timed: of large networks less, which takes long enough to be timed well
