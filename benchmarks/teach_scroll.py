@@ -8,15 +8,14 @@ fraction of cells on the page, those just out of sight included, whose image is 
 """
 
 import argparse
-import json
 import shutil
-import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
+
+from teach_kills import start
 
 FRAMES = 299
 PIXELS = 40  # a frame
@@ -61,16 +60,9 @@ requestAnimationFrame(function step(time) {
 @contextmanager
 def teaching(folder: Path):
     """`foveola teach` of a folder; its URL."""
-    command = [sys.executable, "-m", "foveola", "teach", folder, "--port", "0", "--no-browser", "--json", "--quiet"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process, url = start(folder)
     try:
-        text = ""
-        while not text.endswith("}\n"):
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit("foveola teach has ended before it could be asked")
-            text += line
-        yield json.loads(text)["url"]
+        yield url
     finally:
         process.terminate()
         process.wait()

@@ -58,7 +58,7 @@ def test_generated_pages_are_current():
 
 
 def test_the_examples_of_the_scripts_run():
-    script = runpy.run_path(str(DOCS / "site.py"))
+    script = runpy.run_path(str(DOCS / "site_pages.py"))
     found = doctest.DocTestFinder().find(script["relink"], "relink", globs=script)
     assert all(doctest.DocTestRunner().run(test).failed == 0 for test in found)
 
