@@ -21,6 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from foveola.errors import Failure, UserError
 from foveola.training.search_space import Choices, Range, SearchSpace
@@ -82,10 +83,7 @@ def _connect(url: str, name: str, direction: Direction, seed: int) -> Study:
     reason: Exception | None = None
     for pause in (0.2, 1.0, 3.0, None):  # two processes may create the tables at the same moment
         try:
-            is_sqlite = make_url(url).get_backend_name() == "sqlite"
-            storage = optuna.storages.RDBStorage(
-                url, engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}} if is_sqlite else None
-            )
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_settings(url))
             return optuna.create_study(
                 storage=storage, study_name=name, direction=direction, load_if_exists=True,
                 sampler=RepeatableSampler(seed), pruner=pruner,
@@ -101,6 +99,15 @@ def _connect(url: str, name: str, direction: Direction, seed: int) -> Study:
         f"The study {masked(url)} cannot be opened: {text}. Give a database that SQLAlchemy and its driver can reach, "
         f"such as --study sqlite:///study.db; a damaged file can only be deleted."
     )
+
+
+def _engine_settings(url: str) -> dict[str, Any]:
+    """For SQLite: wait for other processes, and close the file after each use instead of when Python ends."""
+    address = make_url(url)
+    if address.get_backend_name() != "sqlite":
+        return {}
+    waiting: dict[str, Any] = {"connect_args": {"timeout": _LOCK_SECONDS}}
+    return waiting | {"poolclass": NullPool} if address.database not in (None, "", ":memory:") else waiting
 
 
 @contextmanager
