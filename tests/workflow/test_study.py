@@ -72,8 +72,10 @@ def test_another_study_of_that_name_is_refused_by_what_differs(url):
 def test_a_study_of_somebody_else_is_refused(url):
     import optuna
 
-    theirs = optuna.create_study(storage=url, study_name="toy")
+    storage = optuna.storages.RDBStorage(url)
+    theirs = optuna.create_study(storage=storage, study_name="toy")
     theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    storage.engine.dispose()
     with pytest.raises(UserError, match="not made by Foveola"):
         opened(url)
 

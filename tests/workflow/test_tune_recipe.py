@@ -213,9 +213,9 @@ def test_while_another_process_is_at_it_the_run_is_left_to_that(tune, tmp_path):
     from foveola.workflow.study import ask, file_url
 
     tune(trials=1)
-    url = file_url(tmp_path / "out" / "study.db")
-    study = optuna.load_study(study_name="toy-tiny", storage=url)
-    ask(study, parse_space(SPACE))
+    storage = optuna.storages.RDBStorage(file_url(tmp_path / "out" / "study.db"))
+    ask(optuna.load_study(study_name="toy-tiny", storage=storage), parse_space(SPACE))
+    storage.engine.dispose()
     document = tune(trials=3)
     assert (document.run, document.evaluation) == (None, None)
 
