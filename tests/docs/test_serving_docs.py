@@ -99,7 +99,7 @@ def ask(url):
 
 
 def test_the_table_of_options_is_that_of_the_command():
-    rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| (.*?) \|", PAGE.partition("## Asking")[0], re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| (.*?) \|", PAGE.partition("## Requests")[0], re.MULTILINE))
     options = options_of("serve")
     assert rows.keys() == options.keys() - {"--help"}
     for name, default in rows.items():
