@@ -75,6 +75,7 @@ sbom: wheel .venv-tools/.ready .venv-base/.ready .venv-full/.ready  ## build/sbo
 	  .venv-tools/bin/cyclonedx-py environment --output-reproducible --validate --output-file \
 	    build/sbom/foveola-$$install.cdx.json .venv-$$install || exit 1; \
 	done
+	$(BIN)/python -m pytest --quiet -m slow tests/docs/test_licences_page.py
 
 .venv-base/.ready: pyproject.toml constraints.txt $(VENV)/.ready
 	$(BIN)/python -m venv --without-pip .venv-base

@@ -5,6 +5,7 @@ import re
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -80,7 +81,11 @@ def _requirements(name: str, extra: str) -> list[Requirement]:
 @functools.cache
 def licence(name: str) -> str:
     """The licence of an installed distribution: an SPDX expression, or what comes nearest to one."""
-    document = metadata.metadata(name)
+    return licence_of(metadata.metadata(name))
+
+
+def licence_of(document: Any) -> str:
+    """The licence that a distribution's metadata name."""
     if expression := document.get("License-Expression"):
         return expression
     text = re.split(r"\s{2,}|\n", document.get("License") or "")[0]
