@@ -130,7 +130,7 @@ class Estimate(Displayed):
     """A value with its interval.
 
     `low` and `high` bound the 95 % interval, `n` is the number of images behind it, `method` names the interval.
-    Undefined values are NaN.
+    Undefined values are NaN, null in JSON.
 
     >>> print(Estimate(0.9, 0.85, 0.94, 200, "Wilson"))
     0.9000 (95 % CI 0.8500–0.9400)

@@ -132,7 +132,7 @@ ImageRoot = Annotated[
     typer.Option(
         "--image-root",
         metavar="FOLDER",
-        help="Folder that a table's paths are relative to and may not leave. Default: the table's.",
+        help="Folder that a table's paths are relative to and may not leave. Default: the table's folder.",
     ),
 ]
 Grey = Annotated[bool, typer.Option("--grey", help="Convert colour images to grey for a model of grey images.")]
