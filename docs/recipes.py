@@ -19,46 +19,49 @@ def page() -> str:
     """The whole page as Markdown."""
     parts = [
         "# Recipes",
-        "A recipe is a TOML file with every choice that shapes a training: preprocessing, layers, length, optimizer, "
-        "selection. `foveola recipes NAME` prints one with its values, `--set key=value` changes a value, and "
-        "`--recipe my.toml` uses a file of your own. This page is generated from the code (`make docs`).",
+        "A recipe is a TOML file with all settings of a training: preprocessing, layers, length, optimizer, selection "
+        "of the best weights. `foveola recipes NAME` prints one with its values, `--set key=value` changes a value, "
+        "and `--recipe my.toml` uses a file of your own. This page is generated from the code (`make docs`).",
         "## Recipes that come with Foveola",
         _table(("name", "description", "parameters", "epochs"), _recipes()),
-        "Parameters are counted on 28×28 grey images and ten classes. Recipes with a minimum number of steps train "
-        "small data for more epochs.",
+        "Parameters are counted for 28×28 grey images and ten classes. Recipes with `minimum_steps` train for more "
+        "epochs on small data.",
         "## Settings",
         _table(("setting", "values", "default", "meaning"), _settings(Recipe, "")),
-        "Random changes to the training images, as `augment.shift` and so on:",
+        "Augmentation: random changes to the training images, such as `augment.shift`:",
         _table(("setting", "values", "default", "meaning"), _settings(Augment, "augment.")),
         "How a training with `--teacher RUN` learns from the teacher:",
         _table(("setting", "values", "default", "meaning"), _settings(Distill, "distill.")),
         "## Augmentation for photographs",
         "`augment.strength`, from 0 to 1, sets crops, brightness, contrast and colour where they are unset. At 1 they "
         "are those with which ResNets were trained on ImageNet (Gross and Wilber, 2016): crops down to 8 % of the "
-        "area, everything else up to ±40 %. What is set on its own stays: `--set augment.strength=0.5 --set "
-        "augment.crop=0`. `foveola train` says which changes are on.",
-        "**Colour changes only where classes do not hang on it.** Before a training with a strength, histograms of "
-        "colour without brightness are compared on the training images: if they alone tell any two classes apart in "
-        "90 % of these, cross-validated, colours stay as they are, and the training names the classes and the figure. "
-        "With few images a class, chance alone reaches 90 %, and colours stay, too. It does not find a colour that "
-        "fills less than about half a percent of the images, such as a small lamp: set `augment.colour=0` there. "
-        "`--set augment.colour=0.2` changes colours in any case. Figures: [lab notes](lab/augmentation.md).",
+        "area, everything else up to ±40 %. Settings of their own take precedence: `--set augment.strength=0.5 --set "
+        "augment.crop=0`. `foveola train` prints which changes are on.",
+        "**Colours are changed only where they do not tell classes apart.** Before a training with `augment.strength`, "
+        "a classifier of colour histograms, without brightness, is cross-validated on the training images. If it tells "
+        "any two classes apart in 90 % of their images, colours are not changed, and the training names the classes "
+        "and the accuracy. With few images a class, chance alone can reach 90 %; colours are then not changed either. "
+        "The test misses a colour that fills less than about half a percent of the image, such as a small lamp: set "
+        "`augment.colour=0` there. `--set augment.colour=0.2` changes colours in any case. Measurements: [lab "
+        "notes](lab/augmentation.md).",
         "## Learning from a teacher",
         "`foveola train DATA --recipe fast --teacher RUN` learns from the probabilities of an earlier run (or model "
-        "file) besides the labels: distillation, as by Hinton et al. (2015). The loss is the mean of both, by "
-        "`distill.weight`. The teacher is asked once about each training image, without its random changes. It needs "
-        "the same classes in the same order. If it takes images of another size, it gets the files in its own. A "
-        "teacher that has learnt from validation or test images is refused, because the student's figures would be "
-        "too high: train both on the same data with the same `--seed`. The run records the teacher's file and "
-        "checksum. On Fashion-MNIST, `fast` gained 0.3 to 0.6 points of accuracy from `strong`, and its calibration "
-        "got worse (ECE 0.010 to 0.020). On photographs (trashnet-150), `fast` gained 0.06 in log loss from "
-        "`efficientnet-lite0`. Where probabilities matter, compare both. Figures: [lab notes](lab/distillation.md).",
+        "file) besides the labels: distillation (Hinton et al., 2015). The loss is the mean of the losses on both, "
+        "weighted by `distill.weight`. The teacher predicts each training image once, without augmentation. It needs "
+        "the same classes in the same order. A teacher for images of another size reads the files in its own size. A "
+        "teacher that has learnt from validation or test images is refused, because the student's metrics would be too "
+        "high: train both on the same data with the same `--seed`. The run records the teacher's file and checksum. On "
+        "Fashion-MNIST, `fast` gained 0.3 to 0.6 points of accuracy from `strong`, and its calibration got worse (ECE "
+        "0.010 to 0.020). On photographs (trashnet-150), `fast` gained 0.06 in log loss from `efficientnet-lite0`. "
+        "Where probabilities matter, compare trainings with and without a teacher. Measurements: [lab "
+        "notes](lab/distillation.md).",
         "## Finding a learning rate",
         "`foveola train DATA --recipe RECIPE --find-rate` trains for 210 batches while the learning rate grows from "
-        "10⁻⁶ to 10 or the loss diverges (the range test of Smith, 2017), plots the training loss over the rate into "
-        "`rates/DATA-RECIPE/learning_rate.html` and `.png`, and prints a suggestion with the `--set` options to use "
-        "it; `--json` gives the curve. It reads training images only, and writes no run. The suggestion is a tenth of "
-        'the rate with the lowest smoothed loss; with `schedule = "one-cycle"`, that rate itself. What it is worth: '
+        "10⁻⁶ to 10, or until the loss diverges (the range test of Smith, 2017), plots the training loss over the rate "
+        "into `rates/DATA-RECIPE/learning_rate.html` and `.png`, and prints a suggestion with the `--set` options to "
+        "use it; `--json` gives the curve. It reads training images only, and writes no run. The suggestion is a tenth "
+        "of "
+        'the rate with the lowest smoothed loss; with `schedule = "one-cycle"`, that rate itself. How good it is: '
         "[benchmarks.md](benchmarks.md#learning-rate-finder).",
         "## Layers",
         "Each entry of `layers` is a table with a `type` and its settings.",

@@ -156,8 +156,8 @@ def _commands() -> Iterator[str]:
     group: Any = typer.main.get_command(app)
     yield "# Commands"
     yield (
-        "What `foveola COMMAND --help` shows. Exit codes: 0 done; 1 something failed that is not your doing; 2 the "
-        "input cannot be used, with one message that says what was found, why, and what to do; 130, 143 and 129 after "
+        "What `foveola COMMAND --help` shows. Exit codes: 0 done; 1 a failure that the input did not cause; 2 "
+        "the input cannot be used, and a message says what was found, why, and what to do; 130, 143 and 129 after "
         f"SIGINT, SIGTERM and SIGHUP. {MADE}"
     )
     for panel, commands in PANELS.items():
@@ -199,9 +199,9 @@ def _default(option: Any) -> str:
 def _documents() -> Iterator[str]:
     yield "# JSON documents"
     yield (
-        "What Foveola writes and prints as JSON. Every document has the number of its `format`; a reader refuses a "
-        "higher one. Keys are only added within a format. From Python, each is a class of `foveola.documents`, whose "
-        f"`model_json_schema()` is the JSON schema. {MADE}"
+        "What Foveola writes and prints as JSON. Every document has a `format` number; Foveola refuses a higher one "
+        "than its own. Within a format, keys are added, none changed or removed. From Python, each document is a "
+        f"class of `foveola.documents`, whose `model_json_schema()` is the JSON schema. {MADE}"
     )
     parts: dict[str, Any] = {}
     recipe = {"Recipe", *foveola.Recipe.model_json_schema()["$defs"]}
@@ -213,7 +213,7 @@ def _documents() -> Iterator[str]:
             yield f"## {name}"
             yield from _schema(schema)
     yield "## Parts"
-    yield "What documents hold."
+    yield "Types of the values above."
     for name, schema in sorted(parts.items()):
         if schema.get("properties") and name not in recipe:
             yield f"### {name}"

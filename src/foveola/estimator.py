@@ -42,23 +42,24 @@ class FoveolaClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     recipe : name of a recipe, path of a TOML file, or a Recipe
     epochs : passes over the images, instead of the recipe's
     settings : further values by recipe key, such as {"learning_rate": 0.01, "augment.shift": 2}
-    validation_fraction : fraction of the images that choose the temperature, and what else the recipe chooses by
-        validation; None: the recipe's. 0 trains on all images, and leaves the probabilities uncalibrated
+    validation_fraction : fraction of the images held out to choose the temperature, and whatever else the recipe
+        chooses by validation; None: the recipe's. 0 trains on all images, and leaves the probabilities uncalibrated
     image_shape : of flat rows: (height, width), or (height, width, channels); "row": each is an image one pixel high
-    value_range : the values that are black and white; others between them are rounded to 256 levels, and those outside
-        are cut off. "data": the smallest and the largest value of the images that are fitted. None: 0 and 1 of floats
-        up to 1 and of booleans, otherwise 0 and 255; other values are refused
+    value_range : the values of black and white; values between them are rounded to 256 levels, those outside are
+        clipped. "data": the smallest and the largest value of the images that are fitted. None: 0 and 1 of floats up to
+        1 and of booleans, otherwise 0 and 255; other values are refused
     class_weight : "balanced", or weights by class, as in scikit-learn: factors of `sample_weight`
-    random_state : seed of validation images, initial weights, order, augmentation and dropout; None: another each time
+    random_state : seed of validation images, initial weights, order, augmentation and dropout; None: a new one each
+        time
     device : "auto" uses a GPU if there is one
-    run : a folder for a run of the training, as `foveola.train` writes it; None: nothing is written
+    run : a folder, into which the training is written as a run, as by `foveola.train`; None: nothing is written
 
     Attributes
     ----------
     classes_ : the classes, K, sorted
     n_features_in_ : number of values of an image
     image_shape_ : height, width, channels
-    value_range_ : the values that are black and white
+    value_range_ : the values of black and white
     classifier_ : the trained `foveola.Classifier`
 
     Examples

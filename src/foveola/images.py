@@ -29,8 +29,8 @@ class ImageSet(Displayed):
 
     Parameters
     ----------
-    images : uint8 array, N×H×W×C, C = 1 (grey) or 3 (RGB), 0 = black; floats from 0 to 1 are scaled. In its place,
-        `LazyImages` are read when they are indexed
+    images : uint8 array, N×H×W×C, C = 1 (grey) or 3 (RGB), 0 = black; floats from 0 to 1 are scaled. Or `LazyImages`,
+        which are read when they are indexed
     labels : integer array, N, each an index into `class_names`; or strings, each one of `class_names`. For several
         labels an image, N×K zeros and ones, or booleans: which of `class_names` each image has
     class_names : K names, unique
@@ -179,10 +179,10 @@ class Dataset(Displayed):
     All splits have the same image shape and class names, and one class an image or several labels. A model can be
     measured on any data set; `check_trainable` tells whether one can be trained on it. `flip_safe` means that a
     mirrored image keeps its class; it is never assumed, only declared by the catalog. `skipped` lists the unreadable
-    files that were left out. `originals` is None where the training images are as they came. `resize` tells how images
-    of another size were brought to this one, with the grey level `fill` beside a letterbox's image; `picture_polarity`
-    is that of the training images without what lies beside them, None where there is no letterbox. `notes` are
-    sentences of the reader about what it converted or assumed, for the user to read.
+    files that were left out. `originals` describes the training images before they were resized and converted; None if
+    they were not. `resize` says how images of another size were resized, with the grey level `fill` around letterboxed
+    images; `picture_polarity` is that of the training images without this border, None without a letterbox. `notes` are
+    sentences for the user about what the reader converted or assumed.
     """
 
     name: str

@@ -64,7 +64,7 @@ class Predictions:
     held_out : True if the model has never learnt from these images
     groups : integer array, N: images with the same number show the same object. None: every image stands for itself
     weights : float array, N: how much each image counts in the metrics. None: all count the same
-    thresholds : K, of several labels an image: the probabilities from which on labels are predicted. None: 0.5 each
+    thresholds : K, for several labels an image: a label is predicted from this probability on. None: 0.5 each
     """
 
     logits: NDArray[np.float32]
@@ -129,8 +129,8 @@ Value = Annotated[
 class Estimate(Displayed):
     """A value with its interval.
 
-    `low` and `high` bound the 95 % interval, `n` is the number of images behind it, `method` names the interval. What
-    is not defined is NaN.
+    `low` and `high` bound the 95 % interval, `n` is the number of images behind it, `method` names the interval.
+    Undefined values are NaN, null in JSON.
 
     >>> print(Estimate(0.9, 0.85, 0.94, 200, "Wilson"))
     0.9000 (95 % CI 0.8500–0.9400)

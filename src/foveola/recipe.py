@@ -54,8 +54,8 @@ class Recipe(BaseModel):
     )
     resize: Literal["auto", "stretch", "letterbox"] = Field(
         default="auto",
-        description="letterbox: keep the aspect of images and fill what is left; stretch: do not; auto: letterbox if "
-        "stretching would change the aspect of more than 5 % of the images by more than a factor of 1.25",
+        description="letterbox: keep the aspect ratio of images and fill the rest; stretch: change it; auto: letterbox "
+        "if stretching would change the aspect ratio of more than 5 % of the images by more than a factor of 1.25",
     )
     channels: Literal["data", "grey", "rgb"] = Field(
         default="data", description="grey or rgb: convert all images; data: keep the channels of the data"
@@ -66,7 +66,7 @@ class Recipe(BaseModel):
     scaling: Literal["unit", "signed", "standard", "imagenet"] = Field(
         default="standard",
         description="unit: values from 0 to 1; signed: from -1 to 1; standard: zero mean and unit variance over the "
-        "training images; imagenet: the same over ImageNet's, for networks that were trained on it",
+        "training images; imagenet: zero mean and unit variance over ImageNet's, for networks that were trained on it",
     )
 
     # Network
@@ -77,8 +77,8 @@ class Recipe(BaseModel):
     )
     pretrained: PretrainedName = Field(
         default="none",
-        description="published weights that training begins with, all but the last layer's; `foveola recipes` names "
-        "their source and licence; none: random weights",
+        description="published weights from which the training starts, except the last layer's; `foveola recipes` "
+        "names their source and licence; none: random weights",
     )
     layers: tuple[Layer, ...] = Field(description="layers of the network, in order; the last gives one value per class")
 
@@ -124,22 +124,22 @@ class Recipe(BaseModel):
     )
     head_views: Whole = Field(
         default=0,
-        description="fit the last layer first, by logistic regression on the features of so many views of each image: "
-        "the image, and randomly changed ones; 0: do not",
+        description="fit the last layer first, by logistic regression on the features of this many views of each "
+        "image: the image itself, and augmented copies; 0: off",
     )
     first_layer_rate: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
         default=1.0,
-        description="learning rate of the first layer, as a fraction of the last one's; in between, it grows by the "
+        description="learning rate of the first layer, as a fraction of the last layer's; in between, it grows by the "
         "same factor from layer to layer",
     )
     unfreeze: Fraction = Field(
         default=0.0,
-        description="fraction of the steps during which layers begin to train, from the last to the first; 0: all "
-        "train from the first step on",
+        description="fraction of the steps over which layers are unfrozen one by one, from the last to the first; 0: "
+        "all layers train from the first step on",
     )
     freeze_statistics: StrictBool = Field(
         default=False,
-        description="batch normalisation keeps the statistics it has; small batches would blur them",
+        description="keep the running statistics of batch normalisation as they are; those of small batches are noisy",
     )
     label_smoothing: Fraction = Field(
         default=0.0, description="probability taken from the true class and spread over all classes; 0: none"
@@ -170,11 +170,11 @@ class Recipe(BaseModel):
     )
     reject_mode: Literal["guaranteed", "average"] = Field(
         default="guaranteed",
-        description="guaranteed: the error rate stays below the target with the confidence below; average: only on "
-        "average over trainings",
+        description="guaranteed: with the probability reject_confidence, the error rate stays below the target; "
+        "average: only on average over trainings",
     )
     reject_confidence: Annotated[float, Field(gt=0, lt=1, strict=True)] = Field(
-        default=0.9, description="guaranteed: how probable it is that the error rate stays below the target"
+        default=0.9, description="with guaranteed: probability that the error rate stays below the target"
     )
 
     @model_validator(mode="after")
@@ -199,7 +199,7 @@ class Recipe(BaseModel):
         return self
 
     def count_steps(self, per_epoch: int) -> int:
-        """The steps of the whole training, with so many in an epoch."""
+        """Number of steps of the whole training, given the steps per epoch."""
         if self.steps is not None:
             return self.steps
         return max(self.epochs * per_epoch, self.minimum_steps) if self.epochs else 0

@@ -1,4 +1,4 @@
-"""Parts of a recipe: kinds of values, and the settings that are tables of settings, such as augmentation."""
+"""Parts of a recipe: types of values, and the settings that are tables of settings, such as augmentation."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -56,8 +56,8 @@ class Augment(BaseModel):
     zoom: Fraction = Field(default=0.0, description="maximum change of size: 0.1 is up to 10 % larger or smaller")
     flip: StrictBool | Literal["auto"] = Field(
         default="auto",
-        description="mirror each image in every second epoch; auto: from 9 epochs on, if mirrored images keep "
-        "their class by the catalog",
+        description="mirror each image in every second epoch; auto: from 9 epochs on, if the catalog says "
+        "that mirrored images keep their class",
     )
     cutout: Whole | Fraction = Field(
         default=0,
@@ -70,18 +70,19 @@ class Augment(BaseModel):
     )
     strength: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
         default=0.0,
-        description="for photographs: sets crop, brightness, contrast and colour where they are unset, from no change "
-        "at 0 to those that networks for ImageNet are trained with at 1",
+        description="for photographs: sets crop, brightness, contrast and colour where they are unset; 0: no change; "
+        "1: as networks for ImageNet are trained",
     )
     crop: Fraction | None = Field(
         default=None,
-        description="smallest fraction of the area that a random crop keeps, resized to the whole; 0: no crops; unset: "
+        description="smallest fraction of the area that a random crop keeps before it is resized; 0: no crops; unset: "
         "1 - 0.92 × strength (Szegedy et al., 2015)",
     )
     crop_size: Count | None = Field(
         default=None,
-        description="side in pixels of random crops; smaller ones than the network's images train faster, and networks "
-        "see objects as large as they are in whole images (Touvron et al., 2019); unset: the size of the images",
+        description="side in pixels to which random crops are resized; below the size of the network's images, "
+        "training is faster, and objects have about the size that they have in whole images (Touvron et al., 2019); "
+        "unset: the images' size",
     )
     brightness: Fraction | None = Field(
         default=None,
@@ -93,8 +94,8 @@ class Augment(BaseModel):
     )
     colour: Fraction | None = Field(
         default=None,
-        description="maximum change of saturation: 0.2 is up to 20 % less or more; hues turn by up to a quarter of it, "
-        "in turns; unset: 0.4 × strength, or 0 if colour alone tells two of the classes apart",
+        description="maximum change of saturation: 0.2 is up to 20 % less or more; the hue turns by up to a quarter "
+        "of that fraction of the colour circle; unset: 0.4 × strength, or 0 if colour alone tells two classes apart",
     )
 
     def settled(self, *, colour: bool) -> Self:
@@ -126,8 +127,8 @@ class Distill(BaseModel):
     )
     temperature: Positive = Field(
         default=4.0,
-        description="divides the logits of teacher and student before they are compared: the higher, the more the "
-        "unlikely classes count",
+        description="divides the logits of teacher and student before they are compared: a higher value gives "
+        "improbable classes more weight",
     )
 
 

@@ -60,7 +60,7 @@ class Run(Displayed):
     """A folder with a training's recipe, history, weights, metrics and plots.
 
     `status`, `evaluation` and `model` are read once: they stay those of one training, even if another one replaces the
-    run. A Run can be given wherever the path of a run can: it is a path to Python (`os.PathLike`), too.
+    run. A Run is accepted wherever the path of a run is: it is an `os.PathLike`.
 
     >>> run = foveola.train("digits", "mlp", overrides={"epochs": 1}, verbose=False)
     >>> run.accuracy.n, run.model.predict(foveola.load("digits").train.images[:2]).shape
@@ -212,7 +212,7 @@ class Run(Displayed):
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """A row an epoch.
+        """One row per epoch.
 
         Raises
         ------

@@ -60,8 +60,8 @@ def audit(
         typer.Option(
             min=1,
             metavar="N",
-            help="Passes over the training data, for each network. Default: the recipe's (5 for fast); a pretrained "
-            "network is trained in its last layer only.",
+            help="Passes over the training data, for each network. Default: the recipe's (5 for fast); of a "
+            "pretrained network, only the last layer is trained.",
         ),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, metavar="N", help="Number of cross-validation folds.")] = 3,
@@ -119,7 +119,7 @@ def pack(
     image_root: ImageRoot = None,
     skip_bad: SkipBad = 0,
     processes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes that decode images. Default: one a core.")
+        int | None, typer.Option(min=1, metavar="N", help="Processes that decode images. Default: one per core.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the packed data set in --out, once the new one is whole.")
@@ -130,7 +130,7 @@ def pack(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decode a data set once into a folder that is read at once, or image by image if memory cannot hold it."""
+    """Decode a data set once into a folder that is read whole, or image by image if it exceeds memory."""
     from foveola.workflow.pack import pack as pack_data
 
     document = pack_data(

@@ -60,23 +60,23 @@ def predict(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Also write the answers to this file: a CSV table, or what its ending says: .json, .jsonl, .parquet.",
+            help="Also write the predictions to this file: a CSV table or, by its suffix, .json, .jsonl or .parquet.",
         ),
     ] = None,
     id_column: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="With --out: write ids and classes only, as Kaggle takes them; ids are this column of the table, or "
-            "numbers from 1.",
+            help="With --out: write only ids and classes, for Kaggle. Ids: this column of the table, or numbers "
+            "from 1; of files, their names.",
         ),
     ] = None,
     label_column: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="With --id-column: name of the column of classes. Default: label; of several labels, a column of "
-            "zeros and ones each.",
+            help="With --id-column: name of the column of classes. Default: label; for several labels an image, a "
+            "column of zeros and ones for each.",
         ),
     ] = None,
     image_column: ImageColumn = None,
@@ -187,18 +187,19 @@ def import_(
         typer.Option(metavar="NAMES", help="Class names in the order of the outputs: a,b,c. Default: 0,1,2,…"),
     ] = None,
     class_names: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A text file with a class name a line, instead of --classes.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A text file with one class name per line, instead of --classes."),
     ] = None,
     image: Annotated[
         str | None,
-        typer.Option(metavar="HxWxC", help="Shape of the images, such as 28x28x1, if the file does not say it."),
+        typer.Option(metavar="HxWxC", help="Shape of the images, such as 28x28x1, if the file does not give it."),
     ] = None,
     pixel_range: Annotated[
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
-            help="What the network takes for black and white, such as -1,1. Default: 0,1; or 0,255 if it begins with "
-            "Rescaling.",
+            help="Values of black and white that the network expects, such as -1,1. Default: 0,1; or 0,255 if it "
+            "begins with Rescaling.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="The run to write. Default: in runs.")] = None,
@@ -206,7 +207,7 @@ def import_(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn a Keras model into a run; nothing in its file is executed, and what is not known is refused."""
+    """Turn a Keras model into a run; nothing in its file is executed, and unknown layers are refused."""
     from foveola.documents import ImportedRun
     from foveola.workflow.import_model import import_model
 
@@ -233,7 +234,7 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     workers: Annotated[
-        int, typer.Option(min=1, max=256, metavar="N", help="Worker processes that share the port; one per core.")
+        int, typer.Option(min=1, max=256, metavar="N", help="Worker processes that share the port; up to one per core.")
     ] = 1,
     api_key: ApiKey = None,
     allow_host: AllowHost = None,
@@ -296,7 +297,7 @@ def serve(
 
 def teach(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="Folder of class folders with images; made if it is missing.")
+        Path, typer.Argument(metavar="[FOLDER]", help="Folder of class folders with images; created if it is missing.")
     ] = Path("pictures"),
     host: Host = "127.0.0.1",
     port: Port = 8000,

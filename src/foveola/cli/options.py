@@ -58,9 +58,7 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, everything else on standard error.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
-Plain = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Accepted as by other commands; this one prints its result only.")
-]
+Plain = Annotated[bool, typer.Option("--quiet", "-q", help="No effect: this command prints only its result.")]
 Seed = Annotated[
     int, typer.Option(min=0, metavar="N", help="Seed of validation split, weights, order, augmentation and dropout.")
 ]
@@ -76,11 +74,11 @@ DeviceName = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        min=1, metavar="N", help="Threads to compute with. Default: one a core; the weights depend on it, slightly."
+        min=1, metavar="N", help="Number of threads. Default: one per core. The trained weights depend on it slightly."
     ),
 ]
 PredictingThreads = Annotated[
-    int | None, typer.Option("--threads", min=1, metavar="N", help="Threads to compute with. Default: one a core.")
+    int | None, typer.Option("--threads", min=1, metavar="N", help="Number of threads. Default: one per core.")
 ]
 SkipBad = Annotated[int, typer.Option(min=0, metavar="N", help="Skip up to N unreadable images.")]
 Groups = Annotated[
@@ -88,8 +86,8 @@ Groups = Annotated[
     typer.Option(
         "--groups",
         metavar="PATTERN",
-        help="Keep images of one object on one side of every split: a pattern over file names with one capturing "
-        "group, such as '(.+)_', or folder.",
+        help="Keep images of one object on one side of every split: a regular expression over file names with one "
+        "capturing group, such as '(.+)_', or folder.",
     ),
 ]
 ImageColumn = Annotated[
@@ -101,8 +99,8 @@ LabelColumn = Annotated[
     typer.Option(
         "--label-column",
         metavar="NAME",
-        help="Column of a table that holds the labels. Default: guessed. Several, a,b,c, that hold "
-        "zeros and ones give several labels an image.",
+        help="Column of a table that holds the labels. Default: guessed. For several labels an image: columns of zeros "
+        "and ones, a,b,c.",
     ),
 ]
 LabelSeparator = Annotated[
@@ -110,7 +108,7 @@ LabelSeparator = Annotated[
     typer.Option(
         "--label-separator",
         metavar="TEXT",
-        help="What stands between several labels in a cell of a table, such as ';'. Default: a cell is one class.",
+        help="Separator of several labels in a cell of a table, such as ';'. Default: a cell holds one class.",
     ),
 ]
 GroupColumn = Annotated[
@@ -118,7 +116,7 @@ GroupColumn = Annotated[
     typer.Option(
         "--group-column",
         metavar="NAME",
-        help="Column of a table whose equal values stay on one side of every split, such as a patient's.",
+        help="Column of a table with groups, such as patients, that stay on one side of every split.",
     ),
 ]
 SplitColumn = Annotated[
@@ -127,14 +125,14 @@ SplitColumn = Annotated[
 ]
 WeightColumn = Annotated[
     str | None,
-    typer.Option("--weight-column", metavar="NAME", help="Column of a table that says how much each image counts."),
+    typer.Option("--weight-column", metavar="NAME", help="Column of a table that holds each image's weight."),
 ]
 ImageRoot = Annotated[
     Path | None,
     typer.Option(
         "--image-root",
         metavar="FOLDER",
-        help="Folder from which a table's paths lead, and which they may not leave. Default: the table's.",
+        help="Folder that a table's paths are relative to and may not leave. Default: the table's folder.",
     ),
 ]
 Grey = Annotated[bool, typer.Option("--grey", help="Convert colour images to grey for a model of grey images.")]
@@ -142,7 +140,8 @@ Fixes = Annotated[
     str | None,
     typer.Option(
         metavar="FIXES",
-        help="Fix images first: grey, invert, contrast, crop, center, separated by commas; auto: as proposed.",
+        help="Fix images first: grey, invert, contrast, crop, center, separated by commas; auto: those proposed for "
+        "each image.",
     ),
 ]
 Host = Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")]

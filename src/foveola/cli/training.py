@@ -159,12 +159,12 @@ def train(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with a training that was interrupted; everything but --threads and --device is as it was. "
-            "Name its callbacks again.",
+            help="Continue an interrupted training with its settings; only --threads and --device may differ. Give its "
+            "--callback again.",
         ),
     ] = None,
     checkpoint_every: Annotated[
-        str, typer.Option(metavar="TIME", help="Time between checkpoints, from which --resume goes on.")
+        str, typer.Option(metavar="TIME", help="Time between checkpoints, from which --resume continues.")
     ] = "30s",
     init: Annotated[
         Path | None,
@@ -178,14 +178,14 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Pretrained weights, .safetensors, instead of the published ones that the recipe begins with.",
+            help="Pretrained weights, .safetensors, instead of the published ones of the recipe.",
         ),
     ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="Learn from the probabilities of this run or model file, too; it needs the same classes and splits.",
+            help="Also learn from the probabilities of this run or model file; it needs the same classes and splits.",
         ),
     ] = None,
     find_rate: Annotated[

@@ -40,7 +40,7 @@ def tune(
             "--recipe",
             "-r",
             metavar="RECIPE",
-            help="Recipe to start from, which is the first trial.",
+            help="Recipe to start from; it is the first trial.",
             autocompletion=complete(recipe_names),
         ),
     ] = "fast",
@@ -53,7 +53,7 @@ def tune(
         ),
     ] = None,
     show_space: Annotated[
-        bool, typer.Option("--show-space", help="Print the search space as TOML, or --json, to be changed, and end.")
+        bool, typer.Option("--show-space", help="Print the search space as TOML, or with --json, and exit.")
     ] = False,
     budget: Annotated[
         str | None,
@@ -65,14 +65,14 @@ def tune(
     ] = None,
     objective: Annotated[
         str,
-        typer.Option(metavar="log_loss|accuracy", help="What to improve on validation images."),
+        typer.Option(metavar="log_loss|accuracy", help="Metric to optimise on validation images."),
     ] = "log_loss",
     folds: Annotated[
         int | None,
         typer.Option(
             min=2,
             metavar="K",
-            help="Judge by K-fold cross-validation. Default: held-out images, or 5 folds where they would be fewer "
+            help="Score recipes by K-fold cross-validation. Default: held-out images, or 5 folds if these are fewer "
             "than 1,000.",
         ),
     ] = None,
@@ -84,7 +84,7 @@ def tune(
     study: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Database that several machines share, as SQLAlchemy takes it. Default: OUT/study.db."
+            metavar="URL", help="SQLAlchemy URL of a database, which several machines can share. Default: OUT/study.db."
         ),
     ] = None,
     study_name: Annotated[

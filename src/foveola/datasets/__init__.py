@@ -71,11 +71,11 @@ def load(
 
     Parameters
     ----------
-    source : catalog name as str, or a path; write ./name for a path that is spelt like a catalog name. Or Python
-        objects: images with `y`; (images, labels); a dictionary of such pairs with the keys "train", "validation" and
-        "test"; an ImageSet or a Dataset; a PyTorch or Hugging Face data set; a data frame. Images are N×H×W or N×H×W×C
-        with C = 1 (grey) or 3 (RGB): uint8, whole numbers from 0 to 255, floats from 0 to 1, which are scaled to 0 to
-        255, or booleans; or a list of arrays or Pillow images
+    source : catalog name as str, or a path; write ./name for a path that is also a catalog name. Or Python objects:
+        images with `y`; (images, labels); a dictionary of such pairs with the keys "train", "validation" and "test"; an
+        ImageSet or a Dataset; a PyTorch or Hugging Face data set; a data frame. Images are N×H×W or N×H×W×C with C = 1
+        (grey) or 3 (RGB): uint8, whole numbers from 0 to 255, floats from 0 to 1, which are scaled to 0 to 255, or
+        booleans; or a list of arrays or Pillow images
     y : labels, N, of images given as `source`: whole numbers, or names of classes
     image_size : side, or (height, width), in pixels; images of another size are resized. None keeps the size of the
         data, except that image folders with larger or differing images become 64×64, or a rectangle of their common
@@ -83,22 +83,22 @@ def load(
     channels : 1 (grey) or 3 (RGB); None: 1 if every image is grey, otherwise 3
     white_level : value that becomes 255 in image files of 16 bits per pixel, such as 4095 for 12 bits; None: the
         largest value of 8, 10, 12, 14 or 16 bits, whichever the training images use
-    resize : "stretch" to the size, or "letterbox": keep each image's aspect, and fill what is left; "auto" letterboxes
-        if more than 5 % of the images would be stretched by more than a factor of 1.25
+    resize : "stretch" to the size, or "letterbox": keep each image's aspect ratio, and fill the rest; "auto"
+        letterboxes if more than 5 % of the images would be stretched by more than a factor of 1.25
     fill : grey level beside letterboxed images, 0 to 255; None: their background, or 0 if they have no common one
     skip_bad : maximum number of unreadable files of an image folder to leave out; `skipped` lists them
     groups : what keeps images of one patient, object or writer together when an image folder is split: "folder" for a
         subfolder below the class, or a regular expression with one capturing group, searched in each file's path from
         its class folder. An .npz file needs none: it may hold the arrays groups_train, groups_val and groups_test
-    class_names : of labels that are numbers from 0 on, or else from 1; None: each number is its class's own name
-    channels_first : True if arrays are N×C×H×W; None: PyTorch tensors of that shape are taken so, arrays are refused
-    name : of data given as objects; by default "arrays", or what a data set is called
+    class_names : names of the classes, if labels are numbers from 0 or 1 on; None: each number is its class's name
+    channels_first : True if arrays are N×C×H×W; None: PyTorch tensors of that shape are read so, arrays are refused
+    name : name of data given as objects; by default "arrays", or the data set's own name
     image_column, label_column, group_column, split_column, weight_column : what the columns of a table hold; None:
         guessed by names and values, as `notes` of the data set say. Several columns of labels hold zeros and ones, and
         give several labels an image, as lists in one column do
-    label_separator : between several labels in a text, such as ";"; None: a text is one class
+    label_separator : text between several labels in a cell, such as ";"; None: a cell holds one class
     label_names : all labels that lists or texts can name, in this order; empty: those that occur, sorted
-    image_root : the folder from which a table's paths lead, and which they may not leave; None: the table's folder
+    image_root : the folder that a table's paths are relative to and may not leave; None: the table's folder
     prepare : called with the first frame and the name of each image file, instead of resizing; returns pixels, uint8
         H×W×C, of `image_size`. Arrays are not prepared
     progress : called as `progress(done, total, what)` while files are downloaded or decoded

@@ -23,7 +23,7 @@ GIVEN_GROUPS = "array"
 
 
 class Leaks(BaseModel):
-    """Images of a split that are elsewhere, too.
+    """Images of a split that are also in another one.
 
     `test` counts test images that are also training or validation images, `validation` validation images that are also
     training images. `test_groups` and `validation_groups` count images whose group is also in training.
@@ -40,8 +40,9 @@ class RecordedData(BaseModel):
 
     `groups` is the pattern by which images were kept together, "folder", or "array"; `series` the pattern that would do
     so where file names look like series, and no groups were given. `columns` are those that were given for a table.
-    `together` says what else was kept together: it also is what `different`, the number of different images, and
-    `leaks` count. `summary` is what the training said of its data. Runs of older versions have none of these.
+    `together` says which copies were kept together; `different`, the number of different images, and `leaks` are
+    counted by the same rule. `summary` is what the training said of its data. Runs of older versions have none of
+    these.
     """
 
     name: str

@@ -11,7 +11,7 @@ Certainty = Literal["likely errors", "hard or mislabelled", "no better than gues
 
 
 class AuditedData(Part):
-    """Which data set, by content, how many images each split has, and how many groups all of them; None without any."""
+    """Which data set, by content; the number of images in each split; the number of groups, None without any."""
 
     name: str
     fingerprint: str
@@ -69,7 +69,7 @@ class AuditedOutlier(ImagePlace):
 
 
 class RandomSplit(Part):
-    """Duplicates that a random split of undivided data puts on both sides: expected groups, and held-out images."""
+    """Expected numbers of duplicate groups that a random split divides, and of their held-out images."""
 
     held_out: float
     groups: float
@@ -96,10 +96,11 @@ class Audit(Displayed, Document):
     """`audit.json`, and what `foveola audit --json` prints. `duplicate_groups` describes `duplicates`, row by row.
 
     `likely_label_errors` is what confident learning estimates; `label_certainty` says whether it can be relied on.
-    `guessing` is the accuracy of always naming the most frequent class. `unjudged` counts images of classes whose other
-    images are all copies of them, or none. `near_copies_apart` says that near copies connect so many images of a class
-    that only exact copies shared a fold. `leaked_by_group` counts validation and test images whose group is also in
-    training. `series` is a pattern for `--groups` where file names look like series.
+    `guessing` is the accuracy of always naming the most frequent class. `unjudged` counts images that no network could
+    judge, because all other images of their class are copies of them, or there are none. `near_copies_apart` says that
+    near copies connect so many images of a class that only exact copies shared a fold. `leaked_by_group` counts
+    validation and test images whose group is also in training. `series` is a pattern for `--groups` where file names
+    look like series.
     """
 
     data: AuditedData

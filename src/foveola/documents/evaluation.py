@@ -19,7 +19,7 @@ from foveola.tasks import Task
 class SeenImages(BaseModel):
     """How many of the measured images the model has learnt from (`training`), or was selected by (`validation`).
 
-    `left_out` counts images that were not measured, because it is one of both.
+    `left_out` counts images that were not measured for one of these reasons.
     """
 
     training: int = 0
@@ -49,11 +49,11 @@ class Evaluation(Displayed, Document):
     """`evaluation.json`: every metric with its interval, per class, and the points of the report's plots.
 
     `held_out` is true if the model is known to have seen none of the images. `seen` is null where it cannot be known:
-    an export does not know its training images. `weighted` is there if the images have weights, `without_copies` if the
-    model has seen some images, not all.
+    an export does not know its training images. `weighted` is present if the images have weights, `without_copies` if
+    the model has seen some images, but not all.
 
-    Of several labels an image, `labels` has a row for each label; `per_class` and `confusion` are empty, and there are
-    no curves, no calibration error and no rejection.
+    With several labels an image, `labels` has a row for each label; `per_class` and `confusion` are empty, and there
+    are no curves, no calibration error and no rejection.
 
     In JSON, `metrics` and `curves` are spread out: `accuracy`, `auc_macro_ovr`, …, `roc`, `reliability`, ….
 

@@ -63,8 +63,8 @@ class Packed(Document):
     """What `foveola pack --json` prints.
 
     `splits` counts images, `bytes` are those of the pixels, and `in_memory` says whether a training reads all of them
-    at once. `groups` is the pattern by which images were grouped, `series` one that would where file names look like
-    series. `skipped` lists the unreadable files that were left out.
+    at once. `groups` is the pattern by which images were grouped, `series` a pattern for `--groups` if file names look
+    like series. `skipped` lists the unreadable files that were left out.
     """
 
     path: str

@@ -25,7 +25,7 @@ class ModelSize(Part):
 
 
 class NetworkGraph(Part):
-    """`model.onnx` of a run whose network the user has written: how far its logits differ from the network's at most.
+    """`model.onnx` of a run with a network of the user's own: the largest difference of its logits from the network's.
 
     `network` is the name of the network's class; `missing` says why there is no graph of it.
     """
@@ -52,11 +52,11 @@ class RunStatus(Document):
     """`run.json`: what was trained on what, how far it came, and how it ended.
 
     `threads` and `processor` (its vector instructions) decide in which order sums are taken: with others, the same seed
-    gives slightly different weights. `pretrained` are the published weights that it began with, and `weights` is the
-    path of their file, if that was given.
+    gives slightly different weights. `pretrained` describes the published weights that the training started from, and
+    `weights` is the path of their file, if one was given.
 
-    A model of another program has the status "imported", `pretrained` names its file, and `data` is of the name
-    "unknown", without images; its `summary` says what the import has assumed.
+    An imported model has the status "imported"; `pretrained` names its file, and `data` has the name "unknown" and no
+    images; its `summary` says what the import has assumed.
     """
 
     status: Literal["running", "done", "interrupted", "diverged", "failed", "imported"]
@@ -96,12 +96,12 @@ TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 
 
 class TrainingRequest(Document):
-    """`checkpoint/request.json`: everything that `foveola train` was asked for.
+    """`checkpoint/request.json`: all arguments of `foveola train`.
 
     `data` is None if it was given as arrays, `groups` "array"; `recipe` is None as long as the time budget has not
     chosen one, `fingerprint` as long as the data has not been read. `network` and `callbacks` say what was given from
-    Python or named on the command line, and has to be given again: no file says which code is run. `launch` names the
-    start by torchrun whose restarts go on by themselves.
+    Python or named on the command line, and has to be given again: no file says which code is run. `launch` identifies
+    the start by torchrun whose restarts resume the training without being asked to.
     """
 
     data: str | None

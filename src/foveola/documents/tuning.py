@@ -49,9 +49,9 @@ class TunedTrial(Part):
 class Tuning(Document):
     """`tuning.json`, and what `foveola tune --json` prints.
 
-    `value` of a trial is measured on validation images, and of the best one optimistic, because it is the best of many;
-    `evaluation` holds the metrics of the best recipe, trained on its own with `final_seed`, on the test split. It is
-    null if the data has none, or while another process is still tuning.
+    The `value` of a trial is measured on validation images; that of the best one is optimistic, because it is the best
+    of many. `evaluation` holds the metrics of the best recipe, trained on its own with `final_seed`, on the test split.
+    It is null if the data has none, or while another process is still tuning.
     """
 
     data: str

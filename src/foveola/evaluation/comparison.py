@@ -24,7 +24,7 @@ Runs = Sequence[Predictions]
 
 @dataclass(frozen=True)
 class McNemar:
-    """Images by which of two models is right, and how probable so uneven a split of the differing ones is by chance."""
+    """Numbers of images by which of two models is right, and the p-value of McNemar's exact test."""
 
     both_right: int
     only_first: int

@@ -70,7 +70,7 @@ class ReliabilityDiagram(BaseModel):
 
 
 class RiskCoverage(BaseModel):
-    """Error rate among the most confident predictions over the fraction of images that they are, without weights."""
+    """Error rate of the most confident predictions over their fraction of all images, without weights."""
 
     coverage: list[float]
     risk: list[float]

@@ -28,7 +28,7 @@ _MAX_WEIGHTS = 2**22
 class LabelMetrics(BaseModel):
     """One label: precision, recall, F1 and average precision with 95 % intervals; `support` images have it.
 
-    It is predicted from the probability `threshold` on. Ratios without images are not defined.
+    It is predicted if its probability is at least `threshold`. Ratios without images are not defined.
     """
 
     name: str

@@ -49,7 +49,7 @@ class Classifier(ImagePredictor, nn.Module):
     ----------
     network : module from float N×C×H×W to logits N×K
     metadata : class names and preprocessing
-    feature_statistics : of the training images, for the measure of unfamiliarity in the metadata
+    feature_statistics : of the training images, for the score of unfamiliar images in the metadata
     """
 
     mean: Tensor
@@ -172,7 +172,7 @@ class Classifier(ImagePredictor, nn.Module):
 
     @property
     def inference_batch(self) -> int:
-        """How many images are computed together, by the size that the network gets them in."""
+        """Number of images in a batch of inference, by the size of the network's images."""
         height, width, _ = self.metadata.image_shape
         most = _CPU_INFERENCE_BATCH if self.mean.device.type == "cpu" else INFERENCE_BATCH
         return max(min(most, _INFERENCE_PIXELS // (height * width)), 1)

@@ -38,8 +38,8 @@ ColumnName = Annotated[str, Field(max_length=1000)]
 class Columns(BaseModel):
     """Which columns of a table hold images (paths, or image files), labels, groups, splits, weights; None: guessed.
 
-    `label` may be several columns, each of which says yes or no of one label. `separator` stands between the labels in
-    a text; None: a text is one class. `root` is the folder that holds the images; None: the table's own.
+    `label` may be several columns of zeros and ones, one for each label. `separator` is the text between several labels
+    in a cell; None: a cell holds one class. `root` is the folder that holds the images; None: the table's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,9 +93,9 @@ class DataOrigin(BaseModel):
 
 
 class PretrainedOrigin(BaseModel):
-    """The published weights that a training began with: their name in `foveola.models.pretrained`, and the file.
+    """The published weights that a training started from: their name in `foveola.models.pretrained`, and the file.
 
-    Of an imported model, they are the name of its file, and the file. `source` and `licence` are None if the file was
+    For an imported model, name and file are those of the imported file. `source` and `licence` are None if the file was
     given by its path and is not a known one. `verified` says whether the SHA-256 is that of a published file.
     """
 

@@ -87,21 +87,21 @@ def audit(
 
     Parameters
     ----------
-    data, y : as of `foveola.load`: catalog name, path, or objects, such as images with their labels
-    out : the folder for audit.html, findings.csv and audit.json, which are replaced there; by default
-        audits/<name of the data>
+    data, y : as for `foveola.load`: catalog name, path, or objects, such as images with their labels
+    out : the folder for audit.html, findings.csv and audit.json, which replace earlier ones; by default audits/<name of
+        the data>
     recipe, epochs : of the networks that predict the labels; by default the recipe's number of epochs. "auto" is
-        "efficientnet-lite0", with pretrained weights, for colour photographs of more than 64 pixels. Of a recipe that
-        fits its last layer first (`head_views`), only that layer is trained, unless epochs are given
-    folds : every image is predicted by networks that were trained on the training images of the other folds. Copies
-        of an image are in its fold, also those in other splits.
+        "efficientnet-lite0", with pretrained weights, for colour photographs of more than 64 pixels. If a recipe fits
+        its last layer first (`head_views`), only that layer is trained, unless epochs are given
+    folds : number of folds; every image is predicted by networks that were trained on the training images of the other
+        folds. Copies of an image are in the same fold, also those in other splits
     seed : of folds, initial weights, order of images, augmentation and dropout
-    retrain : measure what the images cost that confident learning counts as label errors: train with and without them
-    threads : how many to compute with, from now on in this process; by default one a core
-    groups : what keeps images of one patient, object or writer in one fold, as in `train`
-    columns : of a table, as of `foveola.train`
-    class_names, channels_first, name : as of `foveola.load`, of data given as objects
-    skip_bad : how many unreadable images of a folder may be skipped
+    retrain : also train with and without the images that confident learning counts as label errors, and compare
+    threads : number of threads, from now on in this process; by default one per core
+    groups : keeps images of one patient, object or writer in one fold, as in `train`
+    columns : of a table, as for `foveola.train`
+    class_names, channels_first, name : as for `foveola.load`, if data is given as objects
+    skip_bad : maximum number of unreadable images of a folder to skip
     verbose : report progress on standard error
 
     Returns

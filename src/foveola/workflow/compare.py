@@ -76,12 +76,12 @@ def compare(
     Parameters
     ----------
     runs : at least two runs, or their directories
-    data : the runs' data, as of `foveola.load`; by default found again by its name or its recorded path
-    seeds : trainings per run; with more than one, each run's recipe is trained with the next seeds, into folders
-        beside it (RUN-seed1, …), and those that exist already are used again
+    data : the runs' data, as for `foveola.load`; by default found by its name or its recorded path
+    seeds : trainings per run; with more than one, each run's recipe is trained with the next seeds, into folders beside
+        it (RUN-seed1, …); existing ones are reused
     out : an HTML file to write, with the images that the models disagree on
     device : where to predict, to measure speed, and to train further seeds
-    threads : how many to compute with, from now on in this process; by default one a core
+    threads : number of threads, from now on in this process; by default one per core
     verbose : report progress on standard error
 
     Returns

@@ -32,7 +32,7 @@ def convolve(
     position: tuple[int, int] | None = None,
     out: str | Path,
 ) -> dict[str, Any]:
-    """Slide a kernel, a pooling window, or one after the other over an image, and write down every step.
+    """Slide a kernel, a pooling window, or both in turn over an image, and record every step.
 
     Parameters
     ----------

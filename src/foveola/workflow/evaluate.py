@@ -48,15 +48,15 @@ def evaluate(
     Parameters
     ----------
     model : run, its directory, model file or predictor
-    data, y : as of `foveola.load`: catalog name, path, or objects, such as images with their labels. Classes are
-        matched by name; labels that are numbers, and no names of the model's classes, count these from 0 on
-    split : data without a test split of its own is split as in the training, if the model was trained on it; other
-        data is used whole, without the images that the model has seen in training
+    data, y : as for `foveola.load`: catalog name, path, or objects, such as images with their labels. Classes are
+        matched by name; numbers that are not names of the model's classes are indices of these, from 0 on
+    split : if the data has no test split of its own, it is split as in the training if the model was trained on it;
+        otherwise it is measured whole, without the images that the model has seen in training
     grey : convert colour images to grey for a model of grey images; the same as the fix of that name
-    fix : fixes to apply to every image, as of `predict`
-    skip_bad : how many unreadable images of a folder may be skipped
-    class_names, channels_first, name : as of `foveola.load`, of data given as objects
-    columns : of a table, as of `foveola.train`; None: those of the training if the table has them
+    fix : fixes to apply to every image, as for `predict`
+    skip_bad : maximum number of unreadable images of a folder to skip
+    class_names, channels_first, name : as for `foveola.load`, if data is given as objects
+    columns : of a table, as for `foveola.train`; None: those of the training if the table has them
     verbose : report progress on standard error
 
     Raises

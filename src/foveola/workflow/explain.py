@@ -53,8 +53,8 @@ def explain(
 
     Parameters
     ----------
-    model : run or its directory, model file, export, or live classifier; an export, without gradients, is explained by
-        occlusion and the layers that its graph names
+    model : run or its directory, model file, export, or live classifier; an export, which has no gradients, is
+        explained by occlusion and by the layers that its graph names
     images : one path, or several, of files, folders (their images, at every depth), patterns such as "scans/*.png", or
         "-" for standard input; 100 images at most
     classes : further classes to explain, beside the predicted one
@@ -62,16 +62,16 @@ def explain(
     out : the folder, new or empty; by default a new one called "explanation"
     grey : convert colour images to grey for a model of grey images
     fix : fixes to apply, as for `predict`
-    device : where to compute, if the model is opened here
-    threads : how many to compute with, from now on in this process; by default one a core
+    device : where to compute, if `model` is not opened yet
+    threads : number of threads, from now on in this process; by default one per core
     verbose : report progress on standard error
 
     Returns
     -------
     The document of `foveola explain --json`: out, page, filters, method, and for each image its folder, class, layers
     and the files of its heat maps. `cam` is "done", or says why class activation maps are not possible; `grad_cam` is
-    its former name. With HiResCAM, `evidence` holds the logit of each class, what its map adds to it and subtracts, and
-    the remainder.
+    its earlier name. With HiResCAM, `evidence` holds the logit of each class, what its map adds to it and subtracts,
+    and the remainder.
 
     Raises
     ------

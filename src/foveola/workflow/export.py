@@ -44,14 +44,14 @@ def export(
     ----------
     run : run, or its directory
     format : a key of `foveola.exports.FORMATS`
-    int8 : compute in 8-bit integers, calibrated on the validation images; kept only if that is faster on this
-        machine and loses at most 0.2 points of accuracy on them; of few images one standard error, at most 1 point.
-        Of an imported model, on the validation images of `data`, or its training images if it has none
+    int8 : compute in 8-bit integers, calibrated on the validation images; kept only if that is faster on this machine
+        and loses at most 0.2 points of accuracy on them, or with few images one standard error, at most 1 point. An
+        imported model is calibrated on the validation images of `data`, or its training images if it has none
     out : the file or folder to write; by default RUN/exports/model with the format's suffix (model.int8.onnx with
         int8), or RUN/exports/FORMAT for a folder
     data : images to compare on; by default the run's own data, and random images for an imported model
-    skip_bad : how many unreadable images of a folder may be skipped
-    threads : how many to compute with, from now on in this process; by default one a core
+    skip_bad : maximum number of unreadable images of a folder to skip
+    threads : number of threads, from now on in this process; by default one per core
     verbose : report progress on standard error
 
     Raises

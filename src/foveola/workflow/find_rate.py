@@ -52,17 +52,17 @@ def find_rate(
 ) -> LearningRateCurve:
     """Record the training loss while the learning rate grows, and suggest a rate (the range test of Smith, 2017).
 
-    It learns from training images only, and throws the weights away.
+    Only training images are used, and the weights are discarded.
 
     Parameters
     ----------
     data, y : as in `train`: catalog name, path, or objects, such as images with their labels
     recipe : name, path of a TOML file, or a Recipe; by default "fast"
-    out : the folder for learning_rate.html and learning_rate.png, which are replaced there; by default
-        rates/<name of the data>-<name of the recipe>
+    out : the folder for learning_rate.html and learning_rate.png, which replace earlier ones; by default rates/<name of
+        the data>-<name of the recipe>
     overrides, seed, device, threads, init, freeze, weights, skip_bad, groups, columns, network, settings : as in
-        `train`; the same ones should be given to it
-    class_names, channels_first, name : as of `foveola.load`, of data given as objects
+        `train`; give the same ones to `train`
+    class_names, channels_first, name : as for `foveola.load`, if data is given as objects
     verbose : report progress on standard error
 
     Returns

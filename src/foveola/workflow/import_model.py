@@ -39,28 +39,28 @@ def import_model(
     force: bool = False,
     verbose: bool = True,
 ) -> Run:
-    """Turn a Keras file into a run that predicts, explains, exports and serves.
+    """Convert a Keras file into a run, which can be explained, exported and served like a trained one.
 
     Layers, settings and arrays are read from the file and compared with a list; anything else is refused by name, and
-    nothing in the file is run. A model that ends with several sigmoids becomes one of several labels an image.
-    docs/keras.md says what is imported.
+    nothing in the file is executed. A model that ends with several sigmoids becomes a multilabel model. docs/keras.md
+    lists what is imported.
 
     Parameters
     ----------
     file : a whole model that Keras 2 or 3 has saved, as .keras or .h5: Sequential, or functional without branches
     class_names : names of the outputs, in their order, or a text file with one a line; 0, 1, 2, … by default, because
         Keras' files have none
-    image_shape : height, width, channels of the images, where the file does not say it
-    pixel_range : what the network takes for black and for white; (0, 1) by default, or (0, 255) if it begins with a
-        layer Rescaling
+    image_shape : height, width, channels of the images, if the file does not give them
+    pixel_range : the values of black and white that the network expects; (0, 1) by default, or (0, 255) if it begins
+        with a layer Rescaling
     out : the run's folder; runs/NAME by default, NAME being the file's
     force : replace a run that is there already
-    verbose : say on standard error what was assumed
+    verbose : print on standard error what was assumed
 
     Raises
     ------
     UserError
-        If the file, a name or the folder cannot be used; of a file, the message names the layer and the reason.
+        If the file, a name or the folder cannot be used; for a file, the message names the layer and the reason.
 
     Examples
     --------

@@ -42,9 +42,9 @@ def open_model(
     ----------
     path : a run or its directory, a .safetensors file, an .onnx file, which needs no PyTorch, or the folder of a web
         export
-    network : your own module, if the run was trained with one; without it, the run's ONNX graph of it is opened
+    network : your own module, if the run was trained with one; without it, the run's ONNX graph is opened
     device : where to compute; exports and graphs run on the CPU
-    threads : how many to compute with; for PyTorch, from now on in this process
+    threads : number of threads; for PyTorch, from now on in this process
 
     Returns
     -------

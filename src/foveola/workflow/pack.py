@@ -50,20 +50,20 @@ def pack(
     verify: bool = False,
     verbose: bool = True,
 ) -> Packed:
-    """Pack a data set into a folder that is read at once, or image by image if memory cannot hold it.
+    """Pack a data set into a folder that is read whole, or image by image if it does not fit in memory.
 
-    Packed images train, evaluate and export as those they were packed from. An image folder need not fit into memory.
-    In a script, call it below `if __name__ == "__main__":`, because it starts processes.
+    Training, evaluation and export give the same results as with the original images. An image folder need not fit in
+    memory. In a script, call `pack` below `if __name__ == "__main__":`, because it starts processes.
 
     Parameters
     ----------
-    data : catalog name, path, or objects, as of `foveola.load`; images with their labels as (X, y)
+    data : catalog name, path, or objects, as for `foveola.load`; images with their labels as (X, y)
     out : the folder to write; packed/<name of the data> by default
-    image_size, channels, resize, groups, skip_bad : as of `load`
-    columns : of a table, as of `foveola.train`
-    processes : how many decode image files; by default one a core
+    image_size, channels, resize, groups, skip_bad : as for `load`
+    columns : of a table, as for `foveola.train`
+    processes : number of processes that decode image files; by default one per core
     force : replace a packed data set that is already in `out`, once the new one is whole
-    verify : pack nothing: read the packed data set `data`, and compare all images with their checksums
+    verify : pack nothing; instead compare all images of the packed data set `data` with their checksums
     verbose : report progress on standard error
 
     Returns

@@ -56,10 +56,11 @@ def predict(
     images : one path, or several, of files, folders (their images, at every depth), patterns such as "scans/*.png", or
         "-" for standard input; or a single table (.csv, .tsv, .parquet, .tar) with a row for each image
     grey : convert colour images to grey for a model of grey images; the same as the fix of that name
-    fix : fixes to apply, keys of `foveola.inputs.fixes.FIXES`; "auto" for those that each image's findings propose
-    show : a folder for the network's input as PNG files: NUMBER-NAME-before.png, and -after.png if it was fixed
+    fix : fixes to apply, keys of `foveola.inputs.fixes.FIXES`; "auto" applies those that each image's findings propose
+    show : a folder, into which the network's input is written as PNG files: NUMBER-NAME-before.png, and -after.png if
+        it was fixed
     top : number of classes to list
-    columns : of a table, as of `foveola.train`; None: as in the training, or guessed
+    columns : of a table, as for `foveola.train`; None: as in the training, or guessed
     verbose : report progress on standard error
 
     Returns

@@ -33,16 +33,16 @@ def report(
     threads: int | None = None,
     verbose: bool = True,
 ) -> Path:
-    """Write a run's page: one HTML file, complete in itself.
+    """Write a run's report: one self-contained HTML file.
 
     Parameters
     ----------
     run : run, or its directory
     out : the file to write; RUN/report.html by default
-    data : the run's data, as of `foveola.load`; by default found again by its name or its recorded path
+    data : the run's data, as for `foveola.load`; by default found by its name or its recorded path
     network : your own module, if the run was trained with one: for HiResCAM and filters
     device : where to compute
-    threads : how many to compute with, from now on in this process; by default one a core
+    threads : number of threads, from now on in this process; by default one per core
     verbose : report progress on standard error
 
     Returns

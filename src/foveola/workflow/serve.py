@@ -36,7 +36,7 @@ def serve(
     announce: Callable[[str], None] | None = None,
     verbose: bool = True,
 ) -> BackgroundServer | None:
-    """Serve a model over HTTP: until SIGINT (Ctrl+C) or SIGTERM, or in the background, as notebooks need it.
+    """Serve a model over HTTP: until SIGINT (Ctrl+C) or SIGTERM, or in the background, for notebooks.
 
     Requests received by then are answered.
 

@@ -27,10 +27,10 @@ def teach(
     announce: Callable[[str], None] | None = None,
     verbose: bool = True,
 ) -> None:
-    """Open a page on this machine that makes a classifier of pictures, until SIGINT (Ctrl+C) or SIGTERM.
+    """Serve a page for collecting images and training a classifier of them, until SIGINT (Ctrl+C) or SIGTERM.
 
-    The project is an image folder: FOLDER/CLASS/PICTURE. `foveola.train` reads it as any other, and an image folder
-    that exists can be opened. Trainings go into `runs` beside it.
+    The project is an image folder: FOLDER/CLASS/IMAGE. `foveola.train` reads it like any other, and an existing image
+    folder can be opened. Runs are written into `runs` beside it.
 
     Parameters
     ----------

@@ -77,13 +77,13 @@ def train(
     data : catalog name, path, or objects, as `foveola.load` takes them: images, with their labels as `y`; (images,
         labels); a dictionary of such pairs by split; ImageSet, Dataset, data frame, PyTorch or Hugging Face data set
     y : labels, N, of images given as `data`; or the recipe, as in train("digits", "mlp")
-    recipe : name, path of a TOML file, or a Recipe; by default "fast", or with a budget the one that suits it best.
+    recipe : name, path of a TOML file, or a Recipe; by default "fast", or with a budget the one that fits it best.
         "auto" is "efficientnet-lite0", with pretrained weights, for colour photographs of more than 64 pixels
     out : the run's folder; by default a new one under `runs`
     overrides : values by recipe key, such as {"epochs": 3, "augment.shift": 2}; see also `settings`
     seed : of the validation split, the initial weights, the order of images, augmentation and dropout
     device : "auto" uses a GPU if there is one
-    threads : how many to compute with, from now on in this process; by default one a core
+    threads : number of threads, from now on in this process; by default one per core
     force : replace a run that is already in `out`, once the new one is whole
     budget : seconds for everything, from this call to the written run; sets the number of steps
     init : a run or model file to copy weights from, layer by layer while names and shapes agree
@@ -91,21 +91,21 @@ def train(
     weights : a safetensors file of pretrained weights, instead of the published one of a recipe that begins with them
     teacher : a run or model file with the same classes, from whose probabilities the training learns besides the
         labels, as the recipe's `distill` says; it must not have learnt from validation or test images
-    skip_bad : how many unreadable images of a folder may be skipped
-    groups : keeps images of one patient, object or writer on one side of every split that is drawn: for an image
-        folder, a pattern over file names with one capturing group, or "folder" for subfolders of the classes; or an
-        array, one number or name for each training image
-    class_names, channels_first, name : as of `foveola.load`, of data given as objects
+    skip_bad : maximum number of unreadable images of a folder to skip
+    groups : keeps images of one patient, object or writer on one side of every split: for an image folder, a pattern
+        over file names with one capturing group, or "folder" for subfolders of the classes; or an array, one number or
+        name for each training image
+    class_names, channels_first, name : as for `foveola.load`, if data is given as objects
     columns : of a table, where they cannot be guessed: {"image": …, "label": …, "group": …, "split": …, "weight": …};
-        "root" is the folder that holds the images. {"label": [a, b]} names a column of zeros and ones for each label,
-        "separator" what stands between several labels in a text
-    network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers. At the end, the run gets
-        it as an ONNX graph, so that other processes need not have its code; docs/own-network.md has an example
-    callbacks : your own, called after validation and before the best weights are chosen
-    log : trackers that log metrics, settings, pictures and model: "tensorboard", "mlflow" or "wandb", or several; in
-        folders of the run, unless their environment variables say otherwise
+        "root" is the folder that holds the images. {"label": [a, b]} names a column of zeros and ones for each label;
+        "separator" is the text between several labels in a cell
+    network : a module of your own, float N×C×H×W → logits N×K, instead of the recipe's layers. At the end, it is saved
+        in the run as an ONNX graph, which needs none of its code; docs/own-network.md has an example
+    callbacks : your own; their `on_epoch_end` is called after validation and before the best weights are chosen
+    log : trackers that log metrics, settings, pictures and model: "tensorboard", "mlflow" or "wandb", or several; they
+        write into folders of the run, unless their environment variables say otherwise
     report : write report.html at the end, which takes a few seconds; not with a budget
-    checkpoint_every : seconds between checkpoints, from which `foveola.resume` goes on
+    checkpoint_every : seconds between checkpoints, from which `foveola.resume` continues
     verbose : report progress on standard error
     settings : values by recipe key, such as epochs=3, learning_rate=0.01, augment={"shift": 2}
 
@@ -245,24 +245,24 @@ def resume(
     threads: int | None = None,
     verbose: bool = True,
 ) -> Run:
-    """Go on with a training that was interrupted; a finished run is returned as it is.
+    """Continue an interrupted training; a finished run is returned as it is.
 
-    The finished run is the same bit for bit as without the interruption, if the same versions compute on the same
-    device with as many threads; otherwise it says what differs, and goes on.
+    The finished run is the same bit for bit as without the interruption, if versions, device and number of threads are
+    the same; otherwise a message says what differs, and the training continues.
 
     Parameters
     ----------
     run : the folder of the interrupted training
-    data, groups, network, callbacks : what `foveola.train` was given as objects, again; images and labels as a pair,
+    data, groups, network, callbacks : the objects that `foveola.train` was given, again; images and labels as a pair,
         data=(X, y)
-    class_names, channels_first : as they were given
-    device, threads : as recorded by default
+    class_names, channels_first : as given to `foveola.train`
+    device, threads : by default as recorded in the run
     verbose : report progress on standard error
 
     Raises
     ------
     UserError
-        If there is nothing to go on with, the data has changed, or something must be given again.
+        If there is nothing to resume, the data has changed, or something must be given again.
     NonFiniteLoss
         If training diverges.
 

@@ -68,13 +68,13 @@ def tune(
 ) -> Tuning:
     """Search for a better recipe on validation images; train the best one once, and measure it on the test split.
 
-    The same call goes on with a study that was interrupted, and several processes may work on one at once.
+    The same call continues an interrupted study, and several processes may work on one study at once.
 
     Parameters
     ----------
     data, y : as in `foveola.train`: catalog name, path, or objects, such as images with their labels
-    recipe : to start from: the first trial, so that the result is never chosen worse on the validation images; by
-        default "fast"
+    recipe : the recipe to start from; it is the first trial, so the result is never worse than it on the validation
+        images; by default "fast"
     space : a TOML file, or nested tables, with a range or choices by recipe key; by default learning rates, weight
         decay, label smoothing and augmentation around the recipe's values
     out : the folder for the study, tables, report and run; by default tunings/<data>-<recipe>
@@ -82,15 +82,15 @@ def tune(
     trials : trials of the study in all; by default 30, with a budget no limit
     budget : seconds for everything in this call, the last training and its report included
     objective : "log_loss", after temperature scaling, which tells recipes apart with fewer images; or "accuracy"
-    folds, repeats : judge by repeated stratified k-fold. By default, the data's validation images judge, or a fifth of
-        the training images; five folds where that is fewer than 1,000 images
+    folds, repeats : score recipes by repeated stratified k-fold. By default they are scored on the data's validation
+        images, or on a fifth of the training images; by five folds if that is fewer than 1,000 images
     study : URL of the database, as SQLAlchemy takes it; by default the file study.db in `out`
     study_name : name of the study in the database; by default <data>-<recipe>
-    seed : of folds, search and trainings; with one process, it makes the search repeatable
+    seed : of folds, search and trainings; the search is repeatable with one process
     device : "auto" uses a GPU if there is one
-    threads : how many to compute with, from now on in this process; by default one a core
+    threads : number of threads, from now on in this process; by default one per core
     skip_bad, groups, columns : as in `foveola.train`
-    class_names, channels_first, name : as of `foveola.load`, of data given as objects
+    class_names, channels_first, name : as for `foveola.load`, if data is given as objects
     verbose : report progress on standard error
 
     Returns
