@@ -237,7 +237,7 @@ def test_a_finished_run_needs_no_resume_and_others_say_what_they_are(tmp_path, s
         finish(tmp_path / ended, status.model_copy(update={"status": ended}))
         with pytest.raises(ModelError, match=expected):
             Claim.resume(tmp_path / ended)
-    with pytest.raises(ModelError, match="is not a run"):
+    with pytest.raises(ModelError, match="There is no run"):
         Claim.resume(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 

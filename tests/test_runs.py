@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def older_run(toy_run, tmp_path) -> Path:
             del row["recall_low"], row["recall_high"]
         (path / name).write_text(json.dumps(document), encoding="utf-8")
     return path
+
+
+def test_a_run_named_without_its_folder_is_found_in_runs(toy_run, tmp_path, monkeypatch):
+    shutil.copytree(toy_run, tmp_path / "runs" / "toy")
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    meant = re.escape(str(Path("runs", "toy")))
+    with pytest.raises(ModelError, match=rf"^There is no run or model file toy\. Did you mean {meant}\?$"):
+        foveola.open("toy")
+    with pytest.raises(ModelError, match=rf"^There is no run toy\. Did you mean {meant}\?$"):
+        Run.open("toy")
+    with pytest.raises(ModelError, match=r"^There is no run toi\. Give the folder that `foveola train` wrote\.$"):
+        Run.open("toi")
+    with pytest.raises(ModelError, match=r"^data is not a run: it has no run\.json\."):
+        Run.open("data")
 
 
 def test_files(toy_run):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from foveola.exports.onnx import OnnxModel
     from foveola.models.classifier import Classifier
 
+RUNS = Path("runs")
+"""Where runs without a folder of their own are written."""
+
 STATUS_FILE = "run.json"
 # The folder of what an unfinished training needs: foveola.claims
 CHECKPOINT = "checkpoint"
@@ -53,6 +56,13 @@ def run_folder(run: "str | Path | Run") -> Path:
             f"Give the Run that foveola.train has returned, or its folder."
         )
     return Path(run)
+
+
+def where_a_run_may_be(path: Path) -> str:
+    """Which run is meant by a path that has none, in a sentence: one in `runs` may have been named without it."""
+    if (in_runs := RUNS / path) != path and (in_runs / STATUS_FILE).is_file():
+        return f"Did you mean {in_runs}?"
+    return "Give the folder that `foveola train` wrote."
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,9 +118,9 @@ class Run(Displayed):
                     f"The training of {path} is not finished. Wait for it, or, if it was interrupted, go on with it: "
                     f"foveola train --resume {path}"
                 )
-            raise ModelError(
-                f"{path} is not a run: it has no {STATUS_FILE}. Give the folder that `foveola train` wrote."
-            )
+            if not path.exists():
+                raise ModelError(f"There is no run {path}. {where_a_run_may_be(path)}")
+            raise ModelError(f"{path} is not a run: it has no {STATUS_FILE}. {where_a_run_may_be(path)}")
         run = cls(path)
         _ = run.status
         return run

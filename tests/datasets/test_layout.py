@@ -108,6 +108,25 @@ def test_images_without_classes_name_where_labels_may_be(tmp_path, layout):
         load(tmp_path)
 
 
+def test_one_class_folder_instead_of_all_is_refused_with_the_folder_above(tmp_path):
+    for number in range(4):
+        write(tmp_path / "pets" / "cat" / f"IMG_{number}.png")
+        write(tmp_path / "pets" / "dog" / f"IMG_{number}.png")
+    with pytest.raises(DataError, match=r"If cat is itself a class, as dog beside it, give .*: \S+pets\."):
+        load(tmp_path / "pets" / "cat")
+    (tmp_path / "pets" / "dog").rename(tmp_path / "pets" / "test")
+    with pytest.raises(DataError, match=r"<class>/<image>\. Unpack archives first\.$"):
+        load(tmp_path / "pets" / "cat")
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(
+        DataError, match=r"mine has no class folders: it is empty\. Put the images .*: mine/<class>/<image>\."
+    ):
+        load(tmp_path / "mine")
+
+
 def test_a_test_split_without_labels_is_refused_with_the_way(tmp_path):
     classes(tmp_path / "train")
     write(tmp_path / "test" / "1.png")

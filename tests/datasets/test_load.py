@@ -69,6 +69,21 @@ def test_a_path_that_does_not_exist_is_not_compared_with_names(tmp_path):
         load("ylecun/mnist")
 
 
+def test_a_misspelt_path_is_refused_with_what_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes").mkdir()
+    (tmp_path / "mnist-labels.csv").touch()
+    for given, near in (
+        ("shpaes", "shapes"),
+        ("mnist-label.csv", "mnist-labels.csv"),
+        (str(tmp_path / "shape"), "shapes"),
+    ):
+        with pytest.raises(DataError, match=rf"There is no file or folder .*\. Did you mean (\S+/)?{near}\?$"):
+            load(given)
+    with pytest.raises(DataError, match="Did you mean 'fashion-mnist'"):
+        load("fashion-mnsit")
+
+
 def test_only_a_bare_string_is_a_catalog_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()

@@ -60,7 +60,8 @@ def is_running(number):
 
 
 def test_what_is_wrong_is_raised_here(exported, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot be listened at"):
+    used = r"^Cannot listen on port \d+ of 127\.0\.0\.1: another program is using it\. Choose another with --port"
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match=used):
         foveola.serve(exported, port=taken.getsockname()[1], background=True)
 
 
@@ -73,6 +74,8 @@ def test_wrong_settings_are_refused(exported, options, message):
 def test_only_runs_and_exports_are_served(toy_run):
     with pytest.raises(ModelError, match="neither a run directory nor an exported"):
         foveola.serve(toy_run / "model.safetensors")
+    with pytest.raises(ModelError, match=r"There is no run or exported model \S+none\. Give the folder"):
+        foveola.serve(toy_run / "none")
 
 
 def test_a_thread_is_told_to_use_the_background(exported):

@@ -1,5 +1,6 @@
 """`foveola teach` as a process: it starts, keeps what it has acknowledged when it is killed, and ends."""
 
+import importlib.util
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 import foveola
+import foveola.teaching.server
 from foveola.errors import UserError
 from foveola.workflow.teach import teach
 
@@ -75,6 +77,16 @@ def test_a_folder_that_cannot_be_taught_is_one_message(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"foveola: {tmp_path} holds file.csv, so that its labels may be in a table.")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_torch_it_is_said_before_images_are_collected(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(foveola.teaching.server, "teach", lambda *_, **__: None)
+    teach(tmp_path, port=0)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    teach(tmp_path, port=0)
+    assert "training needs torch" in (said := capsys.readouterr().err)
+    assert "pip install 'foveola[train]'" in said
 
 
 def test_settings_and_threads_that_cannot_be(tmp_path):

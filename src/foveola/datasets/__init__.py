@@ -1,6 +1,7 @@
 """Load a data set: by its catalog name, from a path in one of the supported formats, or from Python objects."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -232,12 +233,25 @@ def _load_from_path(path: Path, options: ReadOptions) -> Dataset:
 
 
 def _not_found(path: Path) -> str:
-    if len(path.parts) == 1 and not path.suffix:
+    bare = len(path.parts) == 1 and not path.suffix
+    if (near := _near_path(path, CATALOG if bare else ())) is not None:
+        return f"There is no file or folder {path}. Did you mean {near}?"
+    if bare:
         return f"{unknown('data set', str(path), CATALOG)} There is no file or folder at that path either."
     hub = len(path.parts) == 2 and not path.is_absolute() and not path.suffix
     return f"There is no file or folder {path}. Check the path" + (
         f"; of a data set of the Hugging Face hub, the name is {table.HUB}{path.as_posix()}." if hub else "."
     )
+
+
+def _near_path(path: Path, names: Collection[str]) -> Path | None:
+    """What lies beside a missing path and is spelt almost like it; None if one of these names is spelt more alike."""
+    try:
+        beside = {entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")}
+    except OSError:  # there is no such folder, or it cannot be read
+        return None
+    near = difflib.get_close_matches(path.name, sorted({*beside, *names}), n=1, cutoff=0.7)
+    return path.with_name(near[0]) if near and near[0] in beside else None
 
 
 def is_named(source: object) -> bool:

@@ -239,11 +239,29 @@ def _no_classes(root: Path) -> str:
         return f"{root} holds {archives[0].name}, but no class folders. To load the arrays, give {archives[0]}."
     if tables := _tables(root):
         return f"{root} holds {tables[0].name}, but no class folders. To read its labels, give the table: {tables[0]}."
-    found = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
-    return (
-        f"{root} has no class folders (found: {found}). {_where_labels_may_be(_image_files(root), root.name)} "
-        f"Unpack archives first."
-    )
+    found = ", ".join(sorted(path.name for path in root.iterdir())[:5])
+    if not found:
+        return (
+            f"{root} has no class folders: it is empty. Put the images of each class into a folder of its own: "
+            f"{root.name}/<class>/<image>."
+        )
+    images = _image_files(root)
+    class_beside = _class_beside(root) if images else None
+    hint = "Unpack archives first." if class_beside is None else (
+        f"If {root.name} is itself a class, as {class_beside.name} beside it, give the folder of both: {root.parent}."
+    )  # fmt: skip
+    return f"{root} has no class folders (found: {found}). {_where_labels_may_be(images, root.name)} {hint}"
+
+
+def _class_beside(folder: Path) -> Path | None:
+    """A folder beside this one that holds images only; None where folders are named as splits, or cannot be listed."""
+    try:
+        beside = [path for path in _subfolders(folder.absolute().parent) if path.name != folder.absolute().name]
+        if any(split_of(path.name) for path in (folder, *beside)):
+            return None
+        return next(filter(_is_flat, beside), None)
+    except OSError:
+        return None
 
 
 def _tables(root: Path) -> list[Path]:

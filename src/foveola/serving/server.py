@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import itertools
 import logging
 import multiprocessing
@@ -126,7 +127,7 @@ def available_address(host: str, port: int) -> tuple[str, int]:
     Raises
     ------
     UserError
-        If it cannot be listened at.
+        If nothing can listen there.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -135,8 +136,10 @@ def available_address(host: str, port: int) -> tuple[str, int]:
             address, free, *_ = listener.getsockname()
             return address, free
     except (OSError, UnicodeError) as error:
+        in_use = getattr(error, "errno", None) == errno.EADDRINUSE
+        why = "another program is using it" if in_use else getattr(error, "strerror", None) or error
         raise UserError(
-            f"Port {port} of {host} cannot be listened at: {getattr(error, 'strerror', None) or error}. "
+            f"Cannot listen on port {port} of {host}: {why}. "
             f"Choose another with --port (0 for any free one), or another --host."
         ) from None
 

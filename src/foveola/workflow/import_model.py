@@ -17,10 +17,9 @@ from foveola.models.metadata import ModelMetadata, PretrainedOrigin, first_probl
 from foveola.models.shapes import infer_shapes
 from foveola.progress import console
 from foveola.recipe import Recipe, parse_recipe
-from foveola.runs import Run
+from foveola.runs import RUNS, Run
 from foveola.text import escape_surrogates
 from foveola.workflow.environment import versions
-from foveola.workflow.train import RUNS
 
 if TYPE_CHECKING:
     from foveola.models.classifier import Classifier

@@ -9,7 +9,7 @@ from foveola.files import as_path
 from foveola.models.metadata import ModelMetadata
 from foveola.models.model_file import read_metadata
 from foveola.predictions import Predictor
-from foveola.runs import STATUS_FILE, Run
+from foveola.runs import STATUS_FILE, Run, where_a_run_may_be
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +122,7 @@ def model_path(path: Path) -> Path:
             raise ModelError(f"The run {path} has no model.safetensors: its training is not complete. Train it again.")
         return run.model_path
     if not path.exists():
-        raise ModelError(f"There is no run or model file {path}. Give the folder that `foveola train` wrote.")
+        raise ModelError(f"There is no run or model file {path}. {where_a_run_may_be(path)}")
     if path.suffix not in MODEL_SUFFIXES:
         raise ModelError(
             f"{path} is neither a run directory nor a model file that Foveola opens ({', '.join(MODEL_SUFFIXES)})."

@@ -19,7 +19,7 @@ from foveola.files import as_path, writing
 from foveola.models.metadata import first_problem
 from foveola.models.model_file import read_metadata
 from foveola.progress import console
-from foveola.runs import Run
+from foveola.runs import Run, where_a_run_may_be
 from foveola.serving.background import BackgroundServer
 from foveola.serving.settings import Settings
 from foveola.workflow.open import is_web_export, model_path
@@ -80,6 +80,8 @@ def serve(
         path /= web.MODEL
     elif path.is_dir():
         path = find_export(path, verbose=verbose)
+    elif not path.exists():
+        raise ModelError(f"There is no run or exported model {path}. {where_a_run_may_be(path)}")
     elif path.suffix != onnx.SUFFIX:
         raise ModelError(
             f"{path} is neither a run directory nor an exported {onnx.SUFFIX} file. Give one of these; "

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from importlib import util
 from pathlib import Path
 
 from foveola.errors import UserError
@@ -61,6 +62,12 @@ def teach(
             screen.print(warning, soft_wrap=True)
     if threading.current_thread() is not threading.main_thread():
         raise UserError("The server runs in the main thread, which receives signals. Call `teach` there.")
+    if util.find_spec("torch") is None:
+        screen.print(
+            "Images can be collected, but training needs torch, which is not installed. Install it with: "
+            "pip install 'foveola[train]'",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
     from foveola.teaching.server import teach as run_server
 
     with signals_kept():

@@ -21,7 +21,7 @@ from foveola.images import Dataset
 from foveola.models.metadata import Columns
 from foveola.progress import console
 from foveola.recipe import Recipe, load_recipe, merge_settings
-from foveola.runs import Run, run_folder
+from foveola.runs import RUNS, Run, run_folder
 from foveola.text import restore_surrogates
 from foveola.workflow.choose_recipe import AUTO, choose_recipe
 from foveola.workflow.fit_run import fit_run
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from foveola.training.callbacks import Callback
 
 
-RUNS = Path("runs")
 CHECKPOINT_SECONDS = 30.0
 
 
