@@ -17,6 +17,12 @@ ROWS, ROWS_H5 = MODELS / "keras3-rows.keras", MODELS / "keras3-rows.h5"
 Hdf5Change = Callable[[h5py.File], object]
 
 
+def saved_predictions(model: Path) -> dict[str, Any]:
+    """Images, and the probabilities that Keras gives them."""
+    with np.load(model.with_suffix(".npz")) as arrays:
+        return dict(arrays)
+
+
 def altered(
     folder: Path,
     *,

@@ -32,6 +32,7 @@ from keras_cases import (
     put,
     read_members,
     replace_array,
+    saved_predictions,
 )
 
 VALUES, LABELS = MODELS / "keras3-values.keras", MODELS / "keras3-labels.keras"
@@ -53,7 +54,7 @@ def classifier_of(imported):
 @pytest.mark.parametrize("name", NAMES)
 def test_probabilities_are_those_of_keras(name):
     imported = import_keras(MODELS / name, image_shape=(6, 8, 1) if "values" in name else None)
-    expected = np.load((MODELS / name).with_suffix(".npz"))
+    expected = saved_predictions(MODELS / name)
     found = probabilities(classifier_of(imported).predict_logits(expected["images"]), imported.task)
     assert expected["probabilities"].std(axis=0).max() > 0.05  # the images matter
     assert np.abs(found - expected["probabilities"]).max() <= 1e-6

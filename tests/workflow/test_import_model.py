@@ -21,7 +21,7 @@ from foveola.serving.settings import Settings
 from foveola.tasks import softmax
 from foveola.workflow.export import export
 from foveola.workflow.serve import find_export
-from keras_cases import MODELS, ROWS, altered
+from keras_cases import MODELS, ROWS, altered, saved_predictions
 
 CHAIN, LABELS = MODELS / "keras3-chain.keras", MODELS / "keras3-labels.keras"
 NAMES = ("circle", "cross", "square")
@@ -35,12 +35,12 @@ def run(tmp_path):
 @pytest.fixture
 def data():
     """Images that the network takes, with labels in turn."""
-    images = np.load(CHAIN.with_suffix(".npz"))["images"]
+    images = saved_predictions(CHAIN)["images"]
     return Dataset("drawn", ImageSet(images, np.arange(len(images)) % 3, NAMES))
 
 
 def test_the_run_predicts_what_keras_predicts(run):
-    expected = np.load(CHAIN.with_suffix(".npz"))
+    expected = saved_predictions(CHAIN)
     model = foveola.open(run.path)
     assert model.class_names == NAMES
     assert np.abs(softmax(model.predict_logits(expected["images"])) - expected["probabilities"]).max() <= 1e-6
@@ -63,7 +63,7 @@ def test_the_run_says_where_it_comes_from_and_what_was_assumed(run):
 
 def test_it_is_evaluated_on_data_of_the_users(run, data):
     evaluation = foveola.evaluate(run.path, data, verbose=False)
-    expected = np.load(CHAIN.with_suffix(".npz"))["probabilities"].argmax(axis=1) == data.train.labels
+    expected = saved_predictions(CHAIN)["probabilities"].argmax(axis=1) == data.train.labels
     assert evaluation.accuracy.value == pytest.approx(expected.mean())
     assert (evaluation.n, evaluation.held_out, evaluation.seen) == (20, False, None)
 
@@ -71,7 +71,7 @@ def test_it_is_evaluated_on_data_of_the_users(run, data):
 def test_it_predicts_and_explains_image_files(run, data, tmp_path):
     Image.fromarray(data.train.images[0, :, :, 0]).save(tmp_path / "a.png")
     [prediction] = foveola.predict(run.path, [tmp_path / "a.png"], verbose=False)
-    expected = np.load(CHAIN.with_suffix(".npz"))["probabilities"][0]
+    expected = saved_predictions(CHAIN)["probabilities"][0]
     assert prediction.class_name == NAMES[expected.argmax()]
     document = foveola.explain(run.path, [tmp_path / "a.png"], out=tmp_path / "explained", verbose=False)
     assert document["explanations"][0]["class"] == prediction.class_name
@@ -79,7 +79,7 @@ def test_it_predicts_and_explains_image_files(run, data, tmp_path):
 
 def test_several_labels_are_evaluated_predicted_and_explained(tmp_path):
     run = foveola.import_model(LABELS, out=tmp_path / "run", verbose=False)
-    saved = np.load(LABELS.with_suffix(".npz"))
+    saved = saved_predictions(LABELS)
     images, given = saved["images"], saved["probabilities"] >= 0.5
     model = foveola.open(run.path)
     assert np.abs(model.predict_proba(images) - saved["probabilities"]).max() <= 1e-6
@@ -96,7 +96,7 @@ def test_several_labels_are_evaluated_predicted_and_explained(tmp_path):
 def test_it_is_exported_and_compared_on_random_or_given_images(run, data, format, tmp_path):
     report = export(run.path, format, verbose=False)
     assert report.parity.largest_difference < 1e-4
-    expected = np.load(CHAIN.with_suffix(".npz"))
+    expected = saved_predictions(CHAIN)
     exported = foveola.open(report.path)
     assert np.abs(softmax(exported.predict_logits(expected["images"])) - expected["probabilities"]).max() <= 1e-5
     assert export(run.path, format, data=data, out=tmp_path / report.path.name, verbose=False).parity.images == 1000
@@ -119,7 +119,7 @@ def test_8_bit_integers_are_calibrated_on_images_of_the_users(run, data, monkeyp
     """Timed as if they were faster; classes are matched by their names."""
     turns = itertools.cycle((0.004, 0.001))
     monkeypatch.setattr(int8, "seconds", lambda model, images: next(turns))
-    expected = np.load(CHAIN.with_suffix(".npz"))["probabilities"]
+    expected = saved_predictions(CHAIN)["probabilities"]
     turned = Dataset("turned", ImageSet(data.train.images, 2 - expected.argmax(axis=1), NAMES[::-1]))
     report = export(run.path, int8=True, data=turned, verbose=False)
     assert report.path.name == "model.int8.onnx"
@@ -231,7 +231,7 @@ def served(tmp_path):
 
 
 def test_the_server_gives_keras_probabilities_and_the_labels_that_reach_a_half(served):
-    expected = np.load(LABELS.with_suffix(".npz"))
+    expected = saved_predictions(LABELS)
     document = served.get("/model").json()
     assert (document["task"], document["thresholds"], document["data"]) == ("multilabel", None, None)
     for image, row in zip(expected["images"][:3], expected["probabilities"], strict=False):
@@ -263,6 +263,6 @@ def test_the_web_export_holds_the_imported_model(run, monkeypatch):
     assert report.parity.largest_difference < 1e-4
     document = json.loads((report.path / "model.json").read_text())
     assert document["class_names"] == list(NAMES)
-    expected = np.load(CHAIN.with_suffix(".npz"))
+    expected = saved_predictions(CHAIN)
     exported = foveola.open(report.path)
     assert np.abs(softmax(exported.predict_logits(expected["images"])) - expected["probabilities"]).max() <= 1e-5

@@ -114,7 +114,8 @@ def test_data_that_has_changed_is_refused_and_restored_data_is_taken(toy_npz, tm
     with pytest.raises(Stop):
         train(data, tmp_path / "run")
     monkeypatch.undo()
-    arrays = dict(np.load(data))
+    with np.load(data) as file:
+        arrays = dict(file)
     np.savez(data, **arrays | {"x_train": arrays["x_train"] ^ 1})
     with pytest.raises(DataError, match=r"has changed since the training began.*Restore the data"):
         foveola.resume(tmp_path / "run", verbose=False)
