@@ -8,7 +8,7 @@ import types
 import pytest
 
 from foveola import progress
-from foveola.progress import NotebookBar, console, show_progress
+from foveola.progress import NotebookBar, console, duration_text, show_progress
 
 
 class Shown:
@@ -105,3 +105,8 @@ def test_a_training_shows_its_steps(jupyter, clock, monkeypatch):
     lines = file.getvalue().splitlines()
     assert len(lines) < 20, "a notebook keeps every line"
     assert lines[-1].startswith("epoch 200/200")
+
+
+def test_durations_are_said_in_seconds_minutes_or_hours():
+    texts = ["0.0 s", "119.9 s", "2 min 0 s", "29 min 2 s", "1 h 0 min", "2 h 2 min"]
+    assert list(map(duration_text, (0.01, 119.94, 119.96, 1742.2, 3599.7, 7321))) == texts

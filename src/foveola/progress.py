@@ -25,6 +25,20 @@ def no_progress(done: int, total: int | None, what: str) -> None:
     """Ignore progress."""
 
 
+def duration_text(seconds: float) -> str:
+    """A time as a person would say it.
+
+    Examples
+    --------
+    >>> duration_text(3.21), duration_text(119.96), duration_text(1742.2), duration_text(7321)
+    ('3.2 s', '2 min 0 s', '29 min 2 s', '2 h 2 min')
+    """
+    if round(seconds, 1) < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 # Minimum interval between progress lines, outside of a terminal
 MIN_SECONDS_BETWEEN_LINES = 5.0
 

@@ -39,6 +39,7 @@ from foveola.models.layers import Residual
 from foveola.models.pretrained import ENTRIES
 from foveola.models.shapes import LayerInfo, all_layers
 from foveola.predictions import Estimate
+from foveola.progress import duration_text
 from foveola.recipe import Recipe
 from foveola.reports import audit_text
 from foveola.reports.run_alarms import alarms
@@ -199,7 +200,7 @@ def training(document: TrainedRun) -> RenderableType:
     if document.reject is not None:
         rows["promised"] = promise(document.reject)
     epochs = f"{document.epochs} epoch{'s' if document.epochs != 1 else ''}"
-    trained = f"{epochs}, {document.steps:,} steps in {document.seconds.training:.1f} s"
+    trained = f"{epochs}, {document.steps:,} steps in {duration_text(document.seconds.training)}"
     page = path / "report.html"
     report = page if page.is_file() else f"foveola report {path} writes it"
     return Group(

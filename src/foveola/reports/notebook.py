@@ -15,6 +15,7 @@ from foveola.documents import Audit, Catalog, Comparison, Evaluation, LayerRow, 
 from foveola.evaluation.metrics import METRICS, metrics_of
 from foveola.images import Dataset, ImageSet
 from foveola.predictions import Estimate
+from foveola.progress import duration_text
 from foveola.reports import pixels
 from foveola.reports.html import image_uri, render, svg
 from foveola.runs import Run
@@ -103,8 +104,8 @@ def _trained(status: RunStatus, what: str) -> str:
     images = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     epochs = f"{status.epochs:,} epoch{'' if status.epochs == 1 else 's'}"
     return (
-        f"{ended} for {epochs}, {status.steps:,} steps in {status.seconds.training:.1f} s, on {images} images of "
-        f"{len(status.data.classes):,} {what}; {status.model.parameters:,} parameters"
+        f"{ended} for {epochs}, {status.steps:,} steps in {duration_text(status.seconds.training)}, on {images} images "
+        f"of {len(status.data.classes):,} {what}; {status.model.parameters:,} parameters"
     )
 
 

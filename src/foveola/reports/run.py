@@ -22,6 +22,7 @@ from foveola.evaluation.metrics import metrics_of
 from foveola.evaluation.rejection import promise
 from foveola.images import Images
 from foveola.models.shapes import infer_shapes
+from foveola.progress import duration_text
 from foveola.reports import pixels, plots
 from foveola.reports.html import image_uri, render, svg
 from foveola.reports.run_alarms import alarms, repeat_command
@@ -141,7 +142,7 @@ def _cards(data: ReportData, status: RunStatus) -> list[tuple[str, str, str]]:
     kind = "classes" if data.predictions.task == "multiclass" else "labels"
     cards.append((f"{status.data.train:,}", "training images", f"of {len(data.class_names)} {kind}"))
     cards.append((f"{status.model.parameters:,}", "parameters", status.recipe.name))
-    cards.append((f"{status.seconds.training:.1f} s", "of training", f"{status.steps:,} steps"))
+    cards.append((duration_text(status.seconds.training), "of training", f"{status.steps:,} steps"))
     return cards
 
 
