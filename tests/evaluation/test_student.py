@@ -12,7 +12,7 @@ FREEDOMS = [1, 1.01, 1.7, 2, 3, 4.5, 8, 15, 29, 60, 123.4, 500, 3_000, 1e5, 1e8,
 
 @pytest.mark.parametrize("freedom", FREEDOMS)
 def test_the_quantile_is_scipys(freedom):
-    assert student_95(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=1e-13)
+    assert student_95(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=1e-10)  # of SciPy 1.15; 1e-13 since
 
 
 @pytest.mark.parametrize("freedom", FREEDOMS)

@@ -82,12 +82,12 @@ def until(condition: Callable[[], bool]) -> None:
 def test_a_port_in_use_is_refused_with_a_way_out():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"Port {port} of 127.0.0.1 .*in use.* --port"):
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1: another program is using it.* --port"):
             available_address("127.0.0.1", port)
 
 
 def test_a_host_that_is_none_of_this_machines_is_refused():
-    with pytest.raises(UserError, match=r"Port 8000 of 192\.0\.2\.1 .* --host"):
+    with pytest.raises(UserError, match=r"port 8000 of 192\.0\.2\.1: .* --host"):
         available_address("192.0.2.1", 8000)
     with pytest.raises(UserError, match="--host"):
         available_address("no such host", 8000)

@@ -11,6 +11,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from selenium.webdriver import ActionChains
@@ -235,7 +236,10 @@ def test_a_letterbox_is_that_of_python(page, shape, size):
         shape,
         size,
     )
-    assert base64.b64decode(found) == letterbox(image, *size, 77).tobytes()
+    expected = letterbox(image, *size, 77)
+    difference = np.frombuffer(base64.b64decode(found), np.uint8).reshape(expected.shape) - expected.astype(int)
+    # Pillow rounds as the page does from 13 on
+    assert np.abs(difference).max() <= (0 if int(PIL.__version__.split(".")[0]) >= 13 else 1)
 
 
 def files():

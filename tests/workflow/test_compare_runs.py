@@ -207,7 +207,7 @@ def test_runs_that_cannot_be_compared(compare, runs, hard, tiny, tmp_path):
         compare(runs[0])
     with pytest.raises(UserError, match="needs at least 1"):
         compare(*runs[:2], seeds=0)
-    with pytest.raises(ModelError, match=r"nothing is no.*run\.json"):
+    with pytest.raises(ModelError, match=r"There is no run .*nothing\."):
         compare(runs[0], tmp_path / "nothing")
     whole = foveola.train(hard, tiny, out=tmp_path / "whole", overrides={"test": 0.0}, verbose=False)
     with pytest.raises(ModelError, match="without test images"):
