@@ -423,3 +423,13 @@ def test_with_skip_bad_a_damaged_image_is_skipped_and_recorded(world, foveola_co
     code, out, _ = foveola_command(*world.train(folder, "--skip-bad", 1, "--out", "run", "--json"))
     assert code == 0
     assert json.loads(out)["data"]["skipped"] == [str(folder / "dog" / "1.png")]
+
+
+def test_what_a_training_skipped_is_skipped_when_its_run_is_exported(world, foveola_command):
+    folder = corrupt_image_folder(world)
+    assert foveola_command(*world.train(folder, "--skip-bad", 1, "--out", "run")).code == 0
+    code, out, err = foveola_command("export", "run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["parity"]["images"] > 0
+    (folder / "dog" / "1.png").with_name("other.png").write_bytes(b"not an image")
+    assert foveola_command("export", "run").code == 2

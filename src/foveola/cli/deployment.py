@@ -23,7 +23,6 @@ from foveola.cli.options import (
     Port,
     PredictingThreads,
     Quiet,
-    SkipBad,
     one_of,
     parse_fixes,
     parse_image_shape,
@@ -155,7 +154,12 @@ def export(
         str | None,
         typer.Option(metavar="DATA", help="Images to compare on. Default: the run's own data."),
     ] = None,
-    skip_bad: SkipBad = 0,
+    skip_bad: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Skip up to N unreadable images. Default: as many as the training skipped."
+        ),
+    ] = None,
     threads: PredictingThreads = None,
     as_json: Json = False,
     quiet: Quiet = False,

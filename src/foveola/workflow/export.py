@@ -34,7 +34,7 @@ def export(
     int8: bool = False,
     out: str | Path | None = None,
     data: str | Path | Dataset | None = None,
-    skip_bad: int = 0,
+    skip_bad: int | None = None,
     threads: int | None = None,
     verbose: bool = True,
 ) -> ExportReport:
@@ -50,7 +50,7 @@ def export(
     out : the file or folder to write; by default RUN/exports/model with the format's suffix (model.int8.onnx with
         int8), or RUN/exports/FORMAT for a folder
     data : images to compare on; by default the run's own data, and random images for an imported model
-    skip_bad : maximum number of unreadable images of a folder to skip
+    skip_bad : maximum number of unreadable images of a folder to skip; by default as many as the training skipped
     threads : number of threads, from now on in this process; by default one per core
     verbose : report progress on standard error
 
