@@ -49,8 +49,7 @@ TARGETS = (
     Target("mnist", 0.99, 1.8, "--set steps=155 --set validation=0.02 --set label_smoothing=0.05"),
     Target(
         "mnist", 0.995, 7,
-        "--set steps=640 --set augment.shift=1 --set validation=0.02 --set label_smoothing=0.05",
-        first_seed=70,
+        "--set steps=720 --set augment.shift=1 --set validation=0.02 --set label_smoothing=0.05",
     ),
     Target(
         "mnist", 0.997, 120,
@@ -72,8 +71,8 @@ TARGETS = (
     ),
     Target(
         "fashion-mnist", 0.95, 900,
-        "--recipe best --epochs 8 --set initialization=whitened --set validation=0.02",
-        first_seed=50,
+        "--recipe best --epochs 8 --set augment.flip=true --set initialization=whitened --set validation=0.02",
+        first_seed=52,
     ),
     Target(
         "kmnist-from-test", 0.99, 20,

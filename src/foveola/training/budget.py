@@ -23,9 +23,9 @@ from foveola.training.callbacks import Callback
 from foveola.training.loop import Fit, choose_precision, fit
 
 # Recipes from the smallest network to the largest, each with the fewest epochs that make it worth its time: in the
-# same time, `strong` is behind `fast` at 1.5 epochs and ahead at 2.6; `best` is level with `strong` at 4 and ahead at 6
-# (docs/lab/recipes.md)
-_CANDIDATES = (("fast", 0.0), ("strong", 2.0), ("best", 6.0))
+# same time, `strong` is behind `fast` at 1.5 epochs and ahead at 2.6; `best` is level with `strong` at 4, and ahead
+# once images are mirrored (docs/lab/recipes.md)
+_CANDIDATES = (("fast", 0.0), ("strong", 2.0), ("best", 9.0))
 # Fraction of the budget that is kept back, because the speed of a machine varies, and a few timed steps flatter it:
 # with 0.02, six runs took 0.99 to 1.11 times their budget
 _RESERVE = 0.05
