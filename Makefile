@@ -66,8 +66,9 @@ wheel: setup  ## dist/: wheel and sdist of the last commit, the same bytes every
 	git archive HEAD | tar --extract --directory build/source
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --outdir dist build/source
 
-check-package: .venv-tools/.ready  ## dist/: would the index take it, and show its page?
+check-package: .venv-tools/.ready  ## dist/: would the index take it, and show its page? Are the Dockerfiles sound?
 	.venv-tools/bin/twine check --strict dist/*
+	.venv-tools/bin/hadolint Dockerfile Dockerfile.train
 
 sbom: wheel .venv-tools/.ready .venv-base/.ready .venv-full/.ready  ## build/sbom/: what installs contain, as CycloneDX
 	mkdir -p build/sbom
