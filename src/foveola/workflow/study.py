@@ -106,8 +106,10 @@ def _engine_settings(url: str) -> dict[str, Any]:
     address = make_url(url)
     if address.get_backend_name() != "sqlite":
         return {}
-    waiting: dict[str, Any] = {"connect_args": {"timeout": _LOCK_SECONDS}}
-    return waiting | {"poolclass": NullPool} if address.database not in (None, "", ":memory:") else waiting
+    settings: dict[str, Any] = {"connect_args": {"timeout": _LOCK_SECONDS}}
+    if address.database not in (None, "", ":memory:"):  # a database in memory ends with its connection
+        settings["poolclass"] = NullPool
+    return settings
 
 
 @contextmanager
