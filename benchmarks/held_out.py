@@ -21,13 +21,14 @@ from runs import DATA, spread, train
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="name of a data set, or of a folder in $FOVEOLA_DATA such as kmnist-from-test")
+    parser.add_argument("data", help="name of a data set, or of a folder in $FOVEOLA_DATA such as folders/trashnet-150")
+    parser.add_argument("--image-size", type=int, help="of pictures in folders")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("arguments", nargs="*", help="arguments of `foveola train`")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"{options.data}-held-out.npz"
-        hold_out(options.data, copy)
+        copy = Path(folder) / f"{Path(options.data).name}-held-out.npz"
+        hold_out(options.data, options.image_size, copy)
         documents = [train((str(copy), *options.arguments), seed) for seed in range(options.seeds)]
     figures = {
         name: spread([document["evaluation"][name]["value"] for document in documents])
@@ -39,9 +40,9 @@ def main() -> None:
     print(f"| `{setting}` | {options.seeds} | {columns} | {seconds['mean']:.1f} |")
 
 
-def hold_out(name: str, path: Path) -> None:
+def hold_out(name: str, side: int | None, path: Path) -> None:
     """Write the training images of a data set to `path`, a sixth of them as the test split."""
-    train = datasets.load(str(DATA / name) if (DATA / name).is_dir() else name).train
+    train = datasets.load(str(DATA / name) if (DATA / name).is_dir() else name, image_size=side).train
     order = np.random.default_rng(0).permutation(len(train.images))
     test, rest = np.split(order, [len(order) // 6])
     arrays = {"x_train": train.images[rest], "y_train": train.labels[rest]}

@@ -83,6 +83,19 @@ def test_orthogonalize_keeps_singular_vectors_and_evens_out_singular_values(shap
     assert 0.6 < transformed.diag().min() < transformed.diag().max() < 1.3
 
 
+@pytest.mark.parametrize("shape", [(128, 1152), (256, 1152)])
+def test_orthogonalize_large_matrices_in_bf16_nearly_as_in_float32(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    exact, rounded = orthogonalize(matrix), orthogonalize(matrix, torch.bfloat16)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() / exact.norm() < 0.04
+
+
+def test_orthogonalize_small_matrices_in_their_own_precision():
+    matrix = torch.randn(64, 576, generator=torch.Generator().manual_seed(4))
+    assert orthogonalize(matrix, torch.bfloat16).equal(orthogonalize(matrix))
+
+
 def test_muon_follows_its_definition_at_a_fixed_norm():
     generator = torch.Generator().manual_seed(2)
     kernel = nn.Parameter(torch.randn(4, 3, 3, 3, generator=generator).to(memory_format=torch.channels_last))

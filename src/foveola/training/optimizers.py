@@ -18,6 +18,9 @@ from foveola.models.init import hidden_kernels
 from foveola.recipe import Recipe
 from foveola.training.distributed import ALONE, Processes
 
+# Rows from which on matrices are orthogonalised in bf16; of smaller ones, conversions take longer than products
+_BF16_ROWS = 128
+
 
 @dataclass
 class ParamGroup:
@@ -39,8 +42,10 @@ class Optimizer(Protocol):
         """Update the parameters, with learning rates times `lr_scale`; does nothing if `skip` is 1."""
 
 
-def build_optimizers(network: nn.Module, recipe: Recipe, processes: Processes = ALONE) -> list[Optimizer]:
-    """The optimizers of a recipe: one, or two with Muon.
+def build_optimizers(
+    network: nn.Module, recipe: Recipe, processes: Processes = ALONE, precision: torch.dtype = torch.float32
+) -> list[Optimizer]:
+    """The optimizers of a recipe: one, or two with Muon, whose products have this precision.
 
     Muon updates the kernels of hidden convolutions; AdamW updates all other parameters. Weight decay applies to
     matrices and kernels only, not to biases and normalisation scales, and not to the kernels of Muon.
@@ -62,7 +67,8 @@ def build_optimizers(network: nn.Module, recipe: Recipe, processes: Processes = 
     adaptive = Adam(groups, recipe.beta2, recipe.epsilon, decoupled=recipe.optimizer != "adam")
     if not hidden:
         return [adaptive]
-    return [adaptive, Muon([ParamGroup(hidden, recipe.muon_learning_rate, 0.0)], recipe.momentum, processes)]
+    group = ParamGroup(hidden, recipe.muon_learning_rate, 0.0)
+    return [adaptive, Muon([group], recipe.momentum, processes, precision)]
 
 
 def _by_rate(network: nn.Module, trainable: list[Tensor], first: float) -> list[tuple[float, list[Tensor]]]:
@@ -139,10 +145,16 @@ class Muon:
     Several processes share the kernels, because to orthogonalise them takes longer than to send them.
     """
 
-    def __init__(self, groups: Sequence[ParamGroup], momentum: float, processes: Processes = ALONE) -> None:
+    def __init__(
+        self,
+        groups: Sequence[ParamGroup],
+        momentum: float,
+        processes: Processes = ALONE,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         self.groups = groups
         self.momentum = momentum
-        self.processes = processes
+        self.processes, self.precision = processes, precision
         self.velocity = [[torch.zeros_like(p) for p in group.parameters] for group in groups]
 
     @property
@@ -169,10 +181,10 @@ class Muon:
     def _orthogonalized(self, matrices: Sequence[Tensor]) -> list[Tensor]:
         """The matrices orthogonalised, each by one process."""
         if self.processes.size == 1:
-            return [orthogonalize(matrix) for matrix in matrices]
+            return [orthogonalize(matrix, self.precision) for matrix in matrices]
         owners = _assign([matrix.numel() * min(matrix.shape) for matrix in matrices], self.processes.size)
         results = [
-            orthogonalize(matrix) if owner == self.processes.rank else torch.zeros_like(matrix)
+            orthogonalize(matrix, self.precision) if owner == self.processes.rank else torch.zeros_like(matrix)
             for matrix, owner in zip(matrices, owners, strict=True)
         ]
         self.processes.sum_tensors(results)
@@ -188,17 +200,18 @@ def _assign(costs: Sequence[int], workers: int) -> list[int]:
     return owners
 
 
-def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
+def orthogonalize(matrix: Tensor, precision: torch.dtype | None = None, iterations: int = 3) -> Tensor:
     """The matrix with the same singular vectors and singular values of about 1, by a Newton–Schulz iteration.
 
     The coefficients of the quintic are Jordan's (2024). It is steep at zero: three iterations bring most singular
     values into 0.5…1.5, which is close enough for the direction of an update. Each iteration multiplies `x` by a
     polynomial of its square x·xᵀ. The polynomials commute: they are multiplied with each other first, as small square
-    matrices, and `x` is multiplied once, by their product.
+    matrices, and `x` is multiplied once, by their product. Matrices of 128 rows and more are multiplied
+    in `precision`; bf16 changes the result by 1 to 2 %, less than three iterations are from the limit.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    x = (x / (x.norm() + 1e-7)).to(precision if precision and len(x) >= _BF16_ROWS else matrix.dtype)
     square, product = x @ x.T, None
     for remaining in reversed(range(iterations)):
         polynomial = torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315)
@@ -208,7 +221,7 @@ def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
             square = polynomial @ square @ polynomial
     x = x if product is None else product @ x
     orthogonal: Tensor = x.T if tall else x
-    return orthogonal
+    return orthogonal.to(matrix.dtype)
 
 
 def _training(group: ParamGroup, *states: Sequence[Any]) -> list[list[Any]]:

@@ -77,7 +77,7 @@ class TrainStep:
         self.processes, self.teacher_logits = processes, teacher_logits
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.deferred = device.type == "cuda" if deferred is None else deferred
-        self.optimizers = build_optimizers(classifier.network, recipe, processes)
+        self.optimizers = build_optimizers(classifier.network, recipe, processes, precision)
         groups = [group for optimizer in self.optimizers for group in optimizer.groups]
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         self.buffers = list(classifier.network.buffers())
