@@ -86,6 +86,16 @@ def test_commands_that_compute_nothing_bring_no_torch(arguments):
     assert run(code) == "exit 0 light"
 
 
+def test_a_training_without_a_report_brings_no_library_that_only_reports_need(tmp_path):
+    code = (
+        "import numpy as np, sys, foveola\n"
+        "images = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 1), np.uint8)\n"
+        f"foveola.train(images, np.arange(400) % 2, 'mlp', epochs=1, out={str(tmp_path / 'run')!r}, report=False)\n"
+        "print([name for name in ('scipy', 'sklearn', 'pandas') if name in sys.modules])"
+    )
+    assert run(code) == "[]"
+
+
 def test_onnx_runtime_telemetry_is_off():
     """ORT_DISABLE_TELEMETRY is set before the first import, unless the user has set it."""
     code = "import os, foveola; print(os.environ['ORT_DISABLE_TELEMETRY'])"

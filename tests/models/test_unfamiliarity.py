@@ -22,6 +22,7 @@ from foveola.models.unfamiliarity import (
     feature_layers,
     named_layers,
     score,
+    shrunk_covariance,
 )
 
 RECIPE = """
@@ -64,6 +65,20 @@ def toy():
 def run(toy, recipe, tmp_path_factory):
     """A run of the toy data that measures unfamiliarity; to be read only."""
     return foveola.train(toy, recipe, out=tmp_path_factory.mktemp("runs") / "r", report=False, verbose=False)
+
+
+@pytest.mark.parametrize(("images", "features"), [(2, 3), (8, 30), (30, 8), (2_000, 64), (50, 1)])
+def test_covariance_is_that_of_scikit_learn(images, features):
+    from sklearn.covariance import ledoit_wolf
+
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(images, features)) * rng.uniform(0.1, 3, features)
+    expected, _ = ledoit_wolf(values, assume_centered=True)
+    np.testing.assert_allclose(shrunk_covariance(values), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_covariance_of_constant_features_is_zero():
+    np.testing.assert_array_equal(shrunk_covariance(np.zeros((10, 3))), np.zeros((3, 3)))
 
 
 def gaussians(count, seed, features=6, classes=3):

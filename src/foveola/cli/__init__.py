@@ -1,6 +1,8 @@
 """The command line: the commands, their help panels, and the exit codes."""
 
+import atexit
 import errno
+import gc
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -97,6 +99,9 @@ class _Panels(TyperGroup):
                     [(f"{command.name}".ljust(width), command.get_short_help_str(limit=200)) for command in commands]
                 )
 
+
+# At the end, the system takes all memory back at once: Python need not look through it for garbage first, for 0.7 s
+atexit.register(gc.freeze)
 
 app = typer.Typer(
     cls=_Panels,

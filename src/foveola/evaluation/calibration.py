@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from foveola.errors import require
 from foveola.evaluation.intervals import effective_number, fraction
 from foveola.evaluation.student import NORMAL_95
 from foveola.images import Labels
@@ -14,6 +13,7 @@ from foveola.predictions import Estimate
 from foveola.tasks import log_losses, task_of
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+LOG_TOLERANCE = 1e-4
 PRIOR_SCALE, PRIOR_FREEDOM = 0.1, 10
 BINS, MIN_BIN = 15, 20
 
@@ -34,13 +34,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels, weights: NDArr
     Returns
     -------
     T between 0.05 and 20.
-
-    Raises
-    ------
-    MissingExtra
-        If SciPy, which trainings bring, is not installed.
     """
-    minimize_scalar = require("scipy.optimize", "train").minimize_scalar
     scaled = None if weights is None or not weights.any() else weights * weights.sum() / np.square(weights).sum()
 
     many = 1 if task_of(labels) == "multiclass" else labels.shape[1]  # the loss is a mean over the labels
@@ -50,12 +44,14 @@ def fit_temperature(logits: NDArray[np.floating], labels: Labels, weights: NDArr
         losses = each.sum() if scaled is None else each @ scaled
         return float(losses + (PRIOR_FREEDOM + 1) / 2 * np.log1p((log_temperature / PRIOR_SCALE) ** 2 / PRIOR_FREEDOM))
 
-    # The prior can make a second minimum beside the one of the losses, hence the grid. On the log scale halving and
-    # doubling are equally far, and the search cannot leave the positive numbers.
-    grid = np.linspace(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE), 31)
-    best = int(np.argmin([objective(log_temperature) for log_temperature in grid]))
-    around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
-    return float(np.exp(minimize_scalar(objective, bounds=around, method="bounded").x))
+    # Grids around the best point of the last one, the first so fine that it tells the second minimum, which the prior
+    # can make, from the smallest. On the log scale halving and doubling are equally far.
+    points = np.linspace(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE), 31)
+    while True:
+        best = int(np.argmin([objective(log_temperature) for log_temperature in points]))
+        if points[-1] - points[0] < LOG_TOLERANCE:
+            return float(np.exp(points[best]))
+        points = np.linspace(points[max(best - 1, 0)], points[min(best + 1, len(points) - 1)], 9)
 
 
 def calibration_error(

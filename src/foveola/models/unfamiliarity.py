@@ -70,15 +70,13 @@ class FeatureStatistics:
     @classmethod
     def of(cls, features: Features, labels: NDArray[np.int64]) -> Self:
         """The statistics of training images: features float32 N×F, labels int64 N."""
-        from sklearn.covariance import ledoit_wolf
-
         values = features.astype(np.float64)
         center, spread = values.mean(axis=0), values.std(axis=0)
         scale = np.where(spread > 1e-6 * spread.max(), spread, np.inf)  # what never varies says nothing
         standard = (values - center) / scale
         classes, positions = np.unique(labels, return_inverse=True)
         means = np.stack([standard[labels == label].mean(axis=0) for label in classes])
-        covariance, _ = ledoit_wolf(standard - means[positions], assume_centered=True)
+        covariance = shrunk_covariance(standard - means[positions])
         whitening = np.linalg.inv(np.linalg.cholesky(covariance + _RIDGE * np.eye(len(center)))).T
         arrays = (center, whitening / scale[:, None], means @ whitening)
         return cls(*(np.ascontiguousarray(array, np.float32) for array in arrays))
@@ -112,6 +110,22 @@ class FeatureStatistics:
         squares = (whitened**2).sum(axis=1, keepdims=True) - 2 * whitened @ means.T + (means**2).sum(axis=1)
         distances: NDArray[np.float64] = np.log(np.maximum(squares.min(axis=1), SMALLEST))
         return distances
+
+
+def shrunk_covariance(centered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The covariance, F×F, of N×F values whose mean is 0, drawn to a multiple of the identity (Ledoit and Wolf, 2004).
+
+    As scikit-learn's `ledoit_wolf`, without the second that its import takes.
+    """
+    count, features = centered.shape
+    covariance = centered.T @ centered / count
+    mean_variance = np.trace(covariance) / features
+    distance = (covariance**2).sum() - features * mean_variance**2  # from the multiple of the identity, squared
+    error = (((centered**2).sum(axis=1) ** 2).sum() / count - (covariance**2).sum()) / count
+    shrinkage = min(error / distance, 1.0) if distance > 0 and error > 0 else 0.0
+    shrunk: NDArray[np.float64] = (1 - shrinkage) * covariance
+    shrunk[np.diag_indices(features)] += shrinkage * mean_variance
+    return shrunk
 
 
 def calibrate(
