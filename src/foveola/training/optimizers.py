@@ -206,8 +206,8 @@ def orthogonalize(matrix: Tensor, precision: torch.dtype | None = None, iteratio
     The coefficients of the quintic are Jordan's (2024). It is steep at zero: three iterations bring most singular
     values into 0.5…1.5, which is close enough for the direction of an update. Each iteration multiplies `x` by a
     polynomial of its square x·xᵀ. The polynomials commute: they are multiplied with each other first, as small square
-    matrices, and `x` is multiplied once, by their product. Matrices of 128 rows and more are multiplied
-    in `precision`; bf16 changes the result by 1 to 2 %, less than three iterations are from the limit.
+    matrices, and `x` is multiplied once, by their product. Matrices of 128 rows and more are multiplied in `precision`.
+    bf16 changes the result by 1 to 2 %, which is less than what further iterations would change.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

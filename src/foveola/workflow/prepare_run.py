@@ -316,7 +316,7 @@ def _initialise(classifier: "Classifier", init: Path, freeze: bool, screen: "Con
 def time_reporting(splits: Splits) -> float:
     """Seconds that metrics and plots take, measured once on random predictions; the test images stay unseen.
 
-    With 0.3 s of imports, which are done then; a second round, to leave them out, would take 0.9 s.
+    The first plots also pay for imports: an estimate 0.3 s too long, which a second round would not be worth.
     """
     from foveola.evaluation.metrics import compute_metrics
     from foveola.reports.plots import plot_run
